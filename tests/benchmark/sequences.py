@@ -1,0 +1,51 @@
+"""Small made-up sequences of label maps, in memory and in folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vostrack.benchmark.score import ObjectScore, SequenceScorer
+
+Labels = NDArray[np.uint8]
+
+
+def clip(seed: int, frames: int = 6, ids: Sequence[int] = (1, 2), size: tuple[int, int] = (24, 31)) -> list[Labels]:
+    """Label maps with one moving box an id."""
+    random = np.random.default_rng(seed)
+    maps = [np.zeros(size, dtype=np.uint8) for _ in range(frames)]
+    for number in ids:
+        y, x = random.integers(0, size[0] // 2), random.integers(0, size[1] // 2)
+        for step, labels in enumerate(maps):
+            labels[y + step // 2 : y + 9 + step // 2, x + step : x + 10 + step] = number
+    return maps
+
+
+def save(folder: Path, maps: Sequence[Labels | None], sequence: str = "dog") -> Path:
+    (folder / sequence).mkdir(parents=True, exist_ok=True)
+    for number, labels in enumerate(maps):
+        if labels is not None:
+            Image.fromarray(labels).save(folder / sequence / f"{number:05d}.png")
+    return folder
+
+
+def scored(prediction: Sequence[Labels | None], truth: Sequence[Labels]) -> list[ObjectScore]:
+    scorer = SequenceScorer("dog")
+    for pair in zip(prediction, truth, strict=True):
+        scorer.add(*pair)
+    return scorer.finish()
+
+
+def binary(maps: Sequence[Labels]) -> list[Labels]:
+    return [np.where(labels > 0, np.uint8(255), np.uint8(0)) for labels in maps]
+
+
+def folders(path: Path) -> tuple[Path, Path]:
+    for number, name in enumerate(("cat", "dog", "emu")):
+        save(path / "results", clip(number, ids=(1, 2)[: number + 1]), name)
+        save(path / "truth", clip(number + 9, ids=(1, 2)[: number + 1]), name)
+    return path / "results", path / "truth"

@@ -1,0 +1,19 @@
+"""The plain reference of the speed comparison gives the same labels as the fast propagation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from vostrack.benchmark.ops import compare
+from vostrack.methods.anchors import PAPER, AnchorsConfig
+
+
+@pytest.mark.parametrize("config", [PAPER, replace(AnchorsConfig(), channels=0, first_radius=5, radius=3)])
+def test_both_ways_give_the_same_labels(config: AnchorsConfig) -> None:
+    result = compare(config, channels=16, size=(96, 120), repeats=1, device=torch.device("cpu"))
+    assert result.equal == 1.0
+    assert result.frames == config.context + 1
+    assert result.ratio > 0

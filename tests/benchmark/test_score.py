@@ -1,0 +1,229 @@
+"""Scoring of sequences and folders: the official rules, and the figures of the official code."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from tests.benchmark.sequences import binary, clip, folders, scored
+from vostrack.benchmark.metrics import contour, region, statistics
+from vostrack.benchmark.score import Scores, SequenceScorer, score_folders
+from vostrack.cli.score import score
+from vostrack.errors import DatasetError
+
+
+def test_scores_are_statistics_of_the_metrics_without_first_and_last_frame() -> None:
+    found, wanted = clip(1, 7), clip(2, 7)
+    for number, row in enumerate(scored(found, wanted), start=1):
+        pairs = [(p == number, t == number) for p, t in zip(found[1:-1], wanted[1:-1], strict=True)]
+        assert (row.name, row.object_id, row.frames) == (f"dog_{number}", number, 5)
+        assert row.region == statistics([region(*pair) for pair in pairs])
+        assert row.contour == statistics([contour(*pair) for pair in pairs])
+
+
+def test_first_and_last_result_do_not_count() -> None:
+    found, wanted = clip(1), clip(2)
+    noise = np.full_like(found[0], 200)
+    assert scored([noise, *found[1:-1], noise], wanted) == scored([None, *found[1:-1], None], wanted)
+    assert scored(found, [wanted[0], *wanted[1:-1], noise]) == scored(found, wanted)
+
+
+def test_objects_are_those_of_the_first_truth() -> None:
+    wanted = clip(3, ids=(1, 2))
+    late = [wanted[0], *(labels.copy() for labels in wanted[1:])]
+    for labels in late[1:]:
+        labels[-3:] = 3
+    assert [row.object_id for row in scored(wanted, late)] == [1, 2]
+
+
+def test_void_is_background_in_the_truth() -> None:
+    found, wanted = clip(1), clip(2)
+    for labels in wanted:
+        labels[:5] = 0
+    void = [labels.copy() for labels in wanted]
+    for labels in void:
+        labels[:5] = 255
+    assert scored(found, void) == scored(found, wanted)
+
+
+def test_missing_object_scores_zero_where_the_truth_has_it_and_one_elsewhere() -> None:
+    wanted = clip(4, 5, ids=(1,))
+    wanted[2][:] = 0
+    (row,) = scored([np.zeros_like(labels) for labels in wanted], wanted)
+    assert row.region.mean == row.contour.mean == pytest.approx(1 / 3)
+
+
+def test_ids_that_nobody_uses_are_no_objects() -> None:
+    wanted = clip(5, ids=(3, 200))
+    assert [(row.object_id, row.region.mean) for row in scored(wanted, wanted)] == [(3, 1), (200, 1)]
+    found = [labels.copy() for labels in wanted]
+    found[2][0, 0] = 7
+    assert [(row.object_id, row.region.mean) for row in scored(found, wanted)][1] == (7, 0.75)
+
+
+def test_0_255_masks_are_one_object() -> None:
+    found, wanted = clip(6, ids=(1,)), clip(7, ids=(1,))
+    wanted[2][:] = 0
+    expected = scored(found, wanted)
+    assert scored(found, binary(wanted)) == scored(binary(found), wanted) == expected
+    assert scored(binary(found), binary(wanted)) == expected
+
+
+def test_frame_of_background_and_void_is_no_object() -> None:
+    """Only a sequence that starts with 0 and 255 is a binary one."""
+    wanted = clip(8, ids=(1,))
+    wanted[2][:] = 0
+    void = [labels.copy() for labels in wanted]
+    void[2][:9] = 255
+    assert scored(wanted, void) == scored(wanted, wanted)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_sequence_without_scored_frames_is_refused(frames: int) -> None:
+    with pytest.raises(DatasetError, match=f"3 frames or more.*found {frames}"):
+        scored(clip(1, frames), clip(1, frames))
+
+
+def test_three_frames_are_enough() -> None:
+    assert all(row.frames == 1 and row.region.decay == 0 for row in scored(clip(1, 3), clip(2, 3)))
+
+
+def test_long_sequence_has_the_official_decay_only_on_request() -> None:
+    maps = clip(1, 3, ids=(1,), size=(9, 9))
+    results = {}
+    for official in (False, True):
+        scorer = SequenceScorer("long", official_decay=official)
+        for number in range(262):
+            scorer.add(maps[1] if number < 200 else maps[0] * 0, maps[1])
+        (results[official],) = scorer.finish()
+    assert results[False].region.decay == pytest.approx(61 / 66)
+    assert math.isnan(results[True].region.decay)
+    assert json.dumps(Scores((results[True],), True).to_json()["objects"][0]["J_decay"]) == "null"
+
+
+def test_first_truth_without_object_is_refused() -> None:
+    with pytest.raises(DatasetError, match="dog: no object"):
+        scored(clip(1, ids=()), clip(1, ids=()))
+
+
+@pytest.mark.parametrize("ids", [(1, 2, 3), (1, 255)])
+def test_result_with_more_objects_than_the_truth_is_refused(ids: tuple[int, ...]) -> None:
+    with pytest.raises(DatasetError, match=f"dog, frame 1: result has object {max(ids)}"):
+        scored(clip(1, ids=ids), clip(1))
+
+
+def test_0_255_result_for_several_objects_is_refused() -> None:
+    with pytest.raises(DatasetError, match="result has object 255, the first ground truth 2"):
+        scored(binary(clip(1)), clip(1))
+
+
+def test_result_of_another_size_is_refused() -> None:
+    with pytest.raises(DatasetError, match=r"dog, frame 1: result is \(24, 31\), ground truth \(20, 31\)"):
+        scored(clip(1), clip(1, size=(20, 31)))
+
+
+def test_binary_truth_that_turns_grey_is_refused() -> None:
+    wanted = binary(clip(1))
+    wanted[3][0, 0] = 128
+    with pytest.raises(DatasetError, match="dog, frame 3: expected only 0 and 255"):
+        scored(clip(1, ids=(1,)), wanted)
+
+
+def test_scored_frame_without_result_is_refused() -> None:
+    with pytest.raises(DatasetError, match="dog, frame 2: no result"):
+        scored([None, *clip(1)[1:2], None, *clip(1)[3:]], clip(1))
+
+
+def test_folders_are_scored_by_name_and_totals_are_means_over_objects(tmp_path: Path) -> None:
+    scores = score_folders(*folders(tmp_path))
+    assert [row.name for row in scores.objects] == ["cat_1", "dog_1", "dog_2", "emu_1", "emu_2"]
+    assert scores.objects[1:3] == tuple(scored(clip(1), clip(10)))
+    total = scores.total()
+    assert list(total) == ["J&F", "J_mean", "J_recall", "J_decay", "F_mean", "F_recall", "F_decay"]
+    assert total["J_mean"] == pytest.approx(sum(row.region.mean for row in scores.objects) / 5)
+    assert total["F_decay"] == pytest.approx(sum(row.contour.decay for row in scores.objects) / 5)
+    assert total["J&F"] == pytest.approx((total["J_mean"] + total["F_mean"]) / 2)
+
+
+def test_processes_do_not_change_scores(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    alone = score_folders(*folders(tmp_path))
+    shared = score_folders(*folders(tmp_path), jobs=2, progress=lambda name, done, count: seen.append((done, count)))
+    assert shared == alone
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_errors_come_out_of_processes(tmp_path: Path) -> None:
+    results, truth = folders(tmp_path)
+    (results / "dog" / "00002.png").write_bytes(b"no image")
+    with pytest.raises(DatasetError, match=r"dog.00002\.png"):
+        score_folders(results, truth, jobs=2)
+
+
+def test_sequences_are_scored_in_the_given_order(tmp_path: Path) -> None:
+    scores = score_folders(*folders(tmp_path), sequences=["emu", "cat", "emu"])
+    assert [row.name for row in scores.objects] == ["emu_1", "emu_2", "cat_1"]
+
+
+def test_json_has_a_stable_layout(tmp_path: Path) -> None:
+    layout = score_folders(*folders(tmp_path), sequences=["cat"]).to_json()
+    assert list(layout) == ["format", "official_decay", "sequences", "total", "objects"]
+    keys = ["object", "sequence", "id", "frames", "J_mean", "J_recall", "J_decay", "F_mean", "F_recall", "F_decay"]
+    assert [list(row) for row in layout["objects"]] == [keys]
+    assert layout["objects"][0]["object"] == "cat_1"
+    json.dumps(layout, allow_nan=False)
+
+
+app = typer.Typer()
+app.command()(score)
+
+
+def test_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
+    results, truth = folders(tmp_path)
+    output = tmp_path / "scores.json"
+    run = CliRunner().invoke(app, [str(results), str(truth), "--json", str(output), "-s", "cat", "-s", "dog"])
+    assert run.exit_code == 0, run.output
+    assert [name in run.stdout for name in ("cat_1", "dog_2", "emu_1")] == [True, True, False]
+    expected = score_folders(results, truth, sequences=["cat", "dog"])
+    assert f"J&F {expected.total()['J&F']:.4f}, mean of 3 objects in 2 sequences" in " ".join(run.stdout.split())
+    assert json.loads(output.read_text()) == expected.to_json()
+
+
+def test_command_passes_errors_on(tmp_path: Path) -> None:
+    run = CliRunner().invoke(app, [str(tmp_path), str(tmp_path)])
+    assert isinstance(run.exception, DatasetError)
+
+
+def test_command_loads_nothing_before_it_runs() -> None:
+    code = "import sys, vostrack.cli.score; sys.exit(bool({'torch', 'numpy', 'PIL'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def official_rows(dev_data: Path) -> Mapping[str, Mapping[str, str]]:
+    with (dev_data / "golden-metrics" / "per_object_osvos_official_code.csv").open() as file:
+        return {row["object"]: row for row in csv.DictReader(file)}
+
+
+@pytest.mark.data
+def test_scores_are_those_of_the_official_code(dev_data: Path) -> None:
+    rows = official_rows(dev_data)
+    names = sorted({name.rpartition("_")[0] for name in rows} - {"bmx-trees"})
+    results = dev_data / "golden-metrics" / "osvos"
+    single = score_folders(results, dev_data / "davis16" / "Annotations" / "480p", sequences=names)
+    several = score_folders(results, dev_data / "davis17-dev" / "Annotations" / "480p", sequences=["bmx-trees"])
+    scores = {row.name: row for row in single.objects + several.objects}
+    assert scores.keys() == rows.keys()
+    for name, row in scores.items():
+        assert row.frames == int(rows[name]["frames"]) - 2
+        for key, value in row.values().items():
+            assert value == pytest.approx(float(rows[name][key]), abs=1e-6), (name, key)

@@ -1,0 +1,36 @@
+"""Small masks for the tests of mask files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from vostrack.video.masks import MaskFile, read_mask
+
+Pixels = npt.NDArray[np.uint8]
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+SIZE = (24, 32)
+
+
+def boxes(*values: object) -> npt.NDArray[np.uint8]:
+    """An image of `SIZE` with a box for each value, side by side on 0; values may be colours."""
+    image = np.zeros((*SIZE, *np.shape(values[0])), np.uint8)
+    for place, value in enumerate(values):
+        image[4:14, 2 + 8 * place : 9 + 8 * place] = value
+    return image
+
+
+def read(folder: Path, image: Image.Image | Pixels, name: str = "mask.png", **options: object) -> MaskFile:
+    """Save an image and read it as a mask of its own size."""
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    image.save(folder / name, **options)
+    return read_mask(folder / name, (image.height, image.width))
+
+
+def check(mask: MaskFile, expected: npt.NDArray[np.generic]) -> None:
+    np.testing.assert_array_equal(mask.labels.pixels.numpy(), expected)
+    assert mask.labels.ids == tuple(sorted(set(np.unique(expected).tolist()) - {0, 255}))

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import struct
+import zlib
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.video.media import corners, difference, jpeg, read, refusal, solid
+from vostrack.types import FrameStream
+from vostrack.video.reader import open_clip
+
+
+def save(folder: Path, *names: str, size: tuple[int, int] = (48, 64)) -> Path:
+    """A folder of images, each of one colour that tells its place in `names`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, name in enumerate(names):
+        Image.fromarray(solid((16 * index, 100, 50), size)).save(folder / name)
+    return folder
+
+
+def order(folder: Path) -> list[str]:
+    return [frame.name for frame in read(folder)[1]]
+
+
+@pytest.mark.parametrize("ending", ["jpg", "jpeg", "png", "webp", "tif", "tiff", "bmp"])
+def test_every_accepted_format_is_read(tmp_path: Path, ending: str) -> None:
+    folder = save(tmp_path / "a.clip", *(f"{index:05d}.{ending}" for index in range(4)))
+
+    clip, frames = read(folder)
+
+    assert isinstance(clip, FrameStream)
+    assert (clip.name, clip.size, clip.stored_size, clip.fps, clip.count) == ("a.clip", (48, 64), (48, 64), None, 4)
+    assert [(frame.index, frame.name) for frame in frames] == [(index, f"{index:05d}") for index in range(4)]
+    assert [frame.time for frame in frames] == [Fraction(index, 24) for index in range(4)]
+    assert all(difference(frame, solid((16 * index, 100, 50))) <= 6 for index, frame in enumerate(frames))
+    assert clip.notes == []
+
+
+def test_order_is_natural_and_names_are_kept(tmp_path: Path) -> None:
+    save(tmp_path, "shot 10.PNG", "shot 2.Jpg", "Shot 1.png", "shot 2b.jpeg", "shot 010.5.png")
+    assert order(tmp_path) == ["Shot 1", "shot 2", "shot 2b", "shot 10", "shot 010.5"]
+
+
+def test_other_files_are_left_alone(tmp_path: Path) -> None:
+    save(tmp_path, "1.png", "2.png", ".hidden.png", "._2.png")
+    for name in (".DS_Store", "Thumbs.db", "notes.txt", "clip.mp4"):
+        (tmp_path / name).write_bytes(b"no image")
+    (tmp_path / "folder.png").mkdir()
+    assert order(tmp_path) == ["1", "2"]
+
+
+def test_a_folder_is_named_after_itself_from_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(save(tmp_path / "clip", "1.png"))
+    with open_clip(".") as clip:
+        assert clip.name == "clip"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_upright(tmp_path: Path, orientation: int) -> None:
+    (tmp_path / "1.jpg").write_bytes(jpeg(corners(), orientation))
+    upright = {
+        1: corners(),
+        2: corners()[:, ::-1],
+        3: corners()[::-1, ::-1],
+        4: corners()[::-1],
+        5: corners().transpose(1, 0, 2),
+        6: np.rot90(corners(), 3),
+        7: corners()[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(corners()),
+    }[orientation]
+    clip, frames = read(tmp_path)
+    assert difference(frames[0], upright) <= 12
+    assert (clip.size, clip.stored_size) == (upright.shape[:2], (48, 80))
+    assert clip.notes == (["stored as 80x48, shown upright as its EXIF tag says"] if orientation > 1 else [])
+
+
+def test_16_bits_are_scaled_down_rather_than_cut_off(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 48 * 64).reshape(48, 64).astype(np.uint16)
+    for name in ("1.png", "2.tiff"):
+        Image.fromarray(ramp).save(tmp_path / name)
+    clip, frames = read(tmp_path)
+    expected = np.repeat((ramp / 257)[..., None], 3, axis=2)
+    assert all(difference(frame, expected.astype(int)) <= 1 for frame in frames)
+    assert clip.notes == ["16-bit source, reduced to 8 bits"]
+
+
+def test_transparency_is_ignored_and_noted(tmp_path: Path) -> None:
+    image = Image.fromarray(corners()).quantize(4)
+    image.save(tmp_path / "1.png", transparency=bytes([0, 128, 0, 200]))
+    layered = Image.fromarray(corners())
+    layered.putalpha(0)
+    layered.save(tmp_path / "2.png")
+    clip, frames = read(tmp_path)
+    assert [difference(frame, corners()) for frame in frames] == [0, 0]
+    assert clip.notes == ["transparency is ignored: the colours stored under it are shown"]
+
+
+@pytest.mark.parametrize(("mode", "ending"), [("L", "png"), ("1", "png"), ("P", "bmp"), ("LA", "png"), ("CMYK", "jpg")])
+def test_every_mode_becomes_rgb(tmp_path: Path, mode: str, ending: str) -> None:
+    Image.fromarray(solid((255, 255, 255))).convert("L").convert(mode).save(tmp_path / f"1.{ending}")
+    assert difference(read(tmp_path)[1][0], solid((255, 255, 255))) <= 1
+
+
+def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
+    save(tmp_path, "1.png", "1.jpg", "2.png")
+    assert "images 1.jpg, 1.png" in refusal(tmp_path)
+
+
+def test_a_folder_without_images_says_what_it_holds(tmp_path: Path) -> None:
+    assert "found nothing" in refusal(tmp_path)
+    (tmp_path / "a.heic").touch()
+    (tmp_path / "dog").mkdir()
+    message = refusal(tmp_path)
+    assert "expected .bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp, found .heic, dog" in message
+
+
+def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    assert "cannot be read: Permission denied" in refusal(tmp_path)
+
+
+def test_images_of_different_sizes_are_refused(tmp_path: Path) -> None:
+    save(tmp_path, "1.png", "2.png")
+    save(tmp_path, "3.png", size=(50, 64))
+    message = refusal(tmp_path)
+    assert "3.png' (frame 2) is 64x50, the first is 64x48" in message
+
+
+def test_a_damaged_image_is_an_error_that_names_it(tmp_path: Path) -> None:
+    save(tmp_path, "1.png", "2.jpg")
+    data = (tmp_path / "2.jpg").read_bytes()
+    (tmp_path / "2.jpg").write_bytes(data[: len(data) // 2])
+    with open_clip(tmp_path) as clip:
+        frames = iter(clip)
+        assert next(frames).name == "1"
+    assert "2.jpg' cannot be read" in refusal(tmp_path)
+
+
+def test_a_link_to_nowhere_is_a_missing_frame(tmp_path: Path) -> None:
+    save(tmp_path, "1.png", "3.png")
+    (tmp_path / "2.png").symlink_to(tmp_path / "gone.png")
+    assert "2.png' cannot be read: No such file" in refusal(tmp_path)
+
+
+def test_an_image_of_another_format_than_those_accepted_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(solid((9, 9, 9))).save(tmp_path / "1.png", format="GIF")
+    assert "1.png' cannot be read" in refusal(tmp_path)
+
+
+def test_floating_point_images_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((48, 64), np.float32)).save(tmp_path / "1.tiff")
+    assert "32 bits a pixel" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("side", [9000, 12000, 30000])
+def test_an_image_header_does_not_decide_how_much_memory_is_taken(tmp_path: Path, side: int) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    (tmp_path / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+    message = refusal(tmp_path)
+    assert "pixels" in message
+
+
+def test_a_folder_is_read_once_and_closed(tmp_path: Path) -> None:
+    clip = open_clip(save(tmp_path, "1.png", "2.png"))
+    frames = iter(clip)
+    next(frames)
+    with pytest.raises(RuntimeError, match="read already"):
+        iter(clip)
+    clip.close()
+    clip.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        next(frames)
+
+
+@pytest.mark.data
+def test_a_davis_sequence_is_read_whole(dev_data: Path) -> None:
+    clip, frames = read(dev_data / "davis16" / "JPEGImages" / "480p" / "dog")
+    assert (clip.name, clip.size, clip.count, len(frames)) == ("dog", (480, 854), 60, 60)
+    assert frames[0].name == "00000"

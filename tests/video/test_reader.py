@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+from PIL import Image
+from torch import Tensor
+
+from tests.video.media import (
+    RATE,
+    difference,
+    pixels,
+    ramp,
+    read,
+    refusal,
+    solid,
+    write_video,
+)
+from vostrack.errors import InputError
+from vostrack.types import FrameStream
+from vostrack.video.pixels import PictureConverter
+from vostrack.video.reader import open_clip
+
+
+@pytest.mark.parametrize(
+    ("ending", "codec", "pix_fmt", "count"),
+    [
+        ("mp4", "libx264", "yuv420p", 8),
+        ("mp4", "mpeg4", "yuv420p", 8),
+        ("mov", "prores_ks", "yuv422p10le", 8),
+        ("mkv", "libvpx-vp9", "yuv420p", None),
+        ("webm", "libvpx-vp9", "yuv420p", None),
+        ("avi", "mjpeg", "yuvj420p", 8),
+        ("avi", "libx264", "yuv420p", 8),
+        ("gif", "gif", "gray", 8),
+        ("ts", "libx264", "yuv420p", None),
+        ("h264", "libx264", "yuv420p", None),
+        ("flv", "flv", "yuv420p", None),
+        ("wmv", "wmv2", "yuv420p", None),
+        ("apng", "apng", "rgb24", None),
+    ],
+)
+def test_frames_come_in_order_with_their_times(
+    tmp_path: Path, ending: str, codec: str, pix_fmt: str, count: int | None
+) -> None:
+    path = write_video(tmp_path / f"clip.one.{ending}", ramp(8), codec, pix_fmt)
+
+    clip, frames = read(path)
+
+    assert isinstance(clip, FrameStream)
+    assert (clip.name, clip.size, clip.stored_size) == ("clip.one", (48, 64), (48, 64))
+    assert (clip.fps, clip.count) == (RATE, count)
+    assert [frame.index for frame in frames] == list(range(8))
+    assert [frame.name for frame in frames] == [f"{index:05d}" for index in range(8)]
+    assert [frame.time for frame in frames] == [Fraction(index, RATE) for index in range(8)]
+    assert all(difference(frame, image) <= 6 for frame, image in zip(frames, ramp(8), strict=True))
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+@pytest.mark.parametrize("first", [0, 5000])
+def test_times_of_a_variable_frame_rate_are_exact(tmp_path: Path, ending: str, first: int) -> None:
+    stamps = [0, 7, 40, 41, 500, 1033]
+    path = tmp_path / f"clip.{ending}"
+    write_video(
+        path,
+        ramp(6),
+        stamps=[first + stamp for stamp in stamps],
+        time_base=Fraction(1, 1000),
+        container_options={"video_track_timescale": "1000"} if ending == "mp4" else None,
+    )
+    _, frames = read(path)
+    assert [frame.time for frame in frames] == [Fraction(stamp, 1000) for stamp in stamps]
+
+
+def test_frames_that_are_trimmed_away_are_neither_shown_nor_counted(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    write_video(
+        path,
+        ramp(10),
+        stamps=range(-4, 6),
+        options={"bf": "0"},
+        container_options={"avoid_negative_ts": "disabled"},
+    )
+    clip, frames = read(path)
+    assert (clip.count, len(frames), clip.notes) == (6, 6, [])
+    assert difference(frames[0], ramp(5)[4]) <= 6
+
+
+def test_frames_do_not_share_memory(tmp_path: Path) -> None:
+    with open_clip(write_video(tmp_path / "clip.mp4", ramp(8))) as clip:
+        frames = iter(clip)
+        first = next(frames)
+        before = first.image.clone()
+        for frame in frames:
+            frame.image.zero_()
+    assert first.image.equal(before)
+
+
+def test_frames_are_decoded_as_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    converted = []
+    convert = PictureConverter.__call__
+
+    def count_and_convert(self: PictureConverter, picture: av.VideoFrame) -> Tensor:
+        converted.append(picture.pts)
+        return convert(self, picture)
+
+    monkeypatch.setattr(PictureConverter, "__call__", count_and_convert)
+    with open_clip(write_video(tmp_path / "clip.avi", ramp(12), "mjpeg", "yuvj420p")) as clip:
+        for count, _ in enumerate(clip, start=1):
+            assert len(converted) == count
+
+
+def test_cover_art_is_not_the_video(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=RATE)
+        cover = container.add_stream("mjpeg", rate=RATE)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        cover.width, cover.height, cover.pix_fmt = 640, 480, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        for stream, size in ((cover, (480, 640)), (video, (48, 64)), (video, (48, 64))):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(solid((9, 9, 9), size), format="rgb24")))
+        for stream in (cover, video):
+            container.mux(stream.encode(None))
+    clip, frames = read(path)
+    assert (clip.size, len(frames)) == ((48, 64), 2)
+
+
+def test_sound_alone_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "clip.wav"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        sound = av.AudioFrame(format="s16", layout=stream.layout.name, samples=800)
+        sound.sample_rate = 8000
+        container.mux(stream.encode(sound))
+    assert "no video stream (found: audio)" in refusal(path)
+
+
+def test_sound_with_a_cover_is_no_video(tmp_path: Path) -> None:
+    path = tmp_path / "song.mp4"
+    with av.open(str(path), "w") as container:
+        cover = container.add_stream("mjpeg", rate=RATE)
+        cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        container.add_stream("aac", rate=8000)
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(solid((9, 9, 9)), format="rgb24")))
+        container.mux(cover.encode(None))
+    assert "has no video stream" in refusal(path)
+
+
+def test_tags_that_are_not_unicode_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mkv"
+    write_video(path, ramp(2), setup=lambda stream: stream.metadata.update(title="a clip by ZZZZ"))
+    path.write_bytes(path.read_bytes().replace(b"ZZZZ", b"\xe9\xff\xfe\xe9"))
+    assert len(read(path)[1]) == 2
+
+
+@pytest.mark.parametrize("name", ["missing.mp4", "missing\nline.mp4", "\0.mp4", "a" * 5000])
+def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
+    assert "expected a video file or a folder of images" in refusal(f"{tmp_path}/{name}")
+
+
+def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "clip.mp4")
+    assert "neither a file nor a folder" in refusal(tmp_path / "clip.mp4")
+
+
+def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    path = write_video(tmp_path / "clip.mp4", ramp(2))
+    monkeypatch.setattr("vostrack.video.container.io.FileIO", forbidden)
+    assert "Permission denied" in refusal(path)
+
+
+def test_a_name_with_a_line_break_stays_on_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a\nb.mp4"
+    path.write_text("no video")
+    assert r"a\nb.mp4" in refusal(path)
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp", "tiff"])
+def test_a_single_image_is_refused_with_the_advice_to_give_a_folder(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"image.{ending}"
+    Image.new("RGB", (32, 32)).save(path)
+    assert "put the images of a clip into a folder" in refusal(path)
+
+
+def test_a_clip_is_read_once(tmp_path: Path) -> None:
+    with open_clip(write_video(tmp_path / "clip.mp4", ramp(2))) as clip:
+        assert len(list(clip)) == 2
+        with pytest.raises(RuntimeError, match="read already"):
+            iter(clip)
+
+
+def test_close_may_be_called_again_and_ends_reading(tmp_path: Path) -> None:
+    clip = open_clip(write_video(tmp_path / "clip.mp4", ramp(8)))
+    frames = iter(clip)
+    next(frames)
+    clip.close()
+    clip.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        next(frames)
+    with pytest.raises(RuntimeError, match="closed"):
+        iter(clip)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_files_are_closed(tmp_path: Path, damaged: bool) -> None:
+    path = write_video(tmp_path / "clip.mp4", ramp(2))
+    if damaged:
+        path.write_bytes(path.read_bytes()[:-500])
+    before = len(os.listdir("/proc/self/fd"))
+    try:
+        read(path)
+    except InputError:
+        assert damaged
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.data
+def test_every_development_clip_is_read_whole(dev_data: Path) -> None:
+    for path in sorted((dev_data / "clips").glob("*.mp4"))[:12]:
+        clip, frames = read(path)
+        assert len(frames) == clip.count
+        assert clip.fps is not None
+        assert abs(float(frames[-1].time) - (len(frames) - 1) / clip.fps) < 0.3
+        assert pixels(frames[-1]).std() > 1

@@ -1,0 +1,90 @@
+"""Follow objects through video: a clip and a mask of its first frame go in, a mask for every frame comes out.
+
+    import vostrack
+
+    summary = vostrack.segment("dog.mp4", "first.png", settings=vostrack.Settings(method="anchors"))
+
+Names are imported when they are first used, so that `import vostrack` is quick and does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vostrack.errors import (
+        DatasetError,
+        InputError,
+        MaskError,
+        MethodError,
+        OutputError,
+        OutputExistsError,
+        VostrackError,
+        WeightsError,
+    )
+    from vostrack.methods import load_method
+    from vostrack.propagate import Propagator
+    from vostrack.segmentation import Settings, segment
+    from vostrack.types import Clip, Frame, FrameStream, LabelMap, Prediction
+    from vostrack.video.masks import read_mask
+    from vostrack.video.reader import open_clip
+
+try:
+    __version__ = version("vostrack")
+except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = "0+unknown"
+
+_HOMES = {
+    "DatasetError": "errors",
+    "InputError": "errors",
+    "MaskError": "errors",
+    "MethodError": "errors",
+    "OutputError": "errors",
+    "OutputExistsError": "errors",
+    "VostrackError": "errors",
+    "WeightsError": "errors",
+    "Clip": "types",
+    "Frame": "types",
+    "FrameStream": "types",
+    "LabelMap": "types",
+    "Prediction": "types",
+    "Propagator": "propagate",
+    "Settings": "segmentation",
+    "segment": "segmentation",
+    "load_method": "methods",
+    "open_clip": "video.reader",
+    "read_mask": "video.masks",
+}
+
+__all__ = [
+    "Clip",
+    "DatasetError",
+    "Frame",
+    "FrameStream",
+    "InputError",
+    "LabelMap",
+    "MaskError",
+    "MethodError",
+    "OutputError",
+    "OutputExistsError",
+    "Prediction",
+    "Propagator",
+    "Settings",
+    "VostrackError",
+    "WeightsError",
+    "__version__",
+    "load_method",
+    "open_clip",
+    "read_mask",
+    "segment",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vostrack' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"vostrack.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

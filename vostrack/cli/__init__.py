@@ -1,0 +1,98 @@
+"""The command line: one command a file, assembled here; errors become one line and an exit code.
+
+Importing this imports neither torch nor numpy: commands import what they need when they run.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from vostrack.cli.bench_ops import bench_ops
+from vostrack.cli.demo import demo
+from vostrack.cli.methods import methods
+from vostrack.cli.score import score
+from vostrack.cli.segment import segment
+from vostrack.cli.train import train
+from vostrack.cli.weights import weights
+
+OUT_OF_MEMORY = 7
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="vostrack",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (segment, demo, train, methods, weights, score, bench_ops):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from vostrack import __version__
+
+        print(f"vostrack {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Follow objects through video: a clip and a mask of its first frame go in, a mask for every frame comes out.
+
+    Try it: vostrack demo
+
+    Then: vostrack segment video.mp4 --mask first.png
+    """
+
+
+def main() -> None:
+    """Run the command line and exit with its code (docs/formats.md lists them)."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line and give its exit code; errors raised on purpose become one line on stderr."""
+    from vostrack.errors import VostrackError
+
+    debug = "--debug" in arguments
+    try:
+        result = app(arguments, standalone_mode=False)
+    except typer.Exit as exit_:
+        return int(exit_.exit_code)
+    except KeyboardInterrupt as stop:
+        print("stopped" + (f": {stop}" if stop.args else ""), file=sys.stderr)
+        return int(getattr(stop, "exit_code", INTERRUPTED))
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        return _report(error, VostrackError)
+    return result if isinstance(result, int) else 0
+
+
+def _report(error: Exception, known: type[Exception]) -> int:
+    show = getattr(error, "show", None)
+    if callable(show):  # a usage error of Click
+        show()
+        return int(getattr(error, "exit_code", 2))
+    if isinstance(error, known):
+        print(f"error: {error}", file=sys.stderr)
+        return int(getattr(error, "exit_code", 1))
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or "out of memory" in text or "not enough memory" in text:
+        print("error: out of memory: use a smaller --size, or fewer frames with --set context=4", file=sys.stderr)
+        return OUT_OF_MEMORY
+    print(f"error: unexpected {type(error).__name__}: {text} (run again with vostrack --debug ...)", file=sys.stderr)
+    return 1

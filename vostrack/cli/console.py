@@ -1,0 +1,106 @@
+"""What commands share on the terminal: a progress bar that can be interrupted, options, a summary for people."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, at a point from which the run can be resumed."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("go on with the same command and --resume")
+        self.exit_code = 128 + number
+
+
+class FrameBar:
+    """Progress on stderr, with an ETA; the first Ctrl-C ends the run after the frame at hand, the second at once."""
+
+    def __init__(self, name: str, quiet: bool = False) -> None:
+        """Nothing is drawn where stderr is not a terminal, or when quiet; then notes are plain lines."""
+        self.console = Console(stderr=True)
+        self._quiet = quiet
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=quiet or not self.console.is_terminal,
+        )
+        self._task = self._progress.add_task(name, total=None, rate="")
+        self._signal = 0
+        self._previous: dict[int, Any] = {}
+
+    def advance(self, done: int, count: int | None) -> None:
+        """Show that `done` of `count` frames are done; raises `Stopped` if the user wants to stop."""
+        task = self._progress.tasks[0]
+        rate = f"{task.speed:.2f} frames/s" if task.speed else ""
+        self._progress.update(self._task, completed=done, total=count, rate=rate)
+        if self._signal:
+            raise Stopped(self._signal)
+
+    def note(self, text: str) -> None:
+        """Print a note above the bar."""
+        if not self._quiet:
+            self.console.print(f"note: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._stop)
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self._signal:
+            raise Stopped(number)
+        self._signal = number
+        self.console.print("stopping after this frame (once more to stop at once)")
+
+
+def parse_options(pairs: Sequence[str]) -> dict[str, str]:
+    """Options "key=value" as a mapping; keys may be spelled with hyphens."""
+    options: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"expected KEY=VALUE, found {pair!r}", param_hint="--set")
+        options[key.strip().replace("-", "_")] = value.strip()
+    return options
+
+
+def printed_summary(summary: dict[str, Any], as_json: bool, quiet: bool = False) -> None:
+    """Print a run's summary: all of it as JSON on stdout, or two lines for people on stderr."""
+    if as_json:
+        print(json.dumps(summary, indent=2, sort_keys=True))
+        return
+    if quiet:
+        return
+    seconds = summary["seconds_per_frame"]
+    parts = ", ".join(f"{name} {seconds[name]:.2f}" for name in ("decode", "model", "write"))
+    objects = len(summary["objects"])
+    print(
+        f"{summary['frames']} frames, {objects} object{'s' * (objects != 1)}, {seconds['total']:.2f} s a frame "
+        f"({parts}), peak {summary['peak_rss_mb']} MiB\nresults: {summary['out']}",
+        file=sys.stderr,
+    )

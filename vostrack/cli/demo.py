@@ -1,0 +1,150 @@
+"""`vostrack demo`: makes a clip, segments it and says how well that went, without any footage of the user's."""
+
+from __future__ import annotations
+
+import json as jsons
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vostrack.cli.console import FrameBar, Stopped
+from vostrack.methods import DEFAULT
+
+if TYPE_CHECKING:
+    from vostrack.benchmark.score import Scores
+
+_PARTS = ("clip.mp4", "first.png", "truth", "result")
+_RECORD = Path(".vostrack", "demo.json")
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path("vostrack_demo"),
+    method: Annotated[str, typer.Option("--method", help="See `vostrack methods`.")] = "mast-mem",
+    frames: Annotated[int, typer.Option("--frames", min=3, max=2000, help="Length of the clip.")] = 36,
+    size: Annotated[int, typer.Option("--size", metavar="PX", min=48, max=1080, help="Height of the clip.")] = 240,
+    weights: Annotated[str | None, typer.Option(help="Weights file or name.", show_default="the method's own")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print scores and summary as JSON on stdout.")] = False,
+) -> None:
+    """Try it without footage: follow three objects through a synthetic clip, and score the result.
+
+    The clip and its true masks are made on the spot. It takes about a minute on two CPU cores.
+
+    [bold]Examples[/bold]
+
+    vostrack demo
+
+    vostrack demo --method anchors --out demo_anchors
+    """
+    from vostrack.files import lock_folder
+    from vostrack.methods import load_method
+
+    start = time.perf_counter()
+    _refuse(out, overwrite)
+    load_method(method, weights=weights)  # fails, where it does, before anything is written
+    try:
+        with lock_folder(out):
+            _refuse(out, overwrite)  # another demo may have held the lock until now
+            report, scores = _run(out, method, weights, frames, size)
+    except Stopped as stop:
+        stop.args = ("start again with the same command",)
+        raise
+    if json:
+        print(jsons.dumps(report, indent=2, sort_keys=True))
+    else:
+        print(_message(out, method, scores, time.perf_counter() - start))
+
+
+def _run(out: Path, method: str, weights: str | None, frames: int, size: int) -> tuple[dict[str, Any], Scores]:
+    """Make the clip, segment it and score the masks; a report for `--json` and the scores."""
+    from vostrack.demo import clip_size, write_clip
+    from vostrack.segmentation import Settings, segment
+
+    height, width = clip_size(size)
+    print(
+        f"making a clip of {frames} frames, {width}x{height}, and following its objects with {method}", file=sys.stderr
+    )
+    _begin(out, frames)
+    with FrameBar("making the clip") as bar:
+        truth = write_clip(out, frames, (height, width), bar.advance)
+    clip, first = out / "clip.mp4", out / "first.png"
+    settings = Settings(method=method, weights=weights, size=None, overwrite=True)
+    with FrameBar("following") as bar:
+        summary = segment(clip, first, out / "result", settings, bar.advance, bar.note)
+    scores = _score(out / "result" / "masks", truth)
+    report = {
+        "synthetic": True,
+        "clip": str(clip),
+        "first_mask": str(first),
+        "truth": str(out / "truth"),
+        "masks": str(out / "result" / "masks"),
+        "overlay": str(out / "result" / "overlay.mp4"),
+        "scores": scores.to_json(),
+        "summary": summary,
+    }
+    return report, scores
+
+
+def _refuse(out: Path, overwrite: bool) -> None:
+    """Raise `OutputExistsError` where results would be replaced unasked; a demo that did not end may be."""
+    from vostrack.errors import OutputExistsError
+    from vostrack.files import shown
+
+    unfinished = (out / _RECORD).exists() and not (out / "result" / "summary.json").exists()
+    there = [name for name in _PARTS if (out / name).exists()]
+    if there and not overwrite and not unfinished:
+        raise OutputExistsError(f"{shown(out)} holds {there[0]} already: choose another --out, or --overwrite")
+
+
+def _begin(out: Path, frames: int) -> None:
+    """Clear away the true masks of an earlier demo, which may be more than the new ones, and record this one."""
+    from vostrack.files import make_folder, output_error, remove_partials, write_json
+
+    record = out / _RECORD
+    if record.exists():
+        remove_partials(out)
+        try:
+            earlier = int(jsons.loads(record.read_text())["frames"])
+        except (OSError, ValueError, KeyError, TypeError):
+            earlier = 0
+        try:
+            (out / "result" / "summary.json").unlink(missing_ok=True)
+            for index in range(earlier):
+                (out / "truth" / f"{index:05d}.png").unlink(missing_ok=True)
+        except OSError as error:
+            raise output_error(error, out) from error
+    make_folder(record.parent)
+    write_json(record, {"frames": frames})
+
+
+def _score(masks: Path, truth: Sequence[Path]) -> Scores:
+    from vostrack.benchmark.mask_folders import read_mask
+    from vostrack.benchmark.score import Scores, SequenceScorer
+
+    scorer = SequenceScorer("demo")
+    for path in truth:
+        scorer.add(read_mask(masks / path.name), read_mask(path), path.stem)
+    return Scores(tuple(scorer.finish()))
+
+
+def _message(out: Path, method: str, scores: Scores, seconds: float) -> str:
+    """What a newcomer should know, in six lines."""
+    from vostrack.files import shown
+
+    total = scores.total()
+    chosen = "" if method == DEFAULT else f" --method {method}"
+    folder = shown(out)
+    return (
+        f"J&F {total['J&F']:.3f} (J {total['J_mean']:.3f}, F {total['F_mean']:.3f}; 1 is perfect), "
+        f"{len(scores.objects)} objects, {seconds:.0f} s\n"
+        "The clip is synthetic: this shows that all works, not how accurate it is on real footage.\n"
+        f"  look at   {folder}/result/overlay.mp4\n"
+        f"  masks     {folder}/result/masks (true ones: {folder}/truth)\n"
+        f"  made from {folder}/clip.mp4 and {folder}/first.png\n"
+        f"Your own footage, with a PNG of its first frame in which each object has a colour, like the one above:\n"
+        f"  vostrack segment VIDEO.mp4 --mask FIRST.png{chosen}"
+    )

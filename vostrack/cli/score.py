@@ -1,0 +1,72 @@
+"""`vostrack score`: J and F of folders of masks against ground truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from vostrack.benchmark.score import Scores
+
+
+def score(
+    results: Annotated[Path, typer.Argument(help="Folder of results, SEQUENCE/FRAME.png.", show_default=False)],
+    ground_truth: Annotated[Path, typer.Argument(help="Folder of ground truth, laid out alike.", show_default=False)],
+    json: Annotated[Path | None, typer.Option(help="Also write the scores to this file.", show_default=False)] = None,
+    sequences: Annotated[
+        list[str] | None,
+        typer.Option("--sequence", "-s", help="Score only this sequence; may be repeated.", show_default="all"),
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Number of processes.")] = 1,
+    official_decay: Annotated[
+        bool, typer.Option("--official-decay", help="Keep the official code's overflow above 256 frames in the decay.")
+    ] = False,
+) -> None:
+    """Score masks against ground truth: J and F as in the official DAVIS evaluation, without the first and last frame.
+
+    Masks are PNG files of object ids, or of 0 and 255 for one object.
+
+    Example: vostrack score results/ DAVIS/Annotations/480p --json scores.json
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from vostrack.benchmark.score import score_folders
+    from vostrack.files import write_json
+
+    errors = Console(stderr=True)
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task("scoring", total=None)
+        scores = score_folders(
+            results,
+            ground_truth,
+            sequences=sequences or None,
+            jobs=jobs,
+            official_decay=official_decay,
+            progress=lambda name, done, count: bar.update(task, completed=done, total=count),
+        )
+    Console().print(_table(scores))
+    if json is not None:
+        write_json(json, scores.to_json())
+
+
+def _table(scores: Scores) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    total = scores.total()
+    count, sequences = len(scores.objects), len({score.sequence for score in scores.objects})
+    table = Table(caption=f"J&F {total.pop('J&F'):.4f}, mean of {count} objects in {sequences} sequences")
+    table.add_column("object", overflow="fold")
+    for key in total:
+        table.add_column(key.replace("_", " "), justify="right")
+    for row in scores.objects:
+        # Text, not str: a sequence's name may look like markup.
+        table.add_row(Text(row.name), *(f"{value:.3f}" for value in row.values().values()))
+    table.add_section()
+    table.add_row("all", *(f"{value:.3f}" for value in total.values()))
+    return table

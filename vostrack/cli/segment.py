@@ -1,0 +1,83 @@
+"""`vostrack segment`: a clip and masks in, a mask for every frame out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vostrack.cli.console import FrameBar, parse_options, printed_summary
+from vostrack.methods import DEFAULT
+
+
+def segment(
+    clip: Annotated[Path, typer.Argument(help="A video file or a folder of images.", show_default=False)],
+    mask: Annotated[
+        list[str],
+        typer.Option(
+            "--mask", "-m", metavar="[FRAME:]PATH", help="Mask of the first frame, or of another one. Repeatable."
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Output folder.", show_default="CLIP_vostrack beside the clip")
+    ] = None,
+    method: Annotated[str, typer.Option("--method", help="See `vostrack methods`.")] = DEFAULT,
+    size: Annotated[str, typer.Option(help="Short side that the method works at, in pixels, or `full`.")] = "480",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    preset: Annotated[str, typer.Option(help="Named settings of the method.")] = "default",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the method. Repeatable.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="Weights file or name.", show_default="the method's own")] = None,
+    overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="Write overlay.mp4.")] = True,
+    objects: Annotated[bool, typer.Option("--objects", help="Also write a black and white PNG per object.")] = False,
+    probs: Annotated[bool, typer.Option("--probs", help="Also write probabilities (.npz).")] = False,
+    resize_mask: Annotated[bool, typer.Option("--resize-mask", help="Accept masks of another size.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Follow the objects of a mask through a clip.
+
+    Masks go to OUT/masks, one palette PNG for each frame, and OUT/overlay.mp4 shows them over the clip.
+
+    [bold]Examples[/bold]
+
+    vostrack segment dog.mp4 --mask first.png
+
+    vostrack segment frames/ -m first.png -m 40:second.png --method mast-mem -o result
+
+    vostrack segment dog.mp4 -m first.png --resume
+    """
+    from vostrack.segmentation import Settings
+    from vostrack.segmentation import segment as run
+
+    outputs = [
+        "masks",
+        *(name for name, wanted in (("overlay", overlay), ("objects", objects), ("probs", probs)) if wanted),
+    ]
+    settings = Settings(
+        method=method,
+        weights=weights,
+        preset=preset,
+        options=parse_options(set_ or []),
+        size=_size(size),
+        device=device,
+        outputs=outputs,
+        resize_mask=resize_mask,
+        overwrite=overwrite,
+        resume=resume,
+    )
+    with FrameBar(clip.name, quiet) as bar:
+        summary: dict[str, Any] = run(clip, mask, out, settings, bar.advance, bar.note)
+    printed_summary(summary, json, quiet)
+
+
+def _size(text: str) -> int | None:
+    if text == "full":
+        return None
+    if not text.isdigit() or not 16 <= int(text) <= 8192:
+        raise typer.BadParameter("expected a number of pixels from 16 to 8192, or full", param_hint="--size")
+    return int(text)

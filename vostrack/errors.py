@@ -1,0 +1,82 @@
+"""Every error that vostrack raises on purpose.
+
+    VostrackError                 exit code 1
+    ├── InputError                5   a video or an image folder cannot be read
+    │   └── MaskError             4   a given mask cannot be used
+    ├── OutputError               6   a result cannot be written (no permission, disk full)
+    │   └── OutputExistsError     9   a result is there already and nobody asked to overwrite it
+    ├── WeightsError              8   weights are missing, damaged or made for another network
+    ├── MethodError               2   an unknown method, or options that it does not have
+    └── DatasetError              5   a dataset folder is not laid out as expected
+
+A message says in one line what was expected, what was found, where, and what to do next. The command line prints it
+as it is and ends with `exit_code`; the other codes (2 usage, 3 some inputs failed, 7 out of memory, 130 and 143
+signals) are listed in docs/formats.md.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class VostrackError(Exception):
+    """Base of all errors raised on purpose; its message is one line for a person."""
+
+    exit_code = 1
+
+
+class InputError(VostrackError):
+    """A video or a folder of images is missing, damaged, empty or of the wrong size."""
+
+    exit_code = 5
+
+
+class MaskError(InputError):
+    """A given mask is missing, damaged, empty, of the wrong size or has too many objects."""
+
+    exit_code = 4
+
+
+class OutputError(VostrackError):
+    """A result cannot be written."""
+
+    exit_code = 6
+
+
+class OutputExistsError(OutputError):
+    """A result is there already and neither overwriting nor resuming was asked for."""
+
+    exit_code = 9
+
+
+class WeightsError(VostrackError):
+    """Weights are missing, damaged, or do not fit the network."""
+
+    exit_code = 8
+
+
+class MethodError(VostrackError):
+    """A method name or a method option is not known."""
+
+    exit_code = 2
+
+
+class DatasetError(VostrackError):
+    """A dataset folder is incomplete or not laid out as expected."""
+
+    exit_code = 5
+
+
+def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:
+    """Message for a name that is not in a list of valid ones, with the closest as a suggestion.
+
+    Args:
+        kind: what the name stands for, e.g. "method".
+        name: what was given.
+        valid: all names that would have been right.
+    """
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"unknown {kind} {name!r}{hint} (choose from: {', '.join(names)})"

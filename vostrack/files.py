@@ -1,0 +1,299 @@
+"""The only place that writes result files: a file under its final name is complete, whatever happens meanwhile.
+
+Everything goes to a temporary file in the same folder, is flushed to the disk and then renamed, so that a kill, a crash
+or a full disk leaves at most a `.vostrack-*.part` behind, which `remove_partials` clears away. A lock keeps a second
+process out of an output folder. Knows nothing about masks or video.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from vostrack.errors import InputError, OutputError, OutputExistsError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+LOCK_NAME = ".vostrack.lock"
+_PREFIX, _SUFFIX = ".vostrack-", ".part"
+_HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+_ELSEWHERE = "choose another output folder"
+_CAUSES = {
+    errno.EACCES: f"no permission; change the permissions or {_ELSEWHERE}",
+    errno.EPERM: f"no permission; change the permissions or {_ELSEWHERE}",
+    errno.EROFS: f"the file system is read-only; {_ELSEWHERE}",
+    errno.ENAMETOOLONG: "the name is too long for this file system; shorten the names or the path of the output folder",
+    errno.ENOTDIR: f"a part of this path is a file, not a folder; {_ELSEWHERE}",
+    errno.EEXIST: f"a file of this name is in the way; remove it or {_ELSEWHERE}",
+    errno.EISDIR: f"a folder of this name is in the way; remove it or {_ELSEWHERE}",
+    errno.ENOENT: "the folder does not exist or was removed meanwhile; create it and run again",
+    errno.EFBIG: f"the file is larger than the file system or a limit (ulimit -f) allows; {_ELSEWHERE}",
+    errno.EMFILE: "too many open files; raise the limit (ulimit -n) or run fewer jobs at once",
+}
+
+
+class PartialFile:
+    """A file that is being written under a temporary name; as a context, commits or discards itself.
+
+    Attributes:
+        path: where to write; in the folder of the final file, so that the rename is atomic.
+    """
+
+    def __init__(self, final: Path, needed: int | None = None) -> None:
+        """Take the final name, in a folder that exists, and the size in bytes where it is known; creates nothing."""
+        self._final = final
+        self._needed = needed
+        # A short name of our own: the final name may be as long as the file system allows.
+        self.path = final.with_name(f"{_PREFIX}{secrets.token_hex(6)}{_SUFFIX}")
+
+    def commit(self) -> None:
+        """Flush the file to the disk and give it its final name, replacing what was there.
+
+        Raises:
+            OutputError: this failed; the temporary file is gone and the final name is as before.
+        """
+        try:
+            with self.path.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(self.path, self._final)
+        except OSError as error:
+            raise self.failure(error) from error
+        except BaseException:
+            self.discard()
+            raise
+        _flush_folder(self._final.parent)
+
+    def discard(self) -> None:
+        """Delete the temporary file, if it is there."""
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.commit()
+            return
+        if isinstance(error, OSError):
+            raise self.failure(error) from error
+        self.discard()
+
+    def failure(self, error: OSError) -> OutputError:
+        """Discard the file and say why; measures it first, since what it took so far is needed at least."""
+        needed = self._needed
+        if needed is None:
+            with contextlib.suppress(OSError):
+                needed = self.path.stat().st_size
+        self.discard()
+        return output_error(error, self._final, needed)
+
+
+def atomic_path(path: Path) -> PartialFile:
+    """Give a temporary path to a `with` block; it becomes `path` when the block ends well, else it is deleted.
+
+    Any `OSError` in the block or in the rename becomes an `OutputError`.
+    """
+    return PartialFile(path)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file atomically.
+
+    Raises:
+        OutputError: it could not be written; `path` is as before.
+    """
+    # "x" refuses to follow a link that somebody planted under the temporary name.
+    with PartialFile(path, len(data)) as partial, partial.open("xb") as file:
+        file.write(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, as UTF-8 with the line ends of `text`; see `write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically; equal values give equal bytes; see `write_bytes`.
+
+    Raises:
+        ValueError: the value holds NaN or an infinity, which JSON does not have.
+    """
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents; one that is there already is fine.
+
+    Raises:
+        OutputError: it cannot be created, or a file is in the way.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(error, path) from error
+
+
+def remove_partials(folder: Path) -> int:
+    """Delete what killed runs left in a folder and below it; links to other folders are not followed.
+
+    Call it under the folder's lock: the partial files of a run that still works look the same.
+
+    Returns:
+        How many files were deleted.
+
+    Raises:
+        OutputError: one cannot be deleted.
+    """
+    removed = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if name.startswith(_PREFIX) and name.endswith(_SUFFIX):
+                try:
+                    Path(parent, name).unlink()
+                except OSError as error:
+                    raise output_error(error, Path(parent, name)) from error
+                removed += 1
+    return removed
+
+
+@contextlib.contextmanager
+def lock_folder(path: Path) -> Iterator[bool]:
+    """Keep other processes out of an output folder, which is created if need be, until the block ends.
+
+    The operating system drops the lock with the process, so that a killed run leaves a file behind but no lock.
+
+    Yields:
+        Whether there is a lock: a few network file systems have none, and there the users must take care themselves.
+
+    Raises:
+        OutputExistsError: another process works in the folder.
+        OutputError: the folder or the lock file cannot be created.
+    """
+    make_folder(path)
+    name = path / LOCK_NAME
+    try:
+        descriptor, locked = _acquire(name)
+    except OSError as error:
+        raise output_error(error, name) from error
+    try:
+        yield locked
+    finally:
+        if sys.platform == "win32":  # cannot delete an open file
+            os.close(descriptor)
+        # Deleted before the lock goes, or the file of the next owner could be hit.
+        with contextlib.suppress(OSError):
+            name.unlink(missing_ok=True)
+        if sys.platform != "win32":
+            os.close(descriptor)
+
+
+def _acquire(name: Path) -> tuple[int, bool]:
+    """Open and lock a lock file; returns its descriptor and whether it is locked."""
+    while True:
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        try:
+            locked = _try_lock(descriptor, name)
+            # The owner before us may have deleted the file after we opened it: then we hold a file without a name.
+            if not locked or sys.platform == "win32" or _same_file(descriptor, name):
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                return descriptor, locked
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int, name: Path) -> bool:
+    """Lock an open file or raise `OutputExistsError`; False where the file system has no locks."""
+    try:
+        if sys.platform == "win32":
+            # Windows also keeps others from reading a locked byte, so lock one behind the text.
+            os.lseek(descriptor, 1 << 30, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return False
+        if error.errno not in _HELD:
+            raise
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        owner = os.read(descriptor, 200).decode(errors="replace") or "another process"
+        raise OutputExistsError(
+            f"the output folder {shown(name.parent)} is in use by {shown(owner)}; wait until it ends or {_ELSEWHERE}"
+        ) from None
+    return True
+
+
+def _same_file(descriptor: int, name: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), os.stat(name))
+    return False
+
+
+def _flush_folder(path: Path) -> None:
+    """Make a rename survive a power cut, where the system can; the file itself is complete in any case."""
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file as 64 hexadecimal digits; reads it piece by piece.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read {shown(path)}: {error.strerror or error}") from error
+
+
+def output_error(error: OSError, path: Path, needed: int | None = None) -> OutputError:
+    """The one-line `OutputError` for what the operating system said.
+
+    Args:
+        error: what it said.
+        path: the file or folder that was to be written.
+        needed: the size of the file in bytes, or what it has reached, where known.
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = "the disk is full" if error.errno == errno.ENOSPC else "the disk quota is used up"
+        sizes = [] if needed is None else [f"at least {needed:,} bytes needed"]
+        with contextlib.suppress(OSError):
+            sizes.append(f"{shutil.disk_usage(path.parent).free:,} bytes free")
+        cause = f"{what} ({', '.join(sizes)}); free some space or {_ELSEWHERE}"
+    else:
+        cause = _CAUSES.get(error.errno or 0) or f"{error.strerror or error}; {_ELSEWHERE}"
+    return OutputError(f"cannot write {shown(path)}: {cause}")
+
+
+def shown(text: object) -> str:
+    """A path or name for a message of one line: line breaks and the like are escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))

@@ -1,0 +1,80 @@
+"""The frames that a method remembers: pinned ones for good, recent ones in a ring of fixed size.
+
+Features of all frames lie in one tensor with the frame as the second last dimension, (h, w, T, C): the keys that a row
+of cells can reach are then one contiguous block, which `ops.window` multiplies without copying. Knows nothing of what
+the features mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from vostrack.ops.labels import add_channels
+
+
+@dataclass(frozen=True)
+class FrameBank:
+    """Keys and label values of some frames.
+
+    Attributes:
+        keys: (h, w, T, C).
+        values: (h, w, T, K).
+        filled: how many of the T slots hold a frame; the first ones do.
+        oldest: the slot that is overwritten next once all are filled.
+    """
+
+    keys: Tensor
+    values: Tensor
+    filled: int = 0
+    oldest: int = 0
+
+    @classmethod
+    def empty(cls, capacity: int, key: Tensor, value: Tensor) -> Self:
+        """A bank of `capacity` slots for frames such as this one, key (C, h, w) and value (K, h, w)."""
+        shape = (*key.shape[1:], capacity)
+        return cls(key.new_zeros(*shape, len(key)), value.new_zeros(*shape, len(value)))
+
+    @property
+    def capacity(self) -> int:
+        """T."""
+        return self.keys.shape[2]
+
+    def add(self, key: Tensor, value: Tensor) -> Self:
+        """Store a frame in the next slot, in place of the oldest one where the bank is full.
+
+        The tensors are written in place: a bank that was given to `add` must not be used again.
+
+        Args:
+            key: (C, h, w).
+            value: (K, h, w).
+        """
+        slot = self.filled if self.filled < self.capacity else self.oldest
+        self.keys[:, :, slot] = key.permute(1, 2, 0)
+        self.values[:, :, slot] = value.permute(1, 2, 0)
+        if self.filled < self.capacity:
+            return replace(self, filled=self.filled + 1)
+        return replace(self, oldest=(self.oldest + 1) % self.capacity)
+
+    def grown(self) -> Self:
+        """The same frames with room for one more (for pinned frames, which are never dropped)."""
+        keys = torch.cat((self.keys, torch.zeros_like(self.keys[:, :, :1])), 2)
+        values = torch.cat((self.values, torch.zeros_like(self.values[:, :, :1])), 2)
+        return replace(self, keys=keys, values=values)
+
+    def with_channels(self, channels: int) -> Self:
+        """The same frames with empty label channels appended for objects that appeared later."""
+        return replace(self, values=add_channels(self.values, channels, dim=3))
+
+    @property
+    def used_keys(self) -> Tensor:
+        """(h, w, filled, C); a view that is contiguous only where the bank is full."""
+        return self.keys[:, :, : self.filled]
+
+    @property
+    def used_values(self) -> Tensor:
+        """(h, w, filled, K)."""
+        return self.values[:, :, : self.filled]

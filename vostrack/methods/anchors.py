@@ -1,0 +1,229 @@
+"""`anchors`: dense features trained against anchors; labels follow their nearest neighbours in feature space.
+
+Paper: Araslanov, Schaub-Meyer, Roth, "Dense Unsupervised Learning for Video Segmentation" (NeurIPS 2021). Its label
+propagation is that of Jabri et al., "Space-Time Correspondence as a Contrastive Random Walk" (2020), appendix C.
+
+Each cell of a frame looks for the `top_k` most similar cells in the first frame and, within a radius, in the last
+frames; a softmax over these weighs their labels, which stay soft when they are fed back.
+
+Differs: the preset `paper` is the published procedure (last stage, stride 8, copies of the first frame fill the context
+until enough frames have passed). The preset `default` uses early and middle stages on a grid of stride 4, projected
+to the 64 principal axes of the first frame, no repeated frames, and a grid that lies where the convolutions centre it:
+docs/benchmarks.md has what each of these is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vostrack.errors import MethodError
+from vostrack.memory import FrameBank
+from vostrack.methods.anchors_training import AnchorsObjective
+from vostrack.nets.encoders import AnchorsNet
+from vostrack.ops.affinity import best_keys, weighted_readout
+from vostrack.ops.color import normalised_rgb
+from vostrack.ops.grid import cells, resize, to_cells, to_pixels
+from vostrack.ops.window import Window, best_in_window
+
+
+@dataclass(frozen=True)
+class AnchorsConfig:
+    """Settings of the propagation.
+
+    Attributes:
+        stages: stages of the trunk, 1 to 4, whose unit vectors are concatenated.
+        stride: pixels from cell to cell, 4 or 8.
+        channels: principal axes of the first frame that are kept; 0 keeps the features as they are.
+        context: recent frames in memory, at least 1.
+        repeat_first: whether copies of the first frame fill the context until enough frames have passed.
+        radius: recent frames are searched at a Euclidean distance below this, in cells.
+        first_radius: the same for given frames; 0 searches all of them.
+        top_k: neighbours that vote.
+        temperature: divides the cosine similarity.
+        corners: whether corner cells lie on corner pixels, as published, instead of on every stride-th pixel.
+    """
+
+    stages: tuple[int, ...] = (1, 2, 3)
+    stride: int = 4
+    channels: int = 64
+    context: int = 7
+    repeat_first: bool = False
+    radius: int = 12
+    first_radius: int = 36
+    top_k: int = 10
+    temperature: float = 0.05
+    corners: bool = False
+
+    def __post_init__(self) -> None:
+        """Reject settings that make no sense."""
+        if not self.stages or not set(self.stages) <= {1, 2, 3, 4}:
+            raise MethodError(f"anchors: stages must be among 1, 2, 3, 4, not {self.stages}")
+        if self.stride not in (4, 8):
+            raise MethodError(f"anchors: stride must be 4 or 8, not {self.stride}")
+        if min(self.context, self.radius, self.top_k) < 1 or min(self.channels, self.first_radius) < 0:
+            raise MethodError("anchors: context, radius and top_k must be at least 1, channels and first_radius 0")
+        if self.temperature <= 0:
+            raise MethodError(f"anchors: temperature must be above 0, not {self.temperature}")
+
+
+PAPER = AnchorsConfig(
+    stages=(4,), stride=8, channels=0, context=20, repeat_first=True, radius=12, first_radius=0, corners=True
+)
+
+
+@dataclass(frozen=True)
+class AnchorsState:
+    """What is known of a clip.
+
+    Attributes:
+        axes: (C', C) projection of the features, or (0, C) for none.
+        given: frames whose masks were given.
+        recent: the last frames.
+    """
+
+    axes: Tensor
+    given: FrameBank
+    recent: FrameBank
+
+
+class AnchorsMethod:
+    """Label propagation by nearest neighbours among dense features."""
+
+    name: ClassVar[str] = "anchors"
+    paper: ClassVar[str] = "Dense Unsupervised Learning for Video Segmentation (2021)"
+    presets: ClassVar[Mapping[str, AnchorsConfig]] = {"default": AnchorsConfig(), "paper": PAPER}
+    build_net: ClassVar[type[AnchorsNet]] = AnchorsNet
+    build_objective: ClassVar[type[AnchorsObjective]] = AnchorsObjective
+    state_type = AnchorsState
+
+    def __init__(self, net: AnchorsNet, config: AnchorsConfig | None = None) -> None:
+        """A method with a network in evaluation mode."""
+        self.net = net
+        self.config = config or AnchorsConfig()
+
+    @property
+    def stride(self) -> int:
+        """Pixels from cell to cell."""
+        return self.config.stride
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Unit vectors of the chosen stages, concatenated (C, h, w)."""
+        stages = self.net.stages(normalised_rgb(image)[None], max(self.config.stages))
+        chosen = [(F.normalize(stages[i - 1], dim=1), self.net.stage_strides[i - 1]) for i in self.config.stages]
+        size = cells((image.shape[1], image.shape[2]), self.stride)
+        parts = [_regrid(stage[0], stride, self.stride, size) for stage, stride in chosen]
+        return F.normalize(torch.cat(parts), dim=0)
+
+    def begin(self, features: Tensor, labels: Tensor, state: AnchorsState | None = None) -> AnchorsState:
+        """Pin a frame whose labels were given and start the recent frames from it; predicted ones are dropped."""
+        values = self._to_cells(labels, (features.shape[1], features.shape[2]))
+        if state is None:
+            axes = principal_axes(features, self.config.channels)
+            key = project(features, axes)
+            given = FrameBank.empty(1, key, values)
+        else:
+            axes = state.axes
+            key = project(features, axes)
+            given = self._with_new_objects(state.given, key, values).grown()
+        recent = FrameBank.empty(self.config.context, key, values)
+        for _ in range(self.config.context if self.config.repeat_first else 1):
+            recent = recent.add(key, values)
+        return AnchorsState(axes, given.add(key, values), recent)
+
+    def predict(self, state: AnchorsState, features: Tensor) -> Tensor:
+        """Labels of the most similar cells, weighted (Araslanov et al., section 4)."""
+        config = self.config
+        query = project(features, state.axes).permute(1, 2, 0).contiguous()
+        parts = [
+            _candidates(query, state.recent, config.radius, config.top_k),
+            _candidates(query, state.given, config.first_radius, config.top_k),
+        ]
+        similarity = torch.cat([part[0] for part in parts], 1)
+        values = torch.cat([part[1] for part in parts], 1)
+        probs = weighted_readout(similarity, values, config.top_k, config.temperature)
+        return probs.T.reshape(-1, *features.shape[1:])
+
+    def remember(self, state: AnchorsState, features: Tensor, probs: Tensor) -> AnchorsState:
+        """Store the frame with its soft labels in place of the oldest recent one."""
+        return replace(state, recent=state.recent.add(project(features, state.axes), probs))
+
+    def enlarge(self, probs: Tensor, size: tuple[int, int]) -> Tensor:
+        """Bilinear from cells to pixels."""
+        if self.config.corners:
+            return resize(probs[None], size, corners=True)[0]
+        return to_pixels(probs, self.stride, size)
+
+    def _with_new_objects(self, bank: FrameBank, key: Tensor, values: Tensor) -> FrameBank:
+        """The given frames with the objects that first appear in another frame, found by propagating backwards.
+
+        Nobody said that these objects were absent before; without this their cells would vote for the background.
+        """
+        known = bank.values.shape[3]
+        bank = bank.with_channels(len(values))
+        if known == len(values):
+            return bank
+        source = FrameBank.empty(1, key, values).add(key, values)
+        for slot in range(bank.filled):
+            query = bank.keys[:, :, slot].contiguous()
+            candidates = _candidates(query, source, self.config.first_radius, self.config.top_k)
+            probs = weighted_readout(*candidates, self.config.top_k, self.config.temperature)
+            new = probs[:, known:].view(*query.shape[:2], -1)
+            bank.values[:, :, slot] *= 1 - new.sum(2, keepdim=True)
+            bank.values[:, :, slot, known:] += new
+        return bank
+
+    def _to_cells(self, labels: Tensor, size: tuple[int, int]) -> Tensor:
+        if self.config.corners:
+            return resize(labels[None], size, corners=True)[0]
+        return to_cells(labels, self.stride)
+
+
+def _candidates(query: Tensor, bank: FrameBank, radius: int, top_k: int) -> tuple[Tensor, Tensor]:
+    """Similarities (N, J) and label values (N, J, K) of the best keys of a bank within a radius (0: anywhere)."""
+    keys, values = bank.used_keys, bank.used_values
+    if radius:
+        similarity, index = best_in_window(query, keys, Window(radius, disk=True), top_k)
+    else:
+        similarity, index = best_keys(query.flatten(0, 1), keys.flatten(0, 2), top_k)
+    return similarity, values.flatten(0, 2)[index]
+
+
+def _regrid(features: Tensor, stride: int, wanted: int, size: tuple[int, int]) -> Tensor:
+    """Bring (C, h, w) from one stride to another, both grids starting at pixel 0."""
+    if stride > wanted:
+        return to_pixels(features, stride // wanted, size)
+    step = wanted // stride
+    return features[:, ::step, ::step]
+
+
+def principal_axes(features: Tensor, channels: int) -> Tensor:
+    """Axes along which the features of an image vary most.
+
+    Args:
+        features: (C, h, w).
+        channels: how many axes; 0, or as many as C, for none.
+
+    Returns:
+        (channels, C) orthonormal rows, or (0, C).
+    """
+    count = len(features)
+    if not 0 < channels < count:
+        return features.new_zeros(0, count)
+    flat = features.flatten(1).double()
+    flat = flat - flat.mean(1, keepdim=True)
+    vectors: Tensor = torch.linalg.eigh(flat @ flat.T)[1]
+    return vectors[:, -channels:].T.to(features.dtype).contiguous()
+
+
+def project(features: Tensor, axes: Tensor) -> Tensor:
+    """Unit vectors (C', h, w) of features (C, h, w) along some axes; unchanged where there are none."""
+    if not len(axes):
+        return features
+    projected: Tensor = (axes @ features.flatten(1)).view(-1, *features.shape[1:])
+    return F.normalize(projected, dim=0)

@@ -1,0 +1,181 @@
+"""What a method is: the contract between the engine and everything that can propagate labels.
+
+In prose, and checked by one suite over every registered method (tests/methods/test_contract.py):
+
+1. A method holds weights and a configuration, nothing that belongs to a clip. Everything that depends on the clip
+   lives in its state, a frozen dataclass of tensors, numbers and other such dataclasses; two clips can be interleaved.
+2. `encode` sees an image once; `predict` and `remember` get its features and never encode a frame again.
+3. `begin` starts a state or, given one, adds what a person says about a later frame: labels of all objects of the
+   clip, in channels that may be more than before. What was begun with is never forgotten.
+4. `predict` does not change the state. `remember` may reuse the tensors of the state that it is given: that state
+   must not be used afterwards.
+5. The same calls give the same results, bit by bit, on the same machine.
+6. States are bounded: they do not grow with the length of the clip, only with the number of given masks.
+
+Letters: H, W image pixels at the working resolution; h, w feature cells; C channels; K label channels with the
+background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+S = TypeVar("S")
+
+
+class Method(Protocol[S]):
+    """Propagates labels from frames that it knows to the next one.
+
+    Attributes:
+        name: under which it is registered.
+        state_type: the dataclass of its states.
+        config: its frozen configuration dataclass.
+        net: its network, in evaluation mode.
+        stride: pixels from one feature cell to the next.
+    """
+
+    name: ClassVar[str]
+    state_type: type[S]
+
+    @property
+    def config(self) -> Any: ...
+
+    @property
+    def net(self) -> nn.Module: ...
+
+    @property
+    def stride(self) -> int: ...
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Features of an image.
+
+        Args:
+            image: float32 (3, H, W) in [0, 1], RGB.
+
+        Returns:
+            (C, h, w) with h = ceil(H / stride), w = ceil(W / stride).
+        """
+        ...
+
+    def begin(self, features: Tensor, labels: Tensor, state: S | None = None) -> S:
+        """Take a frame whose labels a person gave.
+
+        Args:
+            features: (C, h, w) of that frame.
+            labels: one-hot (K, H, W).
+            state: of the clip so far, or None at its first mask.
+        """
+        ...
+
+    def predict(self, state: S, features: Tensor) -> Tensor:
+        """Label probabilities of a frame.
+
+        Args:
+            state: of the clip so far.
+            features: (C, h, w).
+
+        Returns:
+            (K, h, w), at least 0, summing to 1 over K.
+        """
+        ...
+
+    def remember(self, state: S, features: Tensor, probs: Tensor) -> S:
+        """Take a frame with the labels that were predicted for it.
+
+        Args:
+            state: of the clip so far.
+            features: (C, h, w).
+            probs: (K, h, w), from `predict`.
+        """
+        ...
+
+    def enlarge(self, probs: Tensor, size: tuple[int, int]) -> Tensor:
+        """Bring probabilities from cells to pixels as the grid of this method's features lies.
+
+        Args:
+            probs: (K, h, w).
+            size: (H, W) of the image that was encoded.
+
+        Returns:
+            (K, H, W).
+        """
+        ...
+
+
+class MethodFactory(Protocol):
+    """What a registered method's class offers beside the methods above.
+
+    Attributes:
+        presets: configurations by name; "default" is among them.
+        paper: what it implements, in a few words.
+        state_type: the dataclass of its states.
+    """
+
+    paper: ClassVar[str]
+    presets: ClassVar[Mapping[str, Any]]
+
+    def __call__(self, net: nn.Module, config: Any) -> Method[Any]: ...
+
+    def build_net(self) -> nn.Module:
+        """The network with random weights."""
+        ...
+
+    def build_objective(self, net: nn.Module, crop: int, learning_rate: float | None) -> Objective:
+        """The objective that trains such a network."""
+        ...
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """What clips an objective learns from.
+
+    Attributes:
+        frames: frames a clip (T).
+        gap: largest distance of neighbouring picks, in cached frames.
+        crop: side of the square crop that the network sees, in pixels.
+        scale: range of the crop's side before resizing, as a share of the frame's short side.
+    """
+
+    frames: int
+    gap: int
+    crop: int
+    scale: tuple[float, float] = (0.5, 1.0)
+
+
+class Objective(Protocol):
+    """A self-supervised training objective.
+
+    Attributes:
+        module: what is trained, with the buffers that travel with it (momentum copies are parts of it).
+        clips: the clips that `losses` wants.
+        learning_rate: the rate at which training starts.
+    """
+
+    module: nn.Module
+    clips: ClipSpec
+    learning_rate: float
+
+    def losses(self, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Losses of a batch.
+
+        Args:
+            frames: (B, T, 3, S, S) in [0, 1].
+            generator: source of randomness, on the CPU.
+
+        Returns:
+            Scalars by name; "loss" is the one to minimise, the others are parts of it for the log.
+        """
+        ...
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """A fresh optimiser over the module's trainable parameters."""
+        ...
+
+    def after_step(self) -> None:
+        """Called after each step of the optimiser (a momentum copy follows here)."""
+        ...

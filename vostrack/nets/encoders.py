@@ -1,0 +1,60 @@
+"""The networks that the methods encode frames with; their parameter names are those of the shipped weights."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vostrack.nets.resnet import ResNet18
+
+
+class AnchorsNet(nn.Module):
+    """ResNet-18 at stride 8 with a projection head that only training uses.
+
+    Paper: Araslanov et al. (2021), section 4, implementation details.
+    """
+
+    stage_strides = (4, 8, 8, 8)
+    key_channels = 128
+
+    def __init__(self) -> None:
+        """Random weights."""
+        super().__init__()
+        self.trunk = ResNet18(strides=(1, 2, 1, 1))
+        width = self.trunk.widths[-1]
+        self.head = nn.Sequential(
+            nn.Conv2d(width, width, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, self.key_channels, 1),
+        )
+
+    def stages(self, image: Tensor, last: int) -> list[Tensor]:
+        """Outputs (B, C, h, w) of the first `last` stages of an image (B, 3, H, W) normalised as `normalised_rgb`."""
+        return cast(list[Tensor], self.trunk(image, last))
+
+    def key(self, image: Tensor) -> Tensor:
+        """Unit vectors (B, 128, h, w) of such an image, for training."""
+        return F.normalize(self.head(self.trunk(image)[-1]), dim=1)
+
+
+class MastNet(nn.Module):
+    """ResNet-18 variant at stride 4 (no pooling, 256 channels at most) and a projection to 64 channels.
+
+    Paper: MAST (Lai et al., 2020), section 4.2; Zhu et al. (2020), section 4.1.
+    """
+
+    stride = 4
+    key_channels = 64
+
+    def __init__(self) -> None:
+        """Random weights."""
+        super().__init__()
+        self.trunk = ResNet18(widths=(64, 128, 256, 256), strides=(1, 2, 1, 1), pool=False)
+        self.head = nn.Conv2d(self.trunk.widths[-1], self.key_channels, 3, padding=1)
+
+    def forward(self, lab: Tensor) -> Tensor:
+        """Keys (B, 64, h, w) of an image (B, 3, H, W) in L*a*b* as `normalised_lab` gives it."""
+        return cast(Tensor, self.head(self.trunk(lab)[-1]))

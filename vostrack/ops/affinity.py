@@ -1,0 +1,48 @@
+"""Affinity between cells and the labels that it carries over, for any set of keys.
+
+Letters: N query cells, M memory cells, C channels, K label channels. A similarity is the dot product of features (the
+cosine where they are unit vectors).
+Source: Jabri et al., "Space-Time Correspondence as a Contrastive Random Walk" (2020), appendix C; used as it is by
+Araslanov et al. (2021), section 4.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_CHUNK_BYTES = 1 << 26
+
+
+def best_keys(query: Tensor, keys: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    """The most similar keys of each query, among all.
+
+    Args:
+        query: (N, C).
+        keys: (M, C).
+        top_k: how many; fewer where M is smaller.
+
+    Returns:
+        Similarities and indices, both (N, min(top_k, M)).
+    """
+    rows = max(1, _CHUNK_BYTES // (4 * len(keys)))
+    parts = [(chunk @ keys.T).topk(min(top_k, len(keys)), dim=1) for chunk in torch.split(query, rows)]
+    return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
+
+
+def weighted_readout(similarity: Tensor, values: Tensor, top_k: int, temperature: float) -> Tensor:
+    """Convex combination of the values of the `top_k` most similar candidates.
+
+    Args:
+        similarity: (N, J), candidates of each query; -inf marks one that does not exist.
+        values: (N, J, K), their values.
+        top_k: candidates that count, at least 1.
+        temperature: divides the similarity before the softmax over the survivors.
+
+    Returns:
+        (N, K).
+    """
+    best = similarity.topk(min(top_k, similarity.shape[1]), dim=1)
+    weights = torch.softmax(best.values / temperature, dim=1)
+    chosen = values.gather(1, best.indices[..., None].expand(-1, -1, values.shape[-1]))
+    return torch.einsum("nj,njk->nk", weights, chosen)

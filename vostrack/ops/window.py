@@ -1,0 +1,183 @@
+"""Affinity and readout restricted to a window around each cell: the hot path of propagation.
+
+The peers form the affinity of all pairs of cells and then mask what lies outside the window, which is some ten times
+the arithmetic. Here queries are cut into square tiles; the keys that a tile can reach form a block, row by row
+contiguous in memory, so that each tile is a few dense matrix products, and only the corners of the block are masked.
+Exact: equal to dense-and-mask up to float order.
+
+Letters: C channels, h w feature cells, T memory frames, K label channels, R radius in cells, S side of a tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which cells around a cell count.
+
+    Attributes:
+        radius: R, in cells.
+        disk: Euclidean distance below R if true, else max(|dy|, |dx|) at most R.
+    """
+
+    radius: int
+    disk: bool = False
+
+    @property
+    def span(self) -> int:
+        """Largest distance along an axis."""
+        return self.radius - 1 if self.disk else self.radius
+
+    def contains(self, dy: Tensor, dx: Tensor) -> Tensor:
+        """Whether an offset lies in the window, elementwise."""
+        if self.disk:
+            return dy.square() + dx.square() < self.radius**2
+        return (dy.abs() <= self.radius) & (dx.abs() <= self.radius)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Similarities of a square of queries to all keys in reach.
+
+    Attributes:
+        rows: rows of the queries.
+        columns: columns of the queries.
+        similarity: (Q, J), -inf outside the window.
+        index: int64 (J,), of the keys in the memory flattened over (h, w, T).
+    """
+
+    rows: slice
+    columns: slice
+    similarity: Tensor
+    index: Tensor
+
+
+def tile_side(device: torch.device) -> int:
+    """A side S that suits a device: small blocks waste less on a CPU, large ones need fewer launches on a GPU."""
+    return 8 if device.type == "cpu" else 32
+
+
+def tiles(query: Tensor, keys: Tensor, window: Window) -> Iterator[Tile]:
+    """Similarities inside the window, tile by tile.
+
+    Args:
+        query: (h, w, C), contiguous.
+        keys: (h, w, T, C), contiguous.
+        window: which cells count.
+
+    Yields:
+        Tiles that together hold every query once.
+    """
+    height, width, frames, _ = keys.shape
+    side, span = tile_side(query.device), window.span
+    flat = torch.arange(height * width * frames, device=query.device).view(height, width, frames)
+    masks: dict[tuple[int, ...], Tensor] = {}
+    for top in range(0, height, side):
+        for left in range(0, width, side):
+            rows = slice(top, min(top + side, height))
+            columns = slice(left, min(left + side, width))
+            reach_rows = slice(max(0, top - span), min(height, rows.stop + span))
+            reach_columns = slice(max(0, left - span), min(width, columns.stop + span))
+            shape = _relative(rows, reach_rows) + _relative(columns, reach_columns)
+            if shape not in masks:
+                masks[shape] = _outside(shape, window, frames, query.device)
+            queries = query[rows, columns].flatten(0, 1)
+            similarity = _products(queries, keys[reach_rows, reach_columns])
+            similarity.masked_fill_(masks[shape], -torch.inf)
+            yield Tile(rows, columns, similarity, flat[reach_rows, reach_columns].flatten())
+
+
+def _products(queries: Tensor, keys: Tensor) -> Tensor:
+    """(Q, C) times a block (y, x, T, C) whose rows are contiguous -> (Q, y * x * T), without copying the block."""
+    rows, columns, frames, _ = keys.shape
+    step = columns * frames
+    out = queries.new_empty(len(queries), rows * step)
+    for row in range(rows):
+        torch.mm(queries, keys[row].flatten(0, 1).T, out=out[:, row * step : (row + 1) * step])
+    return out
+
+
+def _relative(inner: slice, outer: slice) -> tuple[int, int, int]:
+    """Start and length of a range inside another, and the length of that."""
+    return inner.start - outer.start, inner.stop - inner.start, outer.stop - outer.start
+
+
+def _outside(shape: tuple[int, ...], window: Window, frames: int, device: torch.device) -> Tensor:
+    """bool (Q, J): pairs of a query and a key of its block that are too far apart."""
+    top, rows, reach_rows, left, columns, reach_columns = shape
+    dy = torch.arange(reach_rows, device=device)[None, :] - torch.arange(rows, device=device)[:, None] - top
+    dx = torch.arange(reach_columns, device=device)[None, :] - torch.arange(columns, device=device)[:, None] - left
+    inside = window.contains(dy[:, None, :, None], dx[None, :, None, :])
+    outside = ~inside.reshape(rows * columns, -1)
+    return outside.repeat_interleave(frames, dim=1)
+
+
+def best_in_window(query: Tensor, keys: Tensor, window: Window, top_k: int) -> tuple[Tensor, Tensor]:
+    """The most similar keys inside the window, over all frames jointly.
+
+    Args:
+        query: (h, w, C), contiguous.
+        keys: (h, w, T, C), contiguous.
+        window: which cells count.
+        top_k: how many.
+
+    Returns:
+        Similarities and indices into the memory flattened over (h, w, T), both (h * w, top_k). Where the window holds
+        fewer keys the similarity is -inf.
+    """
+    height, width, _ = query.shape
+    best = query.new_full((height, width, top_k), -torch.inf)
+    index = torch.zeros(height, width, top_k, dtype=torch.int64, device=query.device)
+    for tile in tiles(query, keys, window):
+        count = min(top_k, tile.similarity.shape[1])
+        found = tile.similarity.topk(count, dim=1)
+        shape = (*best[tile.rows, tile.columns].shape[:2], count)
+        best[tile.rows, tile.columns, :count] = found.values.view(shape)
+        index[tile.rows, tile.columns, :count] = tile.index[found.indices].view(shape)
+    return best.flatten(0, 1), index.flatten(0, 1)
+
+
+def attend_window(query: Tensor, keys: Tensor, values: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+    """Softmax attention over all keys inside the window and all frames jointly.
+
+    Args:
+        query: (h, w, C), contiguous.
+        keys: (h, w, T, C), contiguous.
+        values: (h, w, T, K).
+        window: which cells count; it must hold at least the cell itself.
+
+    Returns:
+        The readout (h * w, K) and the log of the softmax's denominator (h * w,), by which readouts over disjoint sets
+        of keys can be joined (`join_attention`).
+    """
+    height, width, _ = query.shape
+    channels = values.shape[-1]
+    flat = values.reshape(-1, channels)
+    out = query.new_empty(height, width, channels)
+    log_sum = query.new_empty(height, width)
+    for tile in tiles(query, keys, window):
+        total = tile.similarity.logsumexp(1, keepdim=True)
+        weights = tile.similarity.sub_(total).exp_()
+        shape = out[tile.rows, tile.columns].shape
+        out[tile.rows, tile.columns] = (weights @ flat[tile.index]).view(shape)
+        log_sum[tile.rows, tile.columns] = total.view(shape[:2])
+    return out.flatten(0, 1), log_sum.flatten()
+
+
+def join_attention(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Joint softmax attention from parts over disjoint sets of keys.
+
+    Args:
+        parts: readout (N, K) and log denominator (N,) of each.
+
+    Returns:
+        (N, K).
+    """
+    weights = torch.softmax(torch.stack([log_sum for _, log_sum in parts]), dim=0)
+    return torch.einsum("pn,pnk->nk", weights, torch.stack([readout for readout, _ in parts]))

@@ -1,0 +1,143 @@
+"""The only loop over time: frames and given masks in, a prediction for each frame out.
+
+`Propagator.run` is a generator. Progress bars, writers, timers, early stops and interruptions belong to whoever
+iterates; memory is that of the method's state and one frame, however long the clip is. Knows nothing of files and
+weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vostrack.errors import MaskError
+from vostrack.methods.base import Method
+from vostrack.ops.grid import resize
+from vostrack.ops.labels import correct, one_hot, resize_labels, strongest, without_void
+from vostrack.types import Clip, Frame, LabelMap, Prediction
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: enough to go on after its last frame.
+
+    Attributes:
+        state: the method's state, or None before the first mask.
+        ids: object ids in channel order.
+        next_frame: index of the first frame that is not done.
+    """
+
+    state: Any = None
+    ids: tuple[int, ...] = ()
+    next_frame: int = 0
+
+
+def check_prompts(prompts: Mapping[int, LabelMap], count: int | None = None) -> None:
+    """Raise `MaskError` where there is no mask, or one for a frame that a clip of `count` frames does not have."""
+    if not prompts:
+        raise MaskError("no mask was given: name the objects of at least one frame with --mask")
+    if min(prompts) < 0:
+        raise MaskError(f"there is a mask for frame {min(prompts)}, but frames count from 0")
+    if count is not None and max(prompts) >= count:
+        raise MaskError(f"there is a mask for frame {max(prompts)}, but the clip ends with frame {count - 1}")
+
+
+class Propagator:
+    """Runs a method over a clip."""
+
+    def __init__(
+        self,
+        method: Method[Any],
+        size: int | None = 480,
+        device: torch.device | str = "cpu",
+        keep_probs: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        """Prepare a run over one clip.
+
+        Args:
+            method: with its network on `device`.
+            size: short side of the working resolution in pixels; None for that of the source. Never enlarges.
+            device: where the method computes.
+            keep_probs: whether predictions carry probabilities.
+            progress: where an earlier run of the same clip stopped; the clip's frames then start there.
+        """
+        self.method = method
+        self.size = size
+        self.device = torch.device(device)
+        self.keep_probs = keep_probs
+        self.progress = progress or Progress()
+
+    def run(self, clip: Clip) -> Iterator[Prediction]:
+        """Propagate.
+
+        Frames before the first mask get empty label maps. After each yield, `progress` says where the run stands.
+
+        Args:
+            clip: frames and masks.
+
+        Yields:
+            A prediction for each frame, at the source's size, in order.
+
+        Raises:
+            MaskError: no mask was given, or one of another size, or one for a frame that the clip does not have.
+            InputError: from the frames.
+        """
+        check_prompts(clip.prompts)
+        for frame in clip.frames:
+            yield self._step(frame, clip.prompts.get(frame.index))
+        check_prompts(clip.prompts, self.progress.next_frame)
+
+    def _step(self, frame: Frame, given: LabelMap | None) -> Prediction:
+        # no_grad rather than inference_mode: tensors made in the latter cannot enter the gradient scope of adaptation.
+        with torch.no_grad():
+            image = self._working(frame.image)
+            progress = self.progress
+            if progress.state is None and given is None:
+                self.progress = Progress(None, (), frame.index + 1)
+                nothing = LabelMap(torch.zeros(frame.image.shape[1:], dtype=torch.uint8), ())
+                return Prediction(frame, nothing, torch.ones_like(image[:1]).cpu() if self.keep_probs else None)
+            features = self.method.encode(image)
+            if progress.state is None:
+                assert given is not None
+                return self._take(frame, features, image, given, None)
+            cells = self.method.predict(progress.state, features)
+            probs = self.method.enlarge(cells, (image.shape[1], image.shape[2]))
+            pixels = strongest(probs, progress.ids, (frame.image.shape[1], frame.image.shape[2]))
+            if given is not None:
+                return self._take(frame, features, image, given, pixels)
+            state = self.method.remember(progress.state, features, cells)
+            self.progress = Progress(state, progress.ids, frame.index + 1)
+            return Prediction(frame, LabelMap(pixels, progress.ids), probs.cpu() if self.keep_probs else None)
+
+    def _take(
+        self, frame: Frame, features: Tensor, image: Tensor, given: LabelMap, predicted: Tensor | None
+    ) -> Prediction:
+        """A frame with a given mask: its objects are what the mask says, the others stay as predicted."""
+        if given.pixels.shape != frame.image.shape[1:]:
+            size, wanted = list(given.size), list(frame.image.shape[1:])
+            raise MaskError(f"the mask for frame {frame.index} has size {size}, but the frame has {wanted} (H, W)")
+        known = self.progress.ids
+        ids = (*known, *(i for i in given.ids if i not in known))
+        if predicted is None:
+            pixels = without_void(given.pixels)
+        else:
+            pixels = without_void(correct(predicted, given.pixels, given.ids))
+        small = resize_labels(pixels, (image.shape[1], image.shape[2])).to(self.device)
+        labels = one_hot(small, ids)
+        state = self.method.begin(features, labels, self.progress.state)
+        self.progress = Progress(state, ids, frame.index + 1)
+        return Prediction(frame, LabelMap(pixels, ids), labels.cpu() if self.keep_probs else None)
+
+    def _working(self, image: Tensor) -> Tensor:
+        """uint8 (3, H, W) -> float (3, H', W') in [0, 1] on the device, the short side at most `size`."""
+        pixels = image.to(self.device).float() / 255
+        height, width = image.shape[1:]
+        if self.size is None or min(height, width) <= self.size:
+            return pixels
+        scale = self.size / min(height, width)
+        return resize(pixels[None], (round(height * scale), round(width * scale)), antialias=True)[0].clamp(0, 1)

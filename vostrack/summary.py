@@ -1,0 +1,87 @@
+"""What a run reports: where each object was, how long each part took, and what the user should know."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from vostrack.types import Prediction
+
+_MOST_GAPS = 5
+
+
+@dataclass
+class ObjectLog:
+    """Follows the area of each object from frame to frame."""
+
+    frames: int = 0
+    _areas: dict[int, _Track] = field(default_factory=dict)
+
+    def add(self, prediction: Prediction) -> None:
+        """Take the label map of the next frame."""
+        labels, index = prediction.labels, prediction.frame.index
+        counts = torch.bincount(labels.pixels.flatten().int(), minlength=256)
+        for object_id in labels.ids:
+            self._areas.setdefault(object_id, _Track()).add(index, int(counts[object_id]))
+        self.frames = index + 1
+
+    def objects(self) -> dict[str, dict[str, float | int | None]]:
+        """By id: first and last frame with a pixel, frames with one, and the area in pixels where visible."""
+        return {str(object_id): track.report() for object_id, track in sorted(self._areas.items())}
+
+    def warnings(self) -> Iterator[str]:
+        """A line for each object that vanished or was out of sight for a while."""
+        for object_id, track in sorted(self._areas.items()):
+            for start, end in track.gaps[:_MOST_GAPS]:
+                yield f"object {object_id} was out of sight from frame {start} to frame {end}"
+            if len(track.gaps) > _MOST_GAPS:
+                yield f"object {object_id} was out of sight {len(track.gaps) - _MOST_GAPS} more times"
+            if track.last is not None and track.last < self.frames - 1:
+                yield f"object {object_id} vanished at frame {track.last + 1}"
+
+
+@dataclass
+class _Track:
+    first: int | None = None
+    last: int | None = None
+    visible: int = 0
+    total: int = 0
+    smallest: int = 0
+    largest: int = 0
+    gaps: list[tuple[int, int]] = field(default_factory=list)
+
+    def add(self, index: int, area: int) -> None:
+        if not area:
+            return
+        if self.first is None:
+            self.first, self.smallest = index, area
+        elif self.last is not None and index > self.last + 1:
+            self.gaps.append((self.last + 1, index - 1))
+        self.last = index
+        self.visible += 1
+        self.total += area
+        self.smallest, self.largest = min(self.smallest, area), max(self.largest, area)
+
+    def report(self) -> dict[str, float | int | None]:
+        return {
+            "first_frame": self.first,
+            "last_frame": self.last,
+            "visible_frames": self.visible,
+            "mean_area": round(self.total / self.visible, 1) if self.visible else 0.0,
+            "smallest_area": self.smallest,
+            "largest_area": self.largest,
+        }
+
+
+def peak_rss_mb() -> float | None:
+    """Largest resident size of this process so far, in MiB; None where the system does not tell."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in KiB, macOS in bytes.
+    return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)

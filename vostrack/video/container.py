@@ -1,0 +1,200 @@
+"""Video files through PyAV (FFmpeg): one pass, one decoder, frames in order of presentation.
+
+A file comes from anywhere, so nothing in it is trusted: it may not name other files or addresses, its claims about
+sizes are checked before memory is taken, and whatever FFmpeg says about it becomes an `InputError`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.codec.context import ThreadType
+from av.container import InputContainer
+from av.stream import Disposition
+from torch import Tensor
+
+from vostrack.errors import InputError
+from vostrack.types import Frame
+from vostrack.video.clock import Clock
+from vostrack.video.pixels import PictureConverter
+from vostrack.video.stream import MAX_PIXELS, NOMINAL_RATE, ClipStream, check_size, first_line, size_text
+
+# PyAV also lets errors of Python's file and of its text decoding through.
+_BROKEN = (av.FFmpegError, OSError, ValueError)
+_DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
+# Every thread holds a frame of its own, so their number bounds the memory.
+_MAX_THREADS = 8
+# Frames that a container may promise in excess before it is worth a note; muxers miscount by one or two.
+_MISCOUNT = 2
+_COVER = Disposition.attached_pic | Disposition.timed_thumbnails
+# FFmpeg draws text files as a film of a terminal.
+_TEXT_ART = {"ansi", "bintext", "idf", "xbin"}
+
+
+class VideoStream(ClipStream):
+    """Frames of a video file.
+
+    Args:
+        path: a regular file.
+
+    Raises:
+        InputError: the file holds no video, or one that cannot be decoded.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.stem)
+        self._where = f"video {str(path)!r}"
+        self._damaged = 0
+        with ExitStack() as stack:
+            self._container = stack.enter_context(_open_container(path, self._where, stack))
+            self._video = _pick_video(self._container, self._where)
+            self._pictures = self._decode()
+            try:
+                self._picture = next(self._pictures, None)
+                if self._picture is None:
+                    raise InputError(f"{self._where} holds no frame; give a video with at least one")
+                self._describe(self._picture)
+            except _BROKEN as error:
+                raise InputError(f"{self._where} cannot be decoded: {first_line(error)}; convert it first") from error
+            self._resources = stack.pop_all()
+
+    def _describe(self, first: av.VideoFrame) -> None:
+        self.stored_size = (first.height, first.width)
+        self._convert = PictureConverter(first, self._video.sample_aspect_ratio)
+        self.size = self._convert.size
+        check_size(self.size, self._where)
+        rate = self._video.average_rate or self._video.guessed_rate
+        self.fps = rate if rate and rate > 0 else None
+        self.count = _promised_frames(self._container, self._video)
+        self.notes += self._convert.notes
+
+    def _frames(self) -> Iterator[Frame]:
+        clock = Clock(self._video.time_base or Fraction(1), 1 / (self.fps or NOMINAL_RATE))
+        # AVI keeps no presentation times; what it hands out as such is out of order where the codec reorders frames.
+        use_dts = self._container.format.name == "avi"
+        picture, self._picture = self._picture, None
+        index = 0
+        while picture is not None:
+            time = clock.read(picture.dts if use_dts else picture.pts)
+            yield Frame(index, time, self._image(index, picture), f"{index:05d}")
+            index += 1
+            try:
+                picture = next(self._pictures, None)
+            except _BROKEN as error:
+                raise InputError(
+                    f"{self._where} breaks off at frame {index}, after {float(time):.2f} s: {first_line(error)}; "
+                    "get an undamaged copy, or cut it there to use the frames before"
+                ) from error
+        if self._damaged:
+            self.notes.append(f"damaged packets in the file: {self._damaged}; some frames may look broken")
+        if self.count is not None and index < self.count - _MISCOUNT:
+            self.notes.append(f"the file promises {self.count} frames, {index} could be decoded")
+
+    def _image(self, index: int, picture: av.VideoFrame) -> Tensor:
+        size = (picture.height, picture.width)
+        if size != self.stored_size:
+            raise InputError(
+                f"{self._where} changes its size at frame {index}: {size_text(size)} after "
+                f"{size_text(self.stored_size)}; cut it there and read the parts one by one"
+            )
+        try:
+            return self._convert(picture)
+        except _BROKEN as error:
+            raise InputError(
+                f"{self._where}: pixel format {picture.format.name!r} of frame {index} cannot be turned into RGB "
+                f"({first_line(error)}); convert it first"
+            ) from error
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        """Pictures in order of presentation; raises what PyAV raises."""
+        begun = False
+        failure: Exception | None = None
+        failures = 0
+        for packet in self._container.demux(self._video):
+            self._damaged += packet.is_corrupt
+            try:
+                pictures = packet.decode()
+            except _BROKEN as error:
+                if begun:
+                    raise
+                # A piece cut out of a longer stream starts with packets that refer to frames before the cut.
+                failure, failures = error, failures + 1
+                continue
+            if pictures and failures and not begun:
+                self.notes.append(f"packets left out at the start, since they cannot be decoded: {failures}")
+            begun = begun or bool(pictures)
+            yield from pictures
+        if failure and not begun:
+            raise failure
+
+    def _release(self) -> None:
+        self._pictures = iter(())
+        self._picture = None
+        self._resources.close()
+
+
+class _LocalFile(io.BufferedReader):
+    """The one file that FFmpeg may read."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Seek, and answer -1 as C does where that is impossible: PyAV prints exceptions that FFmpeg passes over."""
+        try:
+            return super().seek(offset, whence)
+        except (OSError, ValueError):
+            return -1
+
+
+def _open_container(path: Path, where: str, stack: ExitStack) -> InputContainer:
+    """Open a file that lies on this machine, and nothing that it may refer to; `stack` closes the file."""
+    try:
+        file = stack.enter_context(_LocalFile(io.FileIO(path)))
+        # FFmpeg reads through Python's file and may open no other: playlists could name any file or address.
+        return av.open(
+            file,
+            "r",
+            options=_DECODER_OPTIONS,
+            container_options={"protocol_whitelist": "none"},
+            metadata_errors="replace",
+        )
+    except _BROKEN as error:
+        raise InputError(
+            f"{where} cannot be opened: expected a complete video such as .mp4, .mkv or .webm that names no other "
+            f"file, found: {first_line(error)}; get an undamaged copy or convert it"
+        ) from error
+
+
+def _pick_video(container: InputContainer, where: str) -> av.VideoStream:
+    if container.format.name.endswith("_pipe"):
+        raise InputError(f"{where} is a single image; put the images of a clip into a folder and give the folder")
+    videos = [video for video in container.streams.video if not video.disposition & _COVER]
+    best = container.streams.best("video")
+    video = best if best in videos else next(iter(videos), None)
+    if not isinstance(video, av.VideoStream):
+        found = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        raise InputError(f"{where} has no video stream (found: {found}); give a file with moving pictures")
+    # PyAV's stubs do not say that a stream without a decoder has no context.
+    if getattr(video, "codec_context", None) is None:
+        raise InputError(f"{where} uses a codec that this build of FFmpeg cannot decode; convert it to H.264 first")
+    if video.codec_context.name in _TEXT_ART:
+        raise InputError(f"{where} is a text file; give a video")
+    check_size((video.height, video.width), where)
+    video.codec_context.options = dict(_DECODER_OPTIONS)
+    video.thread_type = ThreadType.AUTO
+    video.thread_count = min(os.cpu_count() or 1, _MAX_THREADS)
+    return video
+
+
+def _promised_frames(container: InputContainer, video: av.VideoStream) -> int | None:
+    """How many frames the container says it has, or None where it does not say."""
+    if not video.frames:
+        return None
+    if "mov" not in container.format.name.split(","):
+        return video.frames
+    # A clip that was trimmed on a phone still holds the frames outside of the cut; its index says which are shown.
+    return min(video.frames, sum(not entry.is_discard for entry in video.index_entries))

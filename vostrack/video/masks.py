@@ -1,0 +1,278 @@
+"""Reading the masks that users bring: one image, or a folder with one file per object, to a label map.
+
+What an image means is decided by its content, never by its name, and everything that was assumed is said in notes.
+`snap` deals with soft edges, `mask_labels` with ids, `mask_image` with files. Knows nothing of video.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vostrack.errors import MaskError
+from vostrack.files import shown
+from vostrack.types import BACKGROUND, MAX_OBJECTS, VOID, LabelMap
+from vostrack.video.images import natural_key
+from vostrack.video.mask_image import ENDINGS, open_image
+from vostrack.video.mask_labels import (
+    Bytes,
+    Color,
+    Labels,
+    color_ids,
+    color_note,
+    image_labels,
+    is_free,
+    listed,
+    object_ids,
+    thin_note,
+)
+from vostrack.video.stream import first_line, size_text
+
+# Colours of one object may differ by this much between the files of a lossy format.
+_SAME_COLOR = 12
+
+
+@dataclass(frozen=True, slots=True)
+class MaskFile:
+    """A mask that was read.
+
+    Attributes:
+        labels: the objects; `ids` ascend, and each has a pixel.
+        notes: what a user may want to know, one line each: what was assumed, resized or snapped.
+    """
+
+    labels: LabelMap
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What a mask has to fit: sizes (H, W), and whether it may be resized."""
+
+    size: tuple[int, int]
+    resize: bool
+    stored_size: tuple[int, int] | None
+
+
+def read_mask(
+    path: str | Path, size: tuple[int, int], *, resize: bool = False, stored_size: tuple[int, int] | None = None
+) -> MaskFile:
+    """Read a mask from an image (PNG, JPEG, WEBP, TIFF, BMP, GIF) or from a folder with one image per object.
+
+    In an image, the first that fits of:
+
+    - palette (not GIF): the index is the id, 255 is void; 255 alone is object 1.
+    - alpha that differs from pixel to pixel: objects are where it is over 127, told apart by their colours if these are
+      flat, with black as background; a photo or one shade of grey is object 1. A constant alpha means nothing.
+    - grey, also as R = G = B, also of 16 or 32 bits: values are ids, 255 (65535) is void. But white alone is object 1,
+      and values spread evenly from black to white (0, 128, 255) are objects 1 to n. A 16-bit image that uses the whole
+      range is reduced to 8 bits. Saved as RGB, greys of the DAVIS palette alone are colours.
+    - colours on black: white alone is object 1; if all are in the DAVIS palette, that gives the ids, with white as
+      void; else ids are 1 to n in the order of (R, G, B).
+
+    Soft edges and compression noise in grey and colour images are snapped to the solid colours (`snap`), except that
+    up to 16 values without any solid area that cannot be blends are objects. The EXIF rotation is applied.
+
+    In a folder, each image holds one object. Files with different numbers from 1 to 254 at the end of their names
+    (`3.png`, `obj_3.png`) have these as ids, else ids are 1 to n in natural order. Later files cover earlier ones.
+
+    Args:
+        path: an image file or a folder.
+        size: (H, W) of the clip as displayed.
+        resize: whether a mask of another size and the same shape, within 2%, is scaled, without new values.
+        stored_size: (H, W) of the clip's frames before rotation, for a better message.
+
+    Raises:
+        MaskError: missing, no image, a photo, of the wrong size, without an object, or with ids above 254.
+    """
+    return _finish(_load(Path(path), _Request(size, resize, stored_size)))
+
+
+def read_prompts(
+    options: Sequence[str], size: tuple[int, int], *, resize: bool = False, stored_size: tuple[int, int] | None = None
+) -> tuple[dict[int, LabelMap], list[str]]:
+    """Read the masks of several frames, each given as for `parse_mask_option`; see `read_mask`.
+
+    Where masks are in colours outside the palette, a colour is the same object in all of them.
+
+    Returns:
+        The label maps by frame, frames ascending, and all notes, each with the name of its file.
+
+    Raises:
+        MaskError: a mask cannot be used, or two are for the same frame.
+    """
+    paths: dict[int, Path] = {}
+    for frame, path in map(parse_mask_option, options):
+        if frame in paths:
+            raise MaskError(
+                f"two masks for frame {frame}: {shown(paths[frame])} and {shown(path)}; "
+                "give one image, or a folder with one file per object"
+            )
+        paths[frame] = path
+    request = _Request(size, resize, stored_size)
+    loaded = [_load(paths[frame], request) for frame in sorted(paths)]
+    _share_colors(loaded)
+    files = dict(zip(sorted(paths), map(_finish, loaded), strict=True))
+    notes = [f"{shown(paths[frame].name)}: {note}" for frame, file in files.items() for note in file.notes]
+    return {frame: file.labels for frame, file in files.items()}, notes
+
+
+def parse_mask_option(text: str) -> tuple[int, Path]:
+    r"""Split `FRAME:PATH`, or `PATH` for frame 0.
+
+    Only digits before the first colon are a frame: `C:\mask.png` and `-1:mask.png` are paths. A file that is there
+    under the whole name is a path too, unless the rest is there as well.
+
+    Raises:
+        MaskError: the text is empty.
+    """
+    if not text.strip():
+        raise MaskError("the mask is an empty name; expected PATH or FRAME:PATH, such as 0:first.png")
+    match = re.fullmatch(r"([0-9]{1,9}):(.+)", text, re.DOTALL)
+    if match is None or (_exists(Path(text)) and not _exists(Path(match[2]))):
+        return 0, Path(text)
+    return int(match[1]), Path(match[2])
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _load(path: Path, request: _Request) -> Labels:
+    """Read a file or a folder; the ids of colours may still change."""
+    labels = _read_folder(path, request) if _is_folder(path) else _read_file(path, request)
+    if not object_ids(labels.pixels):
+        raise MaskError(f"mask {shown(path)} has no object: all pixels are background or void; paint the object white")
+    return labels
+
+
+def _read_file(path: Path, request: _Request) -> Labels:
+    image, lossy = open_image(path, request.size, request.stored_size, request.resize)
+    labels = image_labels(image, f"mask {shown(path)}", lossy=lossy)
+    if labels.pixels.shape != request.size:
+        labels.pixels = _resized(labels.pixels, request.size)
+        labels.notes.append(f"resized from {image.width}x{image.height} to {size_text(request.size)}")
+    labels.notes.extend(thin_note(labels.pixels))
+    return labels
+
+
+def _resized(pixels: Bytes, size: tuple[int, int]) -> Bytes:
+    """Scale a label map (H, W) with the nearest pixel, centres on centres."""
+    rows, columns = (
+        ((np.arange(target) + 0.5) * source / target).astype(np.intp)
+        for source, target in zip(pixels.shape, size, strict=True)
+    )
+    return np.asarray(pixels[rows[:, None], columns])
+
+
+def _read_folder(folder: Path, request: _Request) -> Labels:
+    paths = _object_files(folder)
+    ids, notes = _file_ids(paths)
+    pixels, covered = np.zeros(request.size, np.uint8), 0
+    for number, path in zip(ids, paths, strict=True):
+        labels = _read_file(path, request)
+        found = object_ids(labels.pixels)
+        if len(found) > 1:
+            raise MaskError(
+                f"mask {shown(path)} has {len(found)} objects, but a folder needs one file per object; "
+                "give this file itself, as FRAME:PATH for a later frame"
+            )
+        notes += [f"{shown(path.name)}: {note}" for note in labels.notes]
+        if not found:
+            notes.append(f"{shown(path.name)} is empty: there is no object {number}")
+        inside = np.isin(labels.pixels, found)
+        covered += int((inside & (pixels != BACKGROUND) & (pixels != VOID)).sum())
+        pixels[(labels.pixels == VOID) & (pixels == BACKGROUND)] = VOID
+        pixels[inside] = number
+    _check_overlap(folder, paths, covered, int((pixels != BACKGROUND).sum()))
+    if covered:
+        notes.append(f"{covered} pixels belong to several files; the later file has them")
+    return Labels(pixels, notes)
+
+
+def _object_files(folder: Path) -> list[Path]:
+    """The images of a folder in natural order, at least one."""
+    try:
+        entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        paths = [path for path in entries if path.suffix.lower() in ENDINGS and not path.is_dir()]
+    except OSError as error:
+        raise MaskError(f"folder {shown(folder)} cannot be read: {first_line(error)}; check who owns it") from error
+    if not 1 <= len(paths) <= MAX_OBJECTS:
+        raise MaskError(
+            f"folder {shown(folder)} holds {len(paths)} images; expected one for each object, "
+            f"1 to {MAX_OBJECTS} ({', '.join(ENDINGS)})"
+        )
+    return sorted(paths, key=lambda path: natural_key(path.name))
+
+
+def _file_ids(paths: Sequence[Path]) -> tuple[list[int], list[str]]:
+    """Ids for the files of a folder, and a note where they are not the numbers in the names."""
+    endings = [re.search(r"[0-9]+$", path.stem) for path in paths]
+    numbers = [int(ending[0]) for ending in endings if ending]
+    if len(set(numbers)) == len(paths) and set(numbers) <= set(range(1, VOID)):
+        return numbers, []
+    names = listed([f"{shown(path.name)} = {number}" for number, path in enumerate(paths, 1)])
+    return list(range(1, len(paths) + 1)), [f"files became objects in the order of their names: {names}"]
+
+
+def _check_overlap(folder: Path, paths: Sequence[Path], covered: int, painted: int) -> None:
+    """Refuse what is one object in many frames: files with frame numbers that lie on one another."""
+    if covered > painted and all(re.fullmatch(r"[0-9]{4,}", path.stem) for path in paths):
+        raise MaskError(
+            f"folder {shown(folder)} seems to hold the masks of {len(paths)} frames, but one file per object was "
+            f"expected; give one of them, such as {shown(paths[0])}"
+        )
+
+
+def _share_colors(loaded: Sequence[Labels]) -> None:
+    """Give a colour the same id in all masks, where ids are not those of the palette; changes the masks."""
+    drawn = [labels for labels in loaded if labels.colors]
+    union: dict[Color, int] = {}
+    matches = []
+    for labels in drawn:
+        match = _match_colors(labels.colors, list(union))
+        union |= dict.fromkeys(match.values(), BACKGROUND)
+        matches.append(match)
+    if len(drawn) < 2 or not any(is_free(color) for color in union):
+        return
+    union = dict(zip(union, color_ids(list(union), "the set of masks"), strict=True))
+    for labels, match in zip(drawn, matches, strict=True):
+        table = np.arange(VOID + 1, dtype=np.uint8)
+        table[list(match)] = [union[color] for color in match.values()]
+        labels.pixels = table[labels.pixels]
+        labels.colors = {union[match[number]]: color for number, color in labels.colors.items()}
+
+
+def _match_colors(colors: Mapping[int, Color], known: Sequence[Color]) -> dict[int, Color]:
+    """For each colour of a mask, by id, find the equal or nearly equal one of other masks; else it is its own."""
+    match: dict[int, Color] = {}
+    for number, color in colors.items():
+        # Two colours of this mask stay two, however near they are.
+        taken = {*match.values(), *colors.values()} - {color}
+        near = [other for other in known if other not in taken and _same(color, other)]
+        match[number] = color if color in known or not near else near[0]
+    return match
+
+
+def _same(one: Color, other: Color) -> bool:
+    return max(abs(a - b) for a, b in zip(one, other, strict=True)) <= _SAME_COLOR
+
+
+def _finish(labels: Labels) -> MaskFile:
+    pixels = torch.from_numpy(np.array(labels.pixels, order="C"))
+    return MaskFile(LabelMap(pixels, tuple(object_ids(labels.pixels))), (*labels.notes, *color_note(labels.colors)))

@@ -1,0 +1,67 @@
+"""The colours of object ids: written into palette PNG files, and recognised in masks that were saved as RGB.
+
+These are the colours of PASCAL VOC, which DAVIS uses for its objects, with white for 255 (void). Knows nothing of
+files.
+
+Source: the colour map of the PASCAL VOC development kit; `Annotations/480p` of DAVIS 2017.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from vostrack.types import VOID
+
+
+def _make_palette() -> npt.NDArray[np.uint8]:
+    """Deal the bits of an id out to the channels in turn, the lowest bits to the brightest places."""
+    ids = np.arange(256, dtype=np.uint8)
+    colors = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        colors[:, bit % 3] |= (ids >> bit & 1) << (7 - bit // 3)
+    colors[VOID] = 255
+    colors.setflags(write=False)
+    return colors
+
+
+PALETTE: npt.NDArray[np.uint8] = _make_palette()
+"""uint8 (256, 3), read-only: the RGB colour of each id; 0 is black, 255 white, and no two are equal."""
+
+# DAVIS writes 191 where VOC writes 192, and VOC paints void in a colour of its own.
+RECOGNISED: npt.NDArray[np.uint8] = np.concatenate(
+    [PALETTE, np.where(PALETTE == 192, 191, PALETTE), [(224, 224, 192)]]
+).astype(np.uint8)
+"""uint8 (513, 3): every colour that `palette_ids` takes for an id."""
+
+
+def palette_image(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+    """Make an image whose values are ids and which any viewer shows in colour.
+
+    Args:
+        pixels: uint8 (H, W), ids.
+
+    Returns:
+        An image of mode "P" of the same size; saved as PNG, it keeps the ids.
+    """
+    image = Image.fromarray(np.ascontiguousarray(pixels), "L")
+    image.putpalette(PALETTE.tobytes())  # also turns the mode from L into P
+    return image
+
+
+def palette_ids(colors: npt.NDArray[np.uint8], tolerance: int = 0) -> npt.NDArray[np.uint8] | None:
+    """Find the ids that colours stand for, in the palette as written here, by DAVIS and by VOC.
+
+    Args:
+        colors: uint8 (N, 3).
+        tolerance: largest difference in a channel, in levels, 0 to 15.
+
+    Returns:
+        uint8 (N,), or None where a colour is not in the palette.
+    """
+    distance = np.abs(RECOGNISED[None].astype(np.int16) - colors[:, None]).max(axis=2)
+    nearest = distance.argmin(axis=1)
+    if (distance[np.arange(len(colors)), nearest] > tolerance).any():
+        return None
+    return np.where(nearest == len(RECOGNISED) - 1, VOID, nearest % 256).astype(np.uint8)

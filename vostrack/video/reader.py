@@ -1,0 +1,58 @@
+"""The way in: a path becomes a clip, whether it is a video file or a folder of images.
+
+Only files and folders on this machine are read. What they hold is left to `container` and `images`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from vostrack.errors import InputError
+from vostrack.video.container import VideoStream
+from vostrack.video.images import FolderStream
+from vostrack.video.stream import ClipStream, first_line
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_PLAYLISTS = {".asx", ".concat", ".ffconcat", ".m3u", ".m3u8", ".mpd", ".pls", ".sdp"}
+
+
+def open_clip(path: str | os.PathLike[str]) -> ClipStream:
+    """Open a video file, or a folder of images, as a stream of upright RGB frames with square pixels.
+
+    The first frame is decoded here, so that what cannot be read fails here. The others are decoded one by one while the
+    stream is iterated, which can be done once; close it afterwards, or use it as a context manager:
+
+        with open_clip("dog.mp4") as clip:
+            for frame in clip: ...
+
+    Args:
+        path: a video in any container and codec that FFmpeg reads, or a folder of images (JPEG, PNG, WebP, TIFF, BMP).
+
+    Returns:
+        The clip, a `FrameStream`; its `stored_size` is (H, W) before rotation and before pixels were made square.
+
+    Raises:
+        InputError: there is nothing at `path`, or nothing that is a clip.
+    """
+    text = os.fspath(path)
+    if _ADDRESS.match(text):
+        raise InputError(f"{text!r} is an address, and only files on this machine are read; download it first")
+    source = Path(text)
+    try:
+        info = source.stat()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot find clip {text!r}: expected a video file or a folder of images, found: {first_line(error)}"
+        ) from error
+    if stat.S_ISDIR(info.st_mode):
+        return FolderStream(source)
+    if not stat.S_ISREG(info.st_mode):
+        raise InputError(f"clip {text!r} is neither a file nor a folder; save the video to a file first")
+    if info.st_size == 0:
+        raise InputError(f"video {text!r} is empty (0 bytes); get a complete copy")
+    if source.suffix.lower() in _PLAYLISTS:
+        raise InputError(f"{text!r} is a list that names other files; give the video itself")
+    return VideoStream(source)

@@ -1,0 +1,128 @@
+"""What every opened clip has in common: it is read once, it is closed, and it never holds more than its limit.
+
+Knows nothing of containers or image files; `container.VideoStream` and `images.FolderStream` fill it in.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from fractions import Fraction
+from threading import Lock
+from types import TracebackType
+from typing import Self
+
+from vostrack.errors import InputError
+from vostrack.types import Frame
+
+MAX_PIXELS = 8192 * 8192
+"""Frames with more pixels are refused: a header of a few bytes must not decide how much memory is taken."""
+
+NOMINAL_RATE = Fraction(24)
+"""Frames a second where a source has no rate of its own, such as a folder of images."""
+
+
+class ClipStream(ABC):
+    """Frames of a clip, read once from first to last; implements the `FrameStream` protocol.
+
+    A subclass sets `size`, `stored_size`, `fps` and `count` when it opens its source, and adds to `notes`.
+
+    Attributes:
+        name: the clip's name, without folder and ending.
+        size: (H, W) of every frame, as displayed.
+        stored_size: (H, W) as stored, before rotation and before pixels were made square.
+        fps: average frame rate, or None.
+        count: number of frames where the source is trusted to know it, else None.
+        notes: one line for each thing that a user may want to know; it may grow until the last frame was read.
+    """
+
+    size: tuple[int, int]
+    stored_size: tuple[int, int]
+    fps: Fraction | None
+    count: int | None
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.notes: list[str] = []
+        self._started = False
+        self._closed = False
+        # Closing a container under a running decoder is a crash of the interpreter, so the two take turns.
+        self._turn = Lock()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames in order of presentation.
+
+        Raises:
+            InputError: the source breaks off, a frame cannot be decoded, or its size changes.
+            RuntimeError: the clip was iterated before, or it is closed.
+        """
+        self._check_open()
+        if self._started:
+            raise RuntimeError(f"the clip {self.name!r} was read already; open it again to read it again")
+        self._started = True
+        return self._in_turn(self._frames())
+
+    def close(self) -> None:
+        """Release the source; may be called more than once and from any thread."""
+        with self._turn:
+            if not self._closed:
+                self._closed = True
+                self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def _frames(self) -> Iterator[Frame]:
+        """Yield the frames; called at most once."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Let go of files and decoders; called at most once."""
+
+    def _in_turn(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        while True:
+            with self._turn:
+                self._check_open()
+                frame = next(frames, None)
+            if frame is None:
+                return
+            yield frame
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError(f"the clip {self.name!r} is closed")
+
+
+def size_text(size: tuple[int, int]) -> str:
+    """A size (H, W) as people write it: width first."""
+    height, width = size
+    return f"{width}x{height}"
+
+
+def check_size(size: tuple[int, int], where: str) -> None:
+    """Refuse a frame that is empty or larger than `MAX_PIXELS`, before memory is taken for it.
+
+    Args:
+        size: (H, W) that a header or a decoder claims.
+        where: the source, as it is named in the message.
+
+    Raises:
+        InputError: the size is out of bounds.
+    """
+    height, width = size
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        raise InputError(
+            f"{where} has frames of {size_text(size)}, and 1 to {MAX_PIXELS} pixels are accepted; scale it down first"
+        )
+
+
+def first_line(error: Exception) -> str:
+    """Why a library gave up, without the numbers and paths that it adds."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(reason).split())

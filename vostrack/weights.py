@@ -1,0 +1,242 @@
+"""Where weights lie, whether they are whole, and how they get into a network.
+
+A folder of weights holds `manifest.toml` and safetensors files. Nothing is ever unpickled, a file is hashed before it
+is read, and every tensor must fit: there are no random weights in silence. Knows nothing of what the networks do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from vostrack.errors import WeightsError, unknown_name
+from vostrack.files import sha256, write_bytes
+
+FORMAT = "vostrack-weights-1"
+MANIFEST = "manifest.toml"
+
+
+@dataclass(frozen=True)
+class WeightsEntry:
+    """A line of a manifest.
+
+    Attributes:
+        name: by which it is asked for.
+        method: that it was trained for.
+        path: of the safetensors file.
+        sha256: of that file.
+        bytes: its size.
+        licence: of the weights.
+        trained_on: what footage they learned from.
+        scores: measured figures, by name.
+    """
+
+    name: str
+    method: str
+    path: Path
+    sha256: str
+    bytes: int
+    licence: str
+    trained_on: str
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """What was loaded: a name or file name for people, and the file's hash."""
+
+    name: str
+    sha256: str
+
+
+def search_path() -> list[Path]:
+    """Folders that are searched for weights, first to last; they need not exist.
+
+    `$VOSTRACK_WEIGHTS`, the package's own (or the repository's, when run from there), the user's cache.
+    """
+    given = os.environ.get("VOSTRACK_WEIGHTS")
+    package = Path(__file__).resolve().parent
+    folders = [Path(given)] if given else []
+    return [*folders, package / "_weights", package.parent / "weights", _user_cache() / "weights"]
+
+
+def _user_cache() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "vostrack"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "vostrack"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vostrack"
+
+
+def read_manifest(folder: Path) -> list[WeightsEntry]:
+    """Entries of a folder's manifest.
+
+    Raises:
+        WeightsError: it is there but cannot be read or names a file outside the folder.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return []
+    try:
+        rows = tomllib.loads(path.read_text(encoding="utf-8")).get("weights", [])
+        entries = [_entry(folder, row) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"the manifest {path} cannot be read ({error}): restore it or reinstall vostrack") from error
+    return entries
+
+
+def _entry(folder: Path, row: Mapping[str, Any]) -> WeightsEntry:
+    name = row["file"]
+    if Path(name).name != name or name in ("", ".."):
+        raise ValueError(f"{name!r} is not a plain file name")
+    texts = {key: str(row[key]) for key in ("name", "method", "sha256", "licence", "trained_on")}
+    scores = {str(key): float(value) for key, value in row.get("scores", {}).items()}
+    return WeightsEntry(path=folder / name, bytes=int(row["bytes"]), scores=scores, **texts)
+
+
+def available() -> list[WeightsEntry]:
+    """All entries on the search path; of equal names, the first one found."""
+    found: dict[str, WeightsEntry] = {}
+    for folder in search_path():
+        for entry in read_manifest(folder):
+            found.setdefault(entry.name, entry)
+    return list(found.values())
+
+
+def find(method: str, wanted: str | Path | None = None) -> WeightsEntry | Path:
+    """Weights for a method.
+
+    Args:
+        method: the method's name.
+        wanted: a file, or a name from a manifest; None for the method's own.
+
+    Raises:
+        WeightsError: there are none.
+    """
+    entries = available()
+    if wanted is None:
+        matching = [entry for entry in entries if entry.method == method]
+        if not matching:
+            folders = ", ".join(map(str, search_path()))
+            raise WeightsError(f"no weights for method {method!r} in {folders}: train some, or give --weights FILE")
+        return matching[0]
+    path = Path(wanted)
+    if path.is_file():
+        return path
+    for entry in entries:
+        if entry.name == str(wanted):
+            return entry
+    if path.suffix or path.name != str(wanted) or not entries:
+        raise WeightsError(f"there are no weights at {path}: check the path, or see `vostrack weights` for names")
+    raise WeightsError(unknown_name("weights", str(wanted), [entry.name for entry in entries]))
+
+
+def check(source: WeightsEntry | Path) -> str:
+    """SHA-256 of a weights file.
+
+    Raises:
+        WeightsError: it is missing, or not what its manifest says.
+    """
+    path = source if isinstance(source, Path) else source.path
+    if not path.is_file():
+        raise WeightsError(f"there are no weights at {path}: check the path")
+    if isinstance(source, WeightsEntry):
+        size = path.stat().st_size
+        if size != source.bytes:
+            raise WeightsError(f"{path} has {size} bytes instead of {source.bytes}: get it again")
+    digest = sha256(path)
+    if isinstance(source, WeightsEntry) and digest != source.sha256:
+        raise WeightsError(f"{path} is damaged (SHA-256 {digest} instead of {source.sha256}): get it again")
+    return digest
+
+
+def load(net: nn.Module, method: str, source: WeightsEntry | Path) -> LoadedWeights:
+    """Fill a network with weights.
+
+    Args:
+        net: on the CPU; all its parameters and buffers are overwritten.
+        method: the method that the weights must have been trained for.
+        source: from `find`.
+
+    Returns:
+        What was loaded.
+
+    Raises:
+        WeightsError: the file is missing, damaged, of another size or hash than its manifest says, or does not fit.
+    """
+    path = source if isinstance(source, Path) else source.path
+    digest = check(source)
+    tensors, metadata = _read(path)
+    if metadata.get("format") != FORMAT:
+        raise WeightsError(f"{path} was not written by `vostrack train`: expected a file of format {FORMAT}")
+    if metadata.get("method") != method:
+        raise WeightsError(f"{path} holds weights for {metadata.get('method')!r}, not for {method!r}")
+    _fill(net, tensors, path)
+    return LoadedWeights(path.name if isinstance(source, Path) else source.name, digest)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path} is not a whole safetensors file ({error}): get it again") from error
+
+
+def _fill(net: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    expected = net.state_dict()
+    missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    if missing or extra:
+        listed = ", ".join([*(f"without {n}" for n in missing[:2]), *(f"with unknown {n}" for n in extra[:2])])
+        raise WeightsError(f"{path} does not fit the network: {len(missing) + len(extra)} names differ ({listed})")
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            found, wanted = list(tensor.shape), list(expected[name].shape)
+            raise WeightsError(f"{path} does not fit the network: {name} is {found}, expected {wanted}")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(f"{path} is damaged: {name} holds values that are not finite")
+    net.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()})
+
+
+def save_weights(net: nn.Module, method: str, path: Path, details: Mapping[str, Any]) -> None:
+    """Write a network's weights in half precision, whole or not at all.
+
+    Args:
+        net: the network.
+        method: its method.
+        path: of the safetensors file.
+        details: how it was trained; kept in the file's metadata as JSON.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    tensors = {
+        name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
+        for name, tensor in net.state_dict().items()
+    }
+    metadata = {"format": FORMAT, "method": method, "details": json.dumps(details, sort_keys=True)}
+    write_bytes(path, save(tensors, metadata))
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What a weights file says of itself: "method" and "details".
+
+    Raises:
+        WeightsError: it is not a weights file.
+    """
+    _, metadata = _read(path)
+    try:
+        return {"method": metadata.get("method"), "details": json.loads(metadata.get("details", "{}"))}
+    except ValueError as error:
+        raise WeightsError(f"{path} has details that cannot be read ({error}): get it again") from error
