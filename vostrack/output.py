@@ -1,16 +1,17 @@
 """The output folder of a run: what may be replaced, what can be resumed, and what is complete.
 
-Beside the results lies a hidden folder with the record of what was asked for and, while a run is under way, its saved
-state. Nothing is deleted that this program did not write.
+Beside the results lies a hidden folder with the record of what was asked for, the names of the frames that have files
+and, while a run is under way, its saved state. Nothing is deleted that this program did not write.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-import shutil
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,7 @@ from vostrack.propagate import Progress
 from vostrack.state import load_state, save_state
 from vostrack.types import Frame, LabelMap, Prediction
 
-_HIDDEN = ".vostrack"
-_FOLDERS = ("masks", "objects", "probs", _HIDDEN)
-_FILES = ("overlay.mp4", "summary.json")
+_RESULTS = ("masks", "objects", "probs", "overlay.mp4", "summary.json")
 _EDGE_BYTES = 1 << 20
 
 
@@ -36,8 +35,10 @@ class OutputFolder:
     def __init__(self, path: Path) -> None:
         """Name the folder; nothing is created yet."""
         self.path = path
-        self._record = path / _HIDDEN / "run.json"
-        self._state = path / _HIDDEN / "state.safetensors"
+        self._hidden = path / ".vostrack"
+        self._record = self._hidden / "run.json"
+        self._frames = self._hidden / "frames.jsonl"
+        self._state = self._hidden / "state.safetensors"
 
     def refuse_inputs(self, inputs: Sequence[Path]) -> None:
         """Raise `OutputError` where the results would go among the inputs, which must never be touched."""
@@ -63,18 +64,17 @@ class OutputFolder:
             OutputError: the earlier run had other inputs or settings, or the folder cannot be written.
         """
         remove_partials(self.path)
-        there = [name for name in (*_FOLDERS, *_FILES) if (self.path / name).exists()]
-        if resume and self._record.exists():
+        ours = self._record.exists()
+        if resume and ours:
             self._check_same(record)
-            if (self.path / "summary.json").exists():
-                return self._finished()
-            return None
+            return self._finished() if (self.path / "summary.json").exists() else None
+        there = [name for name in _RESULTS if os.path.lexists(self.path / name)]
         if there and not overwrite:
-            what = "--resume to go on, --overwrite to start again" if self._record.exists() else "--overwrite"
+            what = "--resume to go on, --overwrite to start again" if ours else "--overwrite"
             raise OutputExistsError(f"{shown(self.path)} holds {there[0]} already: choose another --out, or {what}")
-        if there:
+        if ours or there:
             self._clear()
-        make_folder(self._record.parent)
+        make_folder(self._hidden)
         write_json(self._record, record)
         return None
 
@@ -89,6 +89,15 @@ class OutputFolder:
         """Save where a run stands; all results up to there must be on the disk."""
         save_state(self._state, progress)
 
+    def announce(self, frame: Frame) -> None:
+        """Note that files for a frame come next, so that they can be told from those of others ever after."""
+        try:
+            with self._frames.open("a", encoding="utf-8") as file:
+                # The line break comes first, so that a line which a kill or a full disk cut off harms no other.
+                file.write(f"\n{json.dumps(frame.name)}")
+        except OSError as error:
+            raise output_error(error, self._frames) from error
+
     def read_prediction(self, frame: Frame, prompts: Mapping[int, LabelMap]) -> Prediction:
         """The result of a frame that an earlier run has done.
 
@@ -96,16 +105,18 @@ class OutputFolder:
             OutputError: its mask is missing, damaged or of another size.
         """
         path = self.path / "masks" / f"{frame.name}.png"
+        ids = dict.fromkeys(i for at, prompt in sorted(prompts.items()) if at <= frame.index for i in prompt.ids)
         try:
             with Image.open(path, formats=["PNG"]) as image:
                 if image.mode != "P" or (image.height, image.width) != tuple(frame.image.shape[1:]):
                     raise ValueError("another size or kind of image")
                 pixels = np.array(image)
+            if not {0, *ids} >= set(np.unique(pixels).tolist()):
+                raise ValueError("it holds other objects")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise OutputError(
                 f"cannot resume: {shown(path)} is damaged ({error}); start again with --overwrite"
             ) from error
-        ids = dict.fromkeys(i for at, prompt in sorted(prompts.items()) if at <= frame.index for i in prompt.ids)
         return Prediction(frame, LabelMap(torch.from_numpy(pixels), tuple(ids)))
 
     def complete(self, summary: Mapping[str, Any]) -> None:
@@ -114,12 +125,9 @@ class OutputFolder:
         self._state.unlink(missing_ok=True)
 
     def _check_same(self, record: Mapping[str, Any]) -> None:
-        try:
-            earlier = json.loads(self._record.read_text())
-        except (OSError, ValueError) as error:
-            raise OutputError(
-                f"cannot resume: {shown(self._record)} is damaged; start again with --overwrite"
-            ) from error
+        earlier = self._earlier()
+        if not earlier:
+            raise OutputError(f"cannot resume: {shown(self._record)} is damaged; start again with --overwrite")
         # Through JSON once, so that tuples compare equal to the lists that they became.
         now = json.loads(json.dumps(record))
         differ = [key for key in sorted({*earlier, *now}) if earlier.get(key) != now.get(key)]
@@ -129,29 +137,59 @@ class OutputFolder:
                 "use --overwrite or another --out"
             )
 
+    def _earlier(self) -> dict[str, Any]:
+        """The record of the earlier run; empty where it is damaged."""
+        with contextlib.suppress(OSError, ValueError):
+            record = json.loads(self._record.read_text(encoding="utf-8"))
+            return record if isinstance(record, dict) else {}
+        return {}
+
+    def _frame_names(self) -> set[str]:
+        """Names of all frames that were announced."""
+        names = set()
+        with contextlib.suppress(FileNotFoundError):
+            for line in self._frames.read_text(encoding="utf-8", errors="replace").splitlines():
+                with contextlib.suppress(ValueError):
+                    name = json.loads(line)
+                    if isinstance(name, str) and Path(name).name == name:
+                        names.add(name)
+        return names
+
+    def _frame_files(self) -> Iterator[Path]:
+        """All files that there may be for the frames that were announced."""
+        names = self._frame_names()
+        objects = self.path / "objects"
+        kinds = {self.path / "masks": "png", self.path / "probs": "npz"}
+        if objects.is_dir() and not objects.is_symlink():
+            kinds |= {folder: "png" for folder in objects.iterdir() if folder.name.isdecimal()}
+        for folder, ending in kinds.items():
+            if folder.is_dir() and not folder.is_symlink():
+                yield from (folder / f"{name}.{ending}" for name in names)
+
     def _finished(self) -> dict[str, Any]:
+        names = self._frame_names()
         try:
-            summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text())
-            complete = len(list((self.path / "masks").glob("*.png"))) == summary["frames"]
-        except (OSError, ValueError, KeyError):
+            summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
+            complete = len(names) == summary["frames"]
+        except (OSError, ValueError, KeyError, TypeError):
             complete = False
+        complete = complete and all((self.path / "masks" / f"{name}.png").is_file() for name in names)
         if not complete:
             raise OutputError(f"{shown(self.path)} says it is complete, but masks are missing: use --overwrite")
         return summary
 
     def _clear(self) -> None:
-        """Remove an earlier run, if it is one of ours; single files of others are only replaced."""
-        if not self._record.exists():
-            return
+        """Remove the files of an earlier run and no others; its record goes last, so that a kill does no harm."""
+        # The summary goes in any case: it would say that the run which starts now is complete.
+        gone = [self.path / "summary.json", self._state]
+        if "overlay" in self._earlier().get("outputs", ()):
+            gone.append(self.path / "overlay.mp4")
         try:
-            for name in _FILES:
-                (self.path / name).unlink(missing_ok=True)
-            for name in _FOLDERS:
-                folder = self.path / name
-                if folder.is_symlink():
-                    folder.unlink()
-                elif folder.exists():
-                    shutil.rmtree(folder)
+            for path in (*gone, *self._frame_files(), self._frames, self._record):
+                path.unlink(missing_ok=True)
+            for folder in (*(self.path / "objects").glob("*/"), *(self.path / name for name in _RESULTS[:3])):
+                with contextlib.suppress(OSError):  # others have files there, or it is a link
+                    folder.rmdir()
         except OSError as error:
             raise output_error(error, self.path) from error
 

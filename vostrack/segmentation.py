@@ -6,6 +6,7 @@ nothing.
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -96,8 +97,7 @@ def segment(
     given = [str(masks)] if isinstance(masks, str | Path) else [str(mask) for mask in masks]
     with open_clip(source) as stream:
         prompts, notes = read_prompts(given, stream.size, resize=settings.resize_mask, stored_size=stream.stored_size)
-        if stream.count is not None:
-            check_prompts(prompts, stream.count)
+        check_prompts(prompts, stream.count)
         folder = OutputFolder(Path(out) if out is not None else default_folder(Path(source)))
         folder.refuse_inputs([Path(source), *(parse_mask_option(text)[1] for text in given)])
         method, weights = load_method(
@@ -135,7 +135,7 @@ def segment(
 
 def default_folder(source: Path) -> Path:
     """`<clip>_vostrack` next to the clip."""
-    source = source.absolute()
+    source = Path(os.path.abspath(source))  # not resolved: the results of a link lie beside the link
     return source.with_name(f"{source.name if source.is_dir() else source.stem}_vostrack")
 
 
@@ -147,11 +147,11 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    kind = name.partition(":")[0]
-    if kind not in ("cpu", "cuda", "mps"):
-        raise VostrackError(unknown_name("device", name, ("auto", "cpu", "cuda", "mps")))
-    have = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not have[kind]:
+    have = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    kind, colon, number = name.partition(":")
+    if kind not in have or (colon and not number.isdecimal()):
+        raise VostrackError(unknown_name("device", name, ("auto", *have)))
+    if int(number or 0) >= have[kind]:
         raise VostrackError(f"device {name!r} is not available on this machine: use --device cpu")
     return torch.device(name)
 
@@ -172,7 +172,7 @@ class _Job:
         self.on_frame, self.on_note = on_frame, on_note
         self.log = ObjectLog()
         self.notes: list[str] = []
-        self.model_seconds = 0.0
+        self.model_seconds = self.again_seconds = 0.0
 
     def note(self, text: str) -> None:
         """Keep a note for the summary and pass it on, once."""
@@ -191,9 +191,14 @@ class _Job:
             self._propagate(engine, Clip(remaining, self.prompts), writing)
         for text in (*self.frames.notes, *writing.notes, *self.log.warnings()):
             self.note(text)
-        seconds = {"decode": self.frames.busy, "model": self.model_seconds, "write": writing.seconds}
-        seconds["total"] = time.perf_counter() - start
-        return self._summary(seconds, self.log.frames - first)
+        new = self.log.frames - first
+        seconds = {
+            "decode": self.frames.busy / max(self.log.frames, 1),
+            "model": self.model_seconds / max(new, 1),
+            "write": writing.seconds / max(new, 1),
+            "total": (time.perf_counter() - start - self.again_seconds) / max(new, 1),
+        }
+        return self._summary(seconds)
 
     def _remaining(self, first: int, overlay: Writer | None) -> Iterator[Frame]:
         """Frames that are not done yet; those that are go to the log and the overlay with the masks that lie there.
@@ -204,21 +209,24 @@ class _Job:
             if frame.index >= first:
                 yield frame
                 continue
+            start = time.perf_counter()
             done = self.folder.read_prediction(frame, self.prompts)
             self.log.add(done)
             if overlay is not None:
                 overlay.write(done)
+            self.again_seconds += time.perf_counter() - start
             self.on_frame(frame.index + 1, self.frames.count)
 
     def _propagate(self, engine: Propagator, clip: Clip, writing: ThreadedWriter) -> None:
         saved = time.monotonic()
         predictions = engine.run(clip)
         while True:
-            start, waited = time.perf_counter(), self.frames.waited
+            start, idle = time.perf_counter(), self.frames.waited + self.again_seconds
             prediction = next(predictions, None)
             if prediction is None:
                 return
-            self.model_seconds += time.perf_counter() - start - (self.frames.waited - waited)
+            self.model_seconds += time.perf_counter() - start - (self.frames.waited + self.again_seconds - idle)
+            self.folder.announce(prediction.frame)
             writing.write(prediction)
             self.log.add(prediction)
             try:
@@ -235,7 +243,7 @@ class _Job:
         writing.flush()
         self.folder.save_progress(engine.progress)
 
-    def _summary(self, seconds: Mapping[str, float], frames: int) -> dict[str, Any]:
+    def _summary(self, seconds: Mapping[str, float]) -> dict[str, Any]:
         if not self.log.frames:
             raise InputError(f"{self.frames.name} has no frames: check the file")
         summary = {
@@ -244,7 +252,7 @@ class _Job:
             "frames": self.log.frames,
             "frame_size": list(self.frames.size),
             "objects": self.log.objects(),
-            "seconds_per_frame": {name: round(value / max(frames, 1), 4) for name, value in sorted(seconds.items())},
+            "seconds_per_frame": {name: round(value, 4) for name, value in seconds.items()},
             "peak_rss_mb": peak_rss_mb(),
             "python": platform.python_version(),
             "warnings": self.notes,

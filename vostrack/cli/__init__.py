@@ -5,12 +5,14 @@ Importing this imports neither torch nor numpy: commands import what they need w
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
 import typer
 
 from vostrack.cli.bench_ops import bench_ops
+from vostrack.cli.console import Stopped
 from vostrack.cli.demo import demo
 from vostrack.cli.methods import methods
 from vostrack.cli.score import score
@@ -20,6 +22,7 @@ from vostrack.cli.weights import weights
 
 OUT_OF_MEMORY = 7
 INTERRUPTED = 130
+_OUT_OF_MEMORY_SIGNS = ("out of memory", "allocate memory", "not enough memory")
 
 app = typer.Typer(
     name="vostrack",
@@ -67,16 +70,20 @@ def run(arguments: list[str]) -> int:
 
     debug = "--debug" in arguments
     try:
-        result = app(arguments, standalone_mode=False)
-    except typer.Exit as exit_:
-        return int(exit_.exit_code)
-    except KeyboardInterrupt as stop:
-        print("stopped" + (f": {stop}" if stop.args else ""), file=sys.stderr)
-        return int(getattr(stop, "exit_code", INTERRUPTED))
+        # Without the flag, so that it may stand before or after the command.
+        result = app([argument for argument in arguments if argument != "--debug"], standalone_mode=False)
+        sys.stdout.flush()
+    except Stopped as stop:
+        print(f"stopped: {stop}", file=sys.stderr)
+        return stop.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except BrokenPipeError:
+        # Whoever read the output has gone; nor may the interpreter complain when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        if debug:
+        if debug and not hasattr(error, "show"):
             raise
         return _report(error, VostrackError)
     return result if isinstance(result, int) else 0
@@ -88,10 +95,10 @@ def _report(error: Exception, known: type[Exception]) -> int:
         show()
         return int(getattr(error, "exit_code", 2))
     if isinstance(error, known):
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return int(getattr(error, "exit_code", 1))
     text = " ".join(str(error).split())
-    if isinstance(error, MemoryError) or "out of memory" in text or "not enough memory" in text:
+    if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY_SIGNS):
         print("error: out of memory: use a smaller --size, or fewer frames with --set context=4", file=sys.stderr)
         return OUT_OF_MEMORY
     print(f"error: unexpected {type(error).__name__}: {text} (run again with vostrack --debug ...)", file=sys.stderr)

@@ -15,8 +15,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
-class Stopped(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM, at a point from which the run can be resumed."""
+class Stopped(BaseException):
+    """Ctrl-C or SIGTERM, at a point from which the run can be resumed.
+
+    Not a KeyboardInterrupt: Typer catches those, and message and exit code would be lost.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__("go on with the same command and --resume")
@@ -31,7 +34,7 @@ class FrameBar:
         self.console = Console(stderr=True)
         self._quiet = quiet
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # a file's name may look like markup
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),

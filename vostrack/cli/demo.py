@@ -139,12 +139,11 @@ def _message(out: Path, method: str, scores: Scores, seconds: float) -> str:
     chosen = "" if method == DEFAULT else f" --method {method}"
     folder = shown(out)
     return (
-        f"J&F {total['J&F']:.3f} (J {total['J_mean']:.3f}, F {total['F_mean']:.3f}; 1 is perfect), "
+        f"J&F {total['J&F']:.3f} of 1 (J {total['J_mean']:.3f}, F {total['F_mean']:.3f}), "
         f"{len(scores.objects)} objects, {seconds:.0f} s\n"
-        "The clip is synthetic: this shows that all works, not how accurate it is on real footage.\n"
-        f"  look at   {folder}/result/overlay.mp4\n"
-        f"  masks     {folder}/result/masks (true ones: {folder}/truth)\n"
-        f"  made from {folder}/clip.mp4 and {folder}/first.png\n"
-        f"Your own footage, with a PNG of its first frame in which each object has a colour, like the one above:\n"
-        f"  vostrack segment VIDEO.mp4 --mask FIRST.png{chosen}"
+        "The clip is synthetic: all works, but this says nothing of the accuracy on real footage.\n"
+        f"Look at   {folder}/result/overlay.mp4\n"
+        f"Masks     {folder}/result/masks, from {folder}/clip.mp4 and {folder}/first.png; true ones: {folder}/truth\n"
+        f"Your own  vostrack segment VIDEO.mp4 --mask FIRST.png{chosen}\n"
+        f"          (FIRST.png: objects of the first frame, each in a colour of its own, as in {folder}/first.png)"
     )

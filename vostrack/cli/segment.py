@@ -51,6 +51,8 @@ def segment(
 
     vostrack segment dog.mp4 -m first.png --resume
     """
+    if resume and overwrite:
+        raise typer.BadParameter("--resume and --overwrite exclude each other", param_hint="--resume")
     from vostrack.segmentation import Settings
     from vostrack.segmentation import segment as run
 
@@ -78,6 +80,6 @@ def segment(
 def _size(text: str) -> int | None:
     if text == "full":
         return None
-    if not text.isdigit() or not 16 <= int(text) <= 8192:
+    if not text.isdecimal() or not 16 <= int(text) <= 8192:
         raise typer.BadParameter("expected a number of pixels from 16 to 8192, or full", param_hint="--size")
     return int(text)

@@ -115,9 +115,10 @@ def load_method(
         WeightsError: the weights are missing, damaged or do not fit.
     """
     from vostrack import weights as store
+    from vostrack.nets.fold import for_inference
 
     factory = method_class(name)
     config = configure(name, preset, options)
     net = factory.build_net()
     loaded = store.load(net, name, store.find(name, weights))
-    return factory(net.to(device).eval(), config), loaded
+    return factory(for_inference(net).to(device), config), loaded

@@ -139,9 +139,14 @@ def _finite(losses: dict[str, Tensor], step: int) -> dict[str, float]:
     return values
 
 
-def _identity(config: TrainConfig) -> dict[str, Any]:
+def _identity(objective: Objective, config: TrainConfig) -> dict[str, Any]:
     """The settings that must not change between the parts of a run; limits of time may."""
-    return asdict(replace(config, max_minutes=None, save_minutes=0))
+    return {
+        "objective": type(objective).__name__,
+        "learning_rate": objective.learning_rate,
+        **{key: list(value) if isinstance(value, tuple) else value for key, value in asdict(objective.clips).items()},
+        **asdict(replace(config, max_minutes=None, save_minutes=0)),
+    }
 
 
 def _save(
@@ -154,7 +159,7 @@ def _save(
     seconds: float,
 ) -> None:
     state = {
-        "config": _identity(config),
+        "config": _identity(objective, config),
         "step": step,
         "seconds": seconds,
         "module": objective.module.state_dict(),
@@ -175,8 +180,10 @@ def _load(
     path = folder / CHECKPOINT
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if state["config"] != _identity(config):
-            raise InputError(f"{path} was made with other settings {state['config']}: use these or another --out")
+        now = _identity(objective, config)
+        if state["config"] != now:
+            differ = ", ".join(key for key in now if state["config"].get(key) != now[key])
+            raise InputError(f"{path} was made with other settings ({differ}): use the same ones, or another --out")
         objective.module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])
         generator.set_state(state["generator"])
@@ -193,7 +200,7 @@ def _trim_metrics(path: Path, step: int) -> None:
     """Drop the lines of steps that a killed run made after its last checkpoint: they are made again."""
     if not path.exists():
         return
-    lines = [line for line in path.read_text().splitlines() if line and json.loads(line)["step"] <= step]
+    lines = path.read_text().splitlines()[:step]
     with atomic_path(path) as temporary:
         temporary.write_text("".join(line + "\n" for line in lines))
 

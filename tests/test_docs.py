@@ -1,0 +1,308 @@
+"""What the documentation says is so: links, commands, file map, exit codes, settings, and code that can be run."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from PIL import Image
+
+from tests.methods import test_contract as contract
+from vostrack import Clip, Frame, LabelMap, Propagator, load_method, open_clip
+from vostrack import cli as command_line
+from vostrack.cli.methods import _shown
+from vostrack.demo import write_clip
+from vostrack.errors import VostrackError
+from vostrack.files import sha256
+from vostrack.methods import METHODS, method_class
+from vostrack.weights import save_weights
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMMANDS: Any = typer.main.get_command(command_line.app)
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def page_name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return [body for kind, body in _FENCE.findall(text) if kind == language]
+
+
+def command_lines(text: str) -> Iterator[list[str]]:
+    """Arguments of every `vostrack` command in the shell blocks of a page."""
+    for block in blocks(text, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            for command in re.split(r"&&|\||;", line.partition(" # ")[0]):
+                words = shlex.split(command, comments=True)
+                if words[:1] == ["vostrack"]:
+                    yield words[1:]
+
+
+@pytest.fixture
+def some_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with random weights for every method, found before any others."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    rows = []
+    for name in METHODS:
+        torch.manual_seed(0)
+        path = folder / f"{name}.safetensors"
+        save_weights(method_class(name).build_net(), name, path, {})
+        rows.append(
+            f'[[weights]]\nname = "{name}"\nmethod = "{name}"\nfile = "{path.name}"\nsha256 = "{sha256(path)}"\n'
+            f'bytes = {path.stat().st_size}\nlicence = "none"\ntrained_on = "nothing"\n'
+        )
+    (folder / "manifest.toml").write_text("\n".join(rows))
+    monkeypatch.setenv("VOSTRACK_WEIGHTS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def clip_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the files that the examples name."""
+    folder = tmp_path / "work"
+    truth = write_clip(folder, 4, (48, 86))
+    (folder / "clip.mp4").rename(folder / "dog.mp4")
+    shutil.copy(truth[2], folder / "later.png")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+# --- pages ---
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    prose = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{target} is not there"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    seen, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        seen.add(page)
+        links = re.findall(r"\]\(([^)\s#:]+\.md)", page.read_text(encoding="utf-8"))
+        waiting += {(page.parent / link).resolve() for link in links} - seen
+    assert set(PAGES) <= seen
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_commands_and_their_options_exist(page: Path) -> None:
+    for words in command_lines(page.read_text(encoding="utf-8")):
+        if words[0].startswith("-"):
+            assert words[0] in {name for option in COMMANDS.params for name in option.opts} | {"--help"}
+            continue
+        assert words[0] in COMMANDS.commands, words
+        # Raises where an option is unknown, a value is out of range or something required is missing.
+        context = COMMANDS.commands[words[0]].make_context(words[0], words[1:])
+        method = context.params.get("method")
+        assert method in (None, "METHOD", *METHODS), words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_commands_and_options_named_in_prose_exist(page: Path) -> None:
+    prose = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    for command in re.findall(r"`vostrack ([a-z][a-z-]*)", prose):
+        assert command in COMMANDS.commands, command
+    known = {
+        name
+        for command in (COMMANDS, *COMMANDS.commands.values())
+        for option in command.params
+        for name in (*option.opts, *option.secondary_opts)
+    }
+    for option in re.findall(r"`(--[a-z-]+)", prose):
+        assert option in known | {"--help"}, option
+
+
+def test_every_command_is_in_the_readme() -> None:
+    assert {name for name in COMMANDS.commands if f"vostrack {name}" not in read("README.md")} == set()
+
+
+def test_the_test_command_is_one_line_that_ci_can_find() -> None:
+    script = read(".ci/run")
+    extract = re.search(r'eval "\$\((.*)\)"$', script, re.MULTILINE)
+    assert extract is not None
+    found = subprocess.run(["bash", "-c", extract[1]], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout == "python -m pip install -e '.[dev]' && python -m pytest\n"
+
+
+# --- architecture ---
+
+
+def test_the_file_map_names_every_module_and_nothing_else() -> None:
+    (listing,) = [block for block in blocks(read("docs/architecture.md"), "text") if "vostrack/types.py" in block]
+    named = re.findall(r"^(vostrack/\S+\.py) ", listing, re.MULTILINE)
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "vostrack").rglob("*.py") if "_weights" not in path.parts}
+    assert len(named) == len(set(named))
+    assert {name for name in named if not (ROOT / name).is_file()} == set()
+    assert {name for name in modules if not name.endswith("__init__.py")} - set(named) == set()
+
+
+# --- formats ---
+
+
+def exit_codes() -> set[int]:
+    """Every code that the program can end with."""
+
+    def below(kind: type[VostrackError]) -> set[int]:
+        return {kind.exit_code}.union(*(below(child) for child in kind.__subclasses__()))
+
+    usage = 2
+    return {0, usage, command_line.OUT_OF_MEMORY, command_line.INTERRUPTED, 128 + signal.SIGTERM} | below(VostrackError)
+
+
+def test_the_table_of_exit_codes_is_complete() -> None:
+    table = read("docs/formats.md").partition("## Exit codes")[2].partition("\n## ")[0]
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)] == sorted(exit_codes())
+
+
+def shape(value: Any) -> Any:
+    """The fields of a summary, without their values; what is keyed by ids or frames, by one of them."""
+    if isinstance(value, dict):
+        if value and all(key.isdigit() for key in value):
+            return {"": shape(next(iter(value.values())))}
+        return {key: shape(item) for key, item in value.items()}
+    return None
+
+
+@pytest.mark.usefixtures("some_weights", "clip_folder")
+def test_the_example_summary_has_the_fields_of_a_real_one(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = blocks(read("docs/formats.md"), "json")
+    assert command_line.run(["segment", "dog.mp4", "-m", "first.png", "--json", "-q"]) == 0
+    real = json.loads(capsys.readouterr().out)
+    assert shape(json.loads(example)) == shape(real)
+    table = read("docs/formats.md").partition("## summary.json")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(real)
+
+
+# --- methods ---
+
+
+def test_the_readme_names_every_method() -> None:
+    named = re.findall(r"^\| \[`([\w-]+)`\]\(docs/methods/", read("README.md"), re.MULTILINE)
+    assert sorted(named) == sorted(METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_settings_of_a_method_are_those_of_its_presets(name: str) -> None:
+    presets = method_class(name).presets
+    rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", read(f"docs/methods/{name}.md"), re.MULTILINE)
+    told = {key: [cell.strip() for cell in cells.split("|")][: len(presets)] for key, cells in rows}
+    fields = [field.name for field in dataclasses.fields(presets["default"])]
+    assert told == {key: [_shown(getattr(config, key)) for config in presets.values()] for key in fields}
+
+
+# --- code ---
+
+
+@pytest.mark.usefixtures("some_weights", "clip_folder")
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_python_examples_run(page: str) -> None:
+    examples = blocks(read(page), "python")
+    assert examples
+    for example in examples:
+        exec(compile(example, page, "exec"), {"__name__": "example"})  # noqa: S102
+    if page == "docs/index.md":
+        with Image.open("frame.png") as frame, open_clip("dog.mp4") as clip:
+            assert (frame.height, frame.width) == clip.size
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The method of docs/adding-a-method.md, registered as that page says; gives its name."""
+    (code,) = blocks(read("docs/adding-a-method.md"), "python")
+    (tmp_path / "nearest_colour.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    (line,) = blocks(read("docs/adding-a-method.md"), "text")
+    name, module, attribute = re.fullmatch(r'"(.+)": "vostrack\.methods\.(.+):(.+)",\n', line).groups()  # type: ignore[union-attr]
+    monkeypatch.setitem(METHODS, name, f"{module}:{attribute}")
+    return str(name)
+
+
+def moving_square(count: int = 8) -> tuple[list[Frame], list[LabelMap]]:
+    """A textured square that drifts over a texture, with true masks; its id is 7."""
+    generator = torch.Generator().manual_seed(0)
+    scene = torch.randint(0, 120, (3, 60, 84), generator=generator, dtype=torch.uint8)
+    square = torch.randint(140, 256, (3, 24, 24), generator=generator, dtype=torch.uint8)
+    frames, truth = [], []
+    for index in range(count):
+        image, pixels = scene.clone(), torch.zeros(60, 84, dtype=torch.uint8)
+        left = 8 + 4 * index
+        image[:, 16:40, left : left + 24] = square
+        pixels[16:40, left : left + 24] = 7
+        frames.append(Frame(index, Fraction(index, 24), image, f"{index:05d}"))
+        truth.append(LabelMap(pixels, (7,)))
+    return frames, truth
+
+
+def test_the_example_method_follows_an_object(example: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_weights(method_class(example).build_net(), example, tmp_path / "w.safetensors", {})
+    method, _ = load_method(example, weights=tmp_path / "w.safetensors")
+    frames, truth = moving_square()
+    first, second = (list(Propagator(method).run(Clip(frames, {0: truth[0]}))) for _ in range(2))
+    assert [p.frame.index for p in first] == [frame.index for frame in frames]
+    for one, other, wanted in zip(first, second, truth, strict=True):
+        assert torch.equal(one.labels.pixels, other.labels.pixels)
+        found, square = one.labels.pixels == 7, wanted.pixels == 7
+        assert (found & square).sum() / (found | square).sum() > 0.8
+
+
+CONTRACT = [check for name, check in vars(contract).items() if name.startswith("test_")]
+
+
+@pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__)
+def test_the_example_method_keeps_the_contract(example: str, check: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    factory = method_class(example)
+    wanted = {"method": factory(factory.build_net().eval(), factory.presets["default"]), "tmp_path": tmp_path}
+    with torch.no_grad():
+        check(**{name: wanted[name] for name in inspect.signature(check).parameters})
+
+
+def test_the_example_objective_learns(example: str) -> None:
+    torch.manual_seed(0)
+    factory = method_class(example)
+    objective = factory.build_objective(factory.build_net().train(), 64, None)
+    frames = torch.rand(2, 1, 3, 64, 64).expand(-1, 2, -1, -1, -1) * torch.tensor([1.0, 0.8]).view(1, 2, 1, 1, 1)
+    optimizer = objective.optimizer()
+    losses = []
+    for _ in range(15):
+        loss = objective.losses(frames, torch.Generator().manual_seed(0))["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        objective.after_step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in objective.module.parameters())
