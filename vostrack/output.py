@@ -52,7 +52,7 @@ class OutputFolder:
         """Make the folder ready; call it under the folder's lock.
 
         Args:
-            record: everything that decides what the results will be.
+            record: everything that decides what the results will be, as JSON holds it (lists, no tuples).
             overwrite: replace the results of an earlier run.
             resume: go on with an earlier run of the same record.
 
@@ -128,9 +128,7 @@ class OutputFolder:
         earlier = self._earlier()
         if not earlier:
             raise OutputError(f"cannot resume: {shown(self._record)} is damaged; start again with --overwrite")
-        # Through JSON once, so that tuples compare equal to the lists that they became.
-        now = json.loads(json.dumps(record))
-        differ = [key for key in sorted({*earlier, *now}) if earlier.get(key) != now.get(key)]
+        differ = [key for key in sorted({*earlier, *record}) if earlier.get(key) != record.get(key)]
         if differ:
             raise OutputError(
                 f"cannot resume in {shown(self.path)}: {', '.join(differ)} changed since: "
