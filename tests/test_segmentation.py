@@ -290,7 +290,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(clip: Path, mask: Path, tm
     masks = [str(mask), f"5:{late}"]
     plain, out = tmp_path / "plain", tmp_path / "out"
     expected = segment(clip, masks, plain, Settings(method="fake", outputs=outputs))
-    for count in (1, 4, 6, COUNT):
+    for count in (1, 4, 2, 6, COUNT):  # 2 is among the frames that were done before
         settings = Settings(method="fake", outputs=outputs, resume=True)
         with pytest.raises(Stop):
             segment(clip, masks, out, settings, on_frame=stop_after(count))
@@ -340,7 +340,7 @@ def test_resuming_with_other_inputs_or_settings_names_what_differs(clip: Path, m
     assert run(clip, mask, out, resume=True)["frames"] == COUNT
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "missing", "smaller", "no palette", "other objects", "folder"])
+@pytest.mark.parametrize("damage", ["one bit", "cut", "empty", "missing", "smaller", "no palette", "other objects", "folder"])
 def test_a_mask_that_was_damaged_meanwhile_is_not_resumed_from(
     clip: Path, mask: Path, tmp_path: Path, damage: str
 ) -> None:
@@ -351,6 +351,8 @@ def test_a_mask_that_was_damaged_meanwhile_is_not_resumed_from(
     path.unlink()
     if damage in ("cut", "empty"):
         path.write_bytes(data[: len(data) - 60 if damage == "cut" else 0])
+    elif damage == "one bit":
+        path.write_bytes(data[:-20] + bytes([data[-20] ^ 1]) + data[-19:])
     elif damage == "smaller":
         write_mask(path, truth()[:40])
     elif damage == "no palette":

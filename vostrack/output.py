@@ -108,6 +108,8 @@ class OutputFolder:
         ids = dict.fromkeys(i for at, prompt in sorted(prompts.items()) if at <= frame.index for i in prompt.ids)
         try:
             with Image.open(path, formats=["PNG"]) as image:
+                image.verify()  # the checksums, which reading alone does not look at; it closes the image
+            with Image.open(path, formats=["PNG"]) as image:
                 if image.mode != "P" or (image.height, image.width) != tuple(frame.image.shape[1:]):
                     raise ValueError("another size or kind of image")
                 pixels = np.array(image)

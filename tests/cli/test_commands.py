@@ -110,7 +110,9 @@ def test_ctrl_c_outside_of_a_run_ends_with_its_code(monkeypatch: pytest.MonkeyPa
     assert run(["weights"]) == cli.INTERRUPTED == 130
 
 
-def test_a_reader_that_goes_away_is_no_error() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_goes_away_is_no_error(monkeypatch: pytest.MonkeyPatch, unbuffered: str) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     reading, writing = os.pipe()
     os.close(reading)
     code = "import sys; from vostrack.cli import run; sys.exit(run(['--version']))"
