@@ -219,12 +219,16 @@ def save_weights(net: nn.Module, method: str, path: Path, details: Mapping[str, 
         details: how it was trained; kept in the file's metadata as JSON.
 
     Raises:
+        WeightsError: a value is not finite, or too large for half precision.
         OutputError: the file cannot be written.
     """
     tensors = {
         name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in net.state_dict().items()
     }
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(f"{name} holds values that half precision cannot: train again with a lower --lr")
     metadata = {"format": FORMAT, "method": method, "details": json.dumps(details, sort_keys=True)}
     write_bytes(path, save(tensors, metadata))
 

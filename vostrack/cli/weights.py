@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 
 def weights(
+    file: Annotated[Path | None, typer.Argument(help="Show what this weights file says of itself.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check the size and hash of every file.")] = False,
 ) -> None:
     """List the weights and the folders that are searched for them, in order.
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
 
     vostrack weights --verify
+
+    vostrack weights runs/anchors/anchors.safetensors
     """
+    import json
+
     from rich.console import Console
     from rich.table import Table
 
-    from vostrack.weights import available, check, search_path
+    from vostrack.weights import available, check, describe, search_path
 
+    if file is not None:
+        print(json.dumps(describe(file), indent=2))
+        return
     console = Console()
     table = Table()
     for heading in ("name", "method", "licence", "MB", "SHA-256", "scores"):

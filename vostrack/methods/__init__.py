@@ -73,7 +73,10 @@ def configure(name: str, preset: str = "default", options: Mapping[str, str] | N
         if key not in hints:
             raise MethodError(unknown_name(f"option of {name}", key, hints))
         changes[key] = _parse(name, key, text, hints[key])
-    return dataclasses.replace(config, **changes)
+    try:
+        return dataclasses.replace(config, **changes)
+    except ValueError as error:
+        raise MethodError(f"{name}: {error}") from error
 
 
 def _parse(name: str, key: str, text: str, kind: Any) -> Any:

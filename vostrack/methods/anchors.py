@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from typing import ClassVar
 
 import torch
@@ -68,7 +69,7 @@ class AnchorsConfig:
             raise MethodError(f"anchors: stride must be 4 or 8, not {self.stride}")
         if min(self.context, self.radius, self.top_k) < 1 or min(self.channels, self.first_radius) < 0:
             raise MethodError("anchors: context, radius and top_k must be at least 1, channels and first_radius 0")
-        if self.temperature <= 0:
+        if not 0 < self.temperature < inf:
             raise MethodError(f"anchors: temperature must be above 0, not {self.temperature}")
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from typing import ClassVar
 
 import torch
@@ -58,7 +59,7 @@ class MastConfig:
             raise MethodError(f"mast-mem: recent must list frames back, from 1, not {self.recent}")
         if any(index < 0 for index in self.first):
             raise MethodError(f"mast-mem: first must list frames from 0, not {self.first}")
-        if min(self.radius, self.far, self.far_step, self.far_dilation) < 1 or self.temperature <= 0:
+        if min(self.radius, self.far, self.far_step, self.far_dilation) < 1 or not 0 < self.temperature < inf:
             raise MethodError("mast-mem: radius, far, far_step, far_dilation and temperature must be above 0")
 
 
