@@ -271,7 +271,10 @@ def _find(name: str, spec: DatasetSpec, root: Path | None, split: str) -> tuple[
             masks = next((place / pattern for pattern in patterns if (place / pattern).is_dir()), None)
             if masks is not None:
                 return place, images, masks
-            annotations = annotations or f"{shown(images)} is there, but no masks: expected {' or '.join(patterns)} in {shown(place)}"
+            annotations = (
+                annotations
+                or f"{shown(images)} is there, but no masks: expected {' or '.join(patterns)} in {shown(place)}"
+            )
     if annotations:
         raise DatasetError(annotations)
     wanted = " or ".join(f"{pattern}/SEQUENCE".format(split=split) for pattern in spec.images)
