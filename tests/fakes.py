@@ -1,7 +1,8 @@
-"""A method of thirty lines that follows colours, with weights and clips of its own: it carries the tests of the engine."""
+"""A method of thirty lines that follows colours, with weights and clips: it carries the tests of the engine."""
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -63,7 +65,7 @@ class FakeMethod:
 
     def __init__(self, net: nn.Module, config: FakeConfig) -> None:
         self.net, self.config = net, config
-        self.scale = float(net.get_parameter("scale"))
+        self.scale = float(net.get_parameter("scale").detach())
 
     def encode(self, image: Tensor) -> Tensor:
         return F.avg_pool2d(image[None], STRIDE, ceil_mode=True)[0]
@@ -113,6 +115,14 @@ def write_weights(folder: Path, method: str = NAME, name: str = "fake-1") -> Pat
     return path
 
 
+def register(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Make the fake method and its weights, which are written to a folder, what the package finds."""
+    monkeypatch.setitem(METHODS, NAME, PATH)
+    monkeypatch.setenv("VOSTRACK_WEIGHTS", str(folder))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no test cuts the power, and it takes most of the time
+    write_weights(folder)
+
+
 def pictures(count: int, size: tuple[int, int] = SIZE) -> list[np.ndarray]:
     """A red and a green square that move over a grey ground with texture; uint8 (H, W, 3)."""
     ground = np.random.default_rng(0).integers(90, 120, (*size, 3), np.uint8)
@@ -140,7 +150,7 @@ def truth(index: int = 0, ids: Sequence[int] = IDS, size: tuple[int, int] = SIZE
 
 def write_clip(path: Path, count: int = 12, size: tuple[int, int] = SIZE) -> Path:
     """The pictures as a video."""
-    return write_video(path, pictures(count, size), options={"crf": "12"})
+    return write_video(path, pictures(count, size), options={"crf": "12", "preset": "ultrafast"})
 
 
 def write_mask(path: Path, pixels: np.ndarray | None = None) -> Path:
@@ -178,11 +188,13 @@ def start(arguments: Sequence[object], log: Path, **settings: float) -> ForkServ
 def _child(arguments: list[str], log: Path, environment: Mapping[str, str], settings: Mapping[str, float]) -> None:
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(log / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))
+    sys.stdout, sys.stderr = io.TextIOWrapper(io.FileIO(1, "w")), io.TextIOWrapper(io.FileIO(2, "w"))
     os.environ.update(environment, FAKE_SECONDS=str(settings.get("frame_seconds", 0.0)))
     from vostrack import cli, segmentation
 
     METHODS[NAME] = PATH
+    os.fsync = lambda descriptor: None
+    torch.set_num_threads(1)
     segmentation._SAVE_SECONDS = settings.get("save_seconds", 20.0)
     if "file_limit" in settings:
         import resource

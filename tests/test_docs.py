@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import json
@@ -31,6 +32,7 @@ from vostrack.methods import METHODS, method_class
 from vostrack.weights import save_weights
 
 ROOT = Path(__file__).resolve().parents[1]
+CARDS = sorted((ROOT / "weights").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS: Any = typer.main.get_command(command_line.app)
 
@@ -38,7 +40,7 @@ _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def page_name(page: Path) -> str:
-    return str(page.relative_to(ROOT))
+    return page.relative_to(ROOT).as_posix()
 
 
 def read(name: str) -> str:
@@ -92,7 +94,7 @@ def clip_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # --- pages ---
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_name)
+@pytest.mark.parametrize("page", PAGES + CARDS, ids=page_name)
 def test_relative_links_lead_somewhere(page: Path) -> None:
     prose = _FENCE.sub("", page.read_text(encoding="utf-8"))
     for target in re.findall(r"\]\(([^)\s]+)\)", prose):
@@ -116,7 +118,7 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
     assert set(PAGES) <= seen
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_name)
+@pytest.mark.parametrize("page", PAGES + CARDS, ids=page_name)
 def test_commands_and_their_options_exist(page: Path) -> None:
     for words in command_lines(page.read_text(encoding="utf-8")):
         if words[0].startswith("-"):
@@ -129,7 +131,7 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         assert method in (None, "METHOD", *METHODS), words
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_name)
+@pytest.mark.parametrize("page", PAGES + CARDS, ids=page_name)
 def test_commands_and_options_named_in_prose_exist(page: Path) -> None:
     prose = _FENCE.sub("", page.read_text(encoding="utf-8"))
     for command in re.findall(r"`vostrack ([a-z][a-z-]*)", prose):
@@ -148,6 +150,8 @@ def test_every_command_is_in_the_readme() -> None:
     assert {name for name in COMMANDS.commands if f"vostrack {name}" not in read("README.md")} == set()
 
 
+@pytest.mark.skipif(not (ROOT / ".ci" / "run").is_file(), reason="NO .ci/run: not a clone of the repository")
+@pytest.mark.skipif(shutil.which("bash") is None, reason="NO BASH on this machine")
 def test_the_test_command_is_one_line_that_ci_can_find() -> None:
     script = read(".ci/run")
     extract = re.search(r'eval "\$\((.*)\)"$', script, re.MULTILINE)
@@ -162,10 +166,34 @@ def test_the_test_command_is_one_line_that_ci_can_find() -> None:
 def test_the_file_map_names_every_module_and_nothing_else() -> None:
     (listing,) = [block for block in blocks(read("docs/architecture.md"), "text") if "vostrack/types.py" in block]
     named = re.findall(r"^(vostrack/\S+\.py) ", listing, re.MULTILINE)
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "vostrack").rglob("*.py") if "_weights" not in path.parts}
+    modules = {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "vostrack").rglob("*.py") if "_weights" not in path.parts
+    }
     assert len(named) == len(set(named))
     assert {name for name in named if not (ROOT / name).is_file()} == set()
     assert {name for name in modules if not name.endswith("__init__.py")} - set(named) == set()
+
+
+def imports(module: Path) -> set[str]:
+    """Parts of the package that a module imports, by the name below `vostrack`."""
+    found = set()
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "vostrack":
+            _, _, below = node.module.partition(".")
+            found |= {below.split(".")[0]} if below else {alias.name for alias in node.names}
+    return found - {"__version__"}
+
+
+def test_imports_go_one_way() -> None:
+    section = read("docs/architecture.md").partition("## Imports go one way")[2]
+    rows = [row.split() for row in blocks(section, "text")[0].splitlines()]
+    level = {name: -number for number, row in enumerate(rows) for name in row}
+    for path in (ROOT / "vostrack").rglob("*.py"):
+        here = path.relative_to(ROOT / "vostrack").parts[0].removesuffix(".py")
+        if here in ("__init__", "refine", "_weights"):
+            continue
+        upward = {name for name in imports(path) if name != here and level[name] >= level[here]}
+        assert upward == set(), f"{path.name} imports {upward}"
 
 
 # --- formats ---
@@ -244,9 +272,11 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "nearest_colour.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     (line,) = blocks(read("docs/adding-a-method.md"), "text")
-    name, module, attribute = re.fullmatch(r'"(.+)": "vostrack\.methods\.(.+):(.+)",\n', line).groups()  # type: ignore[union-attr]
+    registered = re.fullmatch(r'"(.+)": "vostrack\.methods\.(.+):(.+)",\n', line)
+    assert registered is not None
+    name, module, attribute = registered.groups()
     monkeypatch.setitem(METHODS, name, f"{module}:{attribute}")
-    return str(name)
+    return name
 
 
 def moving_square(count: int = 8) -> tuple[list[Frame], list[LabelMap]]:

@@ -52,7 +52,7 @@ class OutputFolder:
         """Make the folder ready; call it under the folder's lock.
 
         Args:
-            record: everything that decides what the results will be.
+            record: everything that decides what the results will be, as JSON holds it (lists, no tuples).
             overwrite: replace the results of an earlier run.
             resume: go on with an earlier run of the same record.
 
@@ -108,6 +108,8 @@ class OutputFolder:
         ids = dict.fromkeys(i for at, prompt in sorted(prompts.items()) if at <= frame.index for i in prompt.ids)
         try:
             with Image.open(path, formats=["PNG"]) as image:
+                image.verify()  # the checksums, which reading alone does not look at; it closes the image
+            with Image.open(path, formats=["PNG"]) as image:
                 if image.mode != "P" or (image.height, image.width) != tuple(frame.image.shape[1:]):
                     raise ValueError("another size or kind of image")
                 pixels = np.array(image)
@@ -128,9 +130,7 @@ class OutputFolder:
         earlier = self._earlier()
         if not earlier:
             raise OutputError(f"cannot resume: {shown(self._record)} is damaged; start again with --overwrite")
-        # Through JSON once, so that tuples compare equal to the lists that they became.
-        now = json.loads(json.dumps(record))
-        differ = [key for key in sorted({*earlier, *now}) if earlier.get(key) != now.get(key)]
+        differ = [key for key in sorted({*earlier, *record}) if earlier.get(key) != record.get(key)]
         if differ:
             raise OutputError(
                 f"cannot resume in {shown(self.path)}: {', '.join(differ)} changed since: "

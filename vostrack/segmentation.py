@@ -6,6 +6,7 @@ nothing.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
@@ -107,20 +108,7 @@ def segment(
             options=settings.options,
             device=device,
         )
-        record = {
-            "vostrack": __version__,
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "device": str(device),
-            "clip": fingerprint(Path(source)),
-            "masks": {str(index): digest(prompt) for index, prompt in sorted(prompts.items())},
-            "method": settings.method,
-            "preset": settings.preset,
-            "config": asdict(method.config),
-            "weights": asdict(weights),
-            "size": settings.size,
-            "outputs": sorted({"masks", *settings.outputs}),
-        }
+        record = _record(settings, device, Path(source), prompts) | _plain(config=method.config, weights=weights)
         with lock_folder(folder.path):
             finished = folder.prepare(record, overwrite=settings.overwrite, resume=settings.resume)
             if finished is not None:
@@ -131,6 +119,28 @@ def segment(
             for note in notes:
                 job.note(note)
             return job.run(engine, Path(source))
+
+
+def _record(settings: Settings, device: torch.device, source: Path, prompts: Mapping[int, LabelMap]) -> dict[str, Any]:
+    """Everything that decides what the results will be, but for the method's configuration and weights."""
+    return {
+        "vostrack": __version__,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+        "clip": fingerprint(source),
+        "masks": {str(index): digest(prompt) for index, prompt in sorted(prompts.items())},
+        "method": settings.method,
+        "preset": settings.preset,
+        "size": settings.size,
+        "outputs": sorted({"masks", *settings.outputs}),
+    }
+
+
+def _plain(**parts: Any) -> dict[str, Any]:
+    """Dataclasses as they are read back from JSON, with lists for tuples."""
+    plain: dict[str, Any] = json.loads(json.dumps({name: asdict(part) for name, part in parts.items()}))
+    return plain
 
 
 def default_folder(source: Path) -> Path:

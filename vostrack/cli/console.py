@@ -26,6 +26,39 @@ class Stopped(BaseException):
         self.exit_code = 128 + number
 
 
+class StopSignals:
+    """While entered, the first Ctrl-C or SIGTERM is kept for `check`, the second one stops at once."""
+
+    def __init__(self, console: Console, after: str) -> None:
+        """Name what is finished first, e.g. "this frame"."""
+        self._console, self._after = console, after
+        self._signal = 0
+        self._previous: dict[int, Any] = {}
+
+    def check(self) -> None:
+        """Raise `Stopped` if the user wants to stop."""
+        if self._signal:
+            raise Stopped(self._signal)
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self._signal:
+            raise Stopped(number)
+        self._signal = number
+        self._console.print(f"stopping after {self._after} (once more to stop at once)")
+
+
 class FrameBar:
     """Progress on stderr, with an ETA; the first Ctrl-C ends the run after the frame at hand, the second at once."""
 
@@ -44,16 +77,14 @@ class FrameBar:
             disable=quiet or not self.console.is_terminal,
         )
         self._task = self._progress.add_task(name, total=None, rate="")
-        self._signal = 0
-        self._previous: dict[int, Any] = {}
+        self._signals = StopSignals(self.console, "this frame")
 
     def advance(self, done: int, count: int | None) -> None:
         """Show that `done` of `count` frames are done; raises `Stopped` if the user wants to stop."""
         task = self._progress.tasks[0]
         rate = f"{task.speed:.2f} frames/s" if task.speed else ""
         self._progress.update(self._task, completed=done, total=count, rate=rate)
-        if self._signal:
-            raise Stopped(self._signal)
+        self._signals.check()
 
     def note(self, text: str) -> None:
         """Print a note above the bar."""
@@ -61,9 +92,7 @@ class FrameBar:
             self.console.print(f"note: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._stop)
+        self._signals.__enter__()
         self._progress.start()
         return self
 
@@ -71,14 +100,7 @@ class FrameBar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self._signal:
-            raise Stopped(number)
-        self._signal = number
-        self.console.print("stopping after this frame (once more to stop at once)")
+        self._signals.__exit__(kind, error, trace)
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, str]:

@@ -1,17 +1,14 @@
-"""A training run from folders to weights: finds the footage, decodes it once, trains with a progress bar, writes weights."""
+"""A training run from folders to weights: finds the footage, decodes it once, trains, writes the weights."""
 
 from __future__ import annotations
 
 import os
-from collections import deque
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
-from typing import TYPE_CHECKING
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from vostrack import __version__
 from vostrack import weights as store
@@ -21,13 +18,6 @@ from vostrack.methods import method_class
 from vostrack.segmentation import choose_device
 from vostrack.train.data import FrameCache, build_cache, find_sources
 from vostrack.train.loop import CHECKPOINT, StepReport, TrainConfig, train
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from vostrack.methods.base import Objective
-
-_WINDOW = 50
 
 
 @dataclass(frozen=True)
@@ -44,6 +34,7 @@ class TrainRun:
         learning_rate: None for the method's own.
         device: as for `segment`.
         resume: whether to go on with the run in `out`.
+        board: whether losses are logged for TensorBoard.
         config: steps, batch, seed, minutes.
     """
 
@@ -56,6 +47,7 @@ class TrainRun:
     learning_rate: float | None
     device: str
     resume: bool
+    board: bool
     config: TrainConfig
 
 
@@ -76,8 +68,12 @@ def default_data() -> tuple[Path, ...]:
     )
 
 
-def prepare(job: TrainRun, console: Console) -> FrameCache:
+def prepare(job: TrainRun, on_source: Callable[[int, int, str], None]) -> FrameCache:
     """The decoded footage of a run; decodes it where that was not done before.
+
+    Args:
+        job: what to train on.
+        on_source: called after each decoded source with (done, all, what is wrong with it or "").
 
     Raises:
         OutputExistsError: there is a run in the folder and `resume` was not asked for.
@@ -89,28 +85,22 @@ def prepare(job: TrainRun, console: Console) -> FrameCache:
         raise OutputExistsError(f"{shown(checkpoint)} is there already: go on with --resume, or choose another --out")
     if job.resume and not checkpoint.exists():
         raise OutputError(f"there is no {shown(checkpoint)} to resume: leave --resume out to start")
-    make_folder(job.out)
     sources = find_sources(job.data)
-    columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("decoding", total=len(sources))
-
-        def advance(done: int, total: int, note: str) -> None:
-            bar.update(task, completed=done, total=total)
-            if note:
-                console.print(f"left out: {note}", style="yellow", markup=False, highlight=False)
-
-        cache = build_cache(sources, job.cache or job.out / "cache", progress=advance)
-    frames = sum(clip.count for clip in cache.clips)
-    console.print(f"{len(cache.clips)} clips, {frames} frames of footage", highlight=False)
-    return cache
+    make_folder(job.out)
+    return build_cache(sources, job.cache or job.out / "cache", progress=on_source)
 
 
-def run(job: TrainRun, cache: FrameCache, console: Console) -> Path:
+def run(job: TrainRun, cache: FrameCache, on_step: Callable[[StepReport, float], None]) -> Path:
     """Train and write the weights.
 
+    Args:
+        job: what and how.
+        cache: from `prepare`.
+        on_step: called after each step with its report and the share of the run that is done; what it raises ends the
+            run, which can then be resumed.
+
     Returns:
-        The weights file. Interrupted, the run leaves a checkpoint and no weights.
+        The weights file.
 
     Raises:
         WeightsError: the weights to start from do not fit.
@@ -123,46 +113,51 @@ def run(job: TrainRun, cache: FrameCache, console: Console) -> Path:
     if job.start is not None:
         store.load(net, job.method, store.find(job.method, job.start))
     objective = factory.build_objective(net, job.crop, job.learning_rate)
-    with lock_folder(job.out):
-        last = _train(job, objective, cache, device, console)
-        path = job.out / f"{job.method}.safetensors"
-        details = {
-            "vostrack": __version__,
-            "torch": torch.__version__,
-            "device": str(device),
-            "clips": len(cache.clips),
-            "frames": sum(clip.count for clip in cache.clips),
-            "start": job.start,
-            "crop": job.crop,
-            "learning_rate": objective.learning_rate,
-            "config": asdict(job.config),
-            "steps": last.step if last else None,
-            "minutes": round(last.seconds / 60, 1) if last else None,
-        }
-        store.save_weights(net, job.method, path, details)
+    last = None
+    with (
+        lock_folder(job.out),
+        _board(job) as board,
+        closing(train(objective, cache, job.config, job.out, device)) as steps,
+    ):
+        for last in steps:
+            for name, value in last.losses.items():
+                board(name, value, last.step)
+            on_step(last, _done(last, job.config))
+    details = {
+        "vostrack": __version__,
+        "torch": torch.__version__,
+        "device": str(device),
+        "clips": len(cache.clips),
+        "frames": sum(clip.count for clip in cache.clips),
+        "start": job.start,
+        "crop": job.crop,
+        "learning_rate": objective.learning_rate,
+        "config": asdict(job.config),
+        "steps": last.step if last else None,
+        "minutes": round(last.seconds / 60, 1) if last else None,
+    }
+    path = job.out / f"{job.method}.safetensors"
+    store.save_weights(net, job.method, path, details)
     return path
 
 
-def _train(
-    job: TrainRun, objective: Objective, cache: FrameCache, device: torch.device, console: Console
-) -> StepReport | None:
-    """The loop with its progress bar; the bar counts steps, or minutes where these end the run."""
-    minutes = job.config.max_minutes
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    recent: deque[float] = deque(maxlen=_WINDOW)
-    report = None
-    with (
-        Progress(*columns, console=console, disable=not console.is_terminal) as bar,
-        closing(train(objective, cache, job.config, job.out, device)) as steps,
-    ):
-        task = bar.add_task(job.method, total=1.0)
-        for report in steps:
-            recent.append(report.losses["loss"])
-            done = report.step / job.config.steps
-            if minutes:
-                done = max(done, report.seconds / (60 * minutes))
-            text = f"{job.method} step {report.step} loss {fmean(recent):.4f}"
-            bar.update(task, completed=min(done, 1.0), description=text)
-            if not console.is_terminal and report.step % _WINDOW == 0:
-                console.print(text, highlight=False)
-    return report
+def _done(report: StepReport, config: TrainConfig) -> float:
+    """Share of the run that is done: of the steps, or of the minutes where these end it earlier."""
+    minutes = config.max_minutes
+    return min(1.0, max(report.step / config.steps, report.seconds / (60 * minutes) if minutes else 0.0))
+
+
+@contextmanager
+def _board(job: TrainRun) -> Iterator[Callable[[str, float, int], None]]:
+    """Where losses are logged for TensorBoard: nowhere, or OUT/tensorboard if it was asked for."""
+    if not job.board:
+        yield lambda name, value, step: None
+        return
+    try:
+        from torch.utils.tensorboard.writer import SummaryWriter
+    except ImportError as error:
+        raise OutputError(
+            "TensorBoard is not installed: pip install 'vostrack[train]', or leave --board out"
+        ) from error
+    with SummaryWriter(str(job.out / "tensorboard")) as writer:
+        yield writer.add_scalar

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import vostrack
+from tests.fakes import register
+from vostrack import cli
+from vostrack.cli import app, run
+from vostrack.errors import DatasetError, InputError, MaskError, MethodError, OutputError, VostrackError, WeightsError
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    register(monkeypatch, tmp_path / "weights")
+    monkeypatch.setattr("vostrack.weights.search_path", lambda: [tmp_path / "weights"])
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+COMMANDS = ["segment", "demo", "train", "methods", "weights", "score"]
+
+
+def fresh(code: str, **settings: object) -> subprocess.CompletedProcess[str]:
+    """Run code in an interpreter that has imported nothing."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_help_imports_neither_torch_nor_numpy() -> None:
+    done = fresh(
+        "import sys\nfrom vostrack.cli import run\n"
+        "code = run(['--help'])\n"
+        "loaded = {'torch', 'numpy', 'av', 'PIL', 'torchvision', 'safetensors'} & set(sys.modules)\n"
+        "sys.exit(f'imported {loaded}' if loaded else code)"
+    )
+    assert done.returncode == 0, done.stderr
+    for command in COMMANDS:
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"vostrack {command}" in result.output
+    assert CliRunner().invoke(app, [command, "-h"]).output == result.output
+
+
+def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    code = run([])
+    shown = capsys.readouterr()
+    assert code in (0, 2)
+    assert "segment" in shown.out + shown.err
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"vostrack {vostrack.__version__}\n"
+
+
+def test_an_unknown_command_is_an_error_of_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["segmnt"]) == 2
+    assert "segmnt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (VostrackError("one\ntwo"), 1, "error: one two"),
+        (MethodError("x"), 2, "error: x"),
+        (MaskError("x"), 4, "error: x"),
+        (InputError("x"), 5, "error: x"),
+        (DatasetError("x"), 5, "error: x"),
+        (OutputError("x"), 6, "error: x"),
+        (MemoryError(), 7, "error: out of memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate"), 7, "error: out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you"), 7, "error: out of memory"),
+        (WeightsError("x"), 8, "error: x"),
+        (ZeroDivisionError("a\nb"), 1, "error: unexpected ZeroDivisionError: a b (run again with vostrack --debug"),
+        (OSError(errno.EIO, "broken"), 1, "error: unexpected OSError"),
+    ],
+)
+def test_errors_become_one_line_and_a_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, code: int, line: str
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("vostrack.weights.available", fail)
+    assert run(["weights"]) == code
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert len(shown.err.splitlines()) == 1
+    assert shown.err.startswith(line)
+    with pytest.raises(type(error)):
+        run(["--debug", "weights"])
+
+
+def test_ctrl_c_outside_of_a_run_ends_with_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vostrack.weights.available", stop)
+    assert run(["weights"]) == cli.INTERRUPTED == 130
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_goes_away_is_no_error(monkeypatch: pytest.MonkeyPatch, unbuffered: str) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    reading, writing = os.pipe()
+    os.close(reading)
+    code = "import sys; from vostrack.cli import run; sys.exit(run(['--version']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    os.close(writing)
+    assert done.stderr == ""
+    assert done.returncode == 1
+
+
+def test_weights_are_listed_and_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["weights", "--verify"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("fake-1", "Apache-2.0", "J 0.5", str(tmp_path / "weights"), "all files are whole"):
+        assert word in shown
+    path = tmp_path / "weights" / "fake-1.safetensors"
+    path.write_bytes(path.read_bytes() + b"\0")
+    assert run(["weights"]) == 0
+    capsys.readouterr()
+    assert run(["weights", "--verify"]) == 8
+    assert "bytes instead of" in capsys.readouterr().err
+
+
+def test_methods_are_listed_with_their_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["methods"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("anchors (default)", "mast-mem", "fake", "fake-1", "none"):
+        assert word in shown
+
+
+def test_settings_of_a_method_are_listed_by_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["methods", "fake"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("default", "slow", "rate", "0.01", "scales", "1,2", "true"):
+        assert word in shown
+    assert run(["methods", "fakes"]) == 2
+    assert "did you mean 'fake'?" in capsys.readouterr().err
+
+
+def test_stdout_of_a_run_is_json_in_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from vostrack.cli.console import printed_summary
+
+    summary = {"frames": 1, "objects": {}, "seconds_per_frame": {}, "peak_rss_mb": None, "out": "o"}
+    printed_summary(summary, as_json=True)
+    assert json.loads(capsys.readouterr().out) == summary

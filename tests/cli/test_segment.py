@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.fakes import finish, register, start, truth, write_clip, write_mask, write_weights
+from tests.video.media import noise, write_video
+from vostrack.cli import console, run
+from vostrack.methods import METHODS
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    register(monkeypatch, tmp_path / "weights")
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "clip.mp4", 4)
+    write_mask(tmp_path / "first.png")
+
+
+Run = Any
+
+
+@pytest.fixture
+def vostrack(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command line with the fake method; gives exit code, stdout and stderr."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = run(list(arguments))
+        return code, *capfd.readouterr()
+
+    return call
+
+
+def segment(*more: str, mask: str = "first.png", clip: str = "clip.mp4", method: str = "fake") -> list[str]:
+    return ["segment", clip, "--mask", mask, "--method", method, *more]
+
+
+def refused(answer: tuple[int, str, str], code: int, *words: str) -> None:
+    """Fail unless a command ended with a code, nothing on stdout and one line on stderr that holds some words."""
+    ended, printed, said = answer
+    assert "Traceback" not in said
+    assert (ended, printed) == (code, ""), said
+    assert len(said.splitlines()) == 1
+    assert said.startswith("error: ")
+    for word in words:
+        assert word in said
+
+
+def test_one_command_gives_masks_an_overlay_and_a_line_for_people(vostrack: Run, tmp_path: Path) -> None:
+    code, printed, said = vostrack(*segment())
+    assert (code, printed) == (0, "")
+    assert "4 frames, 2 objects" in said
+    assert f"results: {tmp_path / 'clip_vostrack'}" in said
+    assert len(list((tmp_path / "clip_vostrack" / "masks").iterdir())) == 4
+
+
+def test_json_prints_the_summary_on_stdout_and_nothing_else(vostrack: Run) -> None:
+    code, printed, said = vostrack(*segment("--json", "-o", "out", "--set", "rate=0.2", "--size", "32"))
+    summary = json.loads(printed)
+    assert code == 0
+    assert summary == json.loads(Path("out/summary.json").read_text())
+    assert (summary["config"]["rate"], summary["size"]) == (0.2, 32)
+    assert "frames" not in said
+
+
+def test_quiet_prints_nothing_on_success_and_errors_all_the_same(vostrack: Run) -> None:
+    write_mask(Path("soon.png"), truth(3))
+    assert vostrack(*segment("-q", "-o", "out")) == (0, "", "")
+    refused(vostrack(*segment("-q", "-o", "out")), 9, "holds masks already")
+
+
+def test_notes_go_to_stderr(vostrack: Run) -> None:
+    colors = np.array([(0, 0, 0), (250, 120, 10), (10, 120, 250)], np.uint8)
+    Image.fromarray(colors[truth(ids=(1, 2))]).save("colors.png")
+    code, printed, said = vostrack(*segment("-o", "out", "--no-overlay", "--json", mask="colors.png"))
+    assert code == 0
+    warnings = json.loads(printed)["warnings"]
+    assert warnings
+    for warning in warnings:
+        assert f"note: {warning}" in said.splitlines()
+
+
+def test_outputs_can_be_chosen(vostrack: Run) -> None:
+    assert vostrack(*segment("-q", "-o", "out", "--no-overlay", "--objects", "--probs"))[0] == 0
+    assert {path.name for path in Path("out").iterdir()} >= {"masks", "objects", "probs"}
+    assert not Path("out/overlay.mp4").exists()
+
+
+def test_full_size_and_masks_of_later_frames_are_taken(vostrack: Run) -> None:
+    write_mask(Path("later.png"), truth(2))
+    code, printed, _ = vostrack(*segment("--json", "--mask", "2:later.png", "--size", "full"))
+    assert code == 0
+    assert set(json.loads(printed)["masks"]) == {"0", "2"}
+    assert json.loads(printed)["size"] is None
+
+
+def test_resume_and_overwrite(vostrack: Run) -> None:
+    assert vostrack(*segment("-q", "-o", "out"))[0] == 0
+    assert vostrack(*segment("-q", "-o", "out", "--resume"))[0] == 0
+    assert vostrack(*segment("-q", "-o", "out", "--overwrite", "--set", "steps=2"))[0] == 0
+    refused(vostrack(*segment("-o", "out", "--resume")), 6, "config changed since")
+    code, _, said = vostrack(*segment("-o", "out", "--resume", "--overwrite"))
+    assert code == 2
+    assert "exclude each other" in said
+
+
+# What cannot be done: one line on stderr, and an exit code for its class.
+
+
+def test_a_clip_that_cannot_be_read(vostrack: Run) -> None:
+    refused(vostrack(*segment(clip="none.mp4")), 5, "none.mp4")
+    Path("text.mp4").write_text("this is not a video\n" * 50)
+    refused(vostrack(*segment(clip="text.mp4")), 5, "text.mp4")
+    data = Path("clip.mp4").read_bytes()
+    Path("cut.mp4").write_bytes(data[: len(data) // 2])
+    refused(vostrack(*segment(clip="cut.mp4")), 5, "cut.mp4")
+    Path("empty").mkdir()
+    refused(vostrack(*segment(clip="empty")), 5, "empty")
+    assert not list(Path().glob("*_vostrack"))
+
+
+def test_a_clip_that_breaks_off(vostrack: Run) -> None:
+    clip = write_video(Path("noise.mp4"), noise(12, (48, 64)), container_options={"movflags": "faststart"})
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    refused(vostrack(*segment(clip="noise.mp4")), 5, "breaks off at frame")
+    assert not list(Path("noise_vostrack").rglob("*.part"))
+
+
+def test_a_mask_that_cannot_be_used(vostrack: Run) -> None:
+    write_mask(Path("other.png"), truth()[:40])
+    refused(vostrack(*segment(mask="other.png")), 4, "other.png", "64x40", "64x48")
+    refused(vostrack(*segment(mask="none.png")), 4, "none.png")
+    refused(vostrack(*segment(mask="9:first.png")), 4, "mask for frame 9")
+    refused(vostrack(*segment(mask="clip.mp4")), 4, "clip.mp4")
+    assert not list(Path().glob("*_vostrack"))
+
+
+def test_names_and_values_that_do_not_exist(vostrack: Run) -> None:
+    refused(vostrack(*segment(method="fakes")), 2, "unknown method 'fakes'; did you mean 'fake'?")
+    refused(vostrack(*segment("--preset", "slo")), 2, "did you mean 'slow'?")
+    refused(vostrack(*segment("--set", "step=3")), 2, "did you mean 'steps'?")
+    refused(vostrack(*segment("--set", "steps=many")), 2, "must be a whole number, not 'many'")
+    refused(vostrack(*segment("--device", "gpu")), 1, "unknown device 'gpu'")
+    refused(vostrack(*segment("--weights", "fake-2")), 8, "did you mean 'fake-1'?")
+    assert not list(Path().glob("*_vostrack"))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_without_weights(vostrack: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    monkeypatch.setattr("vostrack.weights.search_path", lambda: [tmp_path / "weights", tmp_path / "none"])
+    if name == "fake":
+        Path("weights/manifest.toml").unlink()
+    refused(vostrack(*segment(method=name)), 8, f"no weights for method '{name}'", "--weights FILE")
+
+
+def test_weights_of_another_method(vostrack: Run, tmp_path: Path) -> None:
+    path = write_weights(tmp_path / "others", method="anchors")
+    refused(vostrack(*segment("--weights", str(path))), 8, "holds weights for 'anchors', not for 'fake'")
+
+
+def test_an_output_folder_that_cannot_be_written(vostrack: Run) -> None:
+    Path("file").write_text("")
+    refused(vostrack(*segment("-o", "file")), 6, "file")
+    refused(vostrack(*segment("-o", "file/out")), 6, "file/out")
+    refused(vostrack(*segment("-o", ".")), 6, "lies in the output folder")
+    refused(vostrack(*segment("-o", "x" * 300)), 6, "too long")
+    assert Path("file").read_text() == ""
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 KiB, where the tests may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("only root may mount a small disk")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    yield folder
+    # Lazily: PyAV does not close a file that it cannot finish, and a busy disk is not given back.
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk(vostrack: Run, small_disk: Path) -> None:
+    write_video(Path("noise.mp4"), noise(30, (48, 64)), options={"crf": "18"})
+    refused(vostrack(*segment("-o", str(small_disk / "out"), clip="noise.mp4")), 6, "the disk is full", "bytes free")
+    assert not list(small_disk.rglob("*.part"))
+    assert not list(small_disk.rglob("overlay.mp4"))
+
+
+def test_a_disk_that_is_read_only(vostrack: Run, small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    refused(vostrack(*segment("-o", str(small_disk / "other"))), 6, "read-only")
+
+
+def test_options_that_are_missing_or_malformed_are_errors_of_usage(vostrack: Run) -> None:
+    for arguments, words in (
+        (["segment", "clip.mp4"], "--mask"),
+        (["segment"], "Missing argument"),
+        (segment("--set", "steps"), "expected KEY=VALUE, found 'steps'"),
+        (segment("--size", "15"), "from 16 to 8192, or full"),
+        (segment("--size", "²"), "from 16 to 8192, or full"),
+        (segment("--nothing"), "No such option"),
+    ):
+        code, printed, said = vostrack(*arguments)
+        assert (code, printed) == (2, "")
+        assert words in said
+        assert "Usage:" in said
+        assert "Traceback" not in said
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(vostrack: Run) -> None:
+    for arguments in (["--debug", *segment(clip="none.mp4")], segment("--debug", clip="none.mp4")):
+        with pytest.raises(Exception, match=r"none\.mp4"):
+            vostrack(*arguments)
+    code, _, said = vostrack("--debug", "segment", "clip.mp4")
+    assert code == 2, "how a command is used needs no traceback"
+    assert "Usage:" in said
+
+
+def test_debug_ends_a_process_with_a_traceback(tmp_path: Path) -> None:
+    code, printed, said = finish(start(["--debug", *segment(clip="none.mp4")], tmp_path / "log"), tmp_path / "log")
+    assert (code, printed) == (1, "")
+    assert "Traceback" in said
+    assert "InputError" in said
+
+
+# The terminal.
+
+
+class Terminal:
+    """A progress bar as on a terminal, with what it drew."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        self.path = tmp_path / "drawn"
+        file = self.path.open("w", encoding="utf-8")
+        plain = console.Console
+        monkeypatch.setattr(console, "Console", lambda stderr: plain(file=file, force_terminal=True, width=100))
+        self.file = file
+
+    def drawn(self) -> str:
+        self.file.close()
+        return self.path.read_text()
+
+
+def test_progress_is_drawn_on_a_terminal_only(vostrack: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    Path("[bold]x.mp4").write_bytes(Path("clip.mp4").read_bytes())
+    terminal = Terminal(monkeypatch, tmp_path)
+    assert vostrack(*segment(clip="[bold]x.mp4"))[0] == 0
+    drawn = terminal.drawn()
+    assert "[bold]x.mp4" in drawn
+    assert "4/4" in drawn
+
+
+def test_quiet_draws_nothing(vostrack: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    terminal = Terminal(monkeypatch, tmp_path)
+    assert vostrack(*segment("-q"))[0] == 0
+    assert terminal.drawn() == ""

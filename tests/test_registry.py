@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import pytest
+
+import vostrack
+from tests.fakes import NAME, PATH, FakeConfig, FakeMethod
+from vostrack import methods
+from vostrack.errors import MethodError
+from vostrack.methods import DEFAULT, METHODS, configure, method_class, registered
+
+
+@pytest.fixture
+def points(monkeypatch: pytest.MonkeyPatch) -> list[EntryPoint]:
+    """What other packages register."""
+    found: list[EntryPoint] = []
+    monkeypatch.setattr(methods, "entry_points", lambda group: [point for point in found if point.group == group])
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, NAME, PATH)
+
+
+def modules(code: str) -> set[str]:
+    """Modules that a fresh interpreter has imported after some code."""
+    code = f"import sys\n{code}\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_neither_the_package_nor_the_registry_imports_torch() -> None:
+    found = modules("import vostrack, vostrack.methods, vostrack.errors; vostrack.methods.registered()")
+    assert not {"torch", "numpy", "av", "PIL", "vostrack.methods.anchors"} & found
+
+
+def test_public_names_are_those_that_are_promised() -> None:
+    assert sorted(vostrack.__all__) == vostrack.__all__
+    assert {"segment", "Propagator", "open_clip", "load_method", "VostrackError"} <= set(vostrack.__all__)
+    for name in vostrack.__all__:
+        assert getattr(vostrack, name) is not None
+    assert set(vostrack._HOMES) | {"__version__"} == set(vostrack.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        vostrack.nothing  # noqa: B018
+
+
+def test_the_default_method_is_registered() -> None:
+    assert DEFAULT in METHODS
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_can_be_imported_and_has_a_default_preset(name: str) -> None:
+    factory: Any = method_class(name)
+    assert factory.name == name
+    assert "default" in factory.presets
+    assert factory.paper
+
+
+def test_methods_of_other_packages_are_found(points: list[EntryPoint]) -> None:
+    points.append(EntryPoint("theirs", PATH, "vostrack.methods"))
+    points.append(EntryPoint("plugin", PATH, "another.group"))
+    assert registered()["theirs"] == PATH
+    assert method_class("theirs") is FakeMethod
+    assert "plugin" not in registered()
+
+
+def test_other_packages_cannot_replace_our_methods(points: list[EntryPoint]) -> None:
+    points.append(EntryPoint(DEFAULT, "evil:Method", "vostrack.methods"))
+    assert registered()[DEFAULT] == METHODS[DEFAULT]
+
+
+@pytest.mark.parametrize("value", ["nowhere:Method", "tests.fakes:Nothing", "tests.fakes"])
+def test_a_method_that_cannot_be_imported_is_explained(points: list[EntryPoint], value: str) -> None:
+    points.append(EntryPoint("theirs", value, "vostrack.methods"))
+    with pytest.raises(MethodError, match="'theirs' cannot be loaded"):
+        method_class("theirs")
+
+
+def test_unknown_names_suggest_the_closest() -> None:
+    with pytest.raises(MethodError, match=r"unknown method 'ankors'; did you mean 'anchors'\?"):
+        method_class("ankors")
+    with pytest.raises(MethodError, match=r"unknown preset of fake 'slwo'; did you mean 'slow'\?"):
+        configure(NAME, "slwo")
+    with pytest.raises(MethodError, match=r"unknown option of fake 'step'; did you mean 'steps'\? \(choose from: rate"):
+        configure(NAME, options={"step": "3"})
+
+
+def test_options_become_what_the_configuration_declares() -> None:
+    assert configure(NAME) == FakeConfig()
+    assert configure(NAME, "slow", {"steps": "3"}) == FakeConfig(rate=0.01, steps=3)
+    options = {"rate": "2e-1", "soft": "No", "scales": "4, 5,6,"}
+    assert configure(NAME, options=options) == FakeConfig(rate=0.2, soft=False, scales=(4, 5, 6))
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "wanted"),
+    [
+        ("steps", "1.5", "a whole number"),
+        ("rate", "fast", "a number"),
+        ("soft", "maybe", "true or false"),
+        ("scales", "1,b", "numbers separated by commas"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_refused(key: str, text: str, wanted: str) -> None:
+    with pytest.raises(MethodError, match=f"option {key} of fake must be {wanted}, not '{text}'"):
+        configure(NAME, options={key: text})

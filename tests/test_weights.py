@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from tests.fakes import FakeNet, write_weights
+from vostrack import weights
+from vostrack.errors import WeightsError
+from vostrack.weights import (
+    FORMAT,
+    WeightsEntry,
+    available,
+    check,
+    describe,
+    find,
+    load,
+    read_manifest,
+    save_weights,
+    search_path,
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of weights that is the only one searched."""
+    folder = tmp_path / "store"
+    monkeypatch.setattr(weights, "search_path", lambda: [folder])
+    write_weights(folder)
+    return folder
+
+
+def entry(store: Path) -> WeightsEntry:
+    return read_manifest(store)[0]
+
+
+def refusal(source: WeightsEntry | Path, net: nn.Module | None = None, method: str = "fake") -> str:
+    net = net or FakeNet()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    with pytest.raises(WeightsError) as caught:
+        load(net, method, source)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def file(path: Path, tensors: dict[str, torch.Tensor], **metadata: str) -> Path:
+    save_file(tensors, path, {"format": FORMAT, "method": "fake", **metadata})
+    return path
+
+
+def test_folders_are_searched_from_the_given_one_to_the_users_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VOSTRACK_WEIGHTS", str(tmp_path / "given"))
+    monkeypatch.setattr(weights, "_user_cache", lambda: tmp_path / "cache")
+    package = Path(weights.__file__).parent
+    own = [package / "_weights", package.parent / "weights"]
+    assert search_path() == [tmp_path / "given", *own, tmp_path / "cache" / "weights"]
+    monkeypatch.delenv("VOSTRACK_WEIGHTS")
+    assert search_path() == [*own, tmp_path / "cache" / "weights"]
+
+
+def test_of_equal_names_the_first_one_found_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "search_path", lambda: [tmp_path / name for name in ("none", "a", "b")])
+    write_weights(tmp_path / "a", name="one")
+    write_weights(tmp_path / "b", name="one")
+    assert [found.path for found in available()] == [tmp_path / "a" / "one.safetensors"]
+
+
+def test_weights_are_found_by_method_by_name_and_by_path(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = store / "fake-1.safetensors"
+    assert find("fake") == find("fake", "fake-1") == entry(store)
+    assert find("fake", path) == find("fake", str(path)) == path
+    monkeypatch.chdir(store)
+    (store / "fake-1").mkdir()
+    assert find("fake", "fake-1") == entry(store), "a folder of that name is no file of weights"
+
+
+def test_a_name_with_a_dot_is_found(store: Path) -> None:
+    write_weights(store, name="fake-1.5")
+    assert find("fake", "fake-1.5") == entry(store)
+
+
+def test_an_unknown_name_suggests_the_closest(store: Path) -> None:
+    with pytest.raises(WeightsError, match=r"did you mean 'fake-1'"):
+        find("fake", "fake-2")
+    with pytest.raises(WeightsError, match=r"no weights at .*none\.safetensors"):
+        find("fake", "none.safetensors")
+
+
+def test_a_method_without_weights_is_told_where_was_looked(store: Path) -> None:
+    with pytest.raises(WeightsError, match=r"no weights for method 'other' in .*store.*--weights FILE"):
+        find("other")
+
+
+def test_halves_come_back_as_what_the_network_holds(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    net[1].num_batches_tracked.fill_(70_000)
+    save_weights(net, "fake", tmp_path / "w.safetensors", {"steps": 3})
+    other = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    loaded = load(other, "fake", tmp_path / "w.safetensors")
+    assert loaded.name == "w.safetensors"
+    assert loaded.sha256 == check(tmp_path / "w.safetensors")
+    for name, tensor in other.state_dict().items():
+        wanted = net.state_dict()[name]
+        assert tensor.dtype == wanted.dtype
+        assert torch.equal(tensor, wanted.half().float() if wanted.is_floating_point() else wanted)
+    assert describe(tmp_path / "w.safetensors") == {"method": "fake", "details": {"steps": 3}}
+
+
+def test_a_manifest_tells_all_about_its_weights(store: Path) -> None:
+    found = entry(store)
+    assert (found.name, found.method, found.licence) == ("fake-1", "fake", "Apache-2.0")
+    assert found.scores == {"J": 0.5}
+    assert load(FakeNet(), "fake", found).name == "fake-1"
+
+
+def test_a_file_of_another_size_is_refused_before_it_is_read(store: Path) -> None:
+    path = entry(store).path
+    path.write_bytes(path.read_bytes() + b"\0")
+    assert "bytes instead of" in refusal(entry(store))
+
+
+def test_a_file_of_another_hash_is_refused(store: Path) -> None:
+    path = entry(store).path
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert "is damaged (SHA-256" in refusal(entry(store))
+
+
+def test_a_file_that_is_missing_is_refused(store: Path) -> None:
+    entry(store).path.unlink()
+    assert "there are no weights at" in refusal(entry(store))
+    assert "there are no weights at" in refusal(store)
+
+
+def test_weights_of_another_method_are_refused(store: Path) -> None:
+    assert "holds weights for 'fake', not for 'other'" in refusal(entry(store), method="other")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        ({}, "without scale"),
+        ({"scale": torch.ones(1), "more": torch.ones(1)}, "with unknown more"),
+        ({"scale": torch.ones(2)}, r"scale is [2], expected [1]"),
+        ({"scale": torch.tensor([float("nan")])}, "scale holds values that are not finite"),
+        ({"scale": torch.tensor([float("inf")]).half()}, "not finite"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(tmp_path: Path, tensors: dict[str, torch.Tensor], words: str) -> None:
+    assert words in refusal(file(tmp_path / "w.safetensors", tensors))
+
+
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "exploded",))
+
+    for name, data in (("a", pickle.dumps(Bomb())), ("b", b""), ("c", b"\xff" * 100), ("d", b"hello")):
+        path = tmp_path / f"{name}.safetensors"
+        path.write_bytes(data)
+        assert "is not a whole safetensors file" in refusal(path)
+    torch.save({"scale": torch.ones(1)}, tmp_path / "torch.safetensors")
+    refusal(tmp_path / "torch.safetensors")
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_safetensors_of_another_program_are_refused(tmp_path: Path) -> None:
+    save_file({"scale": torch.ones(1)}, tmp_path / "w.safetensors")
+    assert "was not written by `vostrack train`" in refusal(tmp_path / "w.safetensors")
+    path = file(tmp_path / "d.safetensors", {"scale": torch.ones(1)}, details="{")
+    with pytest.raises(WeightsError, match="details"):
+        describe(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "replacement"),
+    [
+        ('file = "fake-1.safetensors"', 'file = "../fake-1.safetensors"'),
+        ('file = "fake-1.safetensors"', 'file = "/etc/passwd"'),
+        ('file = "fake-1.safetensors"', 'file = ".."'),
+        ('file = "fake-1.safetensors"', 'file = ""'),
+        ('file = "fake-1.safetensors"', "file = 3"),
+        ('name = "fake-1"', ""),
+        ("[weights.scores]", "[weights.scores"),
+        ("J = 0.5", 'J = "good"'),
+        ("[[weights]]", "[weights]"),
+    ],
+)
+def test_a_manifest_that_cannot_be_trusted_is_refused(store: Path, line: str, replacement: str) -> None:
+    path = store / "manifest.toml"
+    text = path.read_text()
+    assert line in text
+    path.write_text(text.replace(line, replacement))
+    with pytest.raises(WeightsError, match=r"manifest .*manifest\.toml cannot be read"):
+        available()
+
+
+def test_a_folder_without_a_manifest_holds_no_weights(tmp_path: Path) -> None:
+    assert read_manifest(tmp_path) == read_manifest(tmp_path / "none") == []
