@@ -55,10 +55,12 @@ def print_results(report: Mapping[str, Any], as_json: bool) -> None:
     timing = report["timing"]["variants"]
     for part in ("model", "decode", "write"):
         table.add_row(f"{part} s/frame", *(_number(timing[name]["seconds_per_frame"][part]) for name in variants))
+    console = Console()
+    console.print(table)
     for name, variant in variants.items():
         weights = variant["settings"]["weights"]
-        table.caption = f"{table.caption}\n{name}: weights {weights['name']} ({weights['sha256'][:12]})"
-    Console().print(table)
+        line = f"{name}: weights {weights['name']} ({weights['sha256'][:12]})"
+        console.print(Text(line), highlight=False, soft_wrap=True)
 
 
 def print_comparison(found: Comparison, as_json: bool) -> None:
