@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
+import os
 import shutil
+import signal
 import time
 import zipfile
 from collections.abc import Iterator
@@ -209,7 +211,6 @@ def test_other_settings_are_not_mixed(tmp_path: Path, fake_weights: Path) -> Non
     save_weights(fakes.FakeNet(), fakes.NAME, path, {})
     run_benchmark(dataset, [variant], out)
     save_weights(fakes.FakeNet(), fakes.NAME, path, {})
-    load_variant.cache_clear()
     with pytest.raises(OutputExistsError, match="weights changed"):
         run_benchmark(dataset, [variant], out)
 
@@ -319,6 +320,17 @@ def test_killed_run_goes_on_to_the_same_bytes(jobs: int, tmp_path: Path) -> None
         report["variants"]["fake"]["settings"].pop("threads")  # differ from one process to two
     assert reports[0] == reports[1]
     assert not list(out.rglob("*.part"))
+
+
+def test_interrupted_command_says_how_to_go_on(tmp_path: Path) -> None:
+    dataset, out, log = davis(tmp_path, count=24), tmp_path / "out", tmp_path / "log"
+    arguments = ["benchmark", "davis17", "--root", dataset.root, "--method", "fake", "--out", out]
+    process = fakes.start(arguments, log, frame_seconds=0.1)
+    deadline = time.monotonic() + 60
+    while not list(out.rglob("*.png")) and process.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid or 0, signal.SIGINT)
+    assert fakes.finish(process, log) == (130, "", "stopped: go on with the same command\n")
 
 
 # --- command line ---

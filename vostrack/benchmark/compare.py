@@ -20,6 +20,8 @@ from vostrack.files import shown
 
 RESAMPLES = 10_000
 _SEED = 0
+# If neither result were better, all of five differences would still go one way once in sixteen times.
+_FEWEST = 6
 _DATASET = ("name", "split", "distance")
 
 
@@ -68,6 +70,8 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """What may be concluded, in words."""
+        if len(self.differences) < _FEWEST:
+            return f"fewer than {_FEWEST} sequences cannot tell"
         if self.low <= 0 <= self.high:
             return "no difference that these sequences could show"
         return "better" if (self.mean > 0) != (self.figure == "error") else "worse"

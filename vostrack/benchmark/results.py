@@ -24,6 +24,7 @@ from vostrack.files import atomic_path, shown, write_json, write_text
 
 FORMAT = "vostrack-benchmark-1"
 RESULTS = "results.json"
+TABLE = "results.csv"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -98,9 +99,14 @@ def _scores(dataset: Dataset, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     rows = [row for outcome in outcomes for row in outcome.rows]
     named = {sequence.name: sequence.attributes for sequence in dataset.sequences}
     attributes = sorted({attribute for given in named.values() for attribute in given})
+    by_attribute = {a: totals(row for row in rows if a in named[row.sequence]) for a in attributes}
+    total = totals(rows)
+    if dataset.spec.grouped and rows:
+        # What papers give for YouTube-Objects is the mean over its ten classes.
+        total["J_class_mean"] = math.fsum(values["J_mean"] for values in by_attribute.values()) / len(by_attribute)
     return {
-        "total": finite(totals(rows)),
-        "attributes": {a: finite(totals(row for row in rows if a in named[row.sequence])) for a in attributes},
+        "total": finite(total),
+        "attributes": {name: finite(values) for name, values in by_attribute.items()},
         "sequences": {name: finite(totals(row for row in rows if row.sequence == name)) for name in named},
         "objects": [_object(row) for row in rows],
     }
@@ -137,7 +143,9 @@ def _write(folder: Path, report: Mapping[str, Any]) -> None:
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(["variant", *columns])
         writer.writerows([name, *(row[key] for key in columns)] for name, row in rows)
-        write_text(folder / "results.csv", table.getvalue())
+        write_text(folder / TABLE, table.getvalue())
+    else:
+        (folder / TABLE).unlink(missing_ok=True)
     write_json(folder / RESULTS, report)
 
 

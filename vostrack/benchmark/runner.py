@@ -1,11 +1,12 @@
 """Runs variants of methods over a dataset: resumable, in several processes, with results that do not depend on either.
 
     OUT/results.json, results.csv      scores of all variants of the last run
+    OUT/report.html                    the same to look at
     OUT/VARIANT/Annotations/SEQ/*.png  masks in the official layout
     OUT/VARIANT/results.json           as above, of one variant
     OUT/VARIANT/submission.zip         where a server scores YouTube-VOS
 
-Prints nothing. `sequence_run` does the work, `results` writes the files.
+Prints nothing. `sequence_run` does the work, `results` and `report` write the files.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from typing import Any
 import torch
 
 from vostrack.benchmark.datasets import Dataset
+from vostrack.benchmark.report import write_report
 from vostrack.benchmark.results import write_results
 from vostrack.benchmark.sequence_run import RECORDS, Outcome, Task, run_sequence
-from vostrack.benchmark.variants import Variant, describe_variant
+from vostrack.benchmark.variants import Variant, describe_variant, load_variant
 from vostrack.errors import OutputError, OutputExistsError, VostrackError
 from vostrack.files import lock_folder, make_folder, output_error, remove_partials, shown, write_json
 from vostrack.methods import METHODS
@@ -86,6 +88,7 @@ def run_benchmark(
         raise OutputError(f"{shown(out)} lies in the dataset's own folders: choose another --out")
     device = str(choose_device(options.device))
     threads = max(1, torch.get_num_threads() // options.jobs) if options.jobs > 1 else torch.get_num_threads()
+    load_variant.cache_clear()  # weights may have changed since this process ran a benchmark
     fixed = {"dataset": dataset.name, "split": dataset.split, "distance": dataset.distance}
     settings = {v.name: describe_variant(v, options.size, device, threads) | fixed for v in variants}
     with lock_folder(out):
@@ -99,7 +102,9 @@ def run_benchmark(
         ]
         outcomes = _run(tasks, min(options.jobs, len(tasks)), threads, progress)
         grouped = {v.name: [outcomes[v.name, s.name] for s in dataset.sequences] for v in variants}
-        return write_results(out, dataset, settings, grouped)
+        report = write_results(out, dataset, settings, grouped)
+        write_report(out, dataset, report)
+        return report
 
 
 def _holds(root: Path, out: Path, variants: Items[Variant]) -> bool:

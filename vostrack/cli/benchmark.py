@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from vostrack.cli.benchmark_tables import print_comparison, print_results, sequence_bar
+from vostrack.cli.console import Stopped
 from vostrack.cli.segment import _size
 from vostrack.methods import DEFAULT
 
@@ -85,9 +88,16 @@ def run(
         dataset, root, split, sequences=chosen, limit=limit, allow_subset=allow_subset, distance=distance
     )
     options = Options(_size(size), device, jobs, overwrite)
-    with sequence_bar() as advance:
-        report = run_benchmark(opened, variants, out, options, advance)
+    try:
+        with sequence_bar() as advance:
+            report = run_benchmark(opened, variants, out, options, advance)
+    except KeyboardInterrupt:
+        stop = Stopped(signal.SIGINT)
+        stop.args = ("go on with the same command",)
+        raise stop from None
     print_results(report, json)
+    if not json:
+        print(f"results: {out / 'report.html'}", file=sys.stderr)
 
 
 @app.command("compare")
