@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Iterator
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,25 +14,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import fakes
 from tests.benchmark import trees
 from vostrack.benchmark import plots
 from vostrack.benchmark.datasets import DATASETS, open_dataset
 from vostrack.benchmark.published import PUBLISHED
 from vostrack.benchmark.results import read_results
 from vostrack.benchmark.runner import run_benchmark
-from vostrack.benchmark.variants import load_variant, parse_variants
-from vostrack.methods import METHODS
+from vostrack.benchmark.variants import parse_variants
 
 VOID = {"meta", "link", "img", "line", "circle", "rect", "br"}
 
 
-@pytest.fixture(autouse=True)
-def fake_weights(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(METHODS, fakes.NAME, fakes.PATH)
-    monkeypatch.setenv("VOSTRACK_WEIGHTS", str(fakes.write_weights(tmp_path_factory.mktemp("weights")).parent))
-    yield
-    load_variant.cache_clear()
+pytestmark = pytest.mark.usefixtures("fake_weights")
 
 
 class Checker(HTMLParser):
@@ -114,6 +108,28 @@ def test_published_figures_belong_to_datasets_and_are_plausible() -> None:
         assert all(0 < value < 1 for key, value in row.values.items() if key != "error")
         if {"J&F", "J_mean", "F_mean"} <= row.values.keys():
             assert row.values["J&F"] == pytest.approx((row.values["J_mean"] + row.values["F_mean"]) / 2, abs=0.0011)
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="NO BROWSER: chromium is not on this machine")
+def test_browser_opens_it_without_a_complaint(tmp_path: Path) -> None:
+    """A script at the end of a copy asks what only a browser knows."""
+    text = report_of(tmp_path, "davis17", "fake", "fake:slow")
+    asked = (
+        "<script>onload = () => { const all = [...document.images]; document.title = [all.length, "
+        "all.filter(i => i.complete && i.naturalWidth > 0).length, "
+        "[...document.querySelectorAll('svg')].every(s => s.getBBox().width > 99), "
+        "document.documentElement.scrollWidth <= innerWidth].join(' '); }</script>"
+    )
+    page = tmp_path / "page.html"
+    page.write_text(text.replace("</body>", f"{asked}</body>"), encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
+    command = [str(BROWSER), *options, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "<title>8 8 true true</title>" in run.stdout
+    assert "CONSOLE" not in run.stderr
 
 
 def test_plots_keep_values_inside() -> None:

@@ -164,12 +164,7 @@ def open_dataset(
     Raises:
         DatasetError: an unknown name, or something that the root lacks: a list, a sequence, a frame, a mask.
     """
-    if name not in DATASETS:
-        raise DatasetError(unknown_name("dataset", name, DATASETS))
-    spec = DATASETS[name]
-    split = split or next(iter(spec.splits))
-    if split not in spec.splits:
-        raise DatasetError(unknown_name(f"split of {name}", split, spec.splits))
+    spec, split = _spec(name, split)
     root, images, masks = _find(name, spec, root, split)
     build, listed = _builder(spec, root, split, images, distance)
     chosen = _choose(listed, sequences)
@@ -186,6 +181,16 @@ def open_dataset(
     if not dataset.sequences:
         raise DatasetError(f"{shown(root)} has no sequence of {name} {split}")
     return dataset
+
+
+def _spec(name: str, split: str | None) -> tuple[DatasetSpec, str]:
+    if name not in DATASETS:
+        raise DatasetError(unknown_name("dataset", name, DATASETS))
+    spec = DATASETS[name]
+    split = split or next(iter(spec.splits))
+    if split not in spec.splits:
+        raise DatasetError(unknown_name(f"split of {name}", split, spec.splits))
+    return spec, split
 
 
 def _builder(

@@ -36,6 +36,8 @@ th:first-child, td.text, th.text { text-align: left; } tr.paper td { color: var(
 figure { margin: 0; background: var(--card); padding: .6rem; border-radius: .4rem; }
 svg { max-width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 11px; }
 svg .level { stroke: var(--line); } img { max-width: 100%; display: block; border-radius: .2rem; }
+.worst { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(32rem, 100%), 1fr)); }
+.worst img { width: 100%; } figure.plot { width: fit-content; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: .3rem; }
 .key { display: inline-block; width: .8em; height: .8em; border-radius: .15em; margin: 0 .3em 0 .9em; }
 """
@@ -133,7 +135,7 @@ def _table(dataset: Dataset, report: Mapping[str, Any]) -> str:
 
 
 def _row(name: str, values: Iterable[float | None], seconds: str, source: str, kind: str = "") -> str:
-    cells = "".join(f"<td>{'' if value is None else f'{value:.4g}'}</td>" for value in values)
+    cells = "".join(f"<td>{'' if value is None else f'{value:.3f}'}</td>" for value in values)
     ends = f'<td>{seconds}</td><td class="text">{escape(source)}</td>'
     return f'<tr{kind}><td class="text">{escape(name)}</td>{cells}{ends}</tr>'
 
@@ -144,7 +146,7 @@ def _speed(report: Mapping[str, Any]) -> str:
         seconds = report["timing"]["variants"][name]["seconds_per_frame"]["model"]
         points.append((name, seconds, _main(variant["total"])))
     top = max([1.0, *(value for _, _, value in points)])
-    return f"<h2>Speed against accuracy</h2><figure>{plots.scatter(points, top)}</figure>"
+    return f'<h2>Speed against accuracy</h2><figure class="plot">{plots.scatter(points, top)}</figure>'
 
 
 def _attributes(report: Mapping[str, Any]) -> str:

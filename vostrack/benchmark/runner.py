@@ -86,11 +86,8 @@ def run_benchmark(
         raise ValueError("at least one job and one variant are needed")
     if _holds(dataset.root, out, variants):
         raise OutputError(f"{shown(out)} lies in the dataset's own folders: choose another --out")
-    device = str(choose_device(options.device))
-    threads = max(1, torch.get_num_threads() // options.jobs) if options.jobs > 1 else torch.get_num_threads()
-    load_variant.cache_clear()  # weights may have changed since this process ran a benchmark
-    fixed = {"dataset": dataset.name, "split": dataset.split, "distance": dataset.distance}
-    settings = {v.name: describe_variant(v, options.size, device, threads) | fixed for v in variants}
+    threads = max(1, torch.get_num_threads() // options.jobs)
+    settings = _settings(dataset, variants, options, threads)
     with lock_folder(out):
         remove_partials(out)
         for variant in variants:
@@ -105,6 +102,14 @@ def run_benchmark(
         report = write_results(out, dataset, settings, grouped)
         write_report(out, dataset, report)
         return report
+
+
+def _settings(dataset: Dataset, variants: Items[Variant], options: Options, threads: int) -> dict[str, dict[str, Any]]:
+    """All that decides masks, by name of the variant; fails here, where a variant cannot be had."""
+    load_variant.cache_clear()  # weights may have changed since this process ran a benchmark
+    device = str(choose_device(options.device))
+    fixed = {"dataset": dataset.name, "split": dataset.split, "distance": dataset.distance}
+    return {v.name: describe_variant(v, options.size, device, threads) | fixed for v in variants}
 
 
 def _holds(root: Path, out: Path, variants: Items[Variant]) -> bool:
