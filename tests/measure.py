@@ -43,7 +43,7 @@ def measure(options: argparse.Namespace, sequence: str) -> tuple[list[Any], floa
     """Scores of the objects, seconds of the model, frames."""
     torch.set_num_threads(options.threads)
     truths = options.root / "Annotations" / options.truth / sequence
-    masks = sorted(truths.glob("*.png"))
+    masks = sorted(truths.glob("*.png"))[: options.limit]
     engine = Propagator(load(options), options.size or None)
     scorer, seconds = SequenceScorer(sequence), 0.0
     with open_clip(options.root / "JPEGImages" / "480p" / sequence) as clip:
@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=240, help="0 for full")
     parser.add_argument("--random", action="store_true")
     parser.add_argument("--sequences", nargs="*")
+    parser.add_argument("--limit", type=int, help="only the first so many frames of each sequence")
     parser.add_argument("--truth", default="480p", help="folder below Annotations")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)

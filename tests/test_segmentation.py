@@ -340,7 +340,9 @@ def test_resuming_with_other_inputs_or_settings_names_what_differs(clip: Path, m
     assert run(clip, mask, out, resume=True)["frames"] == COUNT
 
 
-@pytest.mark.parametrize("damage", ["one bit", "cut", "empty", "missing", "smaller", "no palette", "other objects", "folder"])
+@pytest.mark.parametrize(
+    "damage", ["one bit", "cut", "empty", "missing", "smaller", "no palette", "other objects", "folder"]
+)
 def test_a_mask_that_was_damaged_meanwhile_is_not_resumed_from(
     clip: Path, mask: Path, tmp_path: Path, damage: str
 ) -> None:

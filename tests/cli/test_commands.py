@@ -27,7 +27,7 @@ def _registered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 COMMANDS = ["segment", "demo", "train", "methods", "weights", "score"]
 
 
-def fresh(code: str, **settings: object) -> subprocess.CompletedProcess[str]:
+def fresh(code: str) -> subprocess.CompletedProcess[str]:
     """Run code in an interpreter that has imported nothing."""
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
 
