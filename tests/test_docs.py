@@ -126,9 +126,12 @@ def test_commands_and_their_options_exist(page: Path) -> None:
             continue
         assert words[0] in COMMANDS.commands, words
         # Raises where an option is unknown, a value is out of range or something required is missing.
-        context = COMMANDS.commands[words[0]].make_context(words[0], words[1:])
-        method = context.params.get("method")
-        assert method in (None, "METHOD", *METHODS), words
+        command, rest = COMMANDS.commands[words[0]], words[1:]
+        if nested := getattr(command, "commands", {}):
+            command, rest = (nested[rest[0]], rest[1:]) if rest[0] in nested else (nested["run"], rest)
+        method = command.make_context(words[0], rest).params.get("method") or []
+        asked = [method] if isinstance(method, str) else method
+        assert {re.split("[:,]", text)[0] for text in asked} <= {"METHOD", *METHODS}, words
 
 
 @pytest.mark.parametrize("page", PAGES + CARDS, ids=page_name)
@@ -136,9 +139,10 @@ def test_commands_and_options_named_in_prose_exist(page: Path) -> None:
     prose = _FENCE.sub("", page.read_text(encoding="utf-8"))
     for command in re.findall(r"`vostrack ([a-z][a-z-]*)", prose):
         assert command in COMMANDS.commands, command
+    nested = [inner for command in COMMANDS.commands.values() for inner in getattr(command, "commands", {}).values()]
     known = {
         name
-        for command in (COMMANDS, *COMMANDS.commands.values())
+        for command in (COMMANDS, *COMMANDS.commands.values(), *nested)
         for option in command.params
         for name in (*option.opts, *option.secondary_opts)
     }

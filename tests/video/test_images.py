@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.video.media import corners, difference, jpeg, read, refusal, solid
 from vostrack.types import FrameStream
+from vostrack.video.images import FolderStream
 from vostrack.video.reader import open_clip
 
 
@@ -187,3 +188,11 @@ def test_a_davis_sequence_is_read_whole(dev_data: Path) -> None:
     clip, frames = read(dev_data / "davis16" / "JPEGImages" / "480p" / "dog")
     assert (clip.name, clip.size, clip.count, len(frames)) == ("dog", (480, 854), 60, 60)
     assert frames[0].name == "00000"
+
+
+def test_chosen_names_alone_are_frames(tmp_path: Path) -> None:
+    for name in ("00000", "00005", "00010"):
+        Image.new("RGB", (4, 3)).save(tmp_path / f"{name}.png")
+    with FolderStream(tmp_path, {"00010", "00005"}) as stream:
+        assert stream.count == 2
+        assert [(frame.index, frame.name) for frame in stream] == [(0, "00005"), (1, "00010")]

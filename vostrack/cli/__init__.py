@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from vostrack.cli.bench_ops import bench_ops
+from vostrack.cli.benchmark import app as benchmark
 from vostrack.cli.console import Stopped
 from vostrack.cli.demo import demo
 from vostrack.cli.methods import methods
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 for command in (segment, demo, train, methods, weights, score, bench_ops):
     app.command()(command)
+app.add_typer(benchmark)
 
 
 def _version(wanted: bool) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -34,14 +34,15 @@ class FolderStream(ClipStream):
 
     Args:
         path: a folder.
+        names: stems of the images that are frames, which must be there; all, if not given.
 
     Raises:
         InputError: the folder cannot be read, holds no images, or two of them would share the name of a mask.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, names: Collection[str] | None = None) -> None:
         super().__init__(path.resolve().name)
-        self._paths = _image_paths(path)
+        self._paths = [image for image in _image_paths(path) if names is None or image.stem in names]
         self._image, self.stored_size, self.notes = _read(self._paths[0])
         self.size = (self._image.shape[1], self._image.shape[2])
         self.fps: Fraction | None = None

@@ -1,0 +1,112 @@
+"""`vostrack benchmark`: processes, kills and interruptions, tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from tests import fakes
+from tests.benchmark import trees
+from tests.benchmark.runs import FAKE, davis, files
+from vostrack import cli
+from vostrack.benchmark.runner import Options, run_benchmark
+from vostrack.errors import VostrackError
+
+pytestmark = pytest.mark.usefixtures("fake_weights")
+
+
+def test_errors_come_out_of_processes_and_end_them(tmp_path: Path) -> None:
+    dataset = davis(tmp_path)
+    (dataset.root / "JPEGImages" / "480p" / "dog" / "00003.jpg").write_bytes(b"no image")
+    with pytest.raises(VostrackError, match=r"dog.*00003\.jpg"):
+        run_benchmark(dataset, FAKE, tmp_path / "out", Options(jobs=2))
+    assert not [process for process in multiprocessing.active_children() if "Spawn" in process.name]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_killed_run_goes_on_to_the_same_bytes(jobs: int, tmp_path: Path) -> None:
+    dataset = davis(tmp_path, names=("cat", "dog", "emu"), count=12)
+    whole, out, log = tmp_path / "whole", tmp_path / "out", tmp_path / "log"
+    arguments = ["benchmark", "davis17", "--root", dataset.root, "--method", "fake", "--jobs", jobs, "--out", out]
+    run_benchmark(dataset, FAKE, whole)
+    process = fakes.start(arguments, log, frame_seconds=0.1)
+    deadline = time.monotonic() + 60
+    while len(list(out.rglob("*.png"))) < 15 and process.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.join()
+    # A process of the pool that went on would write beside those of the next run.
+    time.sleep(0.2)
+    before = len(list(out.rglob("*.png")))
+    time.sleep(0.4)
+    assert 15 <= len(list(out.rglob("*.png"))) == before < 36
+    code, _, errors = fakes.finish(fakes.start(arguments, log), log)
+    assert code == 0, errors
+    there, expected = files(out), files(whole)
+    assert there.keys() == expected.keys()
+    assert {name for name in there if there[name] != expected[name]} <= {"results.json", "fake/results.json"}
+    reports = [json.loads(data) for data in (there["results.json"], expected["results.json"])]
+    for report in reports:
+        report["variants"]["fake"]["settings"].pop("threads")  # differ from one process to two
+    assert reports[0] == reports[1]
+    assert not list(out.rglob("*.part"))
+
+
+def test_interrupted_command_says_how_to_go_on(tmp_path: Path) -> None:
+    dataset, out, log = davis(tmp_path, count=24), tmp_path / "out", tmp_path / "log"
+    arguments = ["benchmark", "davis17", "--root", dataset.root, "--method", "fake", "--out", out]
+    process = fakes.start(arguments, log, frame_seconds=0.1)
+    deadline = time.monotonic() + 60
+    while not list(out.rglob("*.png")) and process.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid or 0, signal.SIGINT)
+    assert fakes.finish(process, log) == (130, "", "stopped: go on with the same command\n")
+
+
+def command(*arguments: object) -> Any:
+    return CliRunner().invoke(cli.app, ["benchmark", *map(str, arguments)])
+
+
+def test_command_prints_a_table(tmp_path: Path) -> None:
+    root = davis(tmp_path).root
+    out = tmp_path / "out"
+    run = command("davis17", "--root", root, "--method", "fake", "--method", "fake:slow", "--out", out)
+    assert run.exit_code == 0, run.output
+    text = " ".join(run.stdout.split())
+    assert "DAVIS-2017 val, subset of 2 of 30" in text
+    assert "fake-slow" in text
+    for word in ("cat", "J&F", "J mean", "F decay", "model s/frame", "weights fake-1"):
+        assert word in text
+    with (out / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["object"] for row in rows] == ["cat_1", "cat_2", "dog_1", "dog_2"] * 2
+
+
+def test_command_chooses_sequences_and_prints_json(tmp_path: Path) -> None:
+    root = davis(tmp_path).root
+    run = command("--root", root, "davis17", "--method", "fake", "--sequences", "dog", "-o", tmp_path / "o", "--json")
+    report = json.loads(run.stdout)
+    assert report["dataset"]["sequences"] == ["dog"]
+    assert report["variants"]["fake"]["settings"]["size"] == 480
+
+
+def test_submission_has_a_table_without_scores(tmp_path: Path) -> None:
+    run = command("ytvos18", "--root", trees.ytvos(tmp_path / "data"), "--method", "fake", "-o", tmp_path / "out")
+    assert run.exit_code == 0, run.output
+    assert "a server scores the masks" in " ".join(run.stdout.split())
+
+
+def test_wrong_roots_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["benchmark", "davis16", "--root", str(tmp_path / "no"), "--method", "fake"]) == 5
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1
+    assert "expected JPEGImages/480p/SEQUENCE" in errors

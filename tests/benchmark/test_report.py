@@ -1,0 +1,140 @@
+"""The report: one file that is well formed, needs nothing else, and says what it must."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.benchmark import trees
+from vostrack.benchmark import plots
+from vostrack.benchmark.datasets import DATASETS, open_dataset
+from vostrack.benchmark.published import PUBLISHED
+from vostrack.benchmark.results import read_results
+from vostrack.benchmark.runner import run_benchmark
+from vostrack.benchmark.variants import parse_variants
+
+VOID = {"meta", "link", "img", "line", "circle", "rect", "br"}
+
+
+pytestmark = pytest.mark.usefixtures("fake_weights")
+
+
+class Checker(HTMLParser):
+    """Checks that elements nest, and collects their addresses and numbers of their kinds."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.count: dict[str, int] = {}
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.count[tag] = self.count.get(tag, 0) + 1
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        # A circle or a bar closes itself only where it has no title.
+        if tag not in VOID or (tag in ("circle", "rect")):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def report_of(tmp_path: Path, name: str, *variants: str) -> str:
+    dataset = open_dataset(name, trees.TREES[name](tmp_path / "data"))
+    run_benchmark(dataset, parse_variants(variants or ["fake"]), tmp_path / "out")
+    return (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_report_is_well_formed_and_needs_no_network(name: str, tmp_path: Path) -> None:
+    text = report_of(tmp_path, name, "fake", "fake:slow")
+    page = Checker(text)
+    assert all(address.startswith("data:") for address in page.addresses)
+    assert not re.search(r"https?://|@import|url\(|<script", text)
+    assert "nan" not in re.findall(r'[\w-]+="([^"]*)"', text)
+    submission = name.startswith("ytvos")
+    assert ("A server scores these masks" in text) == submission
+    assert bool(page.count.get("svg")) != submission
+    for address in page.addresses:
+        if address.startswith("data:image/png"):
+            with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as image:
+                assert (image.height, image.width) == trees.SIZE
+
+
+def test_report_says_that_a_subset_is_one_and_keeps_papers_apart(tmp_path: Path) -> None:
+    text = report_of(tmp_path, "davis17")
+    assert "<b>subset of 2 of 30</b>" in text
+    assert "Dense Unsupervised Learning (2021), Table 1; trained on: YouTube-VOS, no labels" in text
+    assert text.count('<tr class="paper">') == sum(row.dataset == "davis17" for row in PUBLISHED)
+    assert "not to be ranked together" in text
+    weights = read_results(tmp_path / "out")["variants"]["fake"]["settings"]["weights"]["sha256"]
+    assert weights in text
+
+
+def test_names_cannot_become_markup(tmp_path: Path) -> None:
+    trees.davis17(tmp_path / "data", names=("<b>x&'\"", "dog"))
+    run_benchmark(open_dataset("davis17", tmp_path / "data"), parse_variants(["fake"]), tmp_path / "out")
+    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    Checker(text)
+    assert "<b>x&" not in text
+    assert "&lt;b&gt;x&amp;" in text
+
+
+def test_attributes_have_bars(tmp_path: Path) -> None:
+    text = report_of(tmp_path, "youtube-objects")
+    assert "<h2>Attributes</h2>" in text
+    assert "J class mean" in text
+
+
+def test_published_figures_belong_to_datasets_and_are_plausible() -> None:
+    for row in PUBLISHED:
+        assert row.split in DATASETS[row.dataset].splits
+        assert re.search(r", Table \d$", row.source)
+        assert all(0 < value < 1 for key, value in row.values.items() if key != "error")
+        if {"J&F", "J_mean", "F_mean"} <= row.values.keys():
+            assert row.values["J&F"] == pytest.approx((row.values["J_mean"] + row.values["F_mean"]) / 2, abs=0.0011)
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="NO BROWSER: chromium is not on this machine")
+def test_browser_opens_it_without_a_complaint(tmp_path: Path) -> None:
+    """A script at the end of a copy asks what only a browser knows."""
+    text = report_of(tmp_path, "davis17", "fake", "fake:slow")
+    asked = (
+        "<script>onload = () => { const all = [...document.images]; document.title = [all.length, "
+        "all.filter(i => i.complete && i.naturalWidth > 0).length, "
+        "[...document.querySelectorAll('svg')].every(s => s.getBBox().width > 99), "
+        "document.documentElement.scrollWidth <= innerWidth].join(' '); }</script>"
+    )
+    page = tmp_path / "page.html"
+    page.write_text(text.replace("</body>", f"{asked}</body>"), encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
+    command = [str(BROWSER), *options, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "<title>8 8 true true</title>" in run.stdout
+    assert "CONSOLE" not in run.stderr
+
+
+def test_plots_keep_values_inside() -> None:
+    drawn = plots.curves([("a", [(1.0, 0.0), (2.0, 5.0)])]) + plots.scatter([("a", 0.0, 0.5)])
+    drawn += plots.scatter([("a", 0.1, 0.5), ("b", 99.0, 2.0)]) + plots.bars({"x": [("a", 0.3)]}) + plots.curves([])
+    numbers = [float(text) for text in re.findall(r'(?:c?[xy]\d?|points)="([\d.-]+)', drawn)]
+    assert np.isfinite(numbers).all()
+    assert min(numbers) >= 0

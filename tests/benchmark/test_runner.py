@@ -1,0 +1,258 @@
+"""The runner: masks and scores of every layout, resuming, processes, the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests import fakes
+from tests.benchmark import trees
+from tests.benchmark.runs import FAKE, davis, files
+from vostrack.benchmark import sequence_run
+from vostrack.benchmark.datasets import DATASETS, open_dataset
+from vostrack.benchmark.runner import Options, run_benchmark
+from vostrack.benchmark.score import score_folders
+from vostrack.benchmark.sequence_scores import score_sequence
+from vostrack.benchmark.variants import Variant, parse_variants
+from vostrack.errors import DatasetError, MethodError, OutputError, OutputExistsError, VostrackError
+from vostrack.weights import save_weights
+
+pytestmark = pytest.mark.usefixtures("fake_weights")
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_dataset_runs(name: str, tmp_path: Path) -> None:
+    dataset = open_dataset(name, trees.TREES[name](tmp_path / "data"))
+    report = run_benchmark(dataset, FAKE, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == report
+    scores = report["variants"]["fake"]
+    for sequence in dataset.sequences:
+        there = {path.stem for path in (tmp_path / "out" / "fake" / "Annotations" / sequence.name).iterdir()}
+        for part in sequence.parts:
+            assert set(part.written or part.frames or ()) <= there
+        assert bool(scores["sequences"][sequence.name]) != dataset.submission
+    assert bool(scores["objects"]) != dataset.submission
+    if name == "jumpcut":
+        assert 0 < scores["total"]["error"] < 100
+    elif not dataset.submission:
+        assert scores["total"]["J&F"] > 0.8
+
+
+def test_videos_of_ones_own_run(tmp_path: Path) -> None:
+    report = run_benchmark(open_dataset("folder", trees.videos(tmp_path / "data")), FAKE, tmp_path / "out")
+    rows = report["variants"]["fake"]["objects"]
+    assert [(row["object"], row["frames"]) for row in rows] == [("mine_3", 4), ("mine_200", 4)]
+
+
+def test_video_that_is_shorter_than_its_masks_is_refused(tmp_path: Path) -> None:
+    trees.videos(tmp_path / "data")
+    trees.mask(tmp_path / "data" / "Annotations" / "mine" / "00009.png", 9, (3, 200))
+    trees.mask(tmp_path / "data" / "Annotations" / "mine" / "00010.png", 9, (3, 200))
+    with pytest.raises(DatasetError, match="mine: there is ground truth for frame 00009, but the clip has only 6"):
+        run_benchmark(open_dataset("folder", tmp_path / "data"), FAKE, tmp_path / "out")
+
+
+def test_scores_are_those_of_the_score_command(tmp_path: Path) -> None:
+    dataset = davis(tmp_path)
+    report = run_benchmark(dataset, FAKE, tmp_path / "out")["variants"]["fake"]
+    masks = tmp_path / "out" / "fake" / "Annotations"
+    expected = score_folders(masks, dataset.root / "Annotations" / "480p")
+    assert report["total"] == expected.total()
+    for row, wanted in zip(report["objects"], expected.to_json()["objects"], strict=True):
+        assert {key: row[key] for key in wanted} == wanted
+        assert len(row["curves"]["J"]) == row["frames"]
+        assert np.mean(row["curves"]["J"]) == pytest.approx(row["J_mean"])
+
+
+def test_binary_scores_are_those_of_the_score_command(tmp_path: Path) -> None:
+    dataset = open_dataset("davis16", trees.davis16(tmp_path / "davis"))
+    report = run_benchmark(dataset, FAKE, tmp_path / "out")["variants"]["fake"]
+    masks = tmp_path / "out" / "fake" / "Annotations"
+    assert report["total"] == score_folders(masks, dataset.root / "Annotations" / "480p").total()
+
+
+def test_late_objects_are_given_once_and_count_afterwards(tmp_path: Path) -> None:
+    dataset = open_dataset("ytvos18", trees.ytvos(tmp_path / "data", "train"), "train")
+    later = tmp_path / "data" / "train" / "Annotations" / "a1b2" / "00010.png"
+    rows = run_benchmark(dataset, FAKE, tmp_path / "out")["variants"]["fake"]["objects"]
+    assert [(row["id"], row["curves"]["frames"]) for row in rows] == [
+        (1, ["00005", "00010", "00015", "00020"]),
+        (2, ["00015", "00020"]),
+    ]
+    # The mask that gives object 2 shows object 1 as well, which must not correct what was found.
+    (part,) = dataset.sequences[0].parts
+    prompts = sequence_run._prompts(dataset.sequences[0], part)
+    assert {index: prompt.ids for index, prompt in prompts.items()} == {0: (1,), 2: (2,)}
+    assert set(torch.unique(prompts[2].pixels).tolist()) == {0, 2}
+    assert set(np.unique(fakes.read_labels(later))) == {0, 1, 2}
+
+
+def test_youtube_vos_submission_has_the_servers_layout(tmp_path: Path) -> None:
+    dataset = open_dataset("ytvos19", trees.ytvos(tmp_path / "data"))
+    run_benchmark(dataset, FAKE, tmp_path / "out")
+    with zipfile.ZipFile(tmp_path / "out" / "fake" / "submission.zip") as archive:
+        names = [f"Annotations/a1b2/{5 * index:05d}.png" for index in range(5)]
+        assert archive.namelist() == names
+        assert archive.read(names[3]) == (tmp_path / "out" / "fake" / names[3]).read_bytes()
+
+
+def test_jumpcut_sees_no_frame_between(tmp_path: Path) -> None:
+    dataset = open_dataset("jumpcut", trees.jumpcut(tmp_path / "data"))
+    report = run_benchmark(dataset, FAKE, tmp_path / "out")
+    assert report["timing"]["variants"]["fake"]["frames"] == 4
+    masks = tmp_path / "out" / "fake" / "Annotations" / "bear"
+    assert sorted(path.name for path in masks.iterdir()) == ["00016.png", "00032.png"]
+
+
+def test_attributes_have_their_own_means(tmp_path: Path) -> None:
+    dataset = open_dataset("youtube-objects", trees.youtube_objects(tmp_path / "data"))
+    scores = run_benchmark(dataset, FAKE, tmp_path / "out")["variants"]["fake"]
+    assert scores["attributes"] == {"cat": scores["sequences"]["cat_0001"], "dog": scores["sequences"]["dog_0003"]}
+
+
+def test_second_run_verifies_and_gives_the_same_bytes(tmp_path: Path) -> None:
+    variants = parse_variants(["fake", "fake:slow", "fake,rate=0.5"])
+    first = run_benchmark(davis(tmp_path), variants, tmp_path / "out")
+    before = files(tmp_path / "out")
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.png")}
+    again = run_benchmark(davis(tmp_path), variants, tmp_path / "out")
+    assert list(again["variants"]) == [variant.name for variant in variants]
+    assert files(tmp_path / "out") == before
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in times.items())
+    assert [timing["verified"] for timing in again["timing"]["variants"].values()] == [["cat", "dog"]] * 3
+    assert all(
+        again["timing"]["variants"][name]["seconds_per_frame"] == timing["seconds_per_frame"]
+        for name, timing in first["timing"]["variants"].items()
+    )
+    assert len({scores["total"]["J&F"] for scores in again["variants"].values()}) > 1
+
+
+@pytest.mark.parametrize("harm", ["mask", "missing", "record", "cut", "link", "frame", "prompt"])
+def test_finished_sequences_are_not_trusted_by_name(harm: str, tmp_path: Path) -> None:
+    dataset, out = davis(tmp_path), tmp_path / "out"
+    run_benchmark(dataset, FAKE, out)
+    before = files(out)
+    mask, record = out / "fake" / "Annotations" / "cat" / "00002.png", out / "fake" / ".vostrack" / "cat.json"
+    if harm == "mask":
+        shutil.copy(mask.with_name("00003.png"), mask)
+    elif harm == "missing":
+        mask.unlink()
+    elif harm == "record":
+        shutil.copy(record.with_name("dog.json"), record)
+    elif harm == "cut":
+        record.write_bytes(record.read_bytes()[:-20])
+    elif harm == "link":
+        text = json.loads(record.read_text())
+        text["masks"] = {"../dog/00001": next(iter(text["masks"].values()))}
+        record.write_text(json.dumps(text))
+    elif harm == "frame":
+        (dataset.root / "JPEGImages" / "480p" / "cat" / "00005.jpg").write_bytes(b"other")
+    else:
+        trees.mask(dataset.root / "Annotations" / "480p" / "cat" / "00000.png", 1)
+    if harm == "frame":
+        with pytest.raises(VostrackError, match=r"cat.*00005\.jpg"):
+            run_benchmark(dataset, FAKE, out)
+        return
+    report = run_benchmark(dataset, FAKE, out)
+    assert report["timing"]["variants"]["fake"]["verified"] == ["dog"]
+    assert (files(out) == before) == (harm != "prompt")
+
+
+def test_other_settings_are_not_mixed(tmp_path: Path, fake_weights: Path) -> None:
+    dataset, out = davis(tmp_path), tmp_path / "out"
+    run_benchmark(dataset, FAKE, out)
+    with pytest.raises(OutputExistsError, match=r"other settings \(size changed\)"):
+        run_benchmark(dataset, FAKE, out, Options(size=32))
+    run_benchmark(dataset, FAKE, out, Options(size=32, overwrite=True))
+    assert run_benchmark(dataset, FAKE, out, Options(size=32))["timing"]["variants"]["fake"]["verified"]
+    path = fake_weights.with_name("other.safetensors")
+    variant = Variant(fakes.NAME, weights=str(path))
+    save_weights(fakes.FakeNet(), fakes.NAME, path, {})
+    run_benchmark(dataset, [variant], out)
+    save_weights(fakes.FakeNet(), fakes.NAME, path, {})
+    with pytest.raises(OutputExistsError, match="weights changed"):
+        run_benchmark(dataset, [variant], out)
+
+
+def test_more_sequences_extend_a_run(tmp_path: Path) -> None:
+    root = davis(tmp_path).root
+    part = run_benchmark(open_dataset("davis17", root, limit=1), FAKE, tmp_path / "out")
+    assert part["dataset"]["subset"] == "subset of 1 of 30"
+    report = run_benchmark(open_dataset("davis17", root), FAKE, tmp_path / "out")
+    assert report["timing"]["variants"]["fake"]["verified"] == ["cat"]
+    assert list(report["variants"]["fake"]["sequences"]) == ["cat", "dog"]
+
+
+def test_interruption_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, out = davis(tmp_path), tmp_path / "out"
+    run_benchmark(dataset, FAKE, tmp_path / "whole")
+    steps, original = iter(range(99)), fakes.FakeMethod.remember
+
+    def remember(self: Any, *given: Any) -> Any:
+        if next(steps) == 7:
+            raise KeyboardInterrupt
+        return original(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fakes.FakeMethod, "remember", remember)
+        with pytest.raises(KeyboardInterrupt):
+            run_benchmark(dataset, FAKE, out)
+    assert [path.name for path in (out / "fake" / ".vostrack").glob("*.json")] == ["cat.json"]
+    report = run_benchmark(dataset, FAKE, out)
+    assert report["timing"]["variants"]["fake"]["verified"] == ["cat"]
+    assert files(out) == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("where", [".", "Annotations/480p", "JPEGImages/new"])
+def test_results_do_not_go_into_the_dataset(where: str, tmp_path: Path) -> None:
+    dataset = davis(tmp_path)
+    with pytest.raises(OutputError, match="dataset's own folders"):
+        run_benchmark(dataset, FAKE, dataset.root / where)
+
+
+def test_empty_given_mask_names_its_frame(tmp_path: Path) -> None:
+    dataset = davis(tmp_path)
+    trees.mask(dataset.root / "Annotations" / "480p" / "dog" / "00000.png", 0, ())
+    with pytest.raises(DatasetError, match="dog: the given mask of frame 00000 has no object"):
+        run_benchmark(dataset, FAKE, tmp_path / "out")
+
+
+def test_mask_of_another_size_is_named(tmp_path: Path) -> None:
+    dataset = davis(tmp_path)
+    trees.palette_image(np.eye(9, dtype=np.uint8)).save(dataset.root / "Annotations" / "480p" / "dog" / "00003.png")
+    with pytest.raises(DatasetError, match=r"dog, frame 00003: result is \(48, 64\), ground truth \(9, 9\)"):
+        run_benchmark(dataset, FAKE, tmp_path / "out")
+
+
+@pytest.mark.parametrize("text", ["", "a:", "a b", "a,b", "../a", "a:b:c"])
+def test_texts_that_are_no_variants_are_refused(text: str) -> None:
+    with pytest.raises(MethodError, match="is no variant"):
+        parse_variants([text])
+
+
+def test_variants_are_parsed_and_named() -> None:
+    plain, full = parse_variants(["anchors", "anchors:paper,layers=1,2,top-k=3,weights=a/b.safetensors"])
+    assert (plain, plain.name, plain.text) == (Variant("anchors"), "anchors", "anchors")
+    assert full.options == (("layers", "1,2"), ("top_k", "3"))
+    assert (full.preset, full.weights) == ("paper", "a/b.safetensors")
+    assert full.name.startswith("anchors-paper-")
+    assert parse_variants([full.text]) == [full]
+    with pytest.raises(MethodError, match="twice"):
+        parse_variants(["fake", "fake"])
+
+
+@pytest.mark.data
+def test_masks_of_others_are_scored_as_by_the_official_code(dev_data: Path) -> None:
+    dataset = open_dataset("davis16", dev_data / "davis16", sequences=["dog"])
+    rows = score_sequence(dataset.sequences[0], dev_data / "golden-metrics" / "osvos" / "dog")
+    with (dev_data / "golden-metrics" / "per_object_osvos_official_code.csv").open() as file:
+        wanted = {row["object"]: row for row in csv.DictReader(file)}["dog_1"]
+    assert rows[0].values == pytest.approx({key: float(wanted[key]) for key in rows[0].values}, abs=1e-6)

@@ -1,0 +1,151 @@
+"""Tells noise from gain: two results over the same sequences, and how sure their difference is.
+
+The sequences are what was drawn at random, so they are what is resampled: a paired bootstrap, which keeps both results
+of a sequence together. Knows nothing of methods or masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vostrack.benchmark.results import read_results
+from vostrack.benchmark.sequence_scores import finite, main_value
+from vostrack.errors import InputError
+from vostrack.files import shown
+
+RESAMPLES = 10_000
+_SEED = 0
+# If neither result were better, all of five differences would still go one way once in sixteen times.
+_FEWEST = 6
+_DATASET = ("name", "split", "distance")
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One sequence in two results.
+
+    Attributes:
+        sequence: its name.
+        before: figure in the first result.
+        after: figure in the second.
+    """
+
+    sequence: str
+    before: float
+    after: float
+
+    @property
+    def change(self) -> float:
+        """The second figure less the first."""
+        return self.after - self.before
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two results side by side.
+
+    Attributes:
+        figure: what is compared: "J&F", or "error", where less is better.
+        differences: of the sequences in both, from the greatest loss to the greatest gain.
+        left_out: sequences in one of them alone.
+        subset: that the sequences are a subset of the official ones, if so.
+        mean: mean change over sequences.
+        low: lower end of the 95 % confidence interval of that mean.
+        high: upper end.
+    """
+
+    figure: str
+    differences: tuple[Difference, ...]
+    left_out: tuple[str, ...]
+    subset: str | None
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """What may be concluded, in words."""
+        if len(self.differences) < _FEWEST:
+            return f"fewer than {_FEWEST} sequences cannot tell"
+        if self.low <= 0 <= self.high:
+            return "no difference that these sequences could show"
+        return "better" if (self.mean > 0) != (self.figure == "error") else "worse"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON file."""
+        rows = [asdict(row) | {"change": row.change} for row in self.differences]
+        ends = finite({"low": self.low, "high": self.high})
+        return asdict(self) | {"differences": rows, "verdict": self.verdict, "resamples": RESAMPLES} | ends
+
+
+def compare(before: Path, after: Path) -> Comparison:
+    """Compare two results of one variant each.
+
+    Args:
+        before: folder or `results.json` of the first.
+        after: of the second.
+
+    Raises:
+        InputError: they cannot be read, hold several variants, or are not of the same dataset.
+    """
+    reports = [read_results(before), read_results(after)]
+    try:
+        datasets = [report["dataset"] for report in reports]
+        for key in _DATASET:
+            if datasets[0][key] != datasets[1][key]:
+                values = " and ".join(str(dataset[key]) for dataset in datasets)
+                raise InputError(f"these are results of different datasets: {key} is {shown(values)}")
+        figures = [_figures(report, path) for report, path in zip(reports, (before, after), strict=True)]
+        official = datasets[0]["subset"] and str(datasets[0]["subset"]).rpartition(" of ")[2]
+        largest = max(len(dataset["sequences"]) for dataset in datasets)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{shown(before)} or {shown(after)} is damaged: {shown(error)}") from error
+    common = sorted(figures[0].keys() & figures[1].keys())
+    if not common:
+        raise InputError(f"{shown(before)} and {shown(after)} have no scored sequence in common")
+    rows = [Difference(name, figures[0][name], figures[1][name]) for name in common]
+    low, high = interval([row.change for row in rows])
+    error_rate = datasets[0]["distance"] is not None
+    return Comparison(
+        "error" if error_rate else "J&F",
+        tuple(sorted(rows, key=lambda row: -row.change if error_rate else row.change)),
+        tuple(sorted(figures[0].keys() ^ figures[1].keys())),
+        _subset(len(common), official or largest),
+        float(np.mean([row.change for row in rows])),
+        low,
+        high,
+    )
+
+
+def interval(changes: Sequence[float], resamples: int = RESAMPLES) -> tuple[float, float]:
+    """95 % confidence interval of the mean of paired differences, by resampling them; the same for the same numbers.
+
+    Args:
+        changes: one a sequence; of one alone nothing is known, and its interval is everything.
+        resamples: how often a set of the same size is drawn.
+    """
+    if len(changes) < 2:
+        return -np.inf, np.inf
+    values = np.asarray(changes, dtype=np.float64)
+    drawn = np.random.default_rng(_SEED).integers(0, values.size, (resamples, values.size))
+    low, high = np.quantile(values[drawn].mean(axis=1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _figures(report: Mapping[str, Any], path: Path) -> dict[str, float]:
+    """The main figure of each scored sequence."""
+    variants = report["variants"]
+    if len(variants) != 1:
+        names = ", ".join(str((path if path.is_dir() else path.parent) / name) for name in variants)
+        raise InputError(f"{shown(path)} holds {len(variants)} variants: choose one of {shown(names)}")
+    (variant,) = variants.values()
+    return {name: main_value(values) for name, values in variant["sequences"].items() if values}
+
+
+def _subset(count: int, official: str | int) -> str | None:
+    return f"subset of {count} of {official}" if str(count) != str(official) else None

@@ -1,0 +1,117 @@
+"""`vostrack benchmark`: run methods over a dataset, and `vostrack benchmark compare`: tell noise from gain."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from vostrack.cli.benchmark_tables import print_comparison, print_results, sequence_bar
+from vostrack.cli.console import Stopped
+from vostrack.cli.segment import _size
+from vostrack.methods import DEFAULT
+
+
+class _Group(TyperGroup):
+    """A group whose first command may be left out: `benchmark davis17` is `benchmark run davis17`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(name="benchmark", cls=_Group, no_args_is_help=True)
+
+
+@app.callback()
+def benchmark() -> None:
+    """Run methods over a dataset and score them: `vostrack benchmark DATASET ...`, with the options of `run`.
+
+    [bold]Examples[/bold]
+
+    vostrack benchmark davis17 --root DAVIS --method mast-mem
+
+    vostrack benchmark compare results/anchors results/mast-mem
+    """
+
+
+@app.command("run")
+def run(
+    dataset: Annotated[
+        str, typer.Argument(help="davis16, davis17, ytvos18, ytvos19, segtrack2, ...", show_default=False)
+    ],
+    root: Annotated[
+        Path | None,
+        typer.Option("--root", help="Folder of the dataset.", show_default="searched in $VOSTRACK_DATA and ./data"),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Its split.", show_default="the validation set")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method",
+            metavar="METHOD[:PRESET][,KEY=VALUE...]",
+            help="Repeatable; KEY may be `weights`.",
+            show_default=DEFAULT,
+        ),
+    ] = None,
+    size: Annotated[str, typer.Option(help="Short side that methods work at, in pixels, or `full`.")] = "480",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Number of processes.")] = 1,
+    sequences: Annotated[
+        str | None, typer.Option("--sequences", help="Only these, separated by commas.", show_default="all")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.", show_default="all")] = None,
+    allow_subset: Annotated[
+        bool, typer.Option("--allow-subset", help="Leave out sequences that are not there.")
+    ] = False,
+    distance: Annotated[int, typer.Option(min=1, help="JumpCut: how far masks are carried, in frames.")] = 16,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks and scores.")] = Path("vostrack_benchmark"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of other settings.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print results as JSON on stdout.")] = False,
+) -> None:
+    """Run methods over a dataset, write their masks and score them. An interrupted run goes on where it stopped.
+
+    Masks go to OUT/VARIANT/Annotations/SEQUENCE, scores to OUT/results.json and OUT/results.csv.
+    """
+    from vostrack.benchmark.datasets import open_dataset
+    from vostrack.benchmark.runner import Options, run_benchmark
+    from vostrack.benchmark.variants import parse_variants
+
+    variants = parse_variants(method or [DEFAULT])
+    chosen = [name.strip() for name in sequences.split(",") if name.strip()] if sequences else None
+    opened = open_dataset(
+        dataset, root, split, sequences=chosen, limit=limit, allow_subset=allow_subset, distance=distance
+    )
+    options = Options(_size(size), device, jobs, overwrite)
+    try:
+        with sequence_bar() as advance:
+            report = run_benchmark(opened, variants, out, options, advance)
+    except KeyboardInterrupt:
+        stop = Stopped(signal.SIGINT)
+        stop.args = ("go on with the same command",)
+        raise stop from None
+    print_results(report, json)
+    if not json:
+        print(f"results: {out / 'report.html'}", file=sys.stderr)
+
+
+@app.command("compare")
+def compare(
+    before: Annotated[Path, typer.Argument(help="Folder of a variant's results.", show_default=False)],
+    after: Annotated[Path, typer.Argument(help="Folder of another's.", show_default=False)],
+    json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON on stdout.")] = False,
+) -> None:
+    """Say which sequences got better or worse, and whether the mean difference may be noise.
+
+    The interval is a paired bootstrap over sequences.
+
+    Example: vostrack benchmark compare results/anchors results/mast-mem
+    """
+    from vostrack.benchmark.compare import compare as run_comparison
+
+    print_comparison(run_comparison(before, after), json)
