@@ -10,7 +10,7 @@
     └── DatasetError              5   a dataset folder is not laid out as expected
 
 A message says in one line what was expected, what was found, where, and what to do next. The command line prints it
-as it is and ends with `exit_code`; the other codes (2 usage, 3 some inputs failed, 7 out of memory, 130 and 143
+as it is and ends with `exit_code`; the other codes (2 usage, 7 out of memory, 130 and 143
 signals) are listed in docs/formats.md.
 """
 

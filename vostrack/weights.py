@@ -68,7 +68,9 @@ def search_path() -> list[Path]:
     given = os.environ.get("VOSTRACK_WEIGHTS")
     package = Path(__file__).resolve().parent
     folders = [Path(given)] if given else []
-    return [*folders, package / "_weights", package.parent / "weights", _user_cache() / "weights"]
+    # Beside an installed package lie other packages: only a source tree has weights of ours there.
+    source_tree = [package.parent / "weights"] if (package.parent / "pyproject.toml").is_file() else []
+    return [*folders, package / "_weights", *source_tree, _user_cache() / "weights"]
 
 
 def _user_cache() -> Path:
