@@ -56,10 +56,7 @@ def segment(
     from vostrack.segmentation import Settings
     from vostrack.segmentation import segment as run
 
-    outputs = [
-        "masks",
-        *(name for name, wanted in (("overlay", overlay), ("objects", objects), ("probs", probs)) if wanted),
-    ]
+    wanted = {"masks": True, "overlay": overlay, "objects": objects, "probs": probs}
     settings = Settings(
         method=method,
         weights=weights,
@@ -67,7 +64,7 @@ def segment(
         options=parse_options(set_ or []),
         size=_size(size),
         device=device,
-        outputs=outputs,
+        outputs=[name for name, on in wanted.items() if on],
         resize_mask=resize_mask,
         overwrite=overwrite,
         resume=resume,
