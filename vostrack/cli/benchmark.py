@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -88,13 +89,29 @@ def run(
         dataset, root, split, sequences=chosen, limit=limit, allow_subset=allow_subset, distance=distance
     )
     options = Options(_size(size), device, jobs, overwrite)
+    interrupts: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGINT, interrupt)
     try:
         with sequence_bar() as advance:
-            report = run_benchmark(opened, variants, out, options, advance)
+
+            def advanced(name: str, done: int, count: int) -> None:
+                # Where an interruption falls into a callback of C code, Python drops it: it is looked for here as well.
+                if interrupts:
+                    raise KeyboardInterrupt
+                advance(name, done, count)
+
+            report = run_benchmark(opened, variants, out, options, advanced)
     except KeyboardInterrupt:
         stop = Stopped(signal.SIGINT)
         stop.args = ("go on with the same command",)
         raise stop from None
+    finally:
+        signal.signal(signal.SIGINT, previous)
     print_results(report, json)
     if not json:
         print(f"results: {out / 'report.html'}", file=sys.stderr)
