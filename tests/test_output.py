@@ -13,6 +13,8 @@ from torch import Tensor
 from vostrack.errors import InputError, OutputError, OutputExistsError
 from vostrack.output import OutputFolder, digest, fingerprint, to_device
 from vostrack.propagate import Progress
+from vostrack.refine.adapt import AdaptState
+from vostrack.refine.adapt_sample import Pair, Sample
 from vostrack.types import Frame, LabelMap
 
 RECORD = {"method": "fake", "outputs": ["masks", "overlay"], "size": 480}
@@ -140,20 +142,33 @@ def test_a_summary_that_does_not_fit_its_masks_is_not_believed(tmp_path: Path, t
 
 def test_progress_comes_back_with_its_state(tmp_path: Path) -> None:
     folder = begun(tmp_path)
-    assert folder.load_progress(State, torch.device("cpu")) == Progress()
+    assert folder.load_progress(State, torch.device("cpu")) == (Progress(), None)
     state = State(Inner(torch.arange(4.0)), (torch.ones(2), torch.zeros(1)), 7)
     for saved in (Progress(state, (3, 200), 12), Progress(None, (), 2)):
         folder.save_progress(saved)
-        loaded = folder.load_progress(State, torch.device("cpu"))
+        loaded, _ = folder.load_progress(State, torch.device("cpu"))
         assert (loaded.ids, loaded.next_frame) == (saved.ids, saved.next_frame)
         assert type(loaded.state) is type(saved.state)
-    folder.save_progress(Progress(state, (3,), 1))
-    loaded = folder.load_progress(State, torch.device("cpu"))
+    sample = Sample((3,), (), (Pair(1, 1, 2, torch.ones(3, 2, 2, dtype=torch.uint8), torch.zeros(2, 2)),), 2, 5)
+    folder.save_progress(Progress(state, (3,), 1), AdaptState(sample))
+    loaded, adapt = folder.load_progress(State, torch.device("cpu"))
     assert torch.equal(loaded.state.inner.x, state.inner.x)
+    assert adapt is not None
+    assert (adapt.model, adapt.sample.ids, adapt.sample.spacing, adapt.sample.offered) == (None, (3,), 2, 5)
+    assert torch.equal(adapt.sample.predicted[0].image, sample.predicted[0].image)
     with pytest.raises(OutputError, match="--overwrite"):
         folder.load_progress(Inner, torch.device("cpu"))
     folder.complete({"frames": 2})
-    assert folder.load_progress(State, torch.device("cpu")) == Progress()
+    assert folder.load_progress(State, torch.device("cpu")) == (Progress(), None)
+
+
+def test_where_the_second_pass_stands_comes_back(tmp_path: Path) -> None:
+    folder = begun(tmp_path)
+    assert folder.load_second() == 0
+    folder.save_second(12)
+    assert folder.load_second() == 12
+    folder.complete({"frames": 2})
+    assert folder.load_second() == 0
 
 
 def test_a_state_moves_to_a_device_with_all_its_tensors() -> None:

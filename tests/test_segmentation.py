@@ -124,7 +124,10 @@ def test_the_summary_says_what_was_done(clip: Path, mask: Path, tmp_path: Path) 
     assert summary["size"] == 32
     assert summary["weights"]["name"] == "fake-1"
     assert len(summary["weights"]["sha256"]) == 64
-    assert set(summary["seconds_per_frame"]) == {"decode", "model", "write", "total"}
+    assert set(summary["seconds_per_frame"]) == {"decode", "model", "adapt", "refine", "write", "total"}
+    assert summary["seconds_per_frame"]["refine"] == 0
+    assert summary["seconds_per_frame"]["adapt"] == 0
+    assert (summary["adapt"], summary["refine"]) == (None, None)
     assert all(value >= 0 for value in summary["seconds_per_frame"].values())
     assert summary["seconds_per_frame"]["total"] >= summary["seconds_per_frame"]["model"]
     assert summary["peak_rss_mb"] > 20

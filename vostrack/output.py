@@ -22,6 +22,7 @@ from PIL import Image
 from vostrack.errors import InputError, OutputError, OutputExistsError
 from vostrack.files import make_folder, output_error, remove_partials, shown, write_json
 from vostrack.propagate import Progress
+from vostrack.refine.adapt import AdaptState
 from vostrack.state import load_state, save_state
 from vostrack.types import Frame, LabelMap, Prediction
 
@@ -39,6 +40,7 @@ class OutputFolder:
         self._record = self._hidden / "run.json"
         self._frames = self._hidden / "frames.jsonl"
         self._state = self._hidden / "state.safetensors"
+        self._second = self._hidden / "second.json"
 
     def refuse_inputs(self, inputs: Sequence[Path]) -> None:
         """Raise `OutputError` where the results would go among the inputs, which must never be touched."""
@@ -69,6 +71,8 @@ class OutputFolder:
             self._check_same(record)
             return self._finished() if (self.path / "summary.json").exists() else None
         there = [name for name in _RESULTS if os.path.lexists(self.path / name)]
+        if not there and self._state.exists():
+            there = ["an unfinished run"]
         if there and not overwrite:
             what = "--resume to go on, --overwrite to start again" if ours else "--overwrite"
             raise OutputExistsError(f"{shown(self.path)} holds {there[0]} already: choose another --out, or {what}")
@@ -78,16 +82,39 @@ class OutputFolder:
         write_json(self._record, record)
         return None
 
-    def load_progress(self, state_type: type[Any], device: torch.device) -> Progress:
-        """Where the earlier run stopped; its beginning where it saved nothing."""
+    def load_progress(self, state_type: type[Any], device: torch.device) -> tuple[Progress, AdaptState | None]:
+        """Where the earlier run and its adaptation, if it has one, stopped; their beginning where it saved nothing."""
         if not self._state.exists():
-            return Progress()
-        saved = load_state(self._state, dataclasses.make_dataclass("Saved", _saved_fields(state_type), frozen=True))
-        return Progress(to_device(saved.state, device), saved.ids, saved.next_frame)
+            return Progress(), None
+        saved = load_state(self._state, _saved_type(state_type))
+        return Progress(to_device(saved.state, device), saved.ids, saved.next_frame), saved.adapt
 
-    def save_progress(self, progress: Progress) -> None:
-        """Save where a run stands; all results up to there must be on the disk."""
-        save_state(self._state, progress)
+    def save_progress(self, progress: Progress, adapt: AdaptState | None = None) -> None:
+        """Save where a run and its adaptation stand; all results up to there must be on the disk."""
+        saved = {"state": progress.state, "ids": progress.ids, "next_frame": progress.next_frame, "adapt": adapt}
+        save_state(self._state, _saved_type(type(progress.state))(**saved))
+
+    def load_second(self) -> int:
+        """The first frame that the second pass of an earlier run has not done.
+
+        Raises:
+            OutputError: the file is damaged.
+        """
+        try:
+            saved = json.loads(self._second.read_text(encoding="utf-8"))
+            if not isinstance(saved, dict) or type(saved.get("next_frame")) is not int or saved["next_frame"] < 0:
+                raise ValueError("it names no frame")
+        except FileNotFoundError:
+            return 0
+        except (OSError, ValueError) as error:
+            raise OutputError(
+                f"cannot resume: {shown(self._second)} is damaged ({error}); start again with --overwrite"
+            ) from error
+        return int(saved["next_frame"])
+
+    def save_second(self, next_frame: int) -> None:
+        """Save where the second pass stands; all its results up to there must be on the disk."""
+        write_json(self._second, {"next_frame": next_frame})
 
     def announce(self, frame: Frame) -> None:
         """Note that files for a frame come next, so that they can be told from those of others ever after."""
@@ -124,7 +151,12 @@ class OutputFolder:
     def complete(self, summary: Mapping[str, Any]) -> None:
         """Write the summary, which marks the run as complete, and drop the saved state."""
         write_json(self.path / "summary.json", summary)
-        self._state.unlink(missing_ok=True)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop where a run stands."""
+        for path in (self._state, self._second):
+            path.unlink(missing_ok=True)
 
     def _check_same(self, record: Mapping[str, Any]) -> None:
         earlier = self._earlier()
@@ -176,12 +208,14 @@ class OutputFolder:
         complete = complete and all((self.path / "masks" / f"{name}.png").is_file() for name in names)
         if not complete:
             raise OutputError(f"{shown(self.path)} says it is complete, but masks are missing: use --overwrite")
+        self._forget()  # a run that was killed right after its last file did not
         return summary
 
     def _clear(self) -> None:
         """Remove the files of an earlier run and no others; its record goes last, so that a kill does no harm."""
         # The summary goes in any case: it would say that the run which starts now is complete.
-        gone = [self.path / "summary.json", self._state]
+        # Where the second pass stands means nothing without the state behind it, so that one goes later.
+        gone = [self.path / "summary.json", self._second, self._state]
         if "overlay" in self._earlier().get("outputs", ()):
             gone.append(self.path / "overlay.mp4")
         try:
@@ -194,8 +228,11 @@ class OutputFolder:
             raise output_error(error, self.path) from error
 
 
-def _saved_fields(state_type: type[Any]) -> list[tuple[str, Any]]:
-    return [("state", state_type | None), ("ids", tuple[int, ...]), ("next_frame", int)]
+def _saved_type(state_type: type[Any]) -> Any:
+    """What is saved of a run with a method whose state has a type."""
+    state: Any = state_type | None
+    fields = [("state", state), ("ids", tuple[int, ...]), ("next_frame", int), ("adapt", AdaptState | None)]
+    return dataclasses.make_dataclass("Saved", fields, frozen=True)
 
 
 def to_device(state: Any, device: torch.device) -> Any:

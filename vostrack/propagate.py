@@ -133,11 +133,16 @@ class Propagator:
         self.progress = Progress(state, ids, frame.index + 1)
         return Prediction(frame, LabelMap(pixels, ids), labels.cpu() if self.keep_probs else None)
 
+    def working_size(self, source: tuple[int, int]) -> tuple[int, int]:
+        """Size (H, W) at which the method sees frames of a source's size, and that probabilities have."""
+        if self.size is None or min(source) <= self.size:
+            return source
+        scale = self.size / min(source)
+        return round(source[0] * scale), round(source[1] * scale)
+
     def _working(self, image: Tensor) -> Tensor:
         """uint8 (3, H, W) -> float (3, H', W') in [0, 1] on the device, the short side at most `size`."""
         pixels = image.to(self.device).float() / 255
-        height, width = image.shape[1:]
-        if self.size is None or min(height, width) <= self.size:
-            return pixels
-        scale = self.size / min(height, width)
-        return resize(pixels[None], (round(height * scale), round(width * scale)), antialias=True)[0].clamp(0, 1)
+        source = (int(image.shape[1]), int(image.shape[2]))
+        size = self.working_size(source)
+        return pixels if size == source else resize(pixels[None], size, antialias=True)[0].clamp(0, 1)

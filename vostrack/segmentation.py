@@ -1,4 +1,4 @@
-"""One clip, from files to files: reader, masks, method and writers put together.
+"""One clip, from files to files: reader, masks, method, refinement and writers put together.
 
 `segment` is a function of its inputs: the command line, the benchmark runner and batch jobs all call it. It prints
 nothing.
@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,20 +16,25 @@ from typing import Any
 import torch
 
 from vostrack import __version__
-from vostrack.errors import InputError, VostrackError, unknown_name
+from vostrack.errors import VostrackError, unknown_name
 from vostrack.files import lock_folder
+from vostrack.job import Job, Reports
 from vostrack.methods import DEFAULT, load_method
+from vostrack.methods.base import Method
 from vostrack.output import OutputFolder, digest, fingerprint
 from vostrack.propagate import Propagator, check_prompts
-from vostrack.summary import ObjectLog, peak_rss_mb
-from vostrack.types import Clip, Frame, LabelMap
+from vostrack.refine import adaptation_config, make_refiner
+from vostrack.refine.adapt import Adaptation, AdaptStage, describe
+from vostrack.refine.adapt_config import AdaptConfig
+from vostrack.refine.base import Refiner, RefineStage, Stage
+from vostrack.types import LabelMap
 from vostrack.video.masks import parse_mask_option, read_prompts
 from vostrack.video.prefetch import Prefetch
 from vostrack.video.reader import open_clip
-from vostrack.video.writer import WRITERS, Destination, ThreadedWriter, Writer
+from vostrack.video.stream import ClipStream
+from vostrack.video.writer import WRITERS
 
 OUTPUTS = tuple(WRITERS)
-_SAVE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class Settings:
         options: fields of the configuration to change, as text.
         size: short side of the working resolution in pixels; None for the source's.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        adapt: form of online adaptation: "clip" for two passes, "live" for one; None for none.
+        adapt_preset: its named settings.
+        adapt_options: settings to change, as text.
+        refine: name of the refinement of the masks ("crf"); None for none.
+        refine_options: fields of its configuration to change, as text.
         outputs: names of writers, among "masks", "overlay", "objects", "probs"; masks are always written.
         resize_mask: whether masks of another size but the same shape are accepted.
         overwrite: whether the results of an earlier run in the output folder are replaced.
@@ -57,6 +65,11 @@ class Settings:
     options: Mapping[str, str] = field(default_factory=dict)
     size: int | None = 480
     device: str = "auto"
+    adapt: str | None = None
+    adapt_preset: str = "default"
+    adapt_options: Mapping[str, str] = field(default_factory=dict)
+    refine: str | None = None
+    refine_options: Mapping[str, str] = field(default_factory=dict)
     outputs: Sequence[str] = ("masks", "overlay")
     resize_mask: bool = False
     overwrite: bool = False
@@ -70,6 +83,7 @@ def segment(
     settings: Settings | None = None,
     on_frame: Callable[[int, int | None], None] = lambda done, count: None,
     on_note: Callable[[str], None] = lambda note: None,
+    on_phase: Callable[[str], None] = lambda phase: None,
 ) -> dict[str, Any]:
     """Segment a clip and write the results.
 
@@ -81,13 +95,15 @@ def segment(
         on_frame: called after each frame with the number of frames done and, where known, the number of all; what it
             raises stops the run at a point from which it can be resumed.
         on_note: called with each thing worth knowing, as soon as it is known.
+        on_phase: called where an adaptation in two passes enters a phase, "following", "training" or "segmenting";
+            `on_frame` counts within a phase, while training the steps.
 
     Returns:
         The summary that is also written to `summary.json` (docs/formats.md).
 
     Raises:
         InputError, MaskError: the clip or a mask cannot be used.
-        MethodError, WeightsError: the method cannot be had.
+        MethodError, WeightsError: the method, the adaptation or the refinement cannot be had.
         OutputError: the results cannot be written, are there already, or cannot be resumed.
     """
     settings = settings or Settings()
@@ -95,6 +111,8 @@ def segment(
         if name not in OUTPUTS:
             raise VostrackError(unknown_name("output", name, OUTPUTS))
     device = choose_device(settings.device)
+    config = adaptation_config(settings.adapt, settings.adapt_preset, settings.adapt_options)
+    refiner = make_refiner(settings.refine, settings.refine_options)
     given = [str(masks)] if isinstance(masks, str | Path) else [str(mask) for mask in masks]
     with open_clip(source) as stream:
         prompts, notes = read_prompts(given, stream.size, resize=settings.resize_mask, stored_size=stream.stored_size)
@@ -109,16 +127,42 @@ def segment(
             device=device,
         )
         record = _record(settings, device, Path(source), prompts) | _plain(config=method.config, weights=weights)
+        record["adapt"] = describe(settings.adapt, config, device) if settings.adapt and config else None
+        record["refine"] = refiner.describe() if refiner else None
         with lock_folder(folder.path):
             finished = folder.prepare(record, overwrite=settings.overwrite, resume=settings.resume)
             if finished is not None:
                 return finished
-            progress = folder.load_progress(method.state_type, device)
-            engine = Propagator(method, settings.size, device, "probs" in settings.outputs, progress)
-            job = _Job(folder, record, Prefetch(stream), prompts, on_frame, on_note)
+            job = Job(folder, record, Path(source), prompts, Reports(on_frame, on_note, on_phase))
             for note in notes:
                 job.note(note)
-            return job.run(engine, Path(source))
+            return _run(job, settings, stream, method, device, config, refiner)
+
+
+def _run(
+    job: Job,
+    settings: Settings,
+    stream: ClipStream,
+    method: Method[Any],
+    device: torch.device,
+    config: AdaptConfig | None,
+    refiner: Refiner | None,
+) -> dict[str, Any]:
+    """Run what was prepared, from its beginning or from where it stopped: in two passes, or in one."""
+    progress, adapted = job.folder.load_progress(method.state_type, device)
+    adaptation = Adaptation(job.prompts, config, device, adapted) if config else None
+    write_probs, live = "probs" in settings.outputs, settings.adapt == "live"
+    probs = write_probs or refiner is not None
+    engine = Propagator(method, settings.size, device, probs and (live or not adaptation), progress)
+    stages: dict[str, Stage] = {"refine": RefineStage(refiner, job.prompts, write_probs)} if refiner else {}
+    if adaptation is None:
+        return job.run(Prefetch(stream), engine, stages)
+    if live:
+        return job.run(Prefetch(stream), engine, {"adapt": AdaptStage(adaptation.live), **stages}, adaptation)
+    job.learn(Prefetch(stream), engine, adaptation)
+    size = engine.working_size(stream.size) if probs else None
+    with open_clip(job.source) as again:
+        return job.apply(Prefetch(again), adaptation, size, stages)
 
 
 def _record(settings: Settings, device: torch.device, source: Path, prompts: Mapping[int, LabelMap]) -> dict[str, Any]:
@@ -164,108 +208,3 @@ def choose_device(name: str) -> torch.device:
     if int(number or 0) >= have[kind]:
         raise VostrackError(f"device {name!r} is not available on this machine: use --device cpu")
     return torch.device(name)
-
-
-class _Job:
-    """One run of `segment` after everything was opened and checked."""
-
-    def __init__(
-        self,
-        folder: OutputFolder,
-        record: Mapping[str, Any],
-        frames: Prefetch,
-        prompts: Mapping[int, LabelMap],
-        on_frame: Callable[[int, int | None], None],
-        on_note: Callable[[str], None],
-    ) -> None:
-        self.folder, self.record, self.frames, self.prompts = folder, record, frames, prompts
-        self.on_frame, self.on_note = on_frame, on_note
-        self.log = ObjectLog()
-        self.notes: list[str] = []
-        self.model_seconds = self.again_seconds = 0.0
-
-    def note(self, text: str) -> None:
-        """Keep a note for the summary and pass it on, once."""
-        if text not in self.notes:
-            self.notes.append(text)
-            self.on_note(text)
-
-    def run(self, engine: Propagator, source: Path) -> dict[str, Any]:
-        """Propagate and write; the state is saved every so often and when `on_frame` raises."""
-        start = time.perf_counter()
-        first = engine.progress.next_frame
-        to = Destination(self.folder.path, None if source.is_dir() else source, self.frames.fps)
-        writers = {name: WRITERS[name](to) for name in self.record["outputs"]}
-        remaining = self._remaining(first, writers.get("overlay"))
-        with self.frames, ThreadedWriter(list(writers.values())) as writing:
-            self._propagate(engine, Clip(remaining, self.prompts), writing)
-        for text in (*self.frames.notes, *writing.notes, *self.log.warnings()):
-            self.note(text)
-        new = self.log.frames - first
-        seconds = {
-            "decode": self.frames.busy / max(self.log.frames, 1),
-            "model": self.model_seconds / max(new, 1),
-            "write": writing.seconds / max(new, 1),
-            "total": (time.perf_counter() - start - self.again_seconds) / max(new, 1),
-        }
-        return self._summary(seconds)
-
-    def _remaining(self, first: int, overlay: Writer | None) -> Iterator[Frame]:
-        """Frames that are not done yet; those that are go to the log and the overlay with the masks that lie there.
-
-        A video file cannot be continued, so that the overlay starts again from its first frame.
-        """
-        for frame in self.frames:
-            if frame.index >= first:
-                yield frame
-                continue
-            start = time.perf_counter()
-            done = self.folder.read_prediction(frame, self.prompts)
-            self.log.add(done)
-            if overlay is not None:
-                overlay.write(done)
-            self.again_seconds += time.perf_counter() - start
-            self.on_frame(frame.index + 1, self.frames.count)
-
-    def _propagate(self, engine: Propagator, clip: Clip, writing: ThreadedWriter) -> None:
-        saved = time.monotonic()
-        predictions = engine.run(clip)
-        while True:
-            start, idle = time.perf_counter(), self.frames.waited + self.again_seconds
-            prediction = next(predictions, None)
-            if prediction is None:
-                return
-            self.model_seconds += time.perf_counter() - start - (self.frames.waited + self.again_seconds - idle)
-            self.folder.announce(prediction.frame)
-            writing.write(prediction)
-            self.log.add(prediction)
-            try:
-                self.on_frame(prediction.frame.index + 1, self.frames.count)
-            except BaseException:
-                # Only here is the state sure to be whole: an interruption inside the model finds it half written.
-                self._save(engine, writing)
-                raise
-            if time.monotonic() - saved > _SAVE_SECONDS:
-                self._save(engine, writing)
-                saved = time.monotonic()
-
-    def _save(self, engine: Propagator, writing: ThreadedWriter) -> None:
-        writing.flush()
-        self.folder.save_progress(engine.progress)
-
-    def _summary(self, seconds: Mapping[str, float]) -> dict[str, Any]:
-        if not self.log.frames:
-            raise InputError(f"{self.frames.name} has no frames: check the file")
-        summary = {
-            **self.record,
-            "out": str(self.folder.path),
-            "frames": self.log.frames,
-            "frame_size": list(self.frames.size),
-            "objects": self.log.objects(),
-            "seconds_per_frame": {name: round(value, 4) for name, value in seconds.items()},
-            "peak_rss_mb": peak_rss_mb(),
-            "python": platform.python_version(),
-            "warnings": self.notes,
-        }
-        self.folder.complete(summary)
-        return summary

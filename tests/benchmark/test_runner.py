@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +257,18 @@ def test_masks_of_others_are_scored_as_by_the_official_code(dev_data: Path) -> N
     with (dev_data / "golden-metrics" / "per_object_osvos_official_code.csv").open() as file:
         wanted = {row["object"]: row for row in csv.DictReader(file)}["dog_1"]
     assert rows[0].values == pytest.approx({key: float(wanted[key]) for key in rows[0].values}, abs=1e-6)
+
+
+def test_settings_that_a_protocol_asks_for_reach_methods_that_have_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = {"rate": "0.5", "outlier_removal": "false"}
+    monkeypatch.setitem(DATASETS, "jumpcut", replace(DATASETS["jumpcut"], method_options=wanted))
+    variants = parse_variants(["fake", "fake,rate=0.25"])
+    run_benchmark(open_dataset("jumpcut", trees.jumpcut(tmp_path / "data")), variants, tmp_path / "out")
+    rates = [
+        json.loads((tmp_path / "out" / v.name / ".vostrack" / "settings").read_text())["config"]["rate"]
+        for v in variants
+    ]
+    assert rates == [0.5, 0.25]
+    assert variants[0].name == "fake"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Names
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -25,6 +25,7 @@ KEYFRAMES = range(0, 97, 16)
 """JumpCut's key frames, from which masks are carried over."""
 
 _NAMED = 6
+_JUMPS = {"outlier_removal": "false"}  # VideoMatch, 4.3: an object may be anywhere after a jump
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class DatasetSpec:
         masks: what values mean; None if the first mask of a sequence decides between labels and 0/255.
         unlabelled: splits whose masks a server keeps: the results are a submission.
         grouped: names of sequences start with their class, which counts as an attribute.
+        method_options: settings that its protocol asks of methods that have them, by name, as text.
     """
 
     title: str
@@ -54,6 +56,7 @@ class DatasetSpec:
     masks: Literal["labels", "binary", "grey"] | None = "labels"
     unlabelled: frozenset[str] = frozenset()
     grouped: bool = False
+    method_options: Mapping[str, str] = field(default_factory=dict)
 
 
 def _youtube_vos(year: int, valid: int, test: int) -> DatasetSpec:
@@ -92,7 +95,9 @@ DATASETS: dict[str, DatasetSpec] = {
         masks=None,
         grouped=True,
     ),
-    "jumpcut": DatasetSpec("JumpCut", {"all": 22}, ("JPEGImages",), ("Annotations",), protocol="jump", masks=None),
+    "jumpcut": DatasetSpec(
+        "JumpCut", {"all": 22}, ("JPEGImages",), ("Annotations",), protocol="jump", masks=None, method_options=_JUMPS
+    ),
     "folder": DatasetSpec(
         "own clips",
         {"all": None},

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vostrack.benchmark.datasets import Dataset
-from vostrack.benchmark.sequence_run import MASKS, Outcome
+from vostrack.benchmark.sequence_run import MASKS, PARTS, Outcome
 from vostrack.benchmark.sequence_scores import Row, finite, totals
 from vostrack.errors import InputError
 from vostrack.files import atomic_path, shown, write_json, write_text
@@ -125,11 +125,10 @@ def _object(row: Row) -> dict[str, Any]:
 
 def _timing(dataset: Dataset, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     frames = sum(outcome.frames for outcome in outcomes)
-    names = ("decode", "model", "write")
     return {
         "frames": frames,
         "seconds_per_frame": {
-            name: round(math.fsum(outcome.seconds[name] for outcome in outcomes) / max(frames, 1), 4) for name in names
+            name: round(math.fsum(outcome.seconds[name] for outcome in outcomes) / max(frames, 1), 4) for name in PARTS
         },
         "verified": [s.name for s, outcome in zip(dataset.sequences, outcomes, strict=True) if outcome.again],
     }

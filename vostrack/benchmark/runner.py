@@ -31,7 +31,7 @@ from vostrack.benchmark.datasets import Dataset
 from vostrack.benchmark.report import write_report
 from vostrack.benchmark.results import write_results
 from vostrack.benchmark.sequence_run import RECORDS, Outcome, Task, run_sequence
-from vostrack.benchmark.variants import Variant, describe_variant, load_variant
+from vostrack.benchmark.variants import Variant, describe_variant, load_variant, under_protocol
 from vostrack.errors import OutputError, OutputExistsError, VostrackError
 from vostrack.files import lock_folder, make_folder, output_error, remove_partials, shown, write_json
 from vostrack.methods import METHODS
@@ -86,6 +86,7 @@ def run_benchmark(
         raise ValueError("at least one job and one variant are needed")
     if _holds(dataset.root, out, variants):
         raise OutputError(f"{shown(out)} lies in the dataset's own folders: choose another --out")
+    variants = [under_protocol(variant, dataset.spec.method_options) for variant in variants]
     threads = max(1, torch.get_num_threads() // options.jobs)
     settings = _settings(dataset, variants, options, threads)
     with lock_folder(out):
@@ -125,13 +126,12 @@ def _prepare(folder: Path, settings: Mapping[str, Any], overwrite: bool) -> None
     earlier: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError, TypeError):
         earlier = dict(json.loads(path.read_text(encoding="utf-8")))
-    if earlier and earlier != settings:
-        differ = [key for key in sorted({*earlier, *settings}) if earlier.get(key) != settings.get(key)]
-        if not overwrite:
-            raise OutputExistsError(
-                f"{shown(folder)} holds results with other settings ({', '.join(differ)} changed): "
-                "use --overwrite or another --out"
-            )
+    differ = [key for key in sorted({*earlier, *settings}) if earlier.get(key) != settings.get(key)]
+    if earlier and differ and not overwrite:
+        raise OutputExistsError(
+            f"{shown(folder)} holds results with other settings ({', '.join(differ)} changed): "
+            "use --overwrite or another --out"
+        )
     make_folder(path.parent)
     if overwrite:
         try:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -19,11 +20,13 @@ import torch
 
 from vostrack.benchmark.layouts import Part, Sequence, read_labels
 from vostrack.benchmark.sequence_scores import Row, score_sequence
-from vostrack.benchmark.variants import Variant, load_variant
+from vostrack.benchmark.variants import Variant, load_variant, variant_adaptation, variant_refiner
 from vostrack.errors import DatasetError, VostrackError
 from vostrack.files import make_folder, sha256, shown, write_json
 from vostrack.methods.base import Method
 from vostrack.propagate import Propagator
+from vostrack.refine.adapt import Adaptation, AdaptStage
+from vostrack.refine.base import RefineStage, through
 from vostrack.types import Clip, LabelMap, Prediction
 from vostrack.video.images import FolderStream
 from vostrack.video.prefetch import Prefetch
@@ -33,6 +36,7 @@ from vostrack.video.writer import FileWriter, ThreadedWriter, mask_files
 
 RECORDS = ".vostrack"
 MASKS = "Annotations"
+PARTS = ("model", "adapt", "refine", "decode", "write")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class Outcome:
         rows: scores, none where a server has the masks.
         frames: how many the method has seen.
         written: names of the frames that have masks.
-        seconds: in all for "decode", "model" and "write", by the run that made the masks.
+        seconds: in all for each of `PARTS`, by the run that made the masks.
         again: whether the masks were there already and could be trusted.
     """
 
@@ -125,7 +129,7 @@ def _trusted(task: Task, key: str) -> dict[str, Any] | None:
         if record["key"] != key or not record["masks"] or not isinstance(record["frames"], int):
             return None
         same = all(sha256(_inside(task.masks, name)) == digest for name, digest in record["masks"].items())
-        return record if same and {"decode", "model", "write"} <= record["seconds"].keys() else None
+        return record if same and set(PARTS) <= record["seconds"].keys() else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, VostrackError):
         return None
 
@@ -141,7 +145,7 @@ def _follow(task: Task) -> dict[str, Any]:
     method, weights = load_variant(task.variant, task.settings["device"])
     if weights.sha256 != task.settings["weights"]["sha256"]:
         raise VostrackError(f"the weights of {task.variant.text} changed while the benchmark ran: start it again")
-    seconds = {"decode": 0.0, "model": 0.0, "write": 0.0}
+    seconds = dict.fromkeys(PARTS, 0.0)
     written: list[str] = []
     frames = sum(_follow_part(task, part, method, seconds, written) for part in task.sequence.parts)
     if missing := [frame for frame in task.sequence.scored if frame not in written]:
@@ -158,20 +162,74 @@ def _follow_part(task: Task, part: Part, method: Method[Any], seconds: dict[str,
         for name, data in mask_files(prediction):
             yield f"{MASKS}/{task.sequence.name}/{PurePath(name).name}", data
 
-    engine = Propagator(method, task.settings["size"], task.settings["device"])
     count = 0
-    with Prefetch(_open(task.sequence, part)) as frames, ThreadedWriter([FileWriter(task.folder, render)]) as writing:
-        start, waited = time.perf_counter(), 0.0
-        for prediction in engine.run(Clip(frames, _prompts(task.sequence, part))):
-            seconds["model"] += time.perf_counter() - start - (frames.waited - waited)
+
+    def scored(predictions: Iterator[Prediction]) -> Iterator[Prediction]:
+        nonlocal count
+        for prediction in predictions:
             count += 1
             if part.written is None or prediction.frame.name in part.written:
-                writing.write(prediction)
-                written.append(prediction.frame.name)
-            start, waited = time.perf_counter(), frames.waited
-    seconds["decode"] += frames.busy
+                yield prediction
+
+    refiner, prompts = variant_refiner(task.variant), _prompts(task.sequence, part)
+    refining = [RefineStage(refiner, prompts)] if refiner else []
+    with ThreadedWriter([FileWriter(task.folder, render)]) as writing, ExitStack() as entered:
+        for stage in refining:
+            entered.enter_context(stage)
+        made = _predictions(task, part, method, prompts, refiner is not None, seconds)
+        predictions = entered.enter_context(closing(made))
+        for prediction in through(scored(predictions), refining):
+            writing.write(prediction)
+            written.append(prediction.frame.name)
+    seconds["refine"] += sum(stage.seconds for stage in refining)
     seconds["write"] += writing.seconds
     return count
+
+
+def _predictions(
+    task: Task,
+    part: Part,
+    method: Method[Any],
+    prompts: Mapping[int, LabelMap],
+    probs: bool,
+    seconds: dict[str, float],
+) -> Generator[Prediction, None, None]:
+    """Predictions of all frames of a part, adapted where the variant is; adds to seconds when they are through."""
+    config, form, device = variant_adaptation(task.variant), task.variant.adapt, task.settings["device"]
+    adaptation = Adaptation(prompts, config, device) if config else None
+    engine = Propagator(method, task.settings["size"], device, keep_probs=probs and form != "clip")
+    with Prefetch(_open(task.sequence, part)) as frames:
+        predictions = _timed(engine.run(Clip(frames, prompts)), seconds, "model", frames)
+        if adaptation is None:
+            yield from predictions
+        else:
+            stage = AdaptStage(adaptation.live if form == "live" else adaptation.watch)
+            for prediction in stage.run(predictions):
+                if form == "live":
+                    yield prediction
+            seconds["adapt"] += stage.seconds
+    seconds["decode"] += frames.busy
+    if adaptation is None or form == "live":
+        return
+    start = time.perf_counter()
+    for _ in adaptation.train():
+        pass
+    seconds["adapt"] += time.perf_counter() - start
+    with Prefetch(_open(task.sequence, part)) as frames:
+        size = engine.working_size(frames.size) if probs else None
+        yield from _timed((adaptation.apply(frame, size) for frame in frames), seconds, "adapt", frames)
+    seconds["decode"] += frames.busy
+
+
+def _timed(
+    predictions: Iterator[Prediction], seconds: dict[str, float], name: str, frames: Prefetch
+) -> Iterator[Prediction]:
+    """The same; the time to make them, but for waiting for frames, is added to seconds."""
+    start, waited = time.perf_counter(), 0.0
+    for prediction in predictions:
+        seconds[name] += time.perf_counter() - start - (frames.waited - waited)
+        yield prediction
+        start, waited = time.perf_counter(), frames.waited
 
 
 def _open(sequence: Sequence, part: Part) -> ClipStream:

@@ -1,4 +1,4 @@
-"""Variants of methods as they are asked for on the command line: `anchors`, `anchors:paper`, `anchors,radius=8`.
+"""Variants of methods as asked for on the command line: `anchors`, `anchors:paper`, `anchors,adapt=clip,refine=crf`.
 
 Knows nothing of datasets.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -17,10 +17,16 @@ import torch
 
 from vostrack import __version__
 from vostrack.errors import MethodError
-from vostrack.methods import load_method
+from vostrack.methods import load_method, method_class
 from vostrack.methods.base import Method
+from vostrack.refine import adaptation_config, make_refiner
+from vostrack.refine.adapt import describe
+from vostrack.refine.adapt_config import AdaptConfig
+from vostrack.refine.base import Refiner
 from vostrack.weights import LoadedWeights
 
+_ADAPT = "adapt_"
+_REFINE = "refine_"
 _FORMAT = re.compile(r"([\w.-]+)(?::([\w.-]+))?((?:,[\w-]+=[^=]*)*)")
 
 
@@ -33,31 +39,60 @@ class Variant:
         preset: named configuration.
         options: changed fields, as pairs of text.
         weights: file or name of weights; None for the method's own.
+        adapt: form of online adaptation, "clip" or "live", or None.
+        adapt_preset: its named settings.
+        adapt_options: changed settings, as pairs of text.
+        refine: name of the refinement, or None.
+        refine_options: changed fields of its configuration, as pairs of text.
+        protocol: settings that the dataset asks for, as pairs of text; those of `options` come first.
     """
 
     method: str
     preset: str = "default"
     options: tuple[tuple[str, str], ...] = ()
     weights: str | None = None
+    adapt: str | None = None
+    adapt_preset: str = "default"
+    adapt_options: tuple[tuple[str, str], ...] = ()
+    refine: str | None = None
+    refine_options: tuple[tuple[str, str], ...] = ()
+    protocol: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
         """A name for people and for a folder; what is long in it is a hash."""
         extra = [] if self.preset == "default" else [self.preset]
-        if self.options or self.weights:
-            extra.append(hashlib.sha256(json.dumps([self.options, self.weights]).encode()).hexdigest()[:8])
+        if self.adapt:
+            extra.append("adapt" if self.adapt == "clip" else f"adapt-{self.adapt}")
+        if self.adapt_preset != "default":
+            extra.append(self.adapt_preset)
+        if self.refine:
+            extra.append(self.refine)
+        if self.options or self.weights or self.adapt_options or self.refine_options:
+            long: list[Any] = [self.options, self.weights]
+            long += [["adapt", self.adapt_options]] if self.adapt_options else []
+            long += [self.refine_options] if self.refine_options else []
+            extra.append(hashlib.sha256(json.dumps(long).encode()).hexdigest()[:8])
         return "-".join([self.method, *extra])
 
     @property
     def text(self) -> str:
         """How it is asked for."""
-        pairs = [*self.options, *([("weights", self.weights)] if self.weights else [])]
+        named = {"weights": self.weights, "adapt": self.adapt, "refine": self.refine}
+        if self.adapt_preset != "default":
+            named["adapt_preset"] = self.adapt_preset
+        named |= {f"{_ADAPT}{key}": value for key, value in self.adapt_options}
+        named |= {f"{_REFINE}{key}": value for key, value in self.refine_options}
+        pairs = [*self.options, *((key, value) for key, value in named.items() if value is not None)]
         preset = "" if self.preset == "default" else f":{self.preset}"
         return ",".join([f"{self.method}{preset}", *(f"{key}={value}" for key, value in pairs)])
 
 
 def parse_variants(texts: Sequence[str]) -> list[Variant]:
-    """Variants from texts "METHOD[:PRESET][,KEY=VALUE...]"; the key "weights" takes a file or a name.
+    """Variants from texts "METHOD[:PRESET][,KEY=VALUE...]".
+
+    The key "weights" takes a file or a name, "adapt" a form of adaptation, "adapt_preset" its preset, and "adapt_KEY"
+    changes a setting of it; "refine" takes a refinement, and "refine_KEY" changes a field of that one.
 
     Raises:
         MethodError: a text is none, or two are the same.
@@ -75,8 +110,20 @@ def _parse(text: str) -> Variant:
     # A comma inside of a value belongs to it: only one before "KEY=" parts two options.
     pairs = [pair.split("=", 1) for pair in re.split(r",(?=[\w-]+=)", match[3])[1:]]
     options = {key.replace("-", "_"): value for key, value in pairs}
-    weights = options.pop("weights", None)
-    return Variant(match[1], match[2] or "default", tuple(sorted(options.items())), weights)
+    weights, adapt, refine = (options.pop(key, None) for key in ("weights", "adapt", "refine"))
+    adapt_preset = options.pop(f"{_ADAPT}preset", "default")
+    adapting, refining = (
+        tuple(sorted((key.removeprefix(start), options.pop(key)) for key in list(options) if key.startswith(start)))
+        for start in (_ADAPT, _REFINE)
+    )
+    own = tuple(sorted(options.items()))
+    return Variant(match[1], match[2] or "default", own, weights, adapt, adapt_preset, adapting, refine, refining)
+
+
+def under_protocol(variant: Variant, wanted: Mapping[str, str]) -> Variant:
+    """The variant with those of the settings that a dataset's protocol asks for which its method has."""
+    known = {field.name for field in fields(method_class(variant.method).presets["default"])}
+    return replace(variant, protocol=tuple(sorted((key, text) for key, text in wanted.items() if key in known)))
 
 
 @lru_cache(maxsize=1)
@@ -86,9 +133,19 @@ def load_variant(variant: Variant, device: str) -> tuple[Method[Any], LoadedWeig
         variant.method,
         weights=variant.weights,
         preset=variant.preset,
-        options=dict(variant.options),
+        options=dict(variant.protocol) | dict(variant.options),
         device=device,
     )
+
+
+def variant_refiner(variant: Variant) -> Refiner | None:
+    """A variant's refiner, not yet entered, or None; raises as `make_refiner` does."""
+    return make_refiner(variant.refine, dict(variant.refine_options))
+
+
+def variant_adaptation(variant: Variant) -> AdaptConfig | None:
+    """Settings of a variant's adaptation, or None; raises as `adaptation_config` does."""
+    return adaptation_config(variant.adapt, variant.adapt_preset, dict(variant.adapt_options))
 
 
 def describe_variant(variant: Variant, size: int | None, device: str, threads: int) -> dict[str, Any]:
@@ -98,6 +155,7 @@ def describe_variant(variant: Variant, size: int | None, device: str, threads: i
         MethodError, WeightsError: it cannot be had; better now than after hours of other work.
     """
     method, weights = load_variant(variant, device)
+    refiner, adaptation = variant_refiner(variant), variant_adaptation(variant)
     settings = {
         "vostrack": __version__,
         "torch": torch.__version__,
@@ -108,6 +166,8 @@ def describe_variant(variant: Variant, size: int | None, device: str, threads: i
         "config": asdict(method.config),
         "weights": asdict(weights),
         "size": size,
+        "adapt": describe(variant.adapt, adaptation, torch.device(device)) if variant.adapt and adaptation else None,
+        "refine": refiner.describe() if refiner else None,
     }
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain

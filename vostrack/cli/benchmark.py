@@ -56,7 +56,8 @@ def run(
         typer.Option(
             "--method",
             metavar="METHOD[:PRESET][,KEY=VALUE...]",
-            help="Repeatable; KEY may be `weights`.",
+            help="Repeatable; KEY may be `weights`, `adapt` (clip or live), `refine`, or a setting of these two, "
+            "`adapt-iterations`.",
             show_default=DEFAULT,
         ),
     ] = None,

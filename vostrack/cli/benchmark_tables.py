@@ -53,7 +53,7 @@ def print_results(report: Mapping[str, Any], as_json: bool) -> None:
     for key in next(iter(totals.values())):
         table.add_row(key.replace("_", " "), *(_number(total[key]) for total in totals.values()))
     timing = report["timing"]["variants"]
-    for part in ("model", "decode", "write"):
+    for part in ("model", "adapt", "refine", "decode", "write"):
         table.add_row(f"{part} s/frame", *(_number(timing[name]["seconds_per_frame"][part]) for name in variants))
     console = Console()
     console.print(table)

@@ -31,7 +31,7 @@ class StopSignals:
 
     def __init__(self, console: Console, after: str) -> None:
         """Name what is finished first, e.g. "this frame"."""
-        self._console, self._after = console, after
+        self._console, self.after = console, after
         self._signal = 0
         self._previous: dict[int, Any] = {}
 
@@ -56,7 +56,7 @@ class StopSignals:
         if self._signal:
             raise Stopped(number)
         self._signal = number
-        self._console.print(f"stopping after {self._after} (once more to stop at once)")
+        self._console.print(f"stopping after {self.after} (once more to stop at once)")
 
 
 class FrameBar:
@@ -76,13 +76,21 @@ class FrameBar:
             console=self.console,
             disable=quiet or not self.console.is_terminal,
         )
+        self._name, self._unit = name, "frame"
         self._task = self._progress.add_task(name, total=None, rate="")
         self._signals = StopSignals(self.console, "this frame")
+
+    def phase(self, name: str) -> None:
+        """Begin the bar again for what comes next; that counts steps if it is a training, else frames."""
+        self._unit = "step" if name == "training" else "frame"
+        self._signals.after = f"this {self._unit}"
+        self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(f"{self._name}: {name}", total=None, rate="")
 
     def advance(self, done: int, count: int | None) -> None:
         """Show that `done` of `count` frames are done; raises `Stopped` if the user wants to stop."""
         task = self._progress.tasks[0]
-        rate = f"{task.speed:.2f} frames/s" if task.speed else ""
+        rate = f"{task.speed:.2f} {self._unit}s/s" if task.speed else ""
         self._progress.update(self._task, completed=done, total=count, rate=rate)
         self._signals.check()
 
@@ -103,13 +111,13 @@ class FrameBar:
         self._signals.__exit__(kind, error, trace)
 
 
-def parse_options(pairs: Sequence[str]) -> dict[str, str]:
-    """Options "key=value" as a mapping; keys may be spelled with hyphens."""
+def parse_options(pairs: Sequence[str], flag: str = "--set") -> dict[str, str]:
+    """Options "key=value" as a mapping; keys may be spelled with hyphens. Errors name the flag."""
     options: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise typer.BadParameter(f"expected KEY=VALUE, found {pair!r}", param_hint="--set")
+            raise typer.BadParameter(f"expected KEY=VALUE, found {pair!r}", param_hint=flag)
         options[key.strip().replace("-", "_")] = value.strip()
     return options
 
@@ -122,7 +130,9 @@ def printed_summary(summary: dict[str, Any], as_json: bool, quiet: bool = False)
     if quiet:
         return
     seconds = summary["seconds_per_frame"]
-    parts = ", ".join(f"{name} {seconds[name]:.2f}" for name in ("decode", "model", "write"))
+    wanted = {"decode", "model", "write", *(name for name in ("adapt", "refine") if summary.get(name))}
+    names = [name for name in ("decode", "model", "adapt", "refine", "write") if name in wanted]
+    parts = ", ".join(f"{name} {seconds[name]:.2f}" for name in names)
     objects = len(summary["objects"])
     print(
         f"{summary['frames']} frames, {objects} object{'s' * (objects != 1)}, {seconds['total']:.2f} s a frame "

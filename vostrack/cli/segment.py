@@ -29,6 +29,24 @@ def segment(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the method. Repeatable.")
     ] = None,
+    adapt: Annotated[
+        bool, typer.Option("--adapt", help="Mend the masks in a second pass, after learning from all of them.")
+    ] = False,
+    adapt_live: Annotated[
+        bool, typer.Option("--adapt-live", help="The same in one pass, from earlier frames only.")
+    ] = False,
+    adapt_preset: Annotated[str, typer.Option(help="Named settings of the adaptation: default, paper.")] = "default",
+    adapt_set: Annotated[
+        list[str] | None,
+        typer.Option("--adapt-set", metavar="KEY=VALUE", help="Change a setting of the adaptation. Repeatable."),
+    ] = None,
+    refine: Annotated[
+        str | None, typer.Option("--refine", metavar="crf", help="Refine the masks.", show_default="no")
+    ] = None,
+    refine_set: Annotated[
+        list[str] | None,
+        typer.Option("--refine-set", metavar="KEY=VALUE", help="Change a setting of the refinement. Repeatable."),
+    ] = None,
     weights: Annotated[str | None, typer.Option(help="Weights file or name.", show_default="the method's own")] = None,
     overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="Write overlay.mp4.")] = True,
     objects: Annotated[bool, typer.Option("--objects", help="Also write a black and white PNG per object.")] = False,
@@ -49,10 +67,19 @@ def segment(
 
     vostrack segment frames/ -m first.png -m 40:second.png --method mast-mem -o result
 
+    vostrack segment dog.mp4 -m first.png --refine crf --refine-set iterations=5
+
+    vostrack segment dog.mp4 -m first.png --adapt --adapt-set iterations=100
+
     vostrack segment dog.mp4 -m first.png --resume
     """
     if resume and overwrite:
         raise typer.BadParameter("--resume and --overwrite exclude each other", param_hint="--resume")
+    if adapt and adapt_live:
+        raise typer.BadParameter("--adapt and --adapt-live exclude each other", param_hint="--adapt")
+    if not (adapt or adapt_live) and (adapt_set or adapt_preset != "default"):
+        hint = "--adapt-set" if adapt_set else "--adapt-preset"
+        raise typer.BadParameter("it needs --adapt or --adapt-live", param_hint=hint)
     from vostrack.segmentation import Settings
     from vostrack.segmentation import segment as run
 
@@ -64,13 +91,18 @@ def segment(
         options=parse_options(set_ or []),
         size=_size(size),
         device=device,
+        adapt="clip" if adapt else "live" if adapt_live else None,
+        adapt_preset=adapt_preset,
+        adapt_options=parse_options(adapt_set or [], "--adapt-set"),
+        refine=refine,
+        refine_options=parse_options(refine_set or [], "--refine-set"),
         outputs=[name for name, on in wanted.items() if on],
         resize_mask=resize_mask,
         overwrite=overwrite,
         resume=resume,
     )
     with FrameBar(clip.name, quiet) as bar:
-        summary: dict[str, Any] = run(clip, mask, out, settings, bar.advance, bar.note)
+        summary: dict[str, Any] = run(clip, mask, out, settings, bar.advance, bar.note, bar.phase)
     printed_summary(summary, json, quiet)
 
 

@@ -1,0 +1,185 @@
+"""What a refinement is, and the stage that runs one beside the model.
+
+A run is a chain of stages, each of which takes predictions and gives predictions:
+`engine.run(clip) -> RefineStage.run -> writers`. Knows nothing of methods and files.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Container, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vostrack.ops.grid import resize
+from vostrack.ops.labels import strongest
+from vostrack.types import LabelMap, Prediction
+
+
+class Refiner(Protocol):
+    """Improves the masks of single frames. Enter it before use; leaving it, at any time, ends what it has under way.
+
+    Attributes:
+        size: short side at which it works, in pixels, where the source has that many.
+    """
+
+    @property
+    def size(self) -> int: ...
+
+    def describe(self) -> dict[str, Any]:
+        """All that decides its results, as JSON holds it."""
+        ...
+
+    def refine(self, image: NDArray[np.uint8], probs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Refine one frame. The result depends on nothing but the arguments.
+
+        Args:
+            image: (3, H, W), RGB.
+            probs: (K, H, W), at least 0, summing to 1 over K.
+
+        Returns:
+            (K, H, W), at least 0, summing to 1 over K.
+
+        Raises:
+            VostrackError: it failed.
+        """
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Stage(Protocol):
+    """A link in the chain from the engine to the writers; entered before use.
+
+    Attributes:
+        seconds: time spent at work, in whichever thread.
+    """
+
+    seconds: float
+
+    def run(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+        """Give a prediction for each that is taken, in order.
+
+        It may take some before it gives the first, but gives all when there are no more to take: so a caller empties
+        the chain, to save where a run stands, by ending what it feeds in. It goes on with the next call.
+        """
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def through(predictions: Iterator[Prediction], stages: Sequence[Stage]) -> Iterator[Prediction]:
+    """Predictions after all stages."""
+    for stage in stages:
+        predictions = stage.run(predictions)
+    return predictions
+
+
+class RefineStage:
+    """Refines predictions in a thread, while whoever makes them goes on with the next ones.
+
+    Differs: Refined masks are results, and the method never sees them. So it need not wait for them, and does the same
+        with and without a refinement.
+
+    Attributes:
+        seconds: time spent refining.
+    """
+
+    def __init__(self, refiner: Refiner, given: Container[int], keep_probs: bool = False, depth: int = 3) -> None:
+        """Prepare a stage.
+
+        Args:
+            refiner: not yet entered; the stage enters and leaves it.
+            given: indices of the frames whose mask was given; their predictions stay as they are.
+            keep_probs: whether the results carry probabilities.
+            depth: predictions that may wait, at most.
+        """
+        self.seconds = 0.0
+        self._refiner, self._given, self._keep_probs, self._depth = refiner, given, keep_probs, depth
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vostrack-refiner")
+
+    def run(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+        """Refine.
+
+        Args:
+            predictions: with probabilities.
+
+        Yields:
+            The refined prediction of each, in order.
+
+        Raises:
+            VostrackError: the refiner failed.
+        """
+        waiting: deque[Future[Prediction]] = deque()
+        for prediction in predictions:
+            waiting.append(self._pool.submit(self._refined, prediction))
+            while waiting and (len(waiting) > self._depth or waiting[0].done()):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def _refined(self, prediction: Prediction) -> Prediction:
+        start = time.perf_counter()
+        if prediction.probs is None:
+            raise ValueError("a refinement needs predictions that carry probabilities")
+        image, ids = prediction.frame.image, prediction.labels.ids
+        source = (int(image.shape[1]), int(image.shape[2]))
+        size = working_size(source, (prediction.probs.shape[1], prediction.probs.shape[2]), self._refiner.size)
+        labels, probs = prediction.labels, resize(prediction.probs[None], size, antialias=True)[0]
+        if ids and prediction.frame.index not in self._given:
+            probs = torch.from_numpy(self._refiner.refine(_shrunk(image, size).numpy(), probs.numpy()))
+            labels = LabelMap(strongest(probs, ids, source), ids)
+        self.seconds += time.perf_counter() - start
+        return Prediction(prediction.frame, labels, probs if self._keep_probs else None)
+
+    def __enter__(self) -> Self:
+        self._refiner.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._refiner.__exit__(kind, error, trace)  # what the thread is at ends with it
+        self._pool.shutdown()
+
+
+def working_size(source: tuple[int, int], predicted: tuple[int, int], side: int) -> tuple[int, int]:
+    """Size (H, W) at which to refine.
+
+    The source's, since there the edges are sharpest, but with a short side of at most `side` pixels, since each pixel
+    costs. Where the method worked at a higher resolution than that, its own: a refinement must not coarsen.
+
+    Args:
+        source: (H, W) of the frame.
+        predicted: (H, W) of the probabilities, at most those.
+        side: in pixels.
+    """
+    if min(source) <= side:
+        return source
+    if min(predicted) >= side:
+        return predicted
+    scale = side / min(source)
+    return round(source[0] * scale), round(source[1] * scale)
+
+
+def _shrunk(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 (3, H, W) at another size, contiguous."""
+    if tuple(image.shape[1:]) == size:
+        return image.contiguous()
+    return resize(image[None].float(), size, antialias=True)[0].round().clamp(0, 255).byte()
