@@ -1,93 +1,66 @@
-"""Training resumes exactly, keeps its limits, and reads footage as it should."""
+"""Training resumes exactly, keeps its limits, and computes a batch in shares as it should."""
 
 from __future__ import annotations
 
 import json
+import math
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from vostrack.errors import DatasetError, InputError, OutputError
-from vostrack.methods.base import ClipSpec
-from vostrack.train.data import FrameCache, build_cache, draw_clips, find_sources
-from vostrack.train.loop import CHECKPOINT, METRICS, TrainConfig, learning_rate, train
-
-CPU = torch.device("cpu")
-
-
-class Mean:
-    """Learns the mean colour of clips: a real objective in a few lines."""
-
-    learning_rate = 0.1
-    clips = ClipSpec(frames=2, gap=2, crop=8)
-
-    def __init__(self, target: float = 0.0) -> None:
-        torch.manual_seed(0)
-        self.module: nn.Module = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
-        self.steps = 0
-        self.target = target
-
-    def losses(self, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        noise = torch.rand((), generator=generator)
-        out = self.module(frames.flatten(0, 1))
-        return {"loss": (out - frames.flatten(0, 1) - 0.01 * noise).square().mean() + self.target}
-
-    def optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.module.parameters(), lr=self.learning_rate)
-
-    def after_step(self) -> None:
-        self.steps += 1
+from tests.train.samples import ALONE, CPU, Mean, run
+from vostrack.errors import InputError, OutputError, VostrackError
+from vostrack.methods.base import Batch
+from vostrack.train.cache import FrameCache
+from vostrack.train.checkpoint import CHECKPOINT, METRICS
+from vostrack.train.loop import EvaluationReport, train
+from vostrack.train.settings import TrainConfig, choose_precision, learning_rate
 
 
-@pytest.fixture
-def footage(tmp_path: Path) -> Path:
-    """Two folders of frames: a gradient that drifts, and noise."""
-    generator = np.random.default_rng(0)
-    for name, size in (("a", (20, 30)), ("b", (24, 18))):
-        folder = tmp_path / "footage" / name
-        folder.mkdir(parents=True)
-        for index in range(6):
-            pixels = (
-                generator.integers(0, 255, (*size, 3), dtype=np.uint8)
-                if name == "b"
-                else np.full((*size, 3), 30 * index, np.uint8)
-            )
-            Image.fromarray(pixels).save(folder / f"{index}.png")
-    return tmp_path / "footage"
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
 
 
-@pytest.fixture
-def cache(footage: Path, tmp_path: Path) -> FrameCache:
-    return build_cache(find_sources([footage]), tmp_path / "cache")
+def assert_same(one: nn.Module, other: nn.Module) -> None:
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
 
 
-def run(objective: Any, cache: FrameCache, folder: Path, config: TrainConfig, stop: int | None = None) -> list[float]:
-    folder.mkdir(exist_ok=True)
-    steps, losses = train(objective, cache, config, folder, CPU), []
-    for report in steps:
-        losses.append(report.losses["loss"])
-        if report.step == stop:
-            steps.close()
-            break
-    return losses
+def scores(objective: Mean) -> Callable[[], dict[str, float]]:
+    """An evaluation that depends on the weights, and on random numbers of its own."""
+
+    def evaluate() -> dict[str, float]:
+        torch.rand(3)
+        weight = objective.module.state_dict()["0.weight"]
+        return {"x": float(weight.sum()), "y": float(weight.square().sum())}
+
+    return evaluate
 
 
-def test_a_run_that_was_stopped_gives_the_same_losses_and_weights(cache: FrameCache, tmp_path: Path) -> None:
-    config = TrainConfig(steps=9, batch=2)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"shares": 2}, {"precision": "bf16"}, {"precision": "16"}, {"evaluate_every": 2}],
+    ids=lambda settings: "-".join(map(str, settings.values())) or "plain",
+)
+def test_a_run_that_was_stopped_gives_the_same_losses_and_weights(
+    cache: FrameCache, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    config = TrainConfig(steps=9, batch=2, **settings)
     whole, first, second = Mean(), Mean(), Mean()
-    expected = run(whole, cache, tmp_path / "whole", config)
-    early = run(first, cache, tmp_path / "parts", config, stop=4)
-    late = run(second, cache, tmp_path / "parts", config)
+    evaluated = [{"evaluate": scores(one)} if "evaluate_every" in settings else {} for one in (whole, first, second)]
+    expected = run(whole, cache, tmp_path / "whole", config, **evaluated[0])
+    early = run(first, cache, tmp_path / "parts", config, stop=4, **evaluated[1])
+    late = run(second, cache, tmp_path / "parts", config, **evaluated[2])
     assert early + late == expected
-    for name, tensor in whole.module.state_dict().items():
-        assert torch.equal(tensor, second.module.state_dict()[name]), name
-    steps = [json.loads(line)["step"] for line in (tmp_path / "parts" / METRICS).read_text().splitlines()]
-    assert steps == list(range(1, 10))
+    assert_same(whole.module, second.module)
+    one, other = ([{**row, "seconds": 0} for row in metrics(tmp_path / folder)] for folder in ("whole", "parts"))
+    assert one == other
+    assert [row["step"] for row in one if "losses" in row] == list(range(1, 10))
 
 
 def test_steps_after_the_last_checkpoint_of_a_killed_run_are_made_again(cache: FrameCache, tmp_path: Path) -> None:
@@ -96,15 +69,36 @@ def test_steps_after_the_last_checkpoint_of_a_killed_run_are_made_again(cache: F
     with (tmp_path / "run" / METRICS).open("a") as file:
         file.write('{"step": 4, "losses": {"loss": -1}}\n{"step": 5, "losses": {"loss": -1}}\n{"step"')
     run(Mean(), cache, tmp_path / "run", config)
-    rows = [json.loads(line) for line in (tmp_path / "run" / METRICS).read_text().splitlines()]
+    rows = metrics(tmp_path / "run")
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert all(row["losses"]["loss"] > 0 for row in rows)
 
 
+def test_an_error_in_the_middle_of_a_step_leaves_the_checkpoint_before_it(cache: FrameCache, tmp_path: Path) -> None:
+    class Failing(Mean):
+        calls_left = 3
+
+        def after_step(self) -> None:
+            super().after_step()
+            if self.calls_left == 0:
+                raise RuntimeError("the optimiser has stepped, and the copy has followed")
+            self.calls_left -= 1
+
+    config = TrainConfig(steps=6, batch=2, save_minutes=0.0)
+    expected = run(Mean(), cache, tmp_path / "whole", config)
+    with pytest.raises(RuntimeError, match="stepped"):
+        run(Failing(), cache, tmp_path, config)
+    again = Failing()
+    again.calls_left = 9
+    assert run(again, cache, tmp_path, config) == expected[3:]
+
+
 def test_a_checkpoint_of_other_settings_is_refused(cache: FrameCache, tmp_path: Path) -> None:
-    run(Mean(), cache, tmp_path / "run", TrainConfig(steps=4, batch=1), stop=2)
-    with pytest.raises(InputError, match="other settings"):
-        run(Mean(), cache, tmp_path / "run", TrainConfig(steps=4, batch=2))
+    run(Mean(), cache, tmp_path / "run", TrainConfig(steps=4, batch=1), stop=2, settings={"recipe": {"crop": (1, 2)}})
+    with pytest.raises(InputError, match=r"other settings \(batch, recipe\)"):
+        run(Mean(), cache, tmp_path / "run", TrainConfig(steps=4, batch=2), settings={"recipe": {"crop": (1, 3)}})
+    limits = TrainConfig(steps=4, batch=1, max_minutes=9, save_minutes=1, patience=3)
+    assert len(run(Mean(), cache, tmp_path / "run", limits, settings={"recipe": {"crop": (1, 2)}})) == 2
 
 
 def test_a_damaged_checkpoint_is_refused(cache: FrameCache, tmp_path: Path) -> None:
@@ -113,11 +107,12 @@ def test_a_damaged_checkpoint_is_refused(cache: FrameCache, tmp_path: Path) -> N
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(InputError, match="cannot resume"):
         run(Mean(), cache, tmp_path / "run", TrainConfig(steps=4, batch=1))
+    torch.save({"settings": {}, "step": 1}, path)
+    with pytest.raises(InputError, match="other settings"):
+        run(Mean(), cache, tmp_path / "run", TrainConfig(steps=4, batch=1))
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(cache: FrameCache, tmp_path: Path) -> None:
-    import pickle
-
     class Evil:
         def __reduce__(self) -> Any:
             return (Path(tmp_path / "ran").touch, ())
@@ -138,65 +133,130 @@ def test_time_ends_a_run_and_takes_the_learning_rate_down(cache: FrameCache, tmp
     assert learning_rate(1.0, 500, 0.3, config) == pytest.approx(0.01)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_advice(cache: FrameCache, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("schedule", "twin"),
+    [
+        ("cosine", lambda share: 0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2),
+        ("poly", lambda share: (1 - share) ** 0.9),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule_after_a_warm_up(schedule: str, twin: Callable[[float], float]) -> None:
+    config = TrainConfig(steps=100, schedule=schedule)
+    rates = [learning_rate(2.0, step, 0.0, config) for step in range(100)]
+    assert rates == pytest.approx([2.0 * twin(step / 100) * min(1, (step + 1) / 20) for step in range(100)])
+    assert min(rates) > 0
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_it_spoils_the_weights(cache: FrameCache, tmp_path: Path) -> None:
+    objective = Mean(float("nan"))
     with pytest.raises(OutputError, match="lower --lr"):
-        run(Mean(float("nan")), cache, tmp_path / "run", TrainConfig(steps=2, batch=1))
+        run(objective, cache, tmp_path / "run", TrainConfig(steps=2, batch=1))
+    assert torch.equal(objective.module.state_dict()["0.weight"], Mean().module.state_dict()["0.weight"])
+    assert not (tmp_path / "run" / CHECKPOINT).exists()
 
 
-def test_clips_have_the_asked_shape_and_depend_on_the_generator_alone(cache: FrameCache) -> None:
-    spec = ClipSpec(frames=3, gap=2, crop=16)
-    first, again, other = (draw_clips(cache, spec, 4, torch.Generator().manual_seed(seed), CPU) for seed in (1, 1, 2))
-    assert first.shape == (4, 3, 3, 16, 16)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert first.min() >= 0
-    assert first.max() <= 1
+# --- shares ---
 
 
-def test_frames_of_a_clip_come_in_order_of_time(cache: FrameCache) -> None:
-    spec = ClipSpec(frames=4, gap=1, crop=8)
-    for seed in range(12):
-        clips = draw_clips(cache, spec, 1, torch.Generator().manual_seed(seed), CPU)[0]
-        if (clips[0] == clips[0, 0, 0, 0]).all():  # the clip whose brightness is its time
-            levels = clips.mean((1, 2, 3))
-            assert (levels.diff() > 0).all()
-            return
-    pytest.fail("the drifting clip was never drawn")
+class Plain(Mean):
+    """Without batch statistics and randomness, so that it does not matter how a batch is divided."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module[1] = nn.Identity()  # type: ignore[index]
+
+    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        frames = batch.frames.flatten(0, 1)
+        return {"loss": (self.module(frames) - frames).square().mean()}
 
 
-def test_a_clip_shorter_than_asked_repeats_frames(cache: FrameCache) -> None:
-    clips = draw_clips(cache, ClipSpec(frames=20, gap=3, crop=8), 2, torch.Generator().manual_seed(0), CPU)
-    assert clips.shape[1] == 20
-
-
-def test_the_cache_is_used_again_for_the_same_sources_only(footage: Path, tmp_path: Path) -> None:
-    build_cache(find_sources([footage]), tmp_path / "cache")
-    stamp = (tmp_path / "cache" / "frames.u8").stat().st_mtime_ns
-    build_cache(find_sources([footage]), tmp_path / "cache")
-    assert (tmp_path / "cache" / "frames.u8").stat().st_mtime_ns == stamp
-    smaller = build_cache([footage / "a"], tmp_path / "cache")
-    assert [clip.name for clip in smaller.clips] == ["a"]
-
-
-def test_footage_that_cannot_be_read_is_left_out_and_named(footage: Path, tmp_path: Path) -> None:
-    (footage / "broken.mp4").write_text("not a video")
-    notes: list[str] = []
-    cache = build_cache(
-        find_sources([footage]), tmp_path / "cache", progress=lambda done, total, note: notes.append(note)
+def test_shares_of_a_batch_have_the_gradients_of_the_batch(cache: FrameCache, tmp_path: Path) -> None:
+    whole, parts = Plain(), Plain()
+    one, other = (
+        run(objective, cache, tmp_path / str(shares), TrainConfig(steps=1, batch=6, shares=shares))
+        for objective, shares in ((whole, 1), (parts, 3))
     )
-    assert len(cache.clips) == 2
-    assert any("broken.mp4" in note for note in notes)
+    assert other == pytest.approx(one, rel=1e-5)
+    for name, parameter in whole.module.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(parts.module.get_parameter(name).grad, parameter.grad, rtol=1e-4, atol=1e-7)
 
 
-def test_a_folder_without_footage_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="no videos"):
-        find_sources([tmp_path])
-    with pytest.raises(DatasetError, match="no folder"):
-        find_sources([tmp_path / "missing"])
+def test_running_averages_are_means_over_the_shares(cache: FrameCache, tmp_path: Path) -> None:
+    seen: list[Tensor] = []
+
+    class Watched(Mean):
+        def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+            losses = super().losses(batch, generator)
+            seen.append(self.module.get_buffer("1.running_mean").clone())
+            return losses
+
+    objective = Watched()
+    start = objective.module.get_buffer("1.running_mean").clone()
+    run(objective, cache, tmp_path / "run", TrainConfig(steps=1, batch=4, shares=2))
+    assert len(seen) == 2
+    assert not torch.equal(seen[0], seen[1])
+    expected = start + ((seen[0] - start) + (seen[1] - start)) / 2
+    torch.testing.assert_close(objective.module.get_buffer("1.running_mean"), expected, rtol=0, atol=1e-7)
 
 
-def test_a_damaged_cache_is_an_error(footage: Path, tmp_path: Path) -> None:
-    build_cache(find_sources([footage]), tmp_path / "cache")
-    (tmp_path / "cache" / "frames.u8").write_bytes(b"short")
-    with pytest.raises(DatasetError, match="damaged"):
-        FrameCache(tmp_path / "cache")
+# --- evaluation ---
+
+
+def test_the_best_evaluation_is_known_and_patience_ends_the_run(cache: FrameCache, tmp_path: Path) -> None:
+    values = iter([0.3, 0.5, 0.4, 0.5, 0.9])
+    config = TrainConfig(steps=50, batch=1, evaluate_every=3, patience=2)
+    reports = list(train(Mean(), cache, config, tmp_path, ALONE, lambda: {"x": next(values), "y": 0.1}))
+    found = [report for report in reports if isinstance(report, EvaluationReport)]
+    assert [report.step for report in found] == [0, 3, 6, 9]
+    assert [report.best for report in found] == [True, True, False, False]
+    assert [report.mean for report in found] == pytest.approx([0.2, 0.3, 0.25, 0.3])
+    assert reports[-1] is found[-1]
+    assert [row["mean"] for row in metrics(tmp_path) if "mean" in row] == [report.mean for report in found]
+    assert list(train(Mean(), cache, config, tmp_path, ALONE, lambda: {"x": next(values)})) == []
+
+
+def test_the_end_of_a_run_is_evaluated_once(cache: FrameCache, tmp_path: Path) -> None:
+    for steps, expected in ((4, [0, 4]), (5, [0, 4, 5])):
+        folder = tmp_path / str(steps)
+        folder.mkdir()
+        config = TrainConfig(steps=steps, batch=1, evaluate_every=4)
+        reports = list(train(Mean(), cache, config, folder, ALONE, lambda: {"x": 0.1}))
+        assert [report.step for report in reports if isinstance(report, EvaluationReport)] == expected
+
+
+# --- precision ---
+
+
+def test_losses_are_computed_at_the_asked_precision(cache: FrameCache, tmp_path: Path) -> None:
+    kinds = {}
+    for precision in ("32", "bf16", "16"):
+
+        class Watched(Mean):
+            def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+                kinds[precision] = self.module[0](batch.frames[:, 0]).dtype  # type: ignore[index]  # noqa: B023
+                return super().losses(batch, generator)
+
+        objective = Watched()
+        run(objective, cache, tmp_path / precision, TrainConfig(steps=2, batch=2, precision=precision))
+        assert objective.module.get_parameter("0.weight").dtype == torch.float32
+    assert kinds == {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
+
+
+def test_precision_is_chosen_for_the_device() -> None:
+    assert choose_precision("auto", CPU) == "32"
+    assert choose_precision("bf16", CPU) == "bf16"
+    with pytest.raises(VostrackError, match="'fp8'"):
+        choose_precision("fp8", CPU)
+
+
+def test_compiling_is_asked_of_the_module_and_its_parts(
+    cache: FrameCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda part: compiled.append(part))
+    objective = Mean()
+    run(objective, cache, tmp_path / "plain", TrainConfig(steps=1, batch=1))
+    assert compiled == []
+    run(objective, cache, tmp_path / "run", TrainConfig(steps=1, batch=1, compile=True))
+    assert compiled == [objective.module, *objective.module.children()]

@@ -1,4 +1,4 @@
-"""`vostrack train`: learn a method's weights from raw footage."""
+"""`vostrack train`: learn a method's weights from footage."""
 
 from __future__ import annotations
 
@@ -9,96 +9,202 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vostrack.cli.console import StopSignals
+from vostrack.cli.console import StopSignals, parse_options
 from vostrack.methods import DEFAULT
 
 if TYPE_CHECKING:
-    from vostrack.train.loop import StepReport
-    from vostrack.train.run import TrainRun
+    from rich.console import Console
+
+    from vostrack.train.loop import Report
+    from vostrack.train.parallel import Team
+    from vostrack.train.prepare import Prepared, TrainRun
 
 _WINDOW = 50
+_FOOTAGE, _RECIPE, _EVALUATION, _MACHINE = "Footage", "Recipe", "Evaluation", "Machine"
 
 
 def train(
     data: Annotated[
         list[Path] | None,
         typer.Option(
-            "--data", "-d", help="Folder of videos or of frame folders. Repeatable.", show_default="see below"
+            "--data",
+            "-d",
+            help="Folder of videos or of frame folders. Repeatable.",
+            show_default="see below",
+            rich_help_panel=_FOOTAGE,
         ),
+    ] = None,
+    stills: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--stills",
+            help="Folder of single images, set in motion. Repeatable.",
+            show_default="none",
+            rich_help_panel=_FOOTAGE,
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder for decoded frames.", show_default="OUT/cache", rich_help_panel=_FOOTAGE),
     ] = None,
     method: Annotated[str, typer.Option("--method", help="What to train.")] = DEFAULT,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the run.", show_default="runs/METHOD")
     ] = None,
-    start: Annotated[
-        str | None, typer.Option("--from", help="Weights to start from, file or name.", show_default="random")
-    ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 2000,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     max_minutes: Annotated[
         float | None, typer.Option(min=0.05, help="End after this time; the learning rate falls accordingly.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Clips a step.")] = 6,
-    crop: Annotated[int, typer.Option(min=64, max=1024, help="Side of the crops, a multiple of 64.")] = 128,
-    lr: Annotated[float | None, typer.Option(min=0.0, help="Learning rate.", show_default="the method's")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    board: Annotated[bool, typer.Option("--board", help="Log for TensorBoard to OUT/tensorboard.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    cache: Annotated[Path | None, typer.Option(help="Folder for decoded frames.", show_default="OUT/cache")] = None,
+    recipe: Annotated[
+        str, typer.Option(help="Named settings of the method's training.", rich_help_panel=_RECIPE)
+    ] = "default",
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Weights to start from: file, name, or `random`.",
+            show_default=False,
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimiser steps.", show_default=False, rich_help_panel=_RECIPE)
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Clips a step.", show_default=False, rich_help_panel=_RECIPE)
+    ] = None,
+    crop: Annotated[
+        int | None,
+        typer.Option(
+            min=32, max=1024, help="Side of the crops, a multiple of 32.", show_default=False, rich_help_panel=_RECIPE
+        ),
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(min=0.0, help="Learning rate.", show_default=False, rich_help_panel=_RECIPE)
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Any field of the recipe. Repeatable.", rich_help_panel=_RECIPE
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all randomness.", rich_help_panel=_RECIPE)] = 0,
+    held_out: Annotated[
+        Path | None,
+        typer.Option("--held-out", help="Folder of clips with masks, laid out as DAVIS.", rich_help_panel=_EVALUATION),
+    ] = None,
+    evaluate_every: Annotated[
+        int, typer.Option(min=1, help="Steps between evaluations on --held-out.", rich_help_panel=_EVALUATION)
+    ] = 200,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="End after so many evaluations without gain.", show_default="never", rich_help_panel=_EVALUATION
+        ),
+    ] = None,
+    pictures: Annotated[
+        float,
+        typer.Option(min=0.0, help="Minutes between pictures of predictions; 0: none.", rich_help_panel=_EVALUATION),
+    ] = 10.0,
+    board: Annotated[
+        bool, typer.Option("--board", help="Log for TensorBoard to OUT/tensorboard.", rich_help_panel=_EVALUATION)
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=_MACHINE)] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto (bf16 where a GPU has it), 32, bf16 or 16.", rich_help_panel=_MACHINE)
+    ] = "auto",
+    shares: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Compute a batch in so many parts, to save memory.",
+            show_default="number of processes",
+            rich_help_panel=_MACHINE,
+        ),
+    ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the network with torch.compile.", rich_help_panel=_MACHINE)
+    ] = False,
 ) -> None:
-    """Train a method's weights on raw footage; no masks are needed.
+    """Train a method's weights on footage; most methods need no masks.
 
-    Without --data it takes $VOSTRACK_DATA/clips or ./clips. The run folder gets checkpoint.pt, metrics.jsonl and, at
-    the end, METHOD.safetensors for `vostrack segment --weights`.
+    Without --data it takes $VOSTRACK_DATA/clips or ./clips. What is not given, the method's recipe says.
+
+    The run folder gets checkpoint.pt, metrics.jsonl, pictures and, at the end, METHOD.safetensors for
+    `vostrack segment --weights`. Several GPUs: torchrun --nproc-per-node 2 -m vostrack train ...
 
     [bold]Examples[/bold]
 
     vostrack train --data footage/ --max-minutes 60
 
-    vostrack train --method mast-mem --data footage/ --from mast-mem
+    vostrack train --data footage/ --from anchors --lr 1e-4 --max-minutes 60
 
     vostrack train --data footage/ --max-minutes 60 --resume
     """
-    from vostrack.train.loop import TrainConfig
-    from vostrack.train.run import TrainRun, default_data
+    from vostrack.methods import training_recipe
+    from vostrack.train.parallel import join_team
+    from vostrack.train.prepare import TrainRun, default_data
+    from vostrack.train.settings import TrainConfig, choose_precision
 
-    if crop % 64:
-        raise typer.BadParameter("expected a multiple of 64", param_hint="--crop")
-    _train(
-        TrainRun(
-            method=method,
-            data=tuple(data) if data else default_data(),
-            out=out or Path("runs") / method,
-            cache=cache,
-            start=start,
-            crop=crop,
-            learning_rate=lr,
-            device=device,
-            resume=resume,
-            board=board,
-            config=TrainConfig(steps=steps, batch=batch, seed=seed, max_minutes=max_minutes),
+    given = {
+        "start": "" if start == "random" else start,
+        "steps": steps,
+        "batch": batch,
+        "crop": crop,
+        "learning_rate": lr,
+    }
+    changes = {key: str(value) for key, value in given.items() if value is not None}
+    chosen = training_recipe(method, recipe, parse_options(options or []) | changes)
+    footage = tuple(data) if data else () if stills else default_data()
+    with join_team(device) as team:
+        config = TrainConfig(
+            steps=chosen.steps,
+            batch=chosen.batch,
+            schedule=chosen.schedule,
+            shares=shares or team.size,
+            seed=seed,
+            precision=choose_precision(precision, team.device),
+            compile=compiled,
+            evaluate_every=evaluate_every,
+            patience=patience,
+            max_minutes=max_minutes,
         )
-    )
+        _train(
+            TrainRun(
+                method=method,
+                data=footage,
+                stills=tuple(stills or ()),
+                held_out=held_out,
+                out=out or Path("runs") / method,
+                cache=cache,
+                recipe=chosen,
+                resume=resume,
+                board=board,
+                picture_minutes=pictures,
+                config=config,
+            ),
+            team,
+        )
 
 
-def _train(job: TrainRun) -> None:
-    """Decode and train with a progress bar each; all of it goes to stderr."""
+def _train(job: TrainRun, team: Team) -> None:
+    """Decode and train with a progress bar each; all of it goes to stderr, from the leading process alone."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
-    from vostrack.train.run import prepare, run
+    console = Console(stderr=True, soft_wrap=True, highlight=False, quiet=not team.leads)
+    prepared = _prepare(job, team, console)
+    path = _run(job, team, prepared, console)
+    console.print(f"weights: {path}", markup=False)
+    console.print(f"try them: vostrack segment CLIP --mask MASK --method {job.method} --weights {path}", markup=False)
 
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    times = (TimeElapsedColumn(), TimeRemainingColumn())
-    hidden = not console.is_terminal
-    with Progress("decoding", BarColumn(), MofNCompleteColumn(), *times, console=console, disable=hidden) as bar:
+
+def _prepare(job: TrainRun, team: Team, console: Console) -> Prepared:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+    from vostrack.train.prepare import prepare
+
+    columns = ("decoding", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("decoding")
 
         def decoded(done: int, count: int, problem: str) -> None:
@@ -106,22 +212,35 @@ def _train(job: TrainRun) -> None:
             if problem:
                 console.print(f"left out: {problem}", style="yellow", markup=False)
 
-        cache = prepare(job, decoded)
-    console.print(f"{len(cache.clips)} clips, {sum(clip.count for clip in cache.clips)} frames of footage")
+        prepared = prepare(job, team, decoded)
+    console.print(f"{len(prepared.cache.clips)} clips, {prepared.cache.frame_count} frames of footage")
+    if prepared.held_out is not None:
+        console.print(f"{len(prepared.held_out.clips)} clips held out for evaluation")
+    return prepared
+
+
+def _run(job: TrainRun, team: Team, prepared: Prepared, console: Console) -> Path:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from vostrack.train.loop import EvaluationReport
+    from vostrack.train.run import run
 
     recent: deque[float] = deque(maxlen=_WINDOW)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), *times)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    hidden = not console.is_terminal
     with StopSignals(console, "this step") as signals, Progress(*columns, console=console, disable=hidden) as bar:
         task = bar.add_task(job.method, total=1.0)
 
-        def stepped(report: StepReport, done: float) -> None:
-            recent.append(report.losses["loss"])
-            text = f"{job.method}: step {report.step}, loss {fmean(recent):.4f}"
-            bar.update(task, completed=done, description=text)
-            if hidden and report.step % _WINDOW == 0:
-                console.print(text)
+        def reported(report: Report, done: float) -> None:
+            if isinstance(report, EvaluationReport):
+                best = ", the best yet" if report.best else ""
+                console.print(f"{job.method}: step {report.step}, held-out J {report.mean:.4f}{best}", markup=False)
+            else:
+                recent.append(report.losses["loss"])
+                text = f"{job.method}: step {report.step}, loss {fmean(recent):.4f}"
+                bar.update(task, completed=done, description=text)
+                if hidden and report.step % _WINDOW == 0:
+                    console.print(text, markup=False)
             signals.check()
 
-        path = run(job, cache, stepped)
-    console.print(f"weights: {path}", markup=False)
-    console.print(f"try them: vostrack segment CLIP --mask MASK --method {job.method} --weights {path}", markup=False)
+        return run(job, team, prepared, reported, lambda note: console.print(note, style="yellow", markup=False))

@@ -1,15 +1,22 @@
 """Training of `anchors`: space-time self-training against anchors with cross-view consistency.
 
-Paper: Araslanov et al. (2021), section 3.3, Eq. 1-6. What the paper leaves open (jitter of the whole grid, nearest
-sampling, the reference in the main branch, momenta of Adam) is as in its published code.
+Paper: Araslanov et al. (2021), section 3.3, Eq. 1-6, and section 4 for the settings. What the paper leaves open (jitter
+of the whole grid, nearest sampling, the reference in the main branch, range of the zoom, momenta of the optimisers and
+their weight decay) is as in its published code.
+
+Differs: the losses are means over the features, not sums (Eq. 3 and 5), as in that code; the rate falls as the recipe
+says instead of in steps, and is the same for all parameters.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from vostrack.methods.base import ClipSpec
+from vostrack.errors import MethodError
+from vostrack.methods.base import Batch, ClipSpec, Recipe
 from vostrack.nets.encoders import AnchorsNet
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import sample, similarity_grid
@@ -21,6 +28,39 @@ ANCHOR_GRID = 8
 VIEW_GRID = 4
 CROSS_VIEW_WEIGHT = 0.1
 
+_WEIGHT_DECAY = 5e-4
+
+
+@dataclass(frozen=True)
+class AnchorsRecipe(Recipe):
+    """How a network is trained.
+
+    Attributes:
+        optimizer: "adam" or "sgd".
+        smallest: side of the smallest crop as a share of the frame's short side, in (0, 1]; the largest is 1.
+    """
+
+    optimizer: str = "adam"
+    smallest: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Reject settings that make no sense."""
+        if self.optimizer not in ("adam", "sgd"):
+            raise MethodError(f"anchors: optimizer must be adam or sgd, not {self.optimizer!r}")
+        if not 0 < self.smallest <= 1:
+            raise MethodError(f"anchors: smallest must be in (0, 1], not {self.smallest}")
+        if self.crop < STRIDE * ANCHOR_GRID or self.crop % STRIDE:
+            least = STRIDE * ANCHOR_GRID
+            raise MethodError(f"anchors: crop must be a multiple of {STRIDE} from {least} on, not {self.crop}")
+
+
+# The paper scales the short side to between 256 and 320 pixels and cuts 256 of them; its steps are those of Table 3.
+RECIPES = {
+    "default": AnchorsRecipe(),
+    "paper": AnchorsRecipe(crop=256, batch=16, steps=100_000, learning_rate=1e-4, smallest=0.8),
+    "paper-sgd": AnchorsRecipe(crop=256, batch=16, steps=300_000, learning_rate=1e-3, smallest=0.8, optimizer="sgd"),
+}
+
 
 class AnchorsObjective:
     """Space-time self-training against anchors with cross-view consistency.
@@ -28,48 +68,52 @@ class AnchorsObjective:
     Paper: Araslanov et al. (2021), Eq. 1-6, section 3.3.
     """
 
-    def __init__(self, net: AnchorsNet, crop: int = 128, learning_rate: float | None = None) -> None:
+    def __init__(self, net: AnchorsNet, recipe: AnchorsRecipe = RECIPES["default"]) -> None:
         """Train `net` in place.
 
         Args:
             net: the network.
-            crop: side of the training crops in pixels, a multiple of 64.
-            learning_rate: of Adam; the default suits short runs, the paper's is 1e-4 at 16 clips of 256-pixel crops.
+            recipe: one of `RECIPES`, or changed from it.
         """
         self.module: AnchorsNet = net
-        self.clips = ClipSpec(frames=5, gap=4, crop=crop)
-        self.learning_rate = 3e-4 if learning_rate is None else learning_rate
+        self.clips = ClipSpec(frames=5, gap=4, crop=recipe.crop, scale=(recipe.smallest, 1.0))
+        self.learning_rate = recipe.learning_rate
+        self._optimizer = recipe.optimizer
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """Adam with the published momenta and weight decay."""
-        return torch.optim.Adam(self.module.parameters(), lr=self.learning_rate, betas=(0.5, 0.999), weight_decay=5e-4)
+        """Adam or SGD, with the published momenta and weight decay."""
+        parameters, rate = self.module.parameters(), self.learning_rate
+        if self._optimizer == "sgd":
+            return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=_WEIGHT_DECAY)
+        return torch.optim.Adam(parameters, lr=rate, betas=(0.5, 0.999), weight_decay=_WEIGHT_DECAY)
 
     def after_step(self) -> None:
         """Nothing follows a step."""
 
-    def losses(self, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Both losses; the order of the frames is drawn at random, so that any frame may be the reference.
+    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Both losses; each clip's frames are brought into a random order, and the first is its reference.
 
         Args:
-            frames: (B, T, 3, S, S) in [0, 1].
+            batch: frames (B, T, 3, S, S) in [0, 1].
             generator: on the CPU.
 
         Returns:
             "loss", "self_training" (Eq. 3) and "cross_view" (Eq. 5).
         """
-        batch, count = frames.shape[:2]
-        frames = frames[:, torch.randperm(count, generator=generator)]
+        size, count = batch.frames.shape[:2]
+        order = torch.rand(size, count, generator=generator).argsort(1).to(batch.frames.device)
+        frames = batch.frames[torch.arange(size)[:, None].to(order), order]
         view, grid = _random_view(frames, generator)
         main = self._keys(torch.cat((frames, view[:, :1]), 1))
         with torch.no_grad():
             regular = self._keys(view[:, 1:])
         reference, others, mirror = main[:, 0], main[:, 1:count], main[:, count]
 
-        anchors = sample_grid(reference, ANCHOR_GRID, torch.rand(batch, 2, generator=generator).to(frames.device))
+        anchors = sample_grid(reference, ANCHOR_GRID, torch.rand(size, 2, generator=generator).to(frames.device))
         labels = pseudo_labels(regular, anchors.detach())
         self_training = self_training_loss(_warp(others, grid), anchors, labels, TEMPERATURE)
 
-        offset = torch.rand(batch, 2, generator=generator).to(frames.device)
+        offset = torch.rand(size, 2, generator=generator).to(frames.device)
         aligned = sample_grid(_warp(reference[:, None], grid)[:, 0], VIEW_GRID, offset)
         cross_view = cross_view_loss(aligned, sample_grid(mirror, VIEW_GRID, offset), TEMPERATURE)
         loss = self_training + CROSS_VIEW_WEIGHT * cross_view

@@ -14,21 +14,25 @@ taken where the grid is centred. The offset is rounded to whole cells, so that h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vostrack.errors import MethodError
-from vostrack.methods.mast_training import MastObjective
+from vostrack.methods.base import Recipe
+from vostrack.methods.mast_training import RECIPES, MastObjective
 from vostrack.nets.encoders import MastNet
 from vostrack.ops.color import normalised_lab
-from vostrack.ops.grid import to_pixels
+from vostrack.ops.grid import to_cells, to_pixels
+from vostrack.ops.labels import add_channels
 from vostrack.ops.search import attend_around, coarse_positions
 from vostrack.ops.window import Window, attend_window, join_attention
+from vostrack.weights import Adopt
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,12 @@ class MastConfig:
     """Settings of the propagation.
 
     Attributes:
-        first: frames that stay in memory for good, counted from the first mask; given later masks stay as well.
+        first: frames that stay in memory for good, counted from the first mask; given later masks stay as well. Where
+            it is empty nothing stays, not even given masks.
         recent: recent frames in memory, counted back from the frame to predict, in ascending order.
+        spread: further frames in memory, at most so many, evenly spaced over what was seen so far: all of it while
+            there is room.
+        soft: whether labels are fed back as probabilities instead of the strongest one.
         radius: of the window, in cells; the window is 2 * radius + 1 on a side.
         far: frames more than this many frames back are searched in two stages.
         far_step: dilation of the coarse search grows by one every so many frames.
@@ -47,6 +55,8 @@ class MastConfig:
 
     first: tuple[int, ...] = (0, 5)
     recent: tuple[int, ...] = (1, 3, 5)
+    spread: int = 0
+    soft: bool = False
     radius: int = 12
     far: int = 15
     far_step: int = 15
@@ -59,17 +69,21 @@ class MastConfig:
             raise MethodError(f"mast-mem: recent must list frames back, from 1, not {self.recent}")
         if any(index < 0 for index in self.first):
             raise MethodError(f"mast-mem: first must list frames from 0, not {self.first}")
+        if not self.first and 1 not in self.recent:
+            raise MethodError(f"mast-mem: recent must hold 1 where first is empty, not be {self.recent}")
+        if self.spread < 0:
+            raise MethodError(f"mast-mem: spread must be at least 0, not {self.spread}")
         if min(self.radius, self.far, self.far_step, self.far_dilation) < 1 or not 0 < self.temperature < inf:
             raise MethodError("mast-mem: radius, far, far_step, far_dilation and temperature must be above 0")
 
 
 @dataclass(frozen=True)
 class Memorised:
-    """A frame in memory: its number since the first mask, keys (h, w, C) and channels uint8 (h, w)."""
+    """A frame in memory: its number since the first mask, keys (h, w, C) and labels uint8 (h, w, K), 255 for 1."""
 
     number: int
     key: Tensor
-    channels: Tensor
+    labels: Tensor
 
 
 @dataclass(frozen=True)
@@ -81,12 +95,14 @@ class MastState:
         next: number of the next frame, from 0 at the first mask.
         pinned: frames that stay.
         recent: the last frames, oldest first.
+        spread: evenly spaced frames, oldest first.
     """
 
     count: int
     next: int
     pinned: tuple[Memorised, ...]
     recent: tuple[Memorised, ...]
+    spread: tuple[Memorised, ...]
 
 
 class MastMethod:
@@ -95,7 +111,9 @@ class MastMethod:
     name: ClassVar[str] = "mast-mem"
     paper: ClassVar[str] = "Self-supervised Video Object Segmentation (2020), on MAST (2020)"
     presets: ClassVar[Mapping[str, MastConfig]] = {"default": MastConfig()}
-    build_net: ClassVar[type[MastNet]] = MastNet
+    nets: ClassVar[Mapping[str, Callable[[], MastNet]]] = {"default": MastNet}
+    recipes: ClassVar[Mapping[str, Recipe]] = RECIPES
+    adopts: ClassVar[Mapping[str, Adopt]] = {}
     build_objective: ClassVar[type[MastObjective]] = MastObjective
     state_type = MastState
 
@@ -115,12 +133,12 @@ class MastMethod:
         return keys
 
     def begin(self, features: Tensor, labels: Tensor, state: MastState | None = None) -> MastState:
-        """Pin a frame whose labels were given and forget the recent ones, whose labels were only predicted."""
-        state = state or MastState(len(labels), 0, (), ())
-        channels = labels[:, :: self.stride, :: self.stride].argmax(0).to(torch.uint8)
-        given = Memorised(state.next, _keys(features), channels)
+        """Pin a frame whose labels were given and forget those whose labels were only predicted."""
+        state = state or MastState(len(labels), 0, (), (), ())
+        cells = to_cells(labels, self.stride) if self.config.soft else labels[:, :: self.stride, :: self.stride]
+        given = Memorised(state.next, _keys(features), _stored(cells, self.config.soft))
         pinned = tuple(self._with_new_objects(entry, given, state.count, len(labels)) for entry in state.pinned)
-        state = replace(state, count=len(labels), pinned=(*pinned, given), recent=())
+        state = replace(state, count=len(labels), pinned=(*pinned, given), recent=(), spread=())
         return self._advance(state, given)
 
     def _with_new_objects(self, entry: Memorised, given: Memorised, known: int, count: int) -> Memorised:
@@ -130,11 +148,11 @@ class MastMethod:
         """
         if known == count:
             return entry
-        readout = join_attention(
-            [self._attend(entry.key / self.config.temperature, given, given.number - entry.number, count)]
-        )
-        found = readout.argmax(1).view_as(entry.channels).to(torch.uint8)
-        return replace(entry, channels=torch.where(found >= known, found, entry.channels))
+        part = self._attend(entry.key / self.config.temperature, given, given.number - entry.number, count)
+        found = join_attention([part]).T.view(count, *entry.key.shape[:2])
+        new = _values(replace(entry, labels=_stored(found, self.config.soft)), count)[..., known:]
+        old = _values(entry, known) * (1 - new.sum(2, keepdim=True))
+        return replace(entry, labels=_stored(torch.cat((old, new), 2).permute(2, 0, 1), soft=True))
 
     def predict(self, state: MastState, features: Tensor) -> Tensor:
         """Labels read from the memory (Zhu et al., Eq. 6-7)."""
@@ -144,7 +162,7 @@ class MastMethod:
         parts = []
         if near:
             keys = torch.stack([entry.key for entry in near], 2)
-            values = torch.stack([_one_hot(entry, state.count) for entry in near], 2)
+            values = torch.stack([_values(entry, state.count) for entry in near], 2)
             parts.append(attend_window(query, keys, values, Window(self.config.radius)))
         for entry in memory:
             if state.next - entry.number > self.config.far:
@@ -152,8 +170,8 @@ class MastMethod:
         return join_attention(parts).T.reshape(-1, *features.shape[1:])
 
     def remember(self, state: MastState, features: Tensor, probs: Tensor) -> MastState:
-        """Store the frame with its hard labels."""
-        entry = Memorised(state.next, _keys(features), probs.argmax(0).to(torch.uint8))
+        """Store the frame with its labels."""
+        entry = Memorised(state.next, _keys(features), _stored(probs, self.config.soft))
         if entry.number in self.config.first:
             state = replace(state, pinned=(*state.pinned, entry))
         return self._advance(state, entry)
@@ -163,25 +181,32 @@ class MastMethod:
         return to_pixels(probs, self.stride, size)
 
     def select(self, state: MastState) -> list[Memorised]:
-        """The frames to attend to for the next one: pinned ones and those at the configured distances, each once."""
+        """The frames to attend to for the next one, each once: those at the configured distances, spread and pinned."""
         wanted = {state.next - back for back in self.config.recent}
-        chosen = {entry.number: entry for entry in state.recent if entry.number in wanted}
-        chosen.update((entry.number, entry) for entry in state.pinned)
+        recent = (entry for entry in state.recent if entry.number in wanted)
+        pinned = state.pinned if self.config.first else ()
+        chosen = {entry.number: entry for entry in (*recent, *state.spread, *pinned)}
         return [chosen[number] for number in sorted(chosen)]
 
     def _advance(self, state: MastState, entry: Memorised) -> MastState:
+        count, room = state.next + 1, self.config.spread
         recent = (*state.recent, entry)[-max(self.config.recent) :]
-        return replace(state, next=state.next + 1, recent=recent)
+        spread = tuple(kept for kept in (*state.spread, entry) if room and kept.number % spacing(count, room) == 0)
+        return replace(state, next=count, recent=recent, spread=spread)
 
     def _attend(self, query: Tensor, entry: Memorised, age: int, count: int) -> tuple[Tensor, Tensor]:
         """Attention to one frame that lies `age` frames away; in two stages if that is far (MAST, section 3.4)."""
-        config = self.config
+        config, values = self.config, _values(entry, count)
         if age <= config.far:
-            values = _one_hot(entry, count)[:, :, None]
-            return attend_window(query, entry.key[:, :, None], values, Window(config.radius))
+            return attend_window(query, entry.key[:, :, None], values[:, :, None], Window(config.radius))
         dilation = min(config.far_dilation, age // config.far_step + 1)
         centre = coarse_positions(query, entry.key, config.radius, dilation).round().long()
-        return attend_around(query, entry.key, _one_hot(entry, count), centre, config.radius)
+        return attend_around(query, entry.key, values, centre, config.radius)
+
+
+def spacing(count: int, room: int) -> int:
+    """The smallest power of 2 such that of `count` frames, every so many-th taken from the first, `room` suffice."""
+    return 1 << (-(-count // room) - 1).bit_length()
 
 
 def _keys(features: Tensor) -> Tensor:
@@ -189,6 +214,14 @@ def _keys(features: Tensor) -> Tensor:
     return features.permute(1, 2, 0).contiguous()
 
 
-def _one_hot(entry: Memorised, count: int) -> Tensor:
-    """(h, w, K) of the frame's hard labels."""
-    return torch.nn.functional.one_hot(entry.channels.long(), count).to(entry.key.dtype)
+def _stored(probs: Tensor, soft: bool) -> Tensor:
+    """(K, h, w) -> uint8 (h, w, K): probabilities in steps of 1/255, or 255 for the strongest channel alone."""
+    if soft:
+        return (255 * probs).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+    return (255 * F.one_hot(probs.argmax(0), len(probs))).to(torch.uint8)
+
+
+def _values(entry: Memorised, count: int) -> Tensor:
+    """Labels of a frame, (h, w, K) with K = `count`, summing to 1: rounding has moved the sum."""
+    values = add_channels(entry.labels, count, dim=2).to(entry.key.dtype)
+    return values / values.sum(2, keepdim=True)

@@ -1,7 +1,7 @@
 """Colour spaces and colour augmentation as pure functions on tensors.
 
 Source: IEC 61966-2-1 (sRGB) and CIE 15 (L*a*b*, D65, 2 degrees); MAST (Lai et al., 2020), section 3.3 for the scaling
-of the channels and their dropout.
+of the channels and their dropout; Zhu et al. (2020), section 4.1 for colour jitter.
 """
 
 from __future__ import annotations
@@ -64,6 +64,30 @@ def drop_channel(lab: Tensor, channel: int) -> Tensor:
     keep = lab.new_full((3, 1, 1), 1.5)
     keep[channel] = 0
     return lab * keep
+
+
+def jitter_lab(lab: Tensor, strengths: Tensor) -> Tensor:
+    """Change brightness, contrast, saturation and hue of images.
+
+    Args:
+        lab: (..., 3, H, W) as `normalised_lab` gives it.
+        strengths: (..., 4) for each image: factors of the brightness, of the contrast around the image's mean and of
+            the saturation, 1 for none; a turn of the hue in radians, 0 for none.
+
+    Returns:
+        (..., 3, H, W); colours may lie outside of sRGB.
+
+    Paper: Zhu et al. (2020), section 4.1, which names colour jitter without saying what it is.
+    Differs: from the usual jitter of RGB values, which it is close to: in L*a*b*, where the network sees the image,
+        lightness and colour are apart, and each of the four is one line.
+    """
+    brightness, contrast, saturation, hue = strengths[..., None, None].unbind(-3)
+    lightness, a, b = lab.unbind(-3)
+    lightness = (lightness + 1) * brightness - 1
+    mean = lightness.mean((-2, -1), keepdim=True)
+    lightness = mean + contrast * (lightness - mean)
+    along, across = saturation * hue.cos(), saturation * hue.sin()
+    return torch.stack((lightness, along * a - across * b, across * a + along * b), dim=-3)
 
 
 _RGB_MEAN = (0.485, 0.456, 0.406)

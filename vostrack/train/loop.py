@@ -1,51 +1,28 @@
 """The training loop: one generator that draws clips, steps, and saves checkpoints that resume exactly.
 
 Knows nothing of what it trains (`methods.base.Objective`) nor of terminals: progress bars and logs belong to the
-caller, who gets a report for each step. Besides the checkpoint it writes `metrics.jsonl`, a line for each step.
+caller, who gets a report for each step.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
 
-from vostrack.errors import InputError, OutputError
-from vostrack.files import atomic_path
+from vostrack.errors import OutputError
 from vostrack.methods.base import Objective
-from vostrack.train.data import FrameCache, draw_clips
-
-CHECKPOINT = "checkpoint.pt"
-METRICS = "metrics.jsonl"
-
-_WARM_UP = 20
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How long and on how much to train.
-
-    Attributes:
-        steps: optimiser steps of the whole run; the learning rate falls along half a cosine to a hundredth.
-        batch: clips a step (B).
-        seed: of all randomness.
-        max_minutes: training time after which the run ends early, over all resumed parts; the learning rate then
-            follows whichever of steps and time is further on.
-        save_minutes: time between checkpoints.
-    """
-
-    steps: int = 2000
-    batch: int = 8
-    seed: int = 0
-    max_minutes: float | None = None
-    save_minutes: float = 2.0
+from vostrack.train.cache import FrameCache
+from vostrack.train.checkpoint import append_metrics, load_checkpoint, save_checkpoint, trim_metrics, unusable
+from vostrack.train.parallel import Team
+from vostrack.train.settings import TrainConfig, learning_rate
+from vostrack.train.shares import Shares
 
 
 @dataclass(frozen=True)
@@ -58,153 +35,197 @@ class StepReport:
     losses: dict[str, float]
 
 
+@dataclass(frozen=True)
+class EvaluationReport:
+    """How good the network is after a step: score of each held-out clip, their mean, and whether it is the best yet."""
+
+    step: int
+    seconds: float
+    held_out: dict[str, float]
+    mean: float
+    best: bool
+
+
+Report = StepReport | EvaluationReport
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        step: steps done.
+        seconds: time trained, in all parts of the run.
+        evaluated: step of the last evaluation; -1 before the first.
+        best: highest mean score of an evaluation.
+        stale: evaluations since then.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    evaluated: int = -1
+    best: float = -math.inf
+    stale: int = 0
+
+
 def train(
-    objective: Objective, cache: FrameCache, config: TrainConfig, folder: Path, device: torch.device
-) -> Generator[StepReport]:
-    """Train until the steps or the minutes are used up; goes on from the checkpoint in `folder` if there is one.
+    objective: Objective,
+    cache: FrameCache,
+    config: TrainConfig,
+    folder: Path,
+    team: Team,
+    evaluate: Callable[[], dict[str, float]] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Generator[Report]:
+    """Train until steps, minutes or patience are used up; goes on from the checkpoint in `folder` if there is one.
 
     Closing the generator (Ctrl-C in the caller) saves a checkpoint first.
 
     Args:
-        objective: what to train; its module is moved to `device` and trained in place.
+        objective: what to train; its module is moved to the team's device and trained in place.
         cache: footage.
         config: length, batch, seed.
         folder: for `checkpoint.pt` and `metrics.jsonl`; must exist.
-        device: where to train.
+        team: the processes that train; all of them call this.
+        evaluate: scores of the network as it stands, by clip; the same in all processes.
+        settings: whatever else must not change between the parts of a run.
 
     Yields:
-        A report after each step.
+        A report after each step, and one after each evaluation: before the first step, then as `config` says, and
+        at the end. What the caller does with that of a best network is done before the next checkpoint.
 
     Raises:
         InputError: the checkpoint belongs to another run (other settings) or is damaged.
         OutputError: the loss is not finite any more, or the folder cannot be written.
     """
-    module = objective.module.to(device).to(memory_format=torch.channels_last).train()
-    optimizer = objective.optimizer()
-    generator = torch.Generator().manual_seed(config.seed)
-    step, seconds = 0, 0.0
-    if (folder / CHECKPOINT).exists():
-        step, seconds = _load(folder, objective, optimizer, generator, config)
-    _trim_metrics(folder / METRICS, step)
-    saved = clock = time.monotonic()
+    trainer = _Trainer(objective, cache, config, team)
+    identity = _identity(objective, config) | dict(settings or {})
+    trainer.resume(folder, identity)
+    if team.leads:
+        trim_metrics(folder, trainer.progress.step)
+    whole, saved = True, time.monotonic()
     try:
-        while step < config.steps and not _out_of_time(config, seconds):
-            rate = learning_rate(objective.learning_rate, step, seconds, config)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            clips = draw_clips(cache, objective.clips, config.batch, generator, device)
-            losses = objective.losses(clips, generator)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(losses["loss"])
-            optimizer.step()
-            objective.after_step()
-            step += 1
-            now = time.monotonic()
-            seconds, clock = seconds + now - clock, now
-            report = StepReport(step, seconds, rate, _finite(losses, step))
-            _append(folder / METRICS, report)
-            if now - saved > 60 * config.save_minutes:
-                _save(folder, objective, optimizer, generator, config, step, seconds)
-                saved = now
+        while True:
+            if evaluate is not None and trainer.evaluation_is_due():
+                evaluation = trainer.evaluated(evaluate())
+                if team.leads:
+                    append_metrics(folder, asdict(evaluation))
+                yield evaluation
+                saved = -math.inf
+            if trainer.is_over():
+                return
+            if team.leads and time.monotonic() - saved > 60 * config.save_minutes:
+                save_checkpoint(folder, identity, trainer.state())
+                saved = time.monotonic()
+            whole = False
+            report = trainer.step()
+            if team.leads:
+                append_metrics(folder, asdict(report))
+            whole = True
             yield report
     finally:
-        _save(folder, objective, optimizer, generator, config, step, seconds)
-        module.eval()
-
-
-def learning_rate(base: float, step: int, seconds: float, config: TrainConfig) -> float:
-    """Rate of a step: a short linear warm-up, then half a cosine down to a hundredth of `base`.
-
-    Args:
-        base: the highest rate.
-        step: steps done.
-        seconds: time trained.
-        config: gives the ends of both.
-    """
-    done = step / config.steps
-    if config.max_minutes:
-        done = max(done, seconds / (60 * config.max_minutes))
-    cosine = 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-    return base * min(1.0, (step + 1) / _WARM_UP) * (0.01 + 0.99 * cosine)
-
-
-def _out_of_time(config: TrainConfig, seconds: float) -> bool:
-    return config.max_minutes is not None and seconds >= 60 * config.max_minutes
-
-
-def _finite(losses: dict[str, Tensor], step: int) -> dict[str, float]:
-    values = {name: float(loss.detach()) for name, loss in losses.items()}
-    if not all(map(math.isfinite, values.values())):
-        raise OutputError(f"the loss is not finite at step {step} ({values}): resume with a lower --lr")
-    return values
+        # After an error in the middle of a step, the weights are of no step: the last checkpoint counts.
+        if whole and team.leads:
+            save_checkpoint(folder, identity, trainer.state())
+        objective.module.eval()
 
 
 def _identity(objective: Objective, config: TrainConfig) -> dict[str, Any]:
-    """The settings that must not change between the parts of a run; limits of time may."""
+    """The settings that must not change between the parts of a run; its limits may."""
     return {
         "objective": type(objective).__name__,
         "learning_rate": objective.learning_rate,
-        **{key: list(value) if isinstance(value, tuple) else value for key, value in asdict(objective.clips).items()},
-        **asdict(replace(config, max_minutes=None, save_minutes=0)),
+        **asdict(objective.clips),
+        **asdict(replace(config, max_minutes=None, save_minutes=0, patience=None)),
     }
 
 
-def _save(
-    folder: Path,
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-    config: TrainConfig,
-    step: int,
-    seconds: float,
-) -> None:
-    state = {
-        "config": _identity(objective, config),
-        "step": step,
-        "seconds": seconds,
-        "module": objective.module.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "generator": generator.get_state(),
-    }
-    with atomic_path(folder / CHECKPOINT) as path:
-        torch.save(state, path)
+class _Trainer:
+    """What a run is made of, and one step of it."""
+
+    def __init__(self, objective: Objective, cache: FrameCache, config: TrainConfig, team: Team) -> None:
+        self.objective, self.config, self.team = objective, config, team
+        self.module = objective.module.to(team.device).to(memory_format=torch.channels_last).train()
+        if config.compile:
+            _compile(self.module)
+        self.optimizer = objective.optimizer()
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.scaler = torch.amp.GradScaler(team.device.type, enabled=config.precision == "16")
+        self.shares = Shares(objective, cache, config, team, self.scaler)
+        self.progress, self.clock = Progress(), time.monotonic()
+
+    def state(self) -> dict[str, Any]:
+        """All that decides how the run goes on."""
+        return {
+            "progress": asdict(self.progress),
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def resume(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint, if there is one."""
+        state = load_checkpoint(folder, identity)
+        if state is None:
+            return
+        try:
+            self.module.load_state_dict(state["module"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.generator.set_state(state["generator"])
+            self.progress = Progress(**state["progress"])
+        except Exception as error:  # these raise whatever does not fit
+            raise unusable(folder, error) from error
+
+    def is_over(self) -> bool:
+        """Whether steps, minutes or patience are used up."""
+        config, progress = self.config, self.progress
+        late = config.max_minutes is not None and progress.seconds >= 60 * config.max_minutes
+        stale = config.patience is not None and progress.stale >= config.patience
+        return progress.step >= config.steps or late or stale
+
+    def evaluation_is_due(self) -> bool:
+        """Whether the network should be evaluated as it stands."""
+        progress = self.progress
+        due = progress.step % self.config.evaluate_every == 0 or self.is_over()
+        return due and progress.evaluated != progress.step
+
+    def evaluated(self, scores: dict[str, float]) -> EvaluationReport:
+        """Take the scores of an evaluation."""
+        progress = self.progress
+        mean = sum(scores.values()) / len(scores)
+        best = mean > progress.best
+        self.progress = replace(
+            progress,
+            evaluated=progress.step,
+            best=max(mean, progress.best),
+            stale=0 if best else progress.stale + 1,
+        )
+        return EvaluationReport(progress.step, progress.seconds, scores, mean, best)
+
+    def step(self) -> StepReport:
+        """Make a step."""
+        rate = learning_rate(self.objective.learning_rate, self.progress.step, self.progress.seconds, self.config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        losses = self.shares.gradients(self.generator)
+        now = time.monotonic()
+        # Rates and ends depend on the time, which must be the same for all: that of the leading process.
+        elapsed, self.clock = (now - self.clock) * self.team.leads, now
+        elapsed, *means = self.team.totals([elapsed, *losses.values()])
+        losses = dict(zip(losses, means, strict=True))
+        step, seconds = self.progress.step + 1, self.progress.seconds + elapsed
+        if not all(map(math.isfinite, means)):
+            raise OutputError(f"the loss is not finite at step {step} ({losses}): train again with a lower --lr")
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.objective.after_step()
+        self.progress = replace(self.progress, step=step, seconds=seconds)
+        return StepReport(step, seconds, rate, losses)
 
 
-def _load(
-    folder: Path,
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-    config: TrainConfig,
-) -> tuple[int, float]:
-    path = folder / CHECKPOINT
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        now = _identity(objective, config)
-        if state["config"] != now:
-            differ = ", ".join(key for key in now if state["config"].get(key) != now[key])
-            raise InputError(f"{path} was made with other settings ({differ}): use the same ones, or another --out")
-        objective.module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
-        generator.set_state(state["generator"])
-        return int(state["step"]), float(state["seconds"])
-    except InputError:
-        raise
-    except Exception as error:  # torch.load raises whatever a damaged file provokes
-        raise InputError(
-            f"cannot resume from {path} ({type(error).__name__}): delete it or use another --out"
-        ) from error
-
-
-def _trim_metrics(path: Path, step: int) -> None:
-    """Drop the lines of steps that a killed run made after its last checkpoint: they are made again."""
-    if not path.exists():
-        return
-    lines = path.read_text().splitlines()[:step]
-    with atomic_path(path) as temporary:
-        temporary.write_text("".join(line + "\n" for line in lines))
-
-
-def _append(path: Path, report: StepReport) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(asdict(report)) + "\n")
+def _compile(module: nn.Module) -> None:
+    """Have the module and its parts compiled where they are called first: objectives may call either."""
+    for part in (module, *module.children()):
+        part.compile()

@@ -1,156 +1,164 @@
-"""A training run from folders to weights: finds the footage, decodes it once, trains, writes the weights."""
+"""A training run from decoded footage to weights: trains, evaluates, draws, and writes the weights."""
 
 from __future__ import annotations
 
-import os
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from vostrack import __version__
 from vostrack import weights as store
-from vostrack.errors import DatasetError, OutputError, OutputExistsError
-from vostrack.files import lock_folder, make_folder, shown
+from vostrack.errors import OutputError
+from vostrack.files import lock_folder, make_folder, output_error, write_bytes
 from vostrack.methods import method_class
-from vostrack.segmentation import choose_device
-from vostrack.train.data import FrameCache, build_cache, find_sources
-from vostrack.train.loop import CHECKPOINT, StepReport, TrainConfig, train
+from vostrack.train.evaluate import held_out_scores, method_now
+from vostrack.train.loop import EvaluationReport, Report, StepReport, train
+from vostrack.train.parallel import Team
+from vostrack.train.pictures import write_picture
+from vostrack.train.prepare import Prepared, TrainRun
+from vostrack.train.settings import TrainConfig
+
+BEST = "best.safetensors"
+PICTURES = "pictures"
 
 
-@dataclass(frozen=True)
-class TrainRun:
-    """What to train, on what, and where to.
-
-    Attributes:
-        method: name of the method.
-        data: folders of footage.
-        out: folder of the run.
-        cache: folder of decoded frames; None for one below `out`.
-        start: weights to start from, or None for random ones.
-        crop: side of the training crops in pixels.
-        learning_rate: None for the method's own.
-        device: as for `segment`.
-        resume: whether to go on with the run in `out`.
-        board: whether losses are logged for TensorBoard.
-        config: steps, batch, seed, minutes.
-    """
-
-    method: str
-    data: tuple[Path, ...]
-    out: Path
-    cache: Path | None
-    start: str | None
-    crop: int
-    learning_rate: float | None
-    device: str
-    resume: bool
-    board: bool
-    config: TrainConfig
-
-
-def default_data() -> tuple[Path, ...]:
-    """`$VOSTRACK_DATA/clips`, else `./clips`.
-
-    Raises:
-        DatasetError: neither exists.
-    """
-    given = os.environ.get("VOSTRACK_DATA")
-    candidates = ([Path(given) / "clips"] if given else []) + [Path("clips")]
-    for folder in candidates:
-        if folder.is_dir():
-            return (folder,)
-    looked = " and ".join(map(str, candidates))
-    raise DatasetError(
-        f"no footage to train on: looked for {looked}; give --data FOLDER with videos or folders of frames"
-    )
-
-
-def prepare(job: TrainRun, on_source: Callable[[int, int, str], None]) -> FrameCache:
-    """The decoded footage of a run; decodes it where that was not done before.
-
-    Args:
-        job: what to train on.
-        on_source: called after each decoded source with (done, all, what is wrong with it or "").
-
-    Raises:
-        OutputExistsError: there is a run in the folder and `resume` was not asked for.
-        MethodError, DatasetError, OutputError: from the method's name, the footage, the folder.
-    """
-    method_class(job.method)
-    checkpoint = job.out / CHECKPOINT
-    if checkpoint.exists() and not job.resume:
-        raise OutputExistsError(f"{shown(checkpoint)} is there already: go on with --resume, or choose another --out")
-    if job.resume and not checkpoint.exists():
-        raise OutputError(f"there is no {shown(checkpoint)} to resume: leave --resume out to start")
-    sources = find_sources(job.data)
-    make_folder(job.out)
-    return build_cache(sources, job.cache or job.out / "cache", progress=on_source)
-
-
-def run(job: TrainRun, cache: FrameCache, on_step: Callable[[StepReport, float], None]) -> Path:
-    """Train and write the weights.
+def run(
+    job: TrainRun,
+    team: Team,
+    prepared: Prepared,
+    on_report: Callable[[Report, float], None],
+    on_note: Callable[[str], None],
+) -> Path:
+    """Train and write the weights: those of the best evaluation, or the last ones where nothing is held out.
 
     Args:
         job: what and how.
-        cache: from `prepare`.
-        on_step: called after each step with its report and the share of the run that is done; what it raises ends the
-            run, which can then be resumed.
+        team: the processes that train.
+        prepared: from `prepare`.
+        on_report: called after each step and each evaluation with its report and the share of the run that is done;
+            what it raises ends the run, in all processes after the same step, and the run can then be resumed.
+        on_note: called with what went wrong and does not end the run.
 
     Returns:
         The weights file.
 
     Raises:
-        WeightsError: the weights to start from do not fit.
         InputError, OutputError: the checkpoint cannot be used, or something cannot be written.
     """
-    device = choose_device(job.device)
-    factory = method_class(job.method)
-    torch.manual_seed(job.config.seed)
-    net = factory.build_net()
-    if job.start is not None:
-        store.load(net, job.method, store.find(job.method, job.start))
-    objective = factory.build_objective(net, job.crop, job.learning_rate)
-    last = None
-    with (
-        lock_folder(job.out),
-        _board(job) as board,
-        closing(train(objective, cache, job.config, job.out, device)) as steps,
-    ):
-        for last in steps:
-            for name, value in last.losses.items():
-                board(name, value, last.step)
-            on_step(last, _done(last, job.config))
-    details = {
-        "vostrack": __version__,
-        "torch": torch.__version__,
-        "device": str(device),
-        "clips": len(cache.clips),
-        "frames": sum(clip.count for clip in cache.clips),
-        "start": job.start,
-        "crop": job.crop,
-        "learning_rate": objective.learning_rate,
-        "config": asdict(job.config),
-        "steps": last.step if last else None,
-        "minutes": round(last.seconds / 60, 1) if last else None,
+    settings = {
+        "recipe": asdict(job.recipe),
+        "footage": prepared.cache.digest,
+        "held_out": prepared.held_out and prepared.held_out.digest,
     }
+    evaluate = _evaluation(job, team, prepared)
+    steps = train(prepared.objective, prepared.cache, job.config, job.out, team, evaluate, settings)
+    pictures = _Pictures(job, prepared, team, on_note)
+    last: Report | None = None
+    with lock_folder(job.out) if team.leads else nullcontext(), _board(job, team) as board, closing(steps):
+        for last in steps:
+            if isinstance(last, EvaluationReport) and last.best and team.leads:
+                _save(job, team, prepared, last, job.out / BEST)
+            for name, value in _scalars(last).items():
+                board(name, value, last.step)
+            pictures.draw_if_due(last.step)
+            team.together(partial(on_report, last, _done(last, job.config)))
+        if last is not None:
+            pictures.draw(last.step)
+        return _finish(job, team, prepared, last)
+
+
+def _evaluation(job: TrainRun, team: Team, prepared: Prepared) -> Callable[[], dict[str, float]] | None:
+    """What scores the network as it stands, if there is something to score it on."""
+    cache, factory = prepared.held_out, method_class(job.method)
+    if cache is None:
+        return None
+    return lambda: held_out_scores(cache, method_now(factory, prepared.net, team.device), team)
+
+
+def _finish(job: TrainRun, team: Team, prepared: Prepared, last: Report | None) -> Path:
+    """Write the weights of the run."""
     path = job.out / f"{job.method}.safetensors"
-    store.save_weights(net, job.method, path, details)
+    if not team.leads:
+        return path
+    if prepared.held_out is None:
+        _save(job, team, prepared, last, path)
+        return path
+    best = job.out / BEST
+    try:
+        write_bytes(path, best.read_bytes())
+    except OSError as error:
+        raise output_error(error, best) from error
     return path
 
 
-def _done(report: StepReport, config: TrainConfig) -> float:
+def _save(job: TrainRun, team: Team, prepared: Prepared, report: Report | None, path: Path) -> None:
+    """Write the weights as they stand, with how they were trained."""
+    details = {
+        "vostrack": __version__,
+        "torch": torch.__version__,
+        "device": team.device.type,
+        "processes": team.size,
+        "clips": len(prepared.cache.clips),
+        "frames": prepared.cache.frame_count,
+        "recipe": asdict(job.recipe),
+        "config": asdict(job.config),
+        "steps": report.step if report else None,
+        "minutes": round(report.seconds / 60, 1) if report else None,
+        "held_out": report.mean if isinstance(report, EvaluationReport) else None,
+    }
+    store.save_weights(prepared.net, job.method, path, details, job.recipe.net)
+
+
+class _Pictures:
+    """Draws predictions from time to time; what goes wrong there must not end a run."""
+
+    def __init__(self, job: TrainRun, prepared: Prepared, team: Team, on_note: Callable[[str], None]) -> None:
+        self.job, self.prepared, self.device, self.on_note = job, prepared, team.device, on_note
+        self.wanted = team.leads and job.picture_minutes > 0
+        self.drawn, self.step = -float("inf"), -1
+
+    def draw_if_due(self, step: int) -> None:
+        """Draw a picture where the last one is old."""
+        if time.monotonic() - self.drawn > 60 * self.job.picture_minutes:
+            self.draw(step)
+
+    def draw(self, step: int) -> None:
+        """Draw `pictures/STEP.png`, unless it is of the step before."""
+        if not self.wanted or step == self.step:
+            return
+        cache = self.prepared.held_out or self.prepared.cache
+        try:
+            make_folder(self.job.out / PICTURES)
+            method = method_now(method_class(self.job.method), self.prepared.net, self.device)
+            write_picture(self.job.out / PICTURES / f"{step:06d}.png", cache, method, self.device)
+        except Exception as error:
+            self.on_note(f"no picture of step {step}: {type(error).__name__}: {error}")
+        self.drawn, self.step = time.monotonic(), step
+
+
+def _scalars(report: Report) -> dict[str, float]:
+    """What of a report goes to TensorBoard."""
+    if isinstance(report, StepReport):
+        return {**report.losses, "learning_rate": report.learning_rate}
+    return {"held_out/J": report.mean, **{f"held_out/{name}": score for name, score in report.held_out.items()}}
+
+
+def _done(report: Report, config: TrainConfig) -> float:
     """Share of the run that is done: of the steps, or of the minutes where these end it earlier."""
     minutes = config.max_minutes
     return min(1.0, max(report.step / config.steps, report.seconds / (60 * minutes) if minutes else 0.0))
 
 
 @contextmanager
-def _board(job: TrainRun) -> Iterator[Callable[[str, float, int], None]]:
+def _board(job: TrainRun, team: Team) -> Iterator[Callable[[str, float, int], Any]]:
     """Where losses are logged for TensorBoard: nowhere, or OUT/tensorboard if it was asked for."""
-    if not job.board:
+    if not job.board or not team.leads:
         yield lambda name, value, step: None
         return
     try:

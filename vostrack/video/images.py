@@ -43,7 +43,7 @@ class FolderStream(ClipStream):
     def __init__(self, path: Path, names: Collection[str] | None = None) -> None:
         super().__init__(path.resolve().name)
         self._paths = [image for image in _image_paths(path) if names is None or image.stem in names]
-        self._image, self.stored_size, self.notes = _read(self._paths[0])
+        self._image, self.stored_size, self.notes = read_image(self._paths[0])
         self.size = (self._image.shape[1], self._image.shape[2])
         self.fps: Fraction | None = None
         self.count: int | None = len(self._paths)
@@ -53,7 +53,7 @@ class FolderStream(ClipStream):
         del self._image
         for index, path in enumerate(self._paths):
             if index > 0:
-                image, _, _ = _read(path)
+                image, _, _ = read_image(path)
             size = (image.shape[1], image.shape[2])
             if size != self.size:
                 raise InputError(
@@ -93,8 +93,12 @@ def _image_paths(folder: Path) -> list[Path]:
     return sorted(paths, key=lambda path: natural_key(path.stem))
 
 
-def _read(path: Path) -> tuple[Tensor, tuple[int, int], list[str]]:
-    """Read one image: uint8 (3, H, W), the stored size (H, W), and notes."""
+def read_image(path: Path) -> tuple[Tensor, tuple[int, int], list[str]]:
+    """Read one image: uint8 (3, H, W), the stored size (H, W), and notes.
+
+    Raises:
+        InputError: it is missing, damaged, too large or of a kind that is not read.
+    """
     where = f"image {str(path)!r}"
     try:
         with Image.open(path, formats=_FORMATS) as image:

@@ -1,0 +1,269 @@
+"""`vostrack train` from folders to weights: recipes, footage of all kinds, interruptions, evaluation, pictures."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from tests.train.samples import write_image, write_labelled
+from vostrack import cli
+from vostrack.cli.console import Stopped, StopSignals
+from vostrack.methods import METHODS, load_method
+from vostrack.train import run as training
+from vostrack.train.checkpoint import METRICS
+from vostrack.weights import describe
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(METHODS, "tiny", "tests.train.samples:TinyMethod")
+    monkeypatch.delenv("VOSTRACK_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def train(*arguments: object) -> int:
+    return cli.run(["train", "--method", "tiny", "--device", "cpu", *map(str, arguments)])
+
+
+def metrics(folder: str = "runs/tiny") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (Path(folder) / METRICS).read_text().splitlines()]
+
+
+def scale(path: str = "runs/tiny/tiny.safetensors") -> float:
+    return float(load_file(path)["scale"])
+
+
+def test_footage_becomes_weights(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--data", footage) == 0
+    method, loaded = load_method("tiny", weights="runs/tiny/tiny.safetensors")
+    assert loaded.name == "tiny.safetensors"
+    assert method.scale == scale()  # type: ignore[attr-defined]
+    assert [row["step"] for row in metrics()] == [1, 2, 3, 4]
+    details = describe(Path("runs/tiny/tiny.safetensors"))["details"]
+    assert (details["steps"], details["clips"], details["frames"], details["processes"]) == (4, 2, 12, 1)
+    assert details["recipe"]["target"] == 1.0
+    told = capsys.readouterr().err
+    assert "2 clips, 12 frames" in told
+    assert "--weights runs/tiny/tiny.safetensors" in told
+
+
+def test_options_change_the_recipe_and_the_plain_ones_count_last(footage: Path) -> None:
+    assert train("--data", footage, "--out", "a", "--recipe", "spoil", "--set", "target=3", "--set", "steps=9",
+                 "--steps", 2, "--batch", 3, "--crop", 64, "--lr", 0.25, "--seed", 5) == 0  # fmt: skip
+    details = describe(Path("a/tiny.safetensors"))["details"]
+    wanted = {"target": 3.0, "steps": 2, "batch": 3, "crop": 64, "learning_rate": 0.25}
+    assert {key: details["recipe"][key] for key in wanted} == wanted
+    assert {key: details["config"][key] for key in ("steps", "batch", "seed")} == {"steps": 2, "batch": 3, "seed": 5}
+    assert [row["learning_rate"] for row in metrics("a")] == pytest.approx([0.0125, 0.025 * 0.505])
+
+
+def test_training_starts_from_weights(footage: Path) -> None:
+    assert train("--data", footage, "--recipe", "spoil", "--steps", 3) == 0
+    begun = scale()
+    assert train("--data", footage, "--out", "b", "--from", "runs/tiny/tiny.safetensors", "--lr", 1e-9) == 0
+    assert scale("b/tiny.safetensors") == pytest.approx(begun, rel=1e-3)
+    assert train("--data", footage, "--out", "c", "--from", "random", "--lr", 1e-9) == 0
+    assert 0 <= scale("c/tiny.safetensors") <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--recipe", "defualt"], 2, "did you mean 'default'"),
+        (["--set", "targett=1"], 2, "did you mean 'target'"),
+        (["--set", "schedule=linear"], 2, "choose from: cosine, poly"),
+        (["--set", "steps=0"], 2, "must be positive"),
+        (["--crop", "48"], 2, "multiple of 32"),
+        (["--batch", "3", "--shares", "2"], 2, "--shares must divide"),
+        (["--precision", "8"], 1, "unknown precision"),
+        (["--from", "nothing"], 8, "nothing"),
+        (["--recipe", "masks"], 5, "expected --data to hold JPEGImages/480p/NAME"),
+        (["--held-out", "footage"], 5, "expected --held-out to hold"),
+        (["--resume"], 6, "to resume"),
+    ],
+)
+@pytest.mark.usefixtures("footage")
+def test_what_cannot_be_done_is_said_in_a_line(
+    arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("--data", "footage", *arguments) == code
+    told = capsys.readouterr().err.strip().splitlines()
+    assert message in told[-1]
+    assert told[-1].startswith("error: ")
+
+
+def test_footage_is_looked_for_where_the_help_says(
+    footage: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train() == 5
+    assert "give --data FOLDER" in capsys.readouterr().err
+    footage.rename("clips")
+    assert train("--steps", 1) == 0
+    Path("elsewhere").mkdir()
+    Path("clips").rename("elsewhere/clips")
+    monkeypatch.setenv("VOSTRACK_DATA", "elsewhere")
+    assert train("--steps", 1, "--out", "again") == 0
+
+
+def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(
+    footage: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("--data", footage, "--recipe", "spoil", "--steps", 6)
+    assert train(*asked, "--out", "whole") == 0
+    checks = []
+
+    def check(signals: StopSignals) -> None:
+        checks.append(1)
+        if len(checks) == 3:
+            raise Stopped(signal.SIGINT)
+
+    monkeypatch.setattr(StopSignals, "check", check)
+    assert train(*asked) == 130
+    assert "--resume" in capsys.readouterr().err
+    assert not Path("runs/tiny/tiny.safetensors").exists()
+    assert train(*asked) == 9
+    assert train(*asked, "--resume", "--set", "target=-59") == 5
+    assert "other settings (recipe)" in capsys.readouterr().err
+    assert train(*asked, "--resume") == 0
+    assert scale() == scale("whole/tiny.safetensors")
+    one, other = ([row["losses"] for row in metrics(folder)] for folder in ("runs/tiny", "whole"))
+    assert one == other
+
+
+# --- other footage ---
+
+
+def test_masks_come_with_the_footage_where_a_method_needs_them(capsys: pytest.CaptureFixture[str]) -> None:
+    write_labelled(Path("davis"))
+    assert train("--data", "davis", "--recipe", "masks") == 0
+    assert train("--data", "davis", "--recipe", "masks", "--stills", "davis", "--out", "b") == 5
+    assert "--stills have none" in capsys.readouterr().err
+
+
+def test_stills_are_footage_too(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_image(Path("stills/x.png"), np.full((50, 70, 3), 80))
+    assert train("--stills", "stills") == 0
+    assert "1 clips, 1 frames" in capsys.readouterr().err
+    assert train("--stills", "stills", "--data", footage, "--out", "b") == 0
+    assert "3 clips, 13 frames" in capsys.readouterr().err
+
+
+# --- evaluation ---
+
+
+def test_the_weights_are_those_of_the_best_evaluation(capsys: pytest.CaptureFixture[str]) -> None:
+    """Training turns the method upside down, step by step: the start is the best, and patience ends the run."""
+    write_labelled(Path("davis"))
+    asked = ("--data", "davis", "--held-out", "davis", "--recipe", "spoil", "--lr", 20, "--evaluate-every", 2)
+    assert train(*asked, "--patience", 3) == 0
+    rows = metrics()
+    found = [row for row in rows if "held_out" in row]
+    assert found[0]["step"] == 0
+    assert found[0]["held_out"].keys() == {"one", "two"}
+    best = max(found, key=lambda row: row["mean"])
+    assert best["best"]
+    assert found[-1]["mean"] < best["mean"] - 0.05
+    assert len([row for row in found if row["step"] > best["step"]]) == 3
+    assert rows[-1] is found[-1]
+    details = describe(Path("runs/tiny/tiny.safetensors"))["details"]
+    assert (details["steps"], details["held_out"]) == (best["step"], pytest.approx(best["mean"]))
+    assert "held-out J" in capsys.readouterr().err
+
+
+def test_what_is_held_out_belongs_to_the_run(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_labelled(Path("davis"))
+    asked = ("--data", footage, "--steps", 2, "--resume")
+    assert train(*asked[:-1]) == 0
+    assert train(*asked, "--held-out", "davis") == 5
+    assert "held_out" in capsys.readouterr().err
+
+
+def test_held_out_clips_without_objects_are_an_error(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_labelled(Path("davis"), value=0)
+    assert train("--data", footage, "--held-out", "davis") == 5
+    assert "no held-out clip has" in capsys.readouterr().err
+
+
+# --- pictures and logs ---
+
+
+def test_pictures_show_what_is_propagated(footage: Path) -> None:
+    write_labelled(Path("davis"))
+    assert train("--data", footage, "--held-out", "davis") == 0
+    assert sorted(path.name for path in Path("runs/tiny/pictures").iterdir()) == ["000000.png", "000004.png"]
+    with Image.open("runs/tiny/pictures/000000.png") as picture:
+        pixels = np.asarray(picture).astype(int)
+    assert pixels.shape == (2 * 40, 4 * 60, 3)
+    # The object is tinted in the first colour of the palette, half of (128, 0, 0), where it lies.
+    for column, index in enumerate((0, 1, 3, 5)):
+        assert abs(pixels[20, 60 * column + 15 + 4 * index, 0] - (200 + 128) // 2) <= 2
+    assert train("--data", footage, "--out", "two") == 0
+    with Image.open("two/pictures/000004.png") as picture:
+        assert picture.size == (4 * 30, 20 + 24)  # a row for each clip
+    assert train("--data", footage, "--out", "none", "--pictures", 0) == 0
+    assert not Path("none/pictures").exists()
+
+
+def test_without_masks_a_chequerboard_is_propagated(footage: Path) -> None:
+    write_image(footage / "still" / "x.png", np.full((21, 31, 3), 80))
+    assert train("--data", footage, "--stills", footage / "still", "--steps", 1) == 0
+    with Image.open("runs/tiny/pictures/000001.png") as picture:
+        assert picture.size == (4 * 31, 20 + 24 + 21)
+        left = np.asarray(picture)[:20, :30].astype(int)
+    # Black footage: what is not black is a square of the board.
+    tinted = left.max(2) > 0
+    assert tinted[2, 2]
+    assert not tinted[2, 7]
+    assert not tinted[7, 2]
+
+
+def test_a_picture_that_fails_does_not_end_the_run(
+    footage: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("no paint")
+
+    monkeypatch.setattr(training, "write_picture", fail)
+    assert train("--data", footage) == 0
+    assert "no picture of step 4: RuntimeError: no paint" in capsys.readouterr().err
+
+
+def test_pictures_and_evaluations_leave_training_alone(footage: Path) -> None:
+    write_labelled(Path("davis"))
+    assert train("--data", footage, "--recipe", "spoil", "--out", "plain", "--pictures", 0) == 0
+    assert (
+        train("--data", footage, "--recipe", "spoil", "--out", "b", "--held-out", "davis", "--evaluate-every", 3) == 0
+    )
+    assert [row["losses"] for row in metrics("plain")] == [row["losses"] for row in metrics("b") if "losses" in row]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="NO TENSORBOARD: pip install tensorboard")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_losses_can_go_to_tensorboard(footage: Path) -> None:
+    assert train("--data", footage, "--board") == 0
+    assert list(Path("runs/tiny/tensorboard").iterdir())
+
+
+def test_tensorboard_that_is_missing_is_said(
+    footage: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", None)
+    assert train("--data", footage, "--board") == 6
+    assert "vostrack[train]" in capsys.readouterr().err
+
+
+def test_the_net_of_a_run_depends_on_its_seed_alone(footage: Path) -> None:
+    for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
+        torch.rand(3)
+        assert train("--data", footage, "--out", folder, "--seed", seed, "--lr", 1e-9, "--steps", 1) == 0
+    assert scale("a/tiny.safetensors") == scale("b/tiny.safetensors") != scale("c/tiny.safetensors")
