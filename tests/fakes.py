@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from tests.video.media import write_video
 from vostrack.files import sha256
 from vostrack.methods import METHODS
-from vostrack.methods.base import Method
+from vostrack.methods.base import Method, Recipe
 from vostrack.video.palette import palette_image
-from vostrack.weights import save_weights
+from vostrack.weights import Adopt, save_weights
 
 NAME, PATH = "fake", "tests.fakes:FakeMethod"
 IDS = (3, 200)
@@ -60,7 +60,9 @@ class FakeMethod:
     paper: ClassVar[str] = "none"
     presets: ClassVar[Mapping[str, FakeConfig]] = {"default": FakeConfig(), "slow": FakeConfig(rate=0.01)}
     state_type = FakeState
-    build_net = staticmethod(FakeNet)
+    nets: ClassVar[Mapping[str, type[nn.Module]]] = {"default": FakeNet}
+    recipes: ClassVar[Mapping[str, Recipe]] = {"default": Recipe()}
+    adopts: ClassVar[Mapping[str, Adopt]] = {}
     stride = STRIDE
 
     def __init__(self, net: nn.Module, config: FakeConfig) -> None:
@@ -175,7 +177,8 @@ def start(arguments: Sequence[object], log: Path, **settings: float) -> ForkServ
     Args:
         arguments: of the command line.
         log: folder for what it prints, "out" and "err".
-        settings: `save_seconds`, `frame_seconds`, and `file_limit` in bytes.
+        settings: `save_seconds`, `frame_seconds`, `step_seconds` of a training step of adaptation, whose network is
+            then a small one, and `file_limit` in bytes.
     """
     _FORKS.set_forkserver_preload(["tests.fakes", "pytest", "vostrack.segmentation", "vostrack.cli"])
     log.mkdir(parents=True, exist_ok=True)
@@ -190,12 +193,14 @@ def _child(arguments: list[str], log: Path, environment: Mapping[str, str], sett
         os.dup2(os.open(log / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.stdout, sys.stderr = io.TextIOWrapper(io.FileIO(1, "w")), io.TextIOWrapper(io.FileIO(2, "w"))
     os.environ.update(environment, FAKE_SECONDS=str(settings.get("frame_seconds", 0.0)))
-    from vostrack import cli, segmentation
+    from vostrack import cli, job
 
     METHODS[NAME] = PATH
     os.fsync = lambda descriptor: None
     torch.set_num_threads(1)
-    segmentation._SAVE_SECONDS = settings.get("save_seconds", 20.0)
+    job._SAVE_SECONDS = settings.get("save_seconds", 20.0)
+    if "step_seconds" in settings:
+        _slow_small_adaptation(settings["step_seconds"])
     if "file_limit" in settings:
         import resource
         import signal
@@ -208,6 +213,21 @@ def _child(arguments: list[str], log: Path, environment: Mapping[str, str], sett
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def _slow_small_adaptation(seconds: float) -> None:
+    """So that a test can stop a training while it is under way."""
+    from tests.refine.clips import narrow_net
+    from vostrack.refine.adapt_model import AppearanceModel
+
+    narrow_net(pytest.MonkeyPatch())
+    step = AppearanceModel.step
+
+    def slow(model: AppearanceModel, sample: Any) -> float:
+        time.sleep(seconds)
+        return step(model, sample)
+
+    AppearanceModel.step = slow  # type: ignore[method-assign]
 
 
 def finish(process: ForkServerProcess, log: Path) -> tuple[int, str, str]:

@@ -21,7 +21,7 @@ import torch
 
 from vostrack.benchmark.mask_folders import read_mask as read_truth
 from vostrack.benchmark.score import Scores, SequenceScorer
-from vostrack.methods import configure, load_method, method_class
+from vostrack.methods import build_net, configure, load_method, method_class
 from vostrack.methods.base import Method
 from vostrack.nets.fold import for_inference
 from vostrack.propagate import Propagator
@@ -36,7 +36,7 @@ def load(options: argparse.Namespace) -> Method[Any]:
         return load_method(options.method, weights=options.weights, preset=options.preset, options=changes)[0]
     torch.manual_seed(0)
     factory = method_class(options.method)
-    return factory(for_inference(factory.build_net()), configure(options.method, options.preset, changes))
+    return factory(for_inference(build_net(options.method)), configure(options.method, options.preset, changes))
 
 
 def measure(options: argparse.Namespace, sequence: str) -> tuple[list[Any], float, int]:

@@ -11,13 +11,14 @@ ROOT = Path(vostrack.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 FOUNDATION = {"types", "errors", "files"}
 OPS = FOUNDATION | {"ops"}
-ENGINE = OPS | {"nets", "memory", "state"}
+ENGINE = OPS | {"nets", "memory", "state", "options"}
 RESULTS = ENGINE | {"methods", "refine", "weights", "video", "propagate"}
 RUN = RESULTS | {"output", "summary"}
 # What each part of the package may import, besides itself; "" is the package's own name and version.
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "types": {"errors"},
+    "options": {"errors"},
     "files": {"errors"},
     "ops": {"types", "errors"},
     "video": FOUNDATION,
@@ -30,11 +31,14 @@ ALLOWED: dict[str, set[str]] = {
     "refine": ENGINE - {"files"},
     "propagate": ENGINE - {"files"} | {"methods", "refine"},
     "output": RESULTS - {"weights", "nets"},
-    "segmentation": RUN | {""},
-    "train": RESULTS | {"segmentation", ""},
+    "job": RUN,
+    "segmentation": RUN | {"job", ""},
+    "train": RESULTS | {"segmentation", "benchmark", ""},
     "benchmark": RUN | {"segmentation", ""},
     "demo": RUN | {"segmentation", "benchmark"},
-    "cli": RUN | {"segmentation", "benchmark", "train", "demo", ""},
+    "inspection": RESULTS - {"weights"},
+    "cli": RUN | {"segmentation", "benchmark", "train", "demo", "inspection", ""},
+    "__main__": {"cli"},
 }
 
 

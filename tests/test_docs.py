@@ -28,7 +28,8 @@ from vostrack.cli.methods import _shown
 from vostrack.demo import write_clip
 from vostrack.errors import VostrackError
 from vostrack.files import sha256
-from vostrack.methods import METHODS, method_class
+from vostrack.methods import METHODS, build_net, method_class, training_recipe
+from vostrack.methods.base import Batch
 from vostrack.weights import save_weights
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,7 +71,7 @@ def some_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in METHODS:
         torch.manual_seed(0)
         path = folder / f"{name}.safetensors"
-        save_weights(method_class(name).build_net(), name, path, {})
+        save_weights(build_net(name), name, path, {})
         rows.append(
             f'[[weights]]\nname = "{name}"\nmethod = "{name}"\nfile = "{path.name}"\nsha256 = "{sha256(path)}"\n'
             f'bytes = {path.stat().st_size}\nlicence = "none"\ntrained_on = "nothing"\n'
@@ -161,7 +162,7 @@ def test_the_test_command_is_one_line_that_ci_can_find() -> None:
     extract = re.search(r'eval "\$\((.*)\)"$', script, re.MULTILINE)
     assert extract is not None
     found = subprocess.run(["bash", "-c", extract[1]], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert found.stdout == "python -m pip install -e '.[dev]' && python -m pytest\n"
+    assert found.stdout == "python -m pip install -e '.[dev,crf]' && python -m pytest\n"
 
 
 # --- architecture ---
@@ -194,7 +195,7 @@ def test_imports_go_one_way() -> None:
     level = {name: -number for number, row in enumerate(rows) for name in row}
     for path in (ROOT / "vostrack").rglob("*.py"):
         here = path.relative_to(ROOT / "vostrack").parts[0].removesuffix(".py")
-        if here in ("__init__", "refine", "_weights"):
+        if here in ("__init__", "_weights"):
             continue
         upward = {name for name in imports(path) if name != here and level[name] >= level[here]}
         assert upward == set(), f"{path.name} imports {upward}"
@@ -301,7 +302,7 @@ def moving_square(count: int = 8) -> tuple[list[Frame], list[LabelMap]]:
 
 def test_the_example_method_follows_an_object(example: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    save_weights(method_class(example).build_net(), example, tmp_path / "w.safetensors", {})
+    save_weights(build_net(example), example, tmp_path / "w.safetensors", {})
     method, _ = load_method(example, weights=tmp_path / "w.safetensors")
     frames, truth = moving_square()
     first, second = (list(Propagator(method).run(Clip(frames, {0: truth[0]}))) for _ in range(2))
@@ -319,7 +320,7 @@ CONTRACT = [check for name, check in vars(contract).items() if name.startswith("
 def test_the_example_method_keeps_the_contract(example: str, check: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     factory = method_class(example)
-    wanted = {"method": factory(factory.build_net().eval(), factory.presets["default"]), "tmp_path": tmp_path}
+    wanted = {"method": factory(build_net(example).eval(), factory.presets["default"]), "tmp_path": tmp_path}
     with torch.no_grad():
         check(**{name: wanted[name] for name in inspect.signature(check).parameters})
 
@@ -327,12 +328,12 @@ def test_the_example_method_keeps_the_contract(example: str, check: Any, tmp_pat
 def test_the_example_objective_learns(example: str) -> None:
     torch.manual_seed(0)
     factory = method_class(example)
-    objective = factory.build_objective(factory.build_net().train(), 64, None)
+    objective = factory.build_objective(build_net(example).train(), training_recipe(example, options={"crop": "64"}))
     frames = torch.rand(2, 1, 3, 64, 64).expand(-1, 2, -1, -1, -1) * torch.tensor([1.0, 0.8]).view(1, 2, 1, 1, 1)
     optimizer = objective.optimizer()
     losses = []
     for _ in range(15):
-        loss = objective.losses(frames, torch.Generator().manual_seed(0))["loss"]
+        loss = objective.losses(Batch(frames), torch.Generator().manual_seed(0))["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

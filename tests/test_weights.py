@@ -14,6 +14,7 @@ from vostrack.errors import WeightsError
 from vostrack.weights import (
     FORMAT,
     WeightsEntry,
+    architecture,
     available,
     check,
     describe,
@@ -111,7 +112,25 @@ def test_halves_come_back_as_what_the_network_holds(tmp_path: Path) -> None:
         wanted = net.state_dict()[name]
         assert tensor.dtype == wanted.dtype
         assert torch.equal(tensor, wanted.half().float() if wanted.is_floating_point() else wanted)
-    assert describe(tmp_path / "w.safetensors") == {"method": "fake", "details": {"steps": 3}}
+    assert describe(tmp_path / "w.safetensors") == {"method": "fake", "net": "default", "details": {"steps": 3}}
+
+
+def test_a_file_names_the_network_that_it_fills(tmp_path: Path) -> None:
+    save_weights(FakeNet(), "fake", tmp_path / "w.safetensors", {}, "large")
+    assert architecture(tmp_path / "w.safetensors") == describe(tmp_path / "w.safetensors")["net"] == "large"
+    assert architecture(file(tmp_path / "old.safetensors", FakeNet().state_dict())) == "default"
+    with pytest.raises(WeightsError, match="no weights at"):
+        architecture(tmp_path / "missing.safetensors")
+
+
+def test_weights_of_another_method_are_adopted_where_it_is_said_how(tmp_path: Path) -> None:
+    path = file(tmp_path / "w.safetensors", {"inner.scale": torch.full((1,), 0.25), "head": torch.ones(3)})
+    net = FakeNet()
+    assert "holds weights for 'fake', not for 'other'" in refusal(path, net, "other")
+    load(net, "other", path, {"fake": lambda tensors: {"scale": tensors["inner.scale"]}})
+    assert float(net.scale.detach()) == 0.25
+    with pytest.raises(WeightsError, match="not for 'other'"):
+        load(net, "other", path, {"third": dict})
 
 
 def test_a_manifest_tells_all_about_its_weights(store: Path) -> None:

@@ -57,7 +57,7 @@ class WeightsError(VostrackError):
 
 
 class MethodError(VostrackError):
-    """A method name or a method option is not known."""
+    """A method or a refinement, or an option of one, is not known."""
 
     exit_code = 2
 

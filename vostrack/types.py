@@ -113,7 +113,8 @@ class Prediction:
     Attributes:
         frame: the frame.
         labels: its label map at the frame's full size.
-        probs: float32 (K, h, w) at the working resolution where probabilities were asked for, else None.
+        probs: float32 (K, h, w) at the working resolution, or that of a refinement, where probabilities were asked for,
+            else None.
     """
 
     frame: Frame

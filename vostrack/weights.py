@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from vostrack.files import sha256, write_bytes
 
 FORMAT = "vostrack-weights-1"
 MANIFEST = "manifest.toml"
+
+Adopt = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+"""Picks and renames the tensors of another method's network."""
 
 
 @dataclass(frozen=True)
@@ -163,13 +166,28 @@ def check(source: WeightsEntry | Path) -> str:
     return digest
 
 
-def load(net: nn.Module, method: str, source: WeightsEntry | Path) -> LoadedWeights:
+def architecture(source: WeightsEntry | Path) -> str:
+    """Name of the network that a weights file fills.
+
+    Raises:
+        WeightsError: the file is missing or damaged.
+    """
+    path = source if isinstance(source, Path) else source.path
+    if not path.is_file():
+        raise WeightsError(f"there are no weights at {path}: check the path")
+    return _read(path)[1].get("net", "default")
+
+
+def load(
+    net: nn.Module, method: str, source: WeightsEntry | Path, adopts: Mapping[str, Adopt] | None = None
+) -> LoadedWeights:
     """Fill a network with weights.
 
     Args:
         net: on the CPU; all its parameters and buffers are overwritten.
         method: the method that the weights must have been trained for.
         source: from `find`.
+        adopts: other methods whose weights are taken as well, each with what picks and renames their tensors.
 
     Returns:
         What was loaded.
@@ -182,8 +200,11 @@ def load(net: nn.Module, method: str, source: WeightsEntry | Path) -> LoadedWeig
     tensors, metadata = _read(path)
     if metadata.get("format") != FORMAT:
         raise WeightsError(f"{path} was not written by `vostrack train`: expected a file of format {FORMAT}")
-    if metadata.get("method") != method:
-        raise WeightsError(f"{path} holds weights for {metadata.get('method')!r}, not for {method!r}")
+    origin = metadata.get("method", "")
+    if origin != method:
+        if origin not in (adopts or {}):
+            raise WeightsError(f"{path} holds weights for {origin!r}, not for {method!r}")
+        tensors = dict((adopts or {})[origin](tensors))
     _fill(net, tensors, path)
     return LoadedWeights(path.name if isinstance(source, Path) else source.name, digest)
 
@@ -211,7 +232,9 @@ def _fill(net: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     net.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()})
 
 
-def save_weights(net: nn.Module, method: str, path: Path, details: Mapping[str, Any]) -> None:
+def save_weights(
+    net: nn.Module, method: str, path: Path, details: Mapping[str, Any], architecture: str = "default"
+) -> None:
     """Write a network's weights in half precision, whole or not at all.
 
     Args:
@@ -219,6 +242,7 @@ def save_weights(net: nn.Module, method: str, path: Path, details: Mapping[str, 
         method: its method.
         path: of the safetensors file.
         details: how it was trained; kept in the file's metadata as JSON.
+        architecture: name of the network among the method's.
 
     Raises:
         WeightsError: a value is not finite, or too large for half precision.
@@ -231,18 +255,22 @@ def save_weights(net: nn.Module, method: str, path: Path, details: Mapping[str, 
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise WeightsError(f"{name} holds values that half precision cannot: train again with a lower --lr")
-    metadata = {"format": FORMAT, "method": method, "details": json.dumps(details, sort_keys=True)}
+    metadata = {"format": FORMAT, "method": method, "net": architecture, "details": json.dumps(details, sort_keys=True)}
     write_bytes(path, save(tensors, metadata))
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What a weights file says of itself: "method" and "details".
+    """What a weights file says of itself: "method", "net" and "details".
 
     Raises:
         WeightsError: it is not a weights file.
     """
     _, metadata = _read(path)
     try:
-        return {"method": metadata.get("method"), "details": json.loads(metadata.get("details", "{}"))}
+        return {
+            "method": metadata.get("method"),
+            "net": metadata.get("net", "default"),
+            "details": json.loads(metadata.get("details", "{}")),
+        }
     except ValueError as error:
         raise WeightsError(f"{path} has details that cannot be read ({error}): get it again") from error

@@ -44,6 +44,13 @@ def test_help_imports_neither_torch_nor_numpy() -> None:
         assert command in done.stdout
 
 
+def test_the_package_can_be_started_as_a_module() -> None:
+    """As `torchrun -m vostrack` does."""
+    command = [sys.executable, "-m", "vostrack", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith("vostrack ")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = CliRunner().invoke(app, [command, "--help"])

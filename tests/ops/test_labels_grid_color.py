@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import naive
-from vostrack.ops.color import drop_channel, normalised_lab, rgb_to_lab
+from vostrack.ops.color import drop_channel, jitter_lab, normalised_lab, rgb_to_lab
 from vostrack.ops.grid import cells, sample, similarity_grid, to_cells, to_pixels
 from vostrack.ops.labels import add_channels, correct, one_hot, strongest, without_void
 
@@ -128,3 +130,24 @@ def test_a_dropped_channel_is_gone_and_the_others_make_up_for_it() -> None:
     assert not dropped[:, 1].any()
     torch.testing.assert_close(dropped[:, [0, 2]], lab[:, [0, 2]] * 1.5)
     assert lab.abs().max() <= 1.1
+
+
+def test_jitter_equals_its_definition_image_by_image() -> None:
+    generator = torch.Generator().manual_seed(0)
+    lab = torch.rand(2, 3, 3, 4, 5, generator=generator, dtype=torch.float64) * 2 - 1
+    strengths = torch.rand(2, 3, 4, generator=generator, dtype=torch.float64) + 0.5
+    expected = torch.empty_like(lab)
+    for b in range(2):
+        for t in range(3):
+            brightness, contrast, saturation, hue = strengths[b, t].tolist()
+            bright = [[(float(value) + 1) * brightness - 1 for value in row] for row in lab[b, t, 0]]
+            mean = sum(map(sum, bright)) / 20
+            for y in range(4):
+                for x in range(5):
+                    colour = complex(float(lab[b, t, 1, y, x]), float(lab[b, t, 2, y, x]))
+                    turned = saturation * colour * complex(math.cos(hue), math.sin(hue))
+                    lightness = mean + contrast * (bright[y][x] - mean)
+                    expected[b, t, :, y, x] = torch.tensor([lightness, turned.real, turned.imag])
+    torch.testing.assert_close(jitter_lab(lab, strengths), expected)
+    neutral = torch.tensor([1.0, 1.0, 1.0, 0.0]).expand(2, 3, 4)
+    torch.testing.assert_close(jitter_lab(lab, neutral), lab)

@@ -15,6 +15,7 @@ from vostrack.cli.bench_ops import bench_ops
 from vostrack.cli.benchmark import app as benchmark
 from vostrack.cli.console import Stopped
 from vostrack.cli.demo import demo
+from vostrack.cli.inspect import inspect
 from vostrack.cli.methods import methods
 from vostrack.cli.score import score
 from vostrack.cli.segment import segment
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (segment, demo, train, methods, weights, score, bench_ops):
+for command in (segment, demo, train, inspect, methods, weights, score, bench_ops):
     app.command()(command)
 app.add_typer(benchmark)
 

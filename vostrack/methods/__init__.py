@@ -6,25 +6,27 @@ A method of your own is one file and one line here, or an entry point in the gro
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
-import typing
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vostrack.errors import MethodError, unknown_name
+from vostrack.options import with_options
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from vostrack.methods.base import Method, MethodFactory
     from vostrack.weights import LoadedWeights
 
 METHODS = {
+    "rpm-net": "vostrack.methods.rpm_net:RpmNetMethod",
     "anchors": "vostrack.methods.anchors:AnchorsMethod",
     "mast-mem": "vostrack.methods.mast_mem:MastMethod",
+    "videomatch": "vostrack.methods.videomatch:VideoMatchMethod",
 }
 DEFAULT = "anchors"
 _GROUP = "vostrack.methods"
@@ -63,34 +65,31 @@ def configure(name: str, preset: str = "default", options: Mapping[str, str] | N
     Raises:
         MethodError: an unknown preset or option, or a value of the wrong kind.
     """
-    presets = method_class(name).presets
-    if preset not in presets:
-        raise MethodError(unknown_name(f"preset of {name}", preset, presets))
-    config = presets[preset]
-    hints = typing.get_type_hints(type(config))
-    changes: dict[str, Any] = {}
-    for key, text in (options or {}).items():
-        if key not in hints:
-            raise MethodError(unknown_name(f"option of {name}", key, hints))
-        changes[key] = _parse(name, key, text, hints[key])
-    try:
-        return dataclasses.replace(config, **changes)
-    except ValueError as error:
-        raise MethodError(f"{name}: {error}") from error
+    return _changed(name, "preset", method_class(name).presets, preset, options or {})
 
 
-def _parse(name: str, key: str, text: str, kind: Any) -> Any:
-    try:
-        if kind is bool:
-            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
-        if kind in (int, float, str):
-            return kind(text)
-        if typing.get_origin(kind) is tuple:
-            return tuple(int(part) for part in text.split(",") if part.strip())
-    except (ValueError, KeyError):
-        pass
-    wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "numbers separated by commas")
-    raise MethodError(f"option {key} of {name} must be {wanted}, not {text!r}")
+def training_recipe(name: str, recipe: str = "default", options: Mapping[str, str] | None = None) -> Any:
+    """How a method is trained; arguments and errors as for `configure`, with recipes for presets."""
+    return _changed(name, "recipe", method_class(name).recipes, recipe, options or {})
+
+
+def build_net(name: str, architecture: str = "default") -> nn.Module:
+    """A method's network with random weights.
+
+    Raises:
+        MethodError: the method has no such architecture.
+    """
+    nets = method_class(name).nets
+    if architecture not in nets:
+        raise MethodError(unknown_name(f"network of {name}", architecture, nets))
+    return nets[architecture]()
+
+
+def _changed(name: str, kind: str, table: Mapping[str, Any], wanted: str, options: Mapping[str, str]) -> Any:
+    """An entry of a table of frozen dataclasses, with some fields changed."""
+    if wanted not in table:
+        raise MethodError(unknown_name(f"{kind} of {name}", wanted, table))
+    return with_options(table[wanted], options, name)
 
 
 def load_method(
@@ -122,6 +121,7 @@ def load_method(
 
     factory = method_class(name)
     config = configure(name, preset, options)
-    net = factory.build_net()
-    loaded = store.load(net, name, store.find(name, weights))
+    source = store.find(name, weights)
+    net = build_net(name, store.architecture(source))
+    loaded = store.load(net, name, source)
     return factory(for_inference(net).to(device), config), loaded

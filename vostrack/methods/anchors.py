@@ -8,29 +8,31 @@ frames; a softmax over these weighs their labels, which stay soft when they are 
 
 Differs: the preset `paper` is the published procedure (last stage, stride 8, copies of the first frame fill the context
 until enough frames have passed). The preset `default` uses early and middle stages on a grid of stride 4, projected
-to the 64 principal axes of the first frame, no repeated frames, and a grid that lies where the convolutions centre it:
-docs/benchmarks.md has what each of these is worth.
+to the 128 principal axes of the first frame, centred and half whitened, no repeated frames, and a grid that lies where
+the convolutions centre it: docs/benchmarks.md has what each of these is worth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vostrack.errors import MethodError
 from vostrack.memory import FrameBank
-from vostrack.methods.anchors_training import AnchorsObjective
+from vostrack.methods.anchors_training import RECIPES, AnchorsObjective
+from vostrack.methods.base import Recipe
 from vostrack.nets.encoders import AnchorsNet
 from vostrack.ops.affinity import best_keys, weighted_readout
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import cells, resize, to_cells, to_pixels
+from vostrack.ops.hypercolumns import hypercolumns, principal_axes, project
 from vostrack.ops.window import Window, best_in_window
+from vostrack.weights import Adopt
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class AnchorsConfig:
         stages: stages of the trunk, 1 to 4, whose unit vectors are concatenated.
         stride: pixels from cell to cell, 4 or 8.
         channels: principal axes of the first frame that are kept; 0 keeps the features as they are.
+        whitening: how far the axes' variances are evened out, from 0 (not at all) to 1 (fully).
         context: recent frames in memory, at least 1.
         repeat_first: whether copies of the first frame fill the context until enough frames have passed.
         radius: recent frames are searched at a Euclidean distance below this, in cells.
@@ -52,7 +55,8 @@ class AnchorsConfig:
 
     stages: tuple[int, ...] = (1, 2, 3)
     stride: int = 4
-    channels: int = 64
+    channels: int = 128
+    whitening: float = 0.5
     context: int = 7
     repeat_first: bool = False
     radius: int = 12
@@ -69,6 +73,8 @@ class AnchorsConfig:
             raise MethodError(f"anchors: stride must be 4 or 8, not {self.stride}")
         if min(self.context, self.radius, self.top_k) < 1 or min(self.channels, self.first_radius) < 0:
             raise MethodError("anchors: context, radius and top_k must be at least 1, channels and first_radius 0")
+        if not 0 <= self.whitening <= 1:
+            raise MethodError(f"anchors: whitening must be from 0 to 1, not {self.whitening}")
         if not 0 < self.temperature < inf:
             raise MethodError(f"anchors: temperature must be above 0, not {self.temperature}")
 
@@ -83,7 +89,7 @@ class AnchorsState:
     """What is known of a clip.
 
     Attributes:
-        axes: (C', C) projection of the features, or (0, C) for none.
+        axes: (C', C + 1) projection of the features, or (0, C + 1) for none (`ops.hypercolumns.project`).
         given: frames whose masks were given.
         recent: the last frames.
     """
@@ -99,7 +105,9 @@ class AnchorsMethod:
     name: ClassVar[str] = "anchors"
     paper: ClassVar[str] = "Dense Unsupervised Learning for Video Segmentation (2021)"
     presets: ClassVar[Mapping[str, AnchorsConfig]] = {"default": AnchorsConfig(), "paper": PAPER}
-    build_net: ClassVar[type[AnchorsNet]] = AnchorsNet
+    nets: ClassVar[Mapping[str, Callable[[], AnchorsNet]]] = {"default": AnchorsNet}
+    recipes: ClassVar[Mapping[str, Recipe]] = RECIPES
+    adopts: ClassVar[Mapping[str, Adopt]] = {}
     build_objective: ClassVar[type[AnchorsObjective]] = AnchorsObjective
     state_type = AnchorsState
 
@@ -116,16 +124,15 @@ class AnchorsMethod:
     def encode(self, image: Tensor) -> Tensor:
         """Unit vectors of the chosen stages, concatenated (C, h, w)."""
         stages = self.net.stages(normalised_rgb(image)[None], max(self.config.stages))
-        chosen = [(F.normalize(stages[i - 1], dim=1), self.net.stage_strides[i - 1]) for i in self.config.stages]
+        strides = [self.net.stage_strides[i - 1] for i in self.config.stages]
         size = cells((image.shape[1], image.shape[2]), self.stride)
-        parts = [_regrid(stage[0], stride, self.stride, size) for stage, stride in chosen]
-        return F.normalize(torch.cat(parts), dim=0)
+        return hypercolumns([stages[i - 1] for i in self.config.stages], strides, self.stride, size)[0]
 
     def begin(self, features: Tensor, labels: Tensor, state: AnchorsState | None = None) -> AnchorsState:
         """Pin a frame whose labels were given and start the recent frames from it; predicted ones are dropped."""
         values = self._to_cells(labels, (features.shape[1], features.shape[2]))
         if state is None:
-            axes = principal_axes(features, self.config.channels)
+            axes = principal_axes(features, self.config.channels, self.config.whitening)
             key = project(features, axes)
             given = FrameBank.empty(1, key, values)
         else:
@@ -193,38 +200,3 @@ def _candidates(query: Tensor, bank: FrameBank, radius: int, top_k: int) -> tupl
     else:
         similarity, index = best_keys(query.flatten(0, 1), keys.flatten(0, 2), top_k)
     return similarity, values.flatten(0, 2)[index]
-
-
-def _regrid(features: Tensor, stride: int, wanted: int, size: tuple[int, int]) -> Tensor:
-    """Bring (C, h, w) from one stride to another, both grids starting at pixel 0."""
-    if stride > wanted:
-        return to_pixels(features, stride // wanted, size)
-    step = wanted // stride
-    return features[:, ::step, ::step]
-
-
-def principal_axes(features: Tensor, channels: int) -> Tensor:
-    """Axes along which the features of an image vary most.
-
-    Args:
-        features: (C, h, w).
-        channels: how many axes; 0, or as many as C, for none.
-
-    Returns:
-        (channels, C) orthonormal rows, or (0, C).
-    """
-    count = len(features)
-    if not 0 < channels < count:
-        return features.new_zeros(0, count)
-    flat = features.flatten(1).double()
-    flat = flat - flat.mean(1, keepdim=True)
-    vectors: Tensor = torch.linalg.eigh(flat @ flat.T)[1]
-    return vectors[:, -channels:].T.to(features.dtype).contiguous()
-
-
-def project(features: Tensor, axes: Tensor) -> Tensor:
-    """Unit vectors (C', h, w) of features (C, h, w) along some axes; unchanged where there are none."""
-    if not len(axes):
-        return features
-    projected: Tensor = (axes @ features.flatten(1)).view(-1, *features.shape[1:])
-    return F.normalize(projected, dim=0)

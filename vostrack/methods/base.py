@@ -18,12 +18,14 @@ background.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from vostrack.weights import Adopt
 
 S = TypeVar("S")
 
@@ -111,23 +113,50 @@ class MethodFactory(Protocol):
     """What a registered method's class offers beside the methods above.
 
     Attributes:
-        presets: configurations by name; "default" is among them.
         paper: what it implements, in a few words.
+        presets: configurations by name; "default" is among them.
+        nets: what builds a network with random weights, by name of the architecture; "default" is among them. Weights
+            files carry the name.
+        recipes: ways to train, by name; "default" is among them.
+        adopts: other methods whose weights can start a training of this one, each with what picks and renames their
+            tensors so that they fill this method's default network.
         state_type: the dataclass of its states.
     """
 
     paper: ClassVar[str]
     presets: ClassVar[Mapping[str, Any]]
+    nets: ClassVar[Mapping[str, Callable[[], nn.Module]]]
+    recipes: ClassVar[Mapping[str, Recipe]]
+    adopts: ClassVar[Mapping[str, Adopt]]
 
     def __call__(self, net: nn.Module, config: Any) -> Method[Any]: ...
 
-    def build_net(self) -> nn.Module:
-        """The network with random weights."""
+    def build_objective(self, net: nn.Module, recipe: Any) -> Objective:
+        """The objective that trains such a network as one of the recipes says."""
         ...
 
-    def build_objective(self, net: nn.Module, crop: int, learning_rate: float | None) -> Objective:
-        """The objective that trains such a network."""
-        ...
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained. A method's recipes may be of a subclass with fields of their own.
+
+    Attributes:
+        net: name of the architecture.
+        start: weights that training starts from, by name; empty for random ones.
+        crop: side of the square crops that the network sees, in pixels, a multiple of 32.
+        batch: clips a step.
+        steps: optimiser steps.
+        learning_rate: at the start.
+        schedule: how the rate falls: "cosine", or "poly" with a power of 0.9.
+    """
+
+    net: str = "default"
+    start: str = ""
+    crop: int = 128
+    batch: int = 6
+    steps: int = 2000
+    learning_rate: float = 3e-4
+    schedule: str = "cosine"
 
 
 @dataclass(frozen=True)
@@ -136,19 +165,35 @@ class ClipSpec:
 
     Attributes:
         frames: frames a clip (T).
-        gap: largest distance of neighbouring picks, in cached frames.
+        gap: largest distance of neighbouring picks, in cached frames; less where a clip has no room for it.
         crop: side of the square crop that the network sees, in pixels.
-        scale: range of the crop's side before resizing, as a share of the frame's short side.
+        scale: range of the crop's side before resizing, as a share of the frame's short side; above 1 the frame's border
+            is repeated and labels are void.
+        labels: whether footage with masks is needed.
     """
 
     frames: int
     gap: int
     crop: int
     scale: tuple[float, float] = (0.5, 1.0)
+    labels: bool = False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step learns from.
+
+    Attributes:
+        frames: (B, T, 3, S, S) in [0, 1].
+        labels: uint8 (B, T, S, S), 0 for background and 255 for void; None unless `ClipSpec.labels` asked for them.
+    """
+
+    frames: Tensor
+    labels: Tensor | None = None
 
 
 class Objective(Protocol):
-    """A self-supervised training objective.
+    """A training objective.
 
     Attributes:
         module: what is trained, with the buffers that travel with it (momentum copies are parts of it).
@@ -160,11 +205,11 @@ class Objective(Protocol):
     clips: ClipSpec
     learning_rate: float
 
-    def losses(self, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Losses of a batch.
 
         Args:
-            frames: (B, T, 3, S, S) in [0, 1].
+            batch: clips as `clips` describes them.
             generator: source of randomness, on the CPU.
 
         Returns:

@@ -58,3 +58,38 @@ class MastNet(nn.Module):
     def forward(self, lab: Tensor) -> Tensor:
         """Keys (B, 64, h, w) of an image (B, 3, H, W) in L*a*b* as `normalised_lab` gives it."""
         return cast(Tensor, self.head(self.trunk(lab)[-1]))
+
+
+class VideoMatchNet(nn.Module):
+    """ResNet-18 at stride 8 without a head: its stages are what is matched.
+
+    Paper: VideoMatch (Hu et al., 2018), section 4.1.
+    Differs: 18 layers instead of 101.
+    """
+
+    stage_strides = (4, 8, 8, 8)
+
+    def __init__(self, dilated: bool = False) -> None:
+        """Random weights.
+
+        Args:
+            dilated: whether the 3x3 convolutions of stages 3 and 4 are dilated, which keeps the reach that they have in
+                a ResNet of stride 32, as published. Weights that were trained without it need it to be off.
+        """
+        super().__init__()
+        self.trunk = ResNet18(strides=(1, 2, 1, 1))
+        if dilated:
+            _dilate(self.trunk.get_submodule("layer3"), first=1, others=2)
+            _dilate(self.trunk.get_submodule("layer4"), first=2, others=4)
+
+    def stages(self, image: Tensor, last: int) -> list[Tensor]:
+        """Outputs (B, C, h, w) of the first `last` stages of an image (B, 3, H, W) normalised as `normalised_rgb`."""
+        return cast(list[Tensor], self.trunk(image, last))
+
+
+def _dilate(stage: nn.Module, first: int, others: int) -> None:
+    """Dilate the first 3x3 convolution of a stage, whose stride was taken away, and those after it."""
+    convolutions = [module for module in stage.modules() if isinstance(module, nn.Conv2d) and module.padding == (1, 1)]
+    for index, convolution in enumerate(convolutions):
+        dilation = others if index else first
+        convolution.dilation = convolution.padding = (dilation, dilation)

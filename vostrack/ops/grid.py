@@ -61,6 +61,23 @@ def sample(x: Tensor, positions: Tensor, mode: str = "bilinear") -> Tensor:
     return F.grid_sample(x, positions, mode=mode, padding_mode="border", align_corners=False)
 
 
+def sample_cells(x: Tensor, positions: Tensor, border: bool = False) -> Tensor:
+    """Read x at positions in cells, cell i being centred on i.
+
+    Args:
+        x: (B, C, h, w).
+        positions: (B, 2, h', w'), y then x.
+        border: whether the border is continued outside; else x is zero there.
+
+    Returns:
+        (B, C, h', w').
+    """
+    size = positions.new_tensor(x.shape[-2:]).view(2, 1, 1)
+    normalised = ((2 * positions + 1) / size - 1).flip(1).permute(0, 2, 3, 1)
+    mode = "border" if border else "zeros"
+    return F.grid_sample(x, normalised, mode="bilinear", padding_mode=mode, align_corners=False)
+
+
 def centres(size: tuple[int, int], device: torch.device) -> Tensor:
     """Integer coordinates (h, w, 2), y then x, of all cells."""
     y, x = torch.meshgrid(*(torch.arange(side, device=device) for side in size), indexing="ij")

@@ -104,3 +104,48 @@ def photometric_loss(prediction: Tensor, target: Tensor, knee: float = 0.05) -> 
     Paper: MAST, Eq. 3; knee and scale as in its published training.
     """
     return F.smooth_l1_loss(prediction / knee, target / knee)
+
+
+def partial_cross_entropy(scores: Tensor, allowed: Tensor) -> Tensor:
+    """Negative log of the probability that a pixel belongs to one of the channels that its label allows.
+
+    One allowed channel is a plain label. Several say that it is one of them, without saying which. All of them is void:
+    such pixels do not count.
+
+    Args:
+        scores: (B, K, H, W), before the softmax.
+        allowed: bool (B, K, H, W), at least one channel at every pixel.
+
+    Returns:
+        (B,), the mean over the pixels of each image that are not void; 0 where all are.
+
+    Paper: Zhu et al. (2020), appendix B, "pixel-wise cross entropy loss".
+    """
+    loss = scores.logsumexp(1) - scores.masked_fill(~allowed, -torch.inf).logsumexp(1)
+    counted = ~allowed.all(1)
+    return (loss * counted).sum((1, 2)) / counted.sum((1, 2)).clamp(min=1)
+
+
+def dice_loss(probs: Tensor, allowed: Tensor) -> Tensor:
+    """One minus the soft Dice coefficient 2 Σ p g / (Σ p + Σ g) of predicted and labelled channels.
+
+    A channel's sums run over the pixels whose label decides about it: those that allow no other channel, and those that
+    do not allow this one.
+
+    Args:
+        probs: (B, K, H, W), after the softmax.
+        allowed: bool (B, K, H, W), as for `partial_cross_entropy`.
+
+    Returns:
+        (B,), the mean over the channels that some pixel of the image is sure to belong to; 0 where there are none.
+
+    Paper: Zhu et al. (2020), appendix B, "the Dice loss".
+    Differs: An object that is absent from an image has no Dice coefficient, and is left to the cross-entropy.
+    """
+    sure = allowed.sum(1, keepdim=True) == 1
+    label = allowed & sure
+    overlap = (probs * label).sum((2, 3))
+    total = (probs * (sure | ~allowed)).sum((2, 3)) + label.sum((2, 3))
+    present = label.flatten(2).any(2)
+    loss = torch.where(present, 1 - 2 * overlap / total.clamp(min=1), 0)
+    return loss.sum(1) / present.sum(1).clamp(min=1)

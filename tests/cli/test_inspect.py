@@ -1,0 +1,228 @@
+"""`vostrack inspect`: a picture of sampling locations, and refusals in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.fakes import IDS, NAME, corners, register, truth, write_clip, write_mask
+from vostrack.cli import run
+from vostrack.errors import InputError, MethodError
+from vostrack.inspection import MATCHED, SAMPLED, TARGET, choose_points, draw_matching, principal_colours, read_frames
+from vostrack.methods import METHODS
+from vostrack.methods.explanation import Explanation
+from vostrack.methods.rpm_net import RpmNetMethod
+from vostrack.nets.deform import RpmNet
+from vostrack.weights import save_weights
+
+SIZE = (48, 64)
+SCALE = 10  # frames of 48 pixels are drawn at 480
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "rpm.safetensors"
+    save_weights(RpmNet(), "rpm-net", path, {})
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    register(monkeypatch, tmp_path / "weights")
+    monkeypatch.setitem(METHODS, "rpm-net", "vostrack.methods.rpm_net:RpmNetMethod")
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "clip.mp4", 4)
+    write_mask(tmp_path / "second.png", truth(1))
+
+
+Run = Any
+
+
+@pytest.fixture
+def inspect(capfd: pytest.CaptureFixture[str], weights: Path) -> Run:
+    def call(*arguments: str, clip: str = "clip.mp4") -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = run(["inspect", clip, "--weights", str(weights), *arguments])
+        return code, *capfd.readouterr()
+
+    return call
+
+
+def picture(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        assert image.mode == "RGB"
+        return np.array(image)
+
+
+def colour(pixels: np.ndarray, wanted: tuple[int, int, int]) -> np.ndarray:
+    return (pixels == np.array(wanted, np.uint8)).all(2)
+
+
+def refused(answer: tuple[int, str, str], code: int, *words: str) -> None:
+    ended, printed, said = answer
+    assert (ended, printed) == (code, ""), said
+    assert "Traceback" not in said
+    if code != 2:
+        assert len(said.splitlines()) == 1
+    for word in words:
+        assert word in said
+
+
+def test_a_picture_shows_both_frames_and_the_places_around_the_pixel(inspect: Run, tmp_path: Path) -> None:
+    code, printed, said = inspect("--frame", "2", "--point", "40,20")
+    assert (code, printed) == (0, "")
+    assert "frame 2 from frame 1" in said
+    pixels = picture(tmp_path / "clip_inspect.png")
+    assert pixels.shape == (2 * 480, 640, 3)
+    for panel in (pixels[:480], pixels[480:]):
+        y, x = colour(panel, TARGET).nonzero()
+        assert (y.mean(), x.mean()) == pytest.approx((20.5 * SCALE, 40.5 * SCALE), abs=SCALE)
+        y, x = colour(panel, SAMPLED).nonzero()
+        # With random weights the layers sample a grid of 7 x 7 cells of 4 pixels, or nearly so.
+        assert (y.min(), y.max()) == pytest.approx((8 * SCALE, 32 * SCALE), abs=6 * SCALE)
+        assert (x.min(), x.max()) == pytest.approx((28 * SCALE, 52 * SCALE), abs=6 * SCALE)
+
+
+def test_without_points_all_of_the_frame_is_shown(inspect: Run, tmp_path: Path) -> None:
+    assert inspect("--out", "all.png")[0] == 0
+    y, x = colour(picture(tmp_path / "all.png")[:480], TARGET).nonzero()
+    assert (y.min() < 160, y.max() > 320, x.min() < 213, x.max() > 426) == (True,) * 4
+
+
+def test_points_inside_a_mask(inspect: Run, tmp_path: Path) -> None:
+    assert inspect("--mask", "second.png", "--out", "deep/er/mask.png")[0] == 0
+    y, x = colour(picture(tmp_path / "deep" / "er" / "mask.png")[:480], TARGET).nonzero()
+    # Marks reach a little over the objects.
+    near = np.pad(truth(1) > 0, 2)
+    assert near[y // SCALE + 2, x // SCALE + 2].mean() > 0.9
+
+
+def test_the_reference_may_be_any_frame_and_the_size_smaller(inspect: Run, tmp_path: Path) -> None:
+    code, _, said = inspect("-f", "0", "--reference", "3", "--size", "24", "-p", "10,10", "-p", "50,30")
+    assert code == 0
+    assert "frame 0 from frame 3, 2 pixels" in said
+    assert picture(tmp_path / "clip_inspect.png").shape == (2 * 480, 640, 3)
+
+
+def test_the_same_command_gives_the_same_bytes(inspect: Run, tmp_path: Path) -> None:
+    files = []
+    for name in ("one.png", "two.png"):
+        assert inspect("--out", name)[0] == 0
+        files.append((tmp_path / name).read_bytes())
+    assert files[0] == files[1]
+
+
+def test_nothing_is_replaced_unasked_and_inputs_never(inspect: Run, tmp_path: Path) -> None:
+    assert inspect("-p", "4,4")[0] == 0
+    before = (tmp_path / "clip_inspect.png").read_bytes()
+    refused(inspect("-p", "40,30"), 9, "already", "--overwrite")
+    assert (tmp_path / "clip_inspect.png").read_bytes() == before
+    assert inspect("-p", "40,30", "--overwrite")[0] == 0
+    assert (tmp_path / "clip_inspect.png").read_bytes() != before
+    refused(inspect("--mask", "second.png", "--out", "second.png", "--overwrite"), 6, "one of the inputs")
+    assert sorted(path.name for path in tmp_path.glob(".vostrack*")) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--frame", "4"), 5, ("no frame 4", "it has 4")),
+        (("--reference", "9"), 5, ("no frame 9",)),
+        (("--frame", "0"), 2, ("no frame before 0",)),
+        (("--point", "64,3"), 5, ("64,3 is outside", "64x48")),
+        (("--point", "nan,3"), 5, ("outside",)),
+        (("--point", "3"), 2, ("X,Y",)),
+        (("--point", "3,3", "--mask", "second.png"), 2, ("exclude",)),
+        (("--mask", "missing.png"), 4, ("missing.png",)),
+        (("--method", "rpm"), 2, ("did you mean 'rpm-net'?",)),
+        (("--size", "8"), 2, ("--size",)),
+    ],
+)
+def test_refusals(inspect: Run, tmp_path: Path, arguments: tuple[str, ...], code: int, words: tuple[str, ...]) -> None:
+    refused(inspect(*arguments), code, *words)
+    assert not list(tmp_path.glob("*_inspect.png"))
+
+
+def test_a_clip_that_is_not_there_is_refused(inspect: Run) -> None:
+    refused(inspect(clip="no.mp4"), 5, "no.mp4")
+
+
+def test_a_method_that_explains_nothing_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    code = run(["inspect", "clip.mp4", "--method", NAME])
+    refused((code, *capfd.readouterr()), 2, "fake cannot be inspected")
+
+
+def test_frames_are_given_in_the_order_that_was_asked_for(tmp_path: Path) -> None:
+    third, first = read_frames(tmp_path / "clip.mp4", (2, 0))
+    for image, index in ((third, 2), (first, 0)):
+        top, left = corners(index)[0]
+        assert image[0, top + 4, left + 12] > 180
+    assert image_differs(third, first)
+    same = read_frames(tmp_path / "clip.mp4", (1, 1))
+    assert torch.equal(same[0], same[1])
+
+
+def image_differs(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return bool((one.int() - other.int()).abs().max() > 50)
+
+
+def test_points_are_spread_and_a_small_object_gets_one(tmp_path: Path) -> None:
+    points = choose_points((480, 854))
+    assert 8 <= len(points) <= 20
+    assert len({y for _, y in points}) >= 3
+    tiny = np.zeros(SIZE, np.uint8)
+    tiny[47, 63] = IDS[0]
+    assert choose_points(SIZE, write_mask(tmp_path / "tiny.png", tiny)) == [(63.0, 47.0)]
+    assert choose_points((1, 1)) == [(0.0, 0.0)]
+
+
+class Pointing(RpmNetMethod):
+    """Says that each pixel comes from two pixels to its right."""
+
+    def explain(self, reference: torch.Tensor, target: torch.Tensor, pixels: torch.Tensor) -> Explanation:
+        to = pixels + torch.tensor([0.0, 20.0])
+        return Explanation(tuple(place[None] for place in to), to, reference[:32], self.stride)
+
+
+def test_matches_are_drawn_where_they_are() -> None:
+    torch.manual_seed(0)
+    frames = torch.randint(0, 60, (2, 3, *SIZE), dtype=torch.uint8)
+    pixels = draw_matching(Pointing(RpmNet().eval()), frames[0], frames[1], [(10.0, 24.0)])
+    y, x = colour(pixels[:480], MATCHED).nonzero()
+    assert (y.min(), y.max()) == pytest.approx((24.5 * SCALE, 24.5 * SCALE), abs=6)
+    assert (x.min(), x.max()) == pytest.approx((10.5 * SCALE, 30.5 * SCALE), abs=8)
+
+
+def test_frames_of_two_sizes_are_refused() -> None:
+    with pytest.raises(InputError, match="size"):
+        draw_matching(Pointing(RpmNet()), torch.zeros(3, 8, 8).byte(), torch.zeros(3, 8, 9).byte(), [(0.0, 0.0)])
+    with pytest.raises(MethodError, match="cannot be inspected"):
+        draw_matching(object_without_explanation(), *torch.zeros(2, 3, 8, 8).byte(), [(0.0, 0.0)])
+
+
+def object_without_explanation() -> Any:
+    from tests.fakes import fake_method
+
+    return fake_method()
+
+
+def test_features_that_differ_get_colours_that_differ() -> None:
+    features = torch.zeros(8, 4, 6)
+    features[:, :, 3:] = torch.arange(8.0).view(8, 1, 1)
+    shown = principal_colours(features)
+    assert tuple(shown.shape) == (3, 4, 6)
+    assert shown.min() >= 0
+    assert shown.max() <= 1
+    assert (shown[0, :, :3] - shown[0, :, 3:]).abs().min() > 0.3
+    assert torch.equal(principal_colours(torch.ones(4, 3, 3)), torch.full((3, 3, 3), 0.5))
+
+
+def test_help_has_an_example(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["inspect", "--help"]) == 0
+    assert "vostrack inspect dog.mp4 --frame 12" in capfd.readouterr().out

@@ -1,0 +1,273 @@
+"""`videomatch` equals the equations of its paper, and each of its modules can be switched off."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, normalize
+
+from vostrack.errors import MethodError
+from vostrack.methods.videomatch import PAPER, VideoMatchConfig, VideoMatchMethod, VideoMatchState
+from vostrack.nets.encoders import VideoMatchNet
+from vostrack.ops.grid import to_pixels
+
+GRID = (12, 14)
+STRIDE = 8
+SIZE = (STRIDE * GRID[0], STRIDE * GRID[1])
+# Extrusion by 3 cells, erosion by 1: lengths are pixels at a short side of 480, that is 40 pixels a cell here.
+SMALL = replace(PAPER, dc=120.0, erosion=40.0, scale=6.0, top_k=3, c1=0.85, capacity=400)
+
+
+def method(**changes: Any) -> VideoMatchMethod:
+    return VideoMatchMethod(VideoMatchNet(), replace(SMALL, **changes))
+
+
+def labels(*boxes: tuple[int, int, int, int]) -> Tensor:
+    """One-hot (K, H, W) of boxes (top, bottom, left, right) in cells."""
+    pixels = torch.zeros(SIZE, dtype=torch.int64)
+    for number, box in enumerate(boxes, 1):
+        top, bottom, left, right = (STRIDE * side for side in box)
+        pixels[top:bottom, left:right] = number
+    return torch.nn.functional.one_hot(pixels, len(boxes) + 1).permute(2, 0, 1).float()
+
+
+ONE = labels((2, 8, 2, 8))
+TWO = labels((1, 7, 1, 6), (6, 11, 8, 13))
+
+
+def frame(seed: int, given: Tensor = TWO, noise: float = 0.8) -> Tensor:
+    """Features (C, h, w): a direction for each label, and noise."""
+    generator = torch.Generator().manual_seed(seed)
+    means = torch.randn(len(given), 8, generator=torch.Generator().manual_seed(99))
+    cells = avg_pool2d(given[None], STRIDE)[0]
+    return normalize(
+        torch.einsum("khw,kc->chw", cells, means) + noise * torch.randn(8, *GRID, generator=generator), dim=0
+    )
+
+
+def rows(features: Tensor) -> Tensor:
+    return features.flatten(1).T
+
+
+def mean_best(x: Tensor, keys: Tensor, count: int) -> float:
+    return sum(sorted((float(x @ key) for key in keys), reverse=True)[:count]) / count
+
+
+def naive_initial(query: Tensor, front: Tensor, back: Tensor, config: VideoMatchConfig) -> Tensor:
+    """y_t,init of one object (h, w): two-way softmax of the weighted scores."""
+    count = min(config.top_k, max(1, min(len(front), len(back)) // 4))
+    out = []
+    for x in rows(query.double()):
+        a, b = (math.exp(config.scale * mean_best(x, keys.double(), count)) for keys in (front, back))
+        out.append(a / (a + b))
+    return torch.tensor(out).view(GRID)
+
+
+def near(mask: Tensor, radius: float) -> Tensor:
+    """The extruded mask (h, w)."""
+    cells = mask.nonzero().tolist()
+    found = [[any(math.dist((y, x), c) < radius for c in cells) for x in range(GRID[1])] for y in range(GRID[0])]
+    return torch.tensor(found)
+
+
+def eroded(mask: Tensor, radius: float) -> Tensor:
+    outside = (~mask).nonzero().tolist()
+    kept = [[all(math.dist((y, x), c) > radius for c in outside) for x in range(GRID[1])] for y in range(GRID[0])]
+    return torch.tensor(kept) & mask
+
+
+def split(state: VideoMatchState, number: int) -> tuple[Tensor, Tensor]:
+    """Given foreground and background of an object, from the only template."""
+    (template,) = state.sets.templates
+    parts = template.keys.split(template.counts)
+    return parts[number], torch.cat([part for index, part in enumerate(parts) if index != number])
+
+
+def started(chosen: VideoMatchMethod, given: Tensor = TWO) -> tuple[VideoMatchState, Tensor]:
+    """A state after a first frame, and a following frame in which parts of the background look like the objects."""
+    moved = given.clone()
+    moved[:, : 2 * STRIDE, -3 * STRIDE :] = given[:, 3 * STRIDE : 4 * STRIDE, 3 * STRIDE : 4 * STRIDE].mean((1, 2))[
+        :, None, None
+    ]
+    return chosen.begin(frame(0, given), given), frame(1, moved)
+
+
+@pytest.mark.parametrize("removal", [True, False])
+@pytest.mark.parametrize("given", [ONE, TWO], ids=["one", "two"])
+def test_prediction_equals_the_equations(given: Tensor, removal: bool) -> None:
+    chosen = method(outlier_removal=removal)
+    state, features = started(chosen, given)
+    probs = chosen.predict(state, features)
+    initial = [naive_initial(features, *split(state, k), SMALL) for k in range(1, len(given))]
+    final = [y * near(mask, 3) if removal else y for y, mask in zip(initial, state.seen, strict=True)]
+    assert any((y != z).any() for y, z in zip(initial, final, strict=True)) == removal
+    odds = torch.stack([y / (1 - y) * (1 - SMALL.c2) / SMALL.c2 for y in final])
+    expected = torch.cat((torch.ones(1, *GRID), odds)) / (1 + odds.sum(0))
+    torch.testing.assert_close(probs, expected.float(), atol=1e-5, rtol=1e-4)
+    best = torch.stack(final).max(0)
+    assert torch.equal(probs.argmax(0), torch.where(best.values >= SMALL.c2, best.indices + 1, 0))
+
+
+@pytest.mark.parametrize("removal", [True, False])
+@pytest.mark.parametrize("given", [ONE, TWO], ids=["one", "two"])
+def test_update_equals_the_equations(given: Tensor, removal: bool) -> None:
+    chosen = method(outlier_removal=removal)
+    state, features = started(chosen, given)
+    probs = chosen.predict(state, features)
+    after = chosen.remember(state, features, probs)
+    kinds: set[str] = set()
+    for k in range(1, len(given)):
+        initial = naive_initial(features, *split(state, k), SMALL)
+        outside = ~near(state.seen[k - 1], 3)
+        outliers = (initial >= SMALL.c2) & outside
+        final = torch.where(outside, 0.0, initial) if removal else initial
+        inner = eroded(probs.argmax(0) == k, 1) & ~outliers
+        sure = inner & (final > SMALL.c1)
+        torch.testing.assert_close(after.sets.background[k - 1].used, rows(features)[outliers.flatten()])
+        torch.testing.assert_close(after.sets.foreground[k - 1].used, rows(features)[sure.flatten()])
+        kinds |= {
+            name for name, cells in (("sure", sure), ("unsure", inner & ~sure), ("outlier", outliers)) if cells.any()
+        }
+        assert torch.equal(after.seen[k - 1], probs.argmax(0) == k)
+    assert kinds == {"sure", "unsure", "outlier"}
+    assert after.sets.templates is state.sets.templates
+
+
+@pytest.mark.parametrize("front", [True, False])
+@pytest.mark.parametrize("back", [True, False])
+def test_updates_can_be_switched_off(front: bool, back: bool) -> None:
+    chosen = method(foreground_update=front, background_update=back)
+    state, features = started(chosen)
+    after = chosen.remember(state, features, chosen.predict(state, features)).sets
+    assert (after.foreground[0].filled > 0) == front
+    assert (after.background[0].filled > 0) == back
+    assert (after is state.sets) == (not front and not back)
+
+
+def test_added_features_are_matched_and_counted() -> None:
+    chosen = method()
+    state, features = started(chosen)
+    state = chosen.remember(state, features, chosen.predict(state, features))
+    following = frame(2)
+    front, back = split(state, 1)
+    front = torch.cat((front, state.sets.foreground[0].used))
+    back = torch.cat((back, state.sets.background[0].used))
+    found = naive_initial(following, front, back, SMALL)
+    probs = chosen.predict(state, following)
+    log_odds = (probs[1] / probs[0]).log()[near(state.seen[0], 3)]
+    torch.testing.assert_close(log_odds, (found.logit() - math.log(0.4 / 0.6)).float()[near(state.seen[0], 3)])
+    before = state.sets.foreground[0].filled
+    after = chosen.remember(state, following, probs).sets.foreground[0]
+    assert after.hits[:before].sum() > 0
+    assert after.frames[:before].tolist() == [1] * before
+
+
+def test_sets_stay_within_their_capacity_and_given_features_stay() -> None:
+    chosen = method(capacity=10, c1=0.5, background_update=False)
+    state, features = started(chosen)
+    given = state.sets.templates
+    for _ in range(8):
+        state = chosen.remember(state, features, chosen.predict(state, features))
+    assert state.sets.foreground[0].filled == 10
+    assert state.sets.templates is given
+
+
+def test_an_object_out_of_sight_may_move_on() -> None:
+    chosen = method(background_update=False, foreground_update=False)
+    state, blank = chosen.begin(frame(0, ONE), ONE), torch.zeros(2, *GRID)
+    blank[0] = 1
+    elsewhere = frame(1, labels((8, 12, 11, 14)), noise=0.1)
+    reached = []
+    for _ in range(4):
+        reached.append(int((chosen.predict(state, elsewhere).argmax(0) == 1).sum()))
+        state = chosen.remember(state, elsewhere, blank)
+    assert reached == [0, *sorted(reached[1:])]
+    assert reached[-1] >= 12
+
+
+def test_a_later_mask_is_one_more_template_and_drops_what_was_added() -> None:
+    chosen = method()
+    state, features = started(chosen, ONE)
+    state = chosen.remember(state, features, chosen.predict(state, features))
+    assert state.sets.foreground[0].filled > 0
+    later = chosen.begin(frame(2), TWO, state)
+    assert [len(template.counts) for template in later.sets.templates] == [2, 3]
+    assert later.sets.templates[0] is state.sets.templates[0]
+    assert all(features.filled == 0 for features in (*later.sets.foreground, *later.sets.background))
+    assert later.seen.shape == (2, *GRID)
+
+
+def test_small_objects_get_a_cell() -> None:
+    tiny = torch.zeros(2, *SIZE)
+    tiny[1, 17:19, 33:36] = 1
+    tiny[0] = 1 - tiny[1]
+    state = method().begin(frame(0, ONE), tiny)
+    assert state.seen.nonzero().tolist() == [[0, 2, 4]]
+    assert state.sets.templates[0].counts == (GRID[0] * GRID[1] - 1, 1)
+
+
+def test_a_mask_of_the_whole_frame_is_followed() -> None:
+    chosen, whole = method(), torch.zeros(2, *SIZE)
+    whole[1] = 1
+    state = chosen.begin(frame(0), whole)
+    probs = chosen.predict(state, frame(1))
+    assert probs[1].min() > 0.99
+    assert chosen.remember(state, frame(1), probs).seen.all()
+
+
+def test_a_clip_without_objects_is_background() -> None:
+    chosen, nothing = method(), torch.ones(1, *SIZE)
+    state = chosen.begin(frame(0), nothing)
+    probs = chosen.predict(state, frame(1))
+    assert torch.equal(probs, torch.ones(1, *GRID))
+    chosen.remember(state, frame(1), probs)
+
+
+def test_scores_are_enlarged_before_the_softmax() -> None:
+    chosen = method(outlier_removal=False)
+    state, features = started(chosen)
+    scores = [(naive_initial(features, *split(state, k), SMALL)).logit().float() for k in (1, 2)]
+    single = to_pixels(torch.stack(scores), STRIDE, SIZE).sigmoid()
+    odds = single / (1 - single) * 0.6 / 0.4
+    expected = torch.cat((torch.ones(1, *SIZE), odds)) / (1 + odds.sum(0))
+    torch.testing.assert_close(chosen.enlarge(chosen.predict(state, features), SIZE), expected, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("preset", VideoMatchMethod.presets)
+def test_features_are_unit_vectors_on_the_grid(preset: str) -> None:
+    config = VideoMatchMethod.presets[preset]
+    chosen = VideoMatchMethod(VideoMatchNet().eval(), config)
+    with torch.no_grad():
+        features = chosen.encode(torch.rand(3, 37, 51))
+    width = sum((64, 128, 256, 512)[stage - 1] for stage in config.stages)
+    assert features.shape == (width, -(-37 // config.stride), -(-51 // config.stride))
+    torch.testing.assert_close(features.norm(dim=0), torch.ones(features.shape[1:]))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stages": ()},
+        {"stages": (5,)},
+        {"stride": 2},
+        {"scale": 0.0},
+        {"top_k": 0},
+        {"dc": 0.0},
+        {"dc": math.nan},
+        {"erosion": -1.0},
+        {"c1": 1.0},
+        {"c2": 0.0},
+        {"capacity": 1},
+        {"finetune_steps": -1},
+        {"finetune_rate": 0.0},
+    ],
+    ids=str,
+)
+def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(MethodError, match="videomatch: "):
+        replace(PAPER, **changes)

@@ -1,0 +1,189 @@
+"""The matching module: equations 2 to 4 as naive loops, torchvision's deformable convolution, and what offsets do."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torchvision.ops import deform_conv2d
+
+from vostrack.nets.deform import Matching, RpmNet, deform_conv, sample
+from vostrack.nets.fold import for_inference
+from vostrack.ops.grid import sample_cells
+
+SIZES = [(1, 1), (1, 6), (5, 7)]
+
+
+def naive_value(x: Tensor, y: float, u: float) -> Tensor:
+    """x (K, h, w) at a fractional place: Eq. 3 with the kernel of Eq. 4; zero outside."""
+    total = torch.zeros(len(x), dtype=torch.float64)
+    for qy in range(x.shape[1]):
+        for qx in range(x.shape[2]):
+            kernel = max(0.0, 1 - abs(qy - y)) * max(0.0, 1 - abs(qx - u))
+            total += kernel * x[:, qy, qx].double()
+    return total
+
+
+def naive_sample(x: Tensor, offsets: Tensor) -> Tensor:
+    out = torch.zeros(x.shape, dtype=torch.float64)
+    for b in range(len(x)):
+        for i in range(x.shape[2]):
+            for j in range(x.shape[3]):
+                out[b, :, i, j] = naive_value(x[b], i + float(offsets[b, 0, i, j]), j + float(offsets[b, 1, i, j]))
+    return out
+
+
+def naive_deform_conv(x: Tensor, taps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Eq. 2, taps (B, 9, 2, h, w) being p_n + Δp_n."""
+    out = bias.double().view(1, -1, 1, 1).repeat(len(x), 1, *x.shape[2:])
+    for b in range(len(x)):
+        for n in range(9):
+            for i in range(x.shape[2]):
+                for j in range(x.shape[3]):
+                    value = naive_value(x[b], i + float(taps[b, n, 0, i, j]), j + float(taps[b, n, 1, i, j]))
+                    out[b, :, i, j] += weight[:, :, n // 3, n % 3].double() @ value
+    return out
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_sampling_equals_the_formula(size: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, *size, generator=generator)
+    offsets = 2.5 * torch.randn(2, 2, *size, generator=generator)
+    expected = naive_sample(x, offsets)
+    torch.testing.assert_close(sample(x, offsets).double(), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(sample(x.double(), offsets.double()), expected, atol=1e-12, rtol=1e-9)
+    theirs = deform_conv2d(x, offsets, torch.ones(3, 1, 1, 1))
+    torch.testing.assert_close(sample(x, offsets), theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_deformable_convolution_equals_the_formula_and_torchvision(size: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 4, *size, generator=generator)
+    offsets = 1.5 * torch.randn(2, 18, *size, generator=generator)
+    weight, bias = torch.randn(3, 4, 3, 3, generator=generator), torch.randn(3, generator=generator)
+    regular = torch.tensor([(n // 3 - 1, n % 3 - 1) for n in range(9)]).view(1, 9, 2, 1, 1)
+    taps = offsets.unflatten(1, (9, 2)) + regular
+    found = deform_conv(x, taps, weight, bias)
+    torch.testing.assert_close(found.double(), naive_deform_conv(x, taps, weight, bias), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found, deform_conv2d(x, offsets, weight, bias, padding=1), atol=1e-4, rtol=1e-4)
+
+
+def test_gradients_equal_those_of_torchvision() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 4, 5, 6, generator=generator, dtype=torch.float64, requires_grad=True)
+    offsets = torch.randn(1, 18, 5, 6, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 4, 3, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    regular = torch.tensor([(n // 3 - 1, n % 3 - 1) for n in range(9)]).view(1, 9, 2, 1, 1)
+    ours = deform_conv(x, offsets.unflatten(1, (9, 2)) + regular, weight, None)
+    theirs = deform_conv2d(x, offsets, weight, padding=1)
+    wanted = torch.autograd.grad(theirs.square().sum(), (x, offsets, weight))
+    found = torch.autograd.grad(ours.square().sum(), (x, offsets, weight))
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(-3, 3), st.integers(-3, 3), st.booleans())
+def test_a_constant_offset_shifts_the_map(height: int, width: int, dy: int, dx: int, border: bool) -> None:
+    x = torch.rand(1, 2, height, width, generator=torch.Generator().manual_seed(0))
+    offsets = torch.tensor([dy, dx]).float().view(1, 2, 1, 1).expand(1, 2, height, width)
+    rows, columns = torch.arange(height) + dy, torch.arange(width) + dx
+    shifted = x[:, :, rows.clamp(0, height - 1)][:, :, :, columns.clamp(0, width - 1)]
+    if not border:
+        known = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
+        shifted = shifted * known
+    torch.testing.assert_close(sample(x, offsets, border), shifted, atol=1e-5, rtol=0)
+
+
+def test_positions_of_a_map_may_be_on_another_grid() -> None:
+    x = torch.arange(12.0).view(1, 1, 3, 4)
+    positions = torch.tensor([[0.0, 1.5, 2.0], [3.0, 0.5, 9.0]]).view(1, 2, 1, 3)
+    assert sample_cells(x, positions).flatten().tolist() == pytest.approx([3.0, 6.5, 0.0], abs=1e-5)
+    assert sample_cells(x, positions, border=True).flatten().tolist() == pytest.approx([3.0, 6.5, 11.0], abs=1e-5)
+
+
+CONFIGS = [(True, 3, 1), (False, 1, 1), (False, 3, 1), (False, 5, 1), (False, 3, 3), (False, 3, 6), (False, 3, 9)]
+
+
+@pytest.mark.parametrize(("deformable", "layers", "dilation"), CONFIGS)
+def test_every_matching_module_gives_offsets_and_passes_gradients(deformable: bool, layers: int, dilation: int) -> None:
+    torch.manual_seed(0)
+    module = Matching(deformable, layers, dilation)
+    features = torch.randn(2, 64, 9, 11, requires_grad=True)
+    offsets = module(features)
+    assert tuple(offsets.shape) == (2, 2, 9, 11)
+    offsets.square().sum().backward()
+    assert [name for name, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+    assert features.grad is not None
+
+
+@pytest.mark.parametrize(("layers", "dilation", "field"), [(1, 1, 3), (3, 1, 7), (5, 1, 11), (3, 3, 19), (3, 6, 37)])
+def test_receptive_fields_of_the_ablation_are_the_published_ones(layers: int, dilation: int, field: int) -> None:
+    torch.manual_seed(0)
+    module = Matching(False, layers, dilation).eval().double()
+    features = torch.randn(1, 64, 41, 41, dtype=torch.float64, requires_grad=True)
+    module(features)[0, :, 20, 20].sum().backward()
+    assert features.grad is not None
+    rows, columns = features.grad.abs().sum((0, 1)).nonzero().unbind(1)
+    assert (int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1) == (field, field)
+
+
+def test_taps_are_what_the_layers_sample() -> None:
+    torch.manual_seed(0)
+    module = Matching().eval()
+    for layer in module.layers:
+        layer.offset.weight.data.normal_(std=0.2)
+    x = features = torch.randn(1, 64, 6, 5)
+    with torch.no_grad():
+        taps = module.taps(features)
+        for layer, places in zip(module.layers, taps, strict=True):
+            conv = layer.conv[0]
+            x = deform_conv2d(x, layer.offset(x), conv.weight, conv.bias, padding=1)
+            regular = torch.tensor([(n // 3 - 1, n % 3 - 1) for n in range(9)]).view(1, 9, 2, 1, 1)
+            assert (places - regular).abs().max() > 0.1
+            if layer is not module.layers[-1]:
+                x = x / math.sqrt(1 + 1e-5)
+                x = x.relu()
+        torch.testing.assert_close(module(features), x, atol=1e-4, rtol=1e-3)
+
+
+def test_channels_are_those_of_the_table() -> None:
+    widths = [(layer.conv[0].in_channels, layer.conv[0].out_channels) for layer in Matching().layers]
+    assert widths == [(64, 32), (32, 16), (16, 2)]
+    assert {layer.offset.out_channels for layer in Matching().layers} == {18}
+
+
+def test_matching_starts_near_each_cells_own_place() -> None:
+    torch.manual_seed(0)
+    net = RpmNet()
+    with torch.no_grad():
+        first, second = net.embed(torch.randn(2, 3, 64, 64)).split(1)
+        assert net.match(first, second).abs().max() < 1
+
+
+@pytest.mark.parametrize("deformable", [True, False])
+def test_folding_changes_the_speed_and_not_the_offsets(deformable: bool) -> None:
+    torch.manual_seed(0)
+    net = RpmNet(deformable=deformable).train()
+    with torch.no_grad():
+        for _ in range(3):  # gives the normalisations statistics of their own
+            net.match(*net.embed(torch.randn(4, 3, 64, 64)).split(2))
+        net.eval()
+        images = torch.randn(2, 3, 45, 51)
+        embeddings = net.embed(images)
+        before = net.match(*embeddings.split(1))
+        for_inference(net)
+        torch.testing.assert_close(net.embed(images), embeddings, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(net.match(*embeddings.split(1)), before, rtol=1e-3, atol=1e-4)
+
+
+def test_places_are_exact_in_half_precision() -> None:
+    x = torch.arange(400.0).view(1, 1, 1, 400).expand(1, 1, 2, 400)
+    offsets = torch.zeros(1, 2, 2, 400, dtype=torch.bfloat16)
+    torch.testing.assert_close(sample(x, offsets), x, atol=1e-3, rtol=1e-5)

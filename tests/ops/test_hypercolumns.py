@@ -1,0 +1,77 @@
+"""Stages on one grid, and their principal axes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from vostrack.ops.grid import to_pixels
+from vostrack.ops.hypercolumns import hypercolumns, principal_axes, project
+
+
+def stage(channels: int, height: int, width: int, seed: int) -> Tensor:
+    return torch.randn(2, channels, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def test_each_stage_has_the_same_weight_whatever_its_length() -> None:
+    fine, coarse = stage(3, 7, 9, 0), stage(5, 4, 5, 1)
+    columns = hypercolumns([fine, 100 * coarse], [4, 8], 4, (7, 9))
+    for b in range(2):
+        parts = (normalize(fine[b], dim=0), to_pixels(normalize(coarse[b], dim=0), 2, (7, 9)))
+        torch.testing.assert_close(columns[b], normalize(torch.cat(parts), dim=0))
+    torch.testing.assert_close(columns.norm(dim=1), torch.ones(2, 7, 9))
+
+
+def test_a_coarser_grid_takes_the_cells_that_lie_on_it() -> None:
+    fine, coarse = stage(3, 7, 9, 0), stage(5, 4, 5, 1)
+    columns = hypercolumns([fine, coarse], [4, 8], 8, (4, 5))
+    parts = (normalize(fine[:, :, ::2, ::2], dim=1), normalize(coarse, dim=1))
+    torch.testing.assert_close(columns, normalize(torch.cat(parts, 1), dim=1))
+
+
+def test_axes_are_those_of_the_largest_variance() -> None:
+    spread = torch.tensor([5.0, 0.1, 3.0, 0.2]).view(4, 1, 1)
+    features = spread * stage(4, 20, 20, 0)[0] + 7
+    axes = principal_axes(features, 2)
+    assert axes.shape == (2, 5)
+    torch.testing.assert_close(axes[:, :4] @ axes[:, :4].T, torch.eye(2))
+    assert axes[:, [0, 2]].abs().amax(0).min() > 0.99
+    torch.testing.assert_close(project(features, axes).norm(dim=0), torch.ones(20, 20))
+
+
+def test_what_all_cells_have_in_common_does_not_count() -> None:
+    features = stage(6, 20, 20, 0)[0]
+    plain, moved = (project(f, principal_axes(f, 3)) for f in (features, features + 7))
+    torch.testing.assert_close(plain.abs(), moved.abs(), atol=1e-4, rtol=0)
+    wanted = principal_axes(features, 3)[:, :6].double() @ (
+        features - features.mean((1, 2), keepdim=True)
+    ).double().flatten(1)
+    torch.testing.assert_close(plain.flatten(1).double(), normalize(wanted, dim=0), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [0, 4, 9])
+def test_no_axes_leave_features_as_they_are(channels: int) -> None:
+    features = stage(4, 3, 3, 0)[0]
+    axes = principal_axes(features, channels)
+    assert axes.shape == (0, 5)
+    assert project(features, axes) is features
+
+
+def test_whitened_coordinates_have_equal_variance_and_half_whitened_ones_its_root() -> None:
+    features = torch.tensor([5.0, 0.5, 3.0, 1.0]).view(4, 1, 1) * stage(4, 20, 20, 0)[0] + 7
+    spread = {}
+    for whitening in (0.0, 0.5, 1.0):
+        axes = principal_axes(features, 3, whitening).double()
+        coordinates = axes[:, :4] @ features.double().flatten(1) + axes[:, 4:]
+        spread[whitening] = coordinates.var(1, correction=0)
+    torch.testing.assert_close(spread[1.0], torch.ones(3, dtype=torch.float64), atol=1e-4, rtol=0)
+    torch.testing.assert_close(spread[0.5], spread[0.0].sqrt(), atol=0, rtol=1e-4)
+
+
+def test_a_blank_image_gives_finite_axes() -> None:
+    features = torch.full((4, 5, 6), 0.5)
+    axes = principal_axes(features, 2, 1.0)
+    assert axes.isfinite().all()
+    assert project(features, axes).isfinite().all()

@@ -1,0 +1,73 @@
+"""`vostrack inspect`: a picture of where a method looks for the match of a pixel."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def inspect(
+    clip: Annotated[Path, typer.Argument(help="A video file or a folder of images.", show_default=False)],
+    frame: Annotated[int, typer.Option("--frame", "-f", min=0, help="Frame to label, counted from 0.")] = 1,
+    reference: Annotated[
+        int | None, typer.Option(min=0, help="Frame whose labels are known.", show_default="the one before")
+    ] = None,
+    point: Annotated[
+        list[str] | None,
+        typer.Option("--point", "-p", metavar="X,Y", help="A pixel of the frame to label. Repeatable."),
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option("--mask", "-m", help="Take points inside this mask of the frame.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The PNG.", show_default="CLIP_inspect.png beside the clip")
+    ] = None,
+    method: Annotated[str, typer.Option("--method", help="See `vostrack methods`.")] = "rpm-net",
+    weights: Annotated[str | None, typer.Option(help="Weights file or name.", show_default="the method's own")] = None,
+    size: Annotated[int, typer.Option(min=16, max=8192, help="Short side that the method works at, in pixels.")] = 480,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier picture.")] = False,
+) -> None:
+    """Draw where a method looks for the matches of some pixels, over two overlaid frames and over their features.
+
+    Green is a pixel of the frame, red the places that are sampled for it, yellow its match in the reference frame.
+    Without --point and --mask, points lie all over the frame.
+
+    [bold]Examples[/bold]
+
+    vostrack inspect dog.mp4 --frame 12
+
+    vostrack inspect dog.mp4 --frame 12 --reference 7 --point 420,260 --point 300,200 --out dog.png
+    """
+    from vostrack.inspection import check_output, choose_points, draw_matching, explainer, read_frames, write_picture
+    from vostrack.methods import load_method
+
+    if point and mask is not None:
+        raise typer.BadParameter("--point and --mask exclude each other", param_hint="--point")
+    given = [_point(text) for text in point or []]
+    before = _before(frame) if reference is None else reference
+    path = out or clip.with_name(f"{clip.stem}_inspect.png")
+    check_output(path, [clip, *([mask] if mask is not None else [])], overwrite)
+    loaded, _ = load_method(method, weights=weights)
+    explainer(loaded)
+    known, target = read_frames(clip, (before, frame))
+    points = given or choose_points((target.shape[1], target.shape[2]), mask)
+    write_picture(path, draw_matching(loaded, known, target, points, size))
+    print(f"frame {frame} from frame {before}, {len(points)} pixels: {path}", file=sys.stderr)
+
+
+def _before(frame: int) -> int:
+    if frame == 0:
+        raise typer.BadParameter("there is no frame before 0: give another frame, or --reference", param_hint="--frame")
+    return frame - 1
+
+
+def _point(text: str) -> tuple[float, float]:
+    parts = text.split(",")
+    try:
+        x, y = (float(part) for part in parts)
+    except ValueError:
+        raise typer.BadParameter(f"expected X,Y in pixels, found {text!r}", param_hint="--point") from None
+    return x, y

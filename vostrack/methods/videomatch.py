@@ -1,0 +1,271 @@
+"""`videomatch`: cells are matched with what is known of an object and of its background.
+
+Paper: Hu, Huang, Schwing, "VideoMatch: Matching based Video Object Segmentation" (ECCV 2018).
+
+Each cell of a frame is compared with the cells of the object and with those of the background in the given frame; the
+mean of its K highest similarities with either goes into a two-way softmax. What is far from the object's last place is
+removed. Sure cells of the object and removed ones are added to the two sets.
+
+Differs: the preset `paper` has the published settings on a smaller network. `default` matches early and middle stages
+on a grid of stride 4, projected to the principal axes of the first frame. Outliers are removed and masks eroded on the
+grid of cells; an object that is out of sight may move on with each frame; small sets take a smaller K; the sets are
+bounded; a later mask is one more template, and added features are dropped then, since they come from predictions that
+the mask may correct.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from math import inf, log
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from vostrack.errors import MethodError
+from vostrack.methods.base import Recipe
+from vostrack.methods.videomatch_sets import AddedFeatures, FeatureSets, Template
+from vostrack.methods.videomatch_training import FINE, LAST, RECIPES, VideoMatchObjective, fine_tune
+from vostrack.nets.encoders import VideoMatchNet
+from vostrack.ops.color import normalised_rgb
+from vostrack.ops.grid import cells, to_cells, to_pixels
+from vostrack.ops.hypercolumns import hypercolumns, principal_axes, project
+from vostrack.ops.labels import add_channels
+from vostrack.ops.matching import erode, extrude, fuse, unfuse
+from vostrack.weights import Adopt
+
+_SHORT_SIDE = 480
+"""Lengths of the configuration are pixels of a frame of this short side."""
+
+_LIMIT = 20.0
+"""Largest log-odds: nothing is surer in float32, and outliers stay below zero."""
+
+_REMOVED = 40.0
+"""Taken from the log-odds of outliers: they are gone, and `remember` can still tell what was predicted for them."""
+
+_SAMPLE = 4
+"""Top-K hits are counted for every 4th cell of each row and column: how often is a matter of proportion."""
+
+
+@dataclass(frozen=True)
+class VideoMatchConfig:
+    """Settings of the matching.
+
+    Attributes:
+        stages: stages of the trunk, 1 to 4, whose unit vectors are concatenated.
+        stride: pixels from cell to cell, 4 or 8.
+        channels: principal axes of the first frame that are kept; 0 keeps the features as they are.
+        whitening: how far the axes' variances are evened out, from 0 (not at all) to 1 (fully).
+        scale: weight of the matching scores in the softmax.
+        top_k: similarities whose mean is the matching score (K).
+        outlier_removal: whether what is far from the object's last place is removed.
+        dc: how far an object moves from frame to frame at most, in pixels of a frame whose short side has 480.
+        background_update: whether removed cells are added to the background.
+        foreground_update: whether sure cells are added to the foreground.
+        c1: probability above which a cell is sure.
+        erosion: distance from the mask's border above which a cell is sure, in pixels as for `dc`.
+        c2: probability from which a cell belongs to an object.
+        capacity: features that are added to each set of an object at most.
+        finetune_steps: steps by which the features are fine-tuned on the first frame; 0 does not.
+        finetune_rate: learning rate of these.
+    """
+
+    stages: tuple[int, ...] = FINE.stages
+    stride: int = FINE.stride
+    channels: int = 64
+    whitening: float = 0.5
+    scale: float = FINE.scale
+    top_k: int = FINE.top_k
+    outlier_removal: bool = True
+    dc: float = 100.0
+    background_update: bool = True
+    foreground_update: bool = True
+    c1: float = 0.95
+    erosion: float = 10.0
+    c2: float = 0.4
+    capacity: int = 2000
+    finetune_steps: int = 0
+    finetune_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        """Reject settings that make no sense."""
+        if not self.stages or not set(self.stages) <= {1, 2, 3, 4}:
+            raise MethodError(f"videomatch: stages must be among 1, 2, 3, 4, not {self.stages}")
+        if self.stride not in (4, 8):
+            raise MethodError(f"videomatch: stride must be 4 or 8, not {self.stride}")
+        if not 0 <= self.whitening <= 1:
+            raise MethodError(f"videomatch: whitening must be from 0 to 1, not {self.whitening}")
+        if self.top_k < 1 or self.capacity < 2 or min(self.channels, self.finetune_steps) < 0:
+            raise MethodError("videomatch: top_k must be at least 1, capacity 2, channels and finetune_steps 0")
+        if not (
+            0 < self.scale < inf and 0 < self.dc < inf and 0 <= self.erosion < inf and 0 < self.finetune_rate < inf
+        ):
+            raise MethodError("videomatch: scale, dc and finetune_rate must be above 0, erosion at least 0")
+        if not (0 < self.c1 < 1 and 0 < self.c2 < 1):
+            raise MethodError(f"videomatch: c1 and c2 must lie between 0 and 1, not be {self.c1} and {self.c2}")
+
+
+PAPER = VideoMatchConfig(stages=LAST.stages, stride=LAST.stride, channels=0, scale=LAST.scale, top_k=LAST.top_k)
+
+
+@dataclass(frozen=True)
+class VideoMatchState:
+    """What is known of a clip.
+
+    Attributes:
+        projection: (C', C + 1) of the features, or (0, C + 1) for none (`ops.hypercolumns.project`).
+        sets: foreground and background of each object.
+        seen: bool (O, h, w), where each object was when it was last seen.
+        age: float (O,), how many frames ago that is, counted from the frame to predict.
+    """
+
+    projection: Tensor
+    sets: FeatureSets
+    seen: Tensor
+    age: Tensor
+
+
+def _trunk(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The trunk's tensors of another network's."""
+    return {name: tensor for name, tensor in tensors.items() if name.startswith("trunk.")}
+
+
+class VideoMatchMethod:
+    """Soft matching with the foreground and the background of each object."""
+
+    name: ClassVar[str] = "videomatch"
+    paper: ClassVar[str] = "VideoMatch: Matching based Video Object Segmentation (2018)"
+    presets: ClassVar[Mapping[str, VideoMatchConfig]] = {"default": VideoMatchConfig(), "paper": PAPER}
+    nets: ClassVar[Mapping[str, Callable[[], VideoMatchNet]]] = {
+        "default": VideoMatchNet,
+        "dilated": partial(VideoMatchNet, dilated=True),
+    }
+    recipes: ClassVar[Mapping[str, Recipe]] = RECIPES
+    adopts: ClassVar[Mapping[str, Adopt]] = {"anchors": _trunk}
+    build_objective: ClassVar[type[VideoMatchObjective]] = VideoMatchObjective
+    state_type = VideoMatchState
+
+    def __init__(self, net: VideoMatchNet, config: VideoMatchConfig | None = None) -> None:
+        """A method with a network in evaluation mode."""
+        self.net = net
+        self.config = config or VideoMatchConfig()
+
+    @property
+    def stride(self) -> int:
+        """Pixels from cell to cell."""
+        return self.config.stride
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Unit vectors of the chosen stages, concatenated (C, h, w)."""
+        chosen = self.config.stages
+        stages = self.net.stages(normalised_rgb(image)[None], max(chosen))
+        strides = [self.net.stage_strides[stage - 1] for stage in chosen]
+        size = cells((image.shape[1], image.shape[2]), self.stride)
+        return hypercolumns([stages[stage - 1] for stage in chosen], strides, self.stride, size)[0]
+
+    def begin(self, features: Tensor, labels: Tensor, state: VideoMatchState | None = None) -> VideoMatchState:
+        """Make a frame whose labels were given a template; added features are dropped."""
+        channels, count = self._channels(labels), len(labels)
+        projection = self._projection(features, channels) if state is None else state.projection
+        keys = _rows(project(features, projection))
+        templates = (*(state.sets.templates if state else ()), Template.of(keys, channels.flatten(), count))
+        empty = (AddedFeatures.empty(self.config.capacity, keys),) * (count - 1)
+        masks = _masks(channels, count)
+        seen = add_channels(state.seen, count - 1) if state else masks
+        age = add_channels(state.age, count - 1) if state else masks.new_zeros(count - 1, dtype=torch.float32)
+        return VideoMatchState(projection, FeatureSets(templates, empty, empty), *_look(masks, seen, age))
+
+    def predict(self, state: VideoMatchState, features: Tensor) -> Tensor:
+        """Two-way softmax of the matching scores, without outliers, fused over the objects (section 3.2 to 3.4)."""
+        query = _rows(project(features, state.projection))
+        foreground, background = state.sets.scores(query, self.config.top_k)
+        log_odds = (self.config.scale * (foreground - background)).clamp(max=_LIMIT).view(-1, *features.shape[1:])
+        if self.config.outlier_removal:
+            log_odds = log_odds - _REMOVED * self._outside(state)
+        return fuse(log_odds, self.config.c2)
+
+    def remember(self, state: VideoMatchState, features: Tensor, probs: Tensor) -> VideoMatchState:
+        """Add sure cells to the foreground and removed ones to the background of each object (section 3.3)."""
+        masks = _masks(probs.argmax(0), len(probs))
+        seen, age = _look(masks, state.seen, state.age)
+        if not self.config.foreground_update and not self.config.background_update:
+            return VideoMatchState(state.projection, state.sets, seen, age)
+        grid = project(features, state.projection)
+        outliers, sure = self._outliers(state, probs), self._sure(masks, probs)
+        sets = state.sets.counted(_rows(grid[:, ::_SAMPLE, ::_SAMPLE]), self.config.top_k)
+        sets = sets.extended(
+            _rows(grid),
+            (sure & ~outliers & self.config.foreground_update).flatten(1),
+            (outliers & self.config.background_update).flatten(1),
+        )
+        return VideoMatchState(state.projection, sets, seen, age)
+
+    def enlarge(self, probs: Tensor, size: tuple[int, int]) -> Tensor:
+        """Bilinear from cells to pixels of the weighted matching scores, then softmax.
+
+        The logarithms of a cell's probabilities are its weighted scores less one number for all channels. Interpolation
+        keeps it one number for all, and the softmax drops it: scores are enlarged first, as published.
+        """
+        smallest = torch.finfo(probs.dtype).tiny
+        return to_pixels(probs.clamp(min=smallest).log(), self.stride, size).softmax(0)
+
+    def _projection(self, features: Tensor, channels: Tensor) -> Tensor:
+        """Principal axes of the first frame, fine-tuned if that is asked for."""
+        config = self.config
+        axes = principal_axes(features, config.channels, config.whitening)
+        if not config.finetune_steps:
+            return axes
+        steps, rate = config.finetune_steps, config.finetune_rate
+        return fine_tune(features, channels, axes, steps=steps, rate=rate, scale=config.scale, top_k=config.top_k)
+
+    def _channels(self, labels: Tensor) -> Tensor:
+        """Label channel int64 (h, w) of most pixels around each cell; every object there gets one cell at least."""
+        shares = to_cells(labels, self.stride)
+        channels = shares.argmax(0)
+        for number in range(1, len(labels)):
+            if labels[number].any() and not (channels == number).any():
+                channels.view(-1)[shares[number].argmax()] = number
+        return channels
+
+    def _cells(self, pixels: float, size: torch.Size) -> float:
+        """A length at a short side of 480 pixels, in cells of a grid (h, w): the stride cancels out."""
+        return pixels * min(size) / _SHORT_SIDE
+
+    def _outside(self, state: VideoMatchState) -> Tensor:
+        """bool (O, h, w): what no object can have reached since it was seen."""
+        return ~extrude(state.seen, self._cells(self.config.dc, state.seen.shape[1:]) * state.age)
+
+    def _outliers(self, state: VideoMatchState, probs: Tensor) -> Tensor:
+        """bool (O, h, w): cells that were predicted as foreground initially and lie outside (the set b_t)."""
+        outside = self._outside(state)
+        log_odds = unfuse(probs, self.config.c2)
+        if self.config.outlier_removal:
+            log_odds = log_odds + _REMOVED * outside
+        return outside & (log_odds >= _logit(self.config.c2))
+
+    def _sure(self, masks: Tensor, probs: Tensor) -> Tensor:
+        """bool (O, h, w): cells of the final masks that are probable and far from the border."""
+        inner = erode(masks, self._cells(self.config.erosion, masks.shape[1:]))
+        return inner & (unfuse(probs, self.config.c2) > _logit(self.config.c1))
+
+
+def _rows(features: Tensor) -> Tensor:
+    """(C, h, w) -> (h * w, C), contiguous."""
+    return features.flatten(1).T.contiguous()
+
+
+def _masks(channels: Tensor, count: int) -> Tensor:
+    """bool (O, h, w) of label channels (h, w)."""
+    return channels[None] == torch.arange(1, count, device=channels.device)[:, None, None]
+
+
+def _look(masks: Tensor, seen: Tensor, age: Tensor) -> tuple[Tensor, Tensor]:
+    """Where objects were last seen, and how many frames before the next one, after a frame with masks (O, h, w)."""
+    there = masks.flatten(1).any(1)
+    return torch.where(there[:, None, None], masks, seen), torch.where(there, 1.0, age + 1)
+
+
+def _logit(probability: float) -> float:
+    return log(probability / (1 - probability))
