@@ -78,7 +78,7 @@ def read_frames(source: Path, numbers: Sequence[int]) -> list[Tensor]:
                 break
     missing = [number for number in numbers if number not in found]
     if missing:
-        raise InputError(f"{shown(source)} has no frame {missing[0]}: it has {count}, counted from 0")
+        raise InputError(f"{shown(source)} has no frame {max(missing)}: it has {count}, counted from 0")
     return [found[number] for number in numbers]
 
 

@@ -25,7 +25,7 @@ from vostrack.output import OutputFolder, digest, fingerprint
 from vostrack.propagate import Propagator, check_prompts
 from vostrack.refine import adaptation_config, make_refiner
 from vostrack.refine.adapt import Adaptation, AdaptStage, describe
-from vostrack.refine.adapt_config import AdaptConfig
+from vostrack.refine.adapt_config import FEW_ITERATIONS, AdaptConfig
 from vostrack.refine.base import Refiner, RefineStage, Stage
 from vostrack.types import LabelMap
 from vostrack.video.masks import parse_mask_option, read_prompts
@@ -159,6 +159,8 @@ def _run(
         return job.run(Prefetch(stream), engine, stages)
     if live:
         return job.run(Prefetch(stream), engine, {"adapt": AdaptStage(adaptation.live), **stages}, adaptation)
+    if (steps := adaptation.config.iterations) < FEW_ITERATIONS:
+        job.note(f"{steps} steps of adaptation are few and can make masks worse: {FEW_ITERATIONS} or more are advised")
     job.learn(Prefetch(stream), engine, adaptation)
     size = engine.working_size(stream.size) if probs else None
     with open_clip(job.source) as again:

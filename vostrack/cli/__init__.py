@@ -74,7 +74,8 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
         # Without the flag, so that it may stand before or after the command.
-        result = app([argument for argument in arguments if argument != "--debug"], standalone_mode=False)
+        plain = [argument for argument in arguments if argument != "--debug"]
+        result = app(plain, prog_name="vostrack", standalone_mode=False)
         sys.stdout.flush()
     except Stopped as stop:
         print(f"stopped: {stop}", file=sys.stderr)
@@ -93,9 +94,14 @@ def run(arguments: list[str]) -> int:
 
 
 def _report(error: Exception, known: type[Exception]) -> int:
-    show = getattr(error, "show", None)
-    if callable(show):  # a usage error of Click
-        show()
+    show, message = getattr(error, "show", None), getattr(error, "format_message", None)
+    if callable(show) and callable(message):  # a usage error of Click
+        context = getattr(error, "ctx", None)
+        if type(error).__name__ == "NoArgsIsHelpError" or context is None:
+            show()
+        else:
+            said = " ".join(message().split()).rstrip(".")
+            print(f"error: {said} (see `{context.command_path} --help`)", file=sys.stderr)
         return int(getattr(error, "exit_code", 2))
     if isinstance(error, known):
         print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)

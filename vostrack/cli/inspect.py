@@ -32,6 +32,8 @@ def inspect(
 ) -> None:
     """Draw where a method looks for the matches of some pixels, over two overlaid frames and over their features.
 
+    Of the methods that come with vostrack, `rpm-net` can tell.
+
     Green is a pixel of the frame, red the places that are sampled for it, yellow its match in the reference frame.
     Without --point and --mask, points lie all over the frame.
 
@@ -55,7 +57,8 @@ def inspect(
     known, target = read_frames(clip, (before, frame))
     points = given or choose_points((target.shape[1], target.shape[2]), mask)
     write_picture(path, draw_matching(loaded, known, target, points, size))
-    print(f"frame {frame} from frame {before}, {len(points)} pixels: {path}", file=sys.stderr)
+    pixels = "1 pixel" if len(points) == 1 else f"{len(points)} pixels"
+    print(f"frame {frame} from frame {before}, {pixels}: {path}", file=sys.stderr)
 
 
 def _before(frame: int) -> int:

@@ -167,8 +167,8 @@ class ClipSpec:
         frames: frames a clip (T).
         gap: largest distance of neighbouring picks, in cached frames; less where a clip has no room for it.
         crop: side of the square crop that the network sees, in pixels.
-        scale: range of the crop's side before resizing, as a share of the frame's short side; above 1 the frame's border
-            is repeated and labels are void.
+        scale: range of the crop's side before resizing, as a share of the frame's short side; above 1 the frame's
+            border is repeated and labels are void.
         labels: whether footage with masks is needed.
     """
 

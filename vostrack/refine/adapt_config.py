@@ -11,14 +11,17 @@ from math import inf
 
 from vostrack.errors import MethodError
 
+FEW_ITERATIONS = 100
+"""Below this many steps the network was seen to make good masks worse."""
+
 
 @dataclass(frozen=True)
 class AdaptConfig:
     """Settings of online adaptation.
 
-    A step took 0.9 seconds of one core of a Xeon of 2023 with the default settings and 6.2 with those of the paper, and
-    half of that where the processor multiplies bfloat16 numbers. The sample takes (capacity + given masks) * 4 * size²
-    bytes. Training needs up to 2.6 GB with the settings of the paper, for the whole process.
+    A step took 0.9 seconds of one core of an AMD EPYC server with the default settings and 6.2 with those of the paper,
+    and half of that where the processor multiplies bfloat16 numbers. The sample takes (capacity + given masks) * 4 *
+    size² bytes. Training needs up to 2.6 GB with the settings of the paper, for the whole process.
 
     Attributes:
         iterations: optimiser steps; in the live form, those after which it trains less often and at a constant rate.

@@ -101,10 +101,11 @@ def prepare(job: TrainRun, team: Team, on_source: Callable[[int, int, str], None
         raise OutputError(f"there is no {shown(checkpoint)} to resume: leave --resume out to start")
     _check(job, team)
     net, objective = _objective(job)
+    sources = _sources(job, objective)
     make_folder(job.out)
     folder = job.cache or job.out / "cache"
     side = max(SHORT_SIDE, objective.clips.crop)
-    cache = _decoded(_sources(job, objective), folder, team, on_source, side)
+    cache = _decoded(sources, folder, team, on_source, side)
     held_out = None
     if job.held_out is not None:
         sources = find_labelled([job.held_out], "--held-out")
