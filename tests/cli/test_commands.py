@@ -14,7 +14,10 @@ import vostrack
 from tests.fakes import register
 from vostrack import cli
 from vostrack.cli import app, run
+from vostrack.cli.methods import _scores
 from vostrack.errors import DatasetError, InputError, MaskError, MethodError, OutputError, VostrackError, WeightsError
+from vostrack.methods import METHODS
+from vostrack.weights import read_manifest
 
 
 @pytest.fixture(autouse=True)
@@ -147,8 +150,19 @@ def test_weights_are_listed_and_checked(tmp_path: Path, capsys: pytest.CaptureFi
 def test_methods_are_listed_with_their_weights(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["methods"]) == 0
     shown = capsys.readouterr().out
-    for word in ("anchors (default)", "mast-mem", "fake", "fake-1", "none"):
+    for word in ("anchors (default)", "mast-mem", "fake", "fake-1", "none", "-"):
         assert word in shown
+
+
+def test_shipped_weights_have_the_figures_that_the_list_shows() -> None:
+    shipped = read_manifest(Path(__file__).parents[2] / "weights")
+    assert {entry.method for entry in shipped} == set(METHODS) - {"fake"}
+    for entry in shipped:
+        region, contour, seconds = map(float, _scores(entry))
+        assert 0 < region < 1
+        assert 0 < contour < 1
+        assert 0 < seconds < 60
+    assert _scores(None) == ["-", "-", "-"]
 
 
 def test_settings_of_a_method_are_listed_by_preset(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from vostrack.weights import WeightsEntry
 
 
 def methods(
@@ -29,15 +32,27 @@ def methods(
         _details(name)
         return
     table = Table()
-    for heading in ("method", "paper", "weights", "licence", "trained on"):
+    for heading in ("method", "paper", "weights", "licence"):
         table.add_column(heading, overflow="fold")
+    for heading in ("J", "F", "s/frame"):
+        table.add_column(heading, min_width=5)
     weights = available()
     for method in registered():
         own = next((entry for entry in weights if entry.method == method), None)
         label = f"{method} (default)" if method == DEFAULT else method
         paper = method_class(method).paper if method in METHODS else registered()[method]
-        table.add_row(label, paper, *((own.name, own.licence, own.trained_on) if own else ("none", "", "")))
+        about = (own.name, own.licence, own.trained_on) if own else ("none", "", "")
+        about = (own.name, own.licence) if own else ("none", "")
+        table.add_row(label, paper, *about, *_scores(own))
     console.print(table)
+    console.print("J and F: every fourth frame of 13 of the 20 sequences of DAVIS-2016 validation, --size 240.")
+    console.print("Seconds a frame: the same size on two CPU cores (docs/benchmarks.md).")
+
+
+def _scores(weights: WeightsEntry | None) -> list[str]:
+    """What the manifest gives for the measurement that all methods have in common."""
+    names = ("J_240p_every_4th", "F_240p_every_4th", "s_per_frame_240p")
+    return [str(weights.scores.get(name, "-")) if weights else "-" for name in names]
 
 
 def _details(name: str) -> None:

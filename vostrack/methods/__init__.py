@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from vostrack.weights import LoadedWeights
 
 METHODS = {
-    "rpm-net": "vostrack.methods.rpm_net:RpmNetMethod",
     "anchors": "vostrack.methods.anchors:AnchorsMethod",
     "mast-mem": "vostrack.methods.mast_mem:MastMethod",
     "videomatch": "vostrack.methods.videomatch:VideoMatchMethod",
+    "rpm-net": "vostrack.methods.rpm_net:RpmNetMethod",
 }
 DEFAULT = "anchors"
 _GROUP = "vostrack.methods"
