@@ -223,7 +223,7 @@ def test_a_run_that_is_stopped_or_killed_leaves_no_process_and_can_go_on(
     mask: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     clip, out = write_clip(tmp_path / "long.mp4", 30), tmp_path / "out"
-    mark = f"41.{os.getpid()}"  # a width that no other process has
+    mark = str(float(f"41.{os.getpid()}"))  # a width that no other process has, as it is written: without last zeros
     given = ["segment", clip, "-m", mask, "--method", "fake", "--refine", "crf", "--refine-set"]
     command = [*given, f"bilateral-sxy={mark}", "--no-overlay"]
     process = start([*command, "-o", out], tmp_path / "log", frame_seconds=0.05, save_seconds=0.1)
