@@ -41,7 +41,6 @@ def methods(
         own = next((entry for entry in weights if entry.method == method), None)
         label = f"{method} (default)" if method == DEFAULT else method
         paper = method_class(method).paper if method in METHODS else registered()[method]
-        about = (own.name, own.licence, own.trained_on) if own else ("none", "", "")
         about = (own.name, own.licence) if own else ("none", "")
         table.add_row(label, paper, *about, *_scores(own))
     console.print(table)
