@@ -45,7 +45,7 @@ def methods(
         table.add_row(label, paper, *about, *_scores(own))
     console.print(table)
     console.print("J and F: every fourth frame of 13 of the 20 sequences of DAVIS-2016 validation, --size 240.")
-    console.print("Seconds a frame: the same size on two CPU cores (docs/benchmarks.md).")
+    console.print("Seconds a frame: the same size, one thread of a busy CPU, at different times: a rough guide.")
 
 
 def _scores(weights: WeightsEntry | None) -> list[str]:
