@@ -77,7 +77,7 @@ def test_the_same_frame_gives_the_mask_back(method: Method[Any]) -> None:
     truth = labels().argmax(0)
     for channel in (1, 2):
         overlap = ((found == channel) & (truth == channel)).sum() / ((found == channel) | (truth == channel)).sum()
-        assert overlap > 0.6
+        assert overlap > (0.6 if method.stride < 8 else 0.5)  # an object is two cells of 8 pixels wide
 
 
 def test_the_same_calls_give_the_same_bits(method: Method[Any]) -> None:

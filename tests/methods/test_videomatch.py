@@ -15,6 +15,7 @@ from vostrack.errors import MethodError
 from vostrack.methods.videomatch import PAPER, VideoMatchConfig, VideoMatchMethod, VideoMatchState
 from vostrack.nets.encoders import VideoMatchNet
 from vostrack.ops.grid import to_pixels
+from vostrack.ops.hypercolumns import colours
 
 GRID = (12, 14)
 STRIDE = 8
@@ -239,14 +240,17 @@ def test_scores_are_enlarged_before_the_softmax() -> None:
 
 
 @pytest.mark.parametrize("preset", VideoMatchMethod.presets)
-def test_features_are_unit_vectors_on_the_grid(preset: str) -> None:
+def test_features_are_unit_vectors_and_colours_on_the_grid(preset: str) -> None:
     config = VideoMatchMethod.presets[preset]
     chosen = VideoMatchMethod(VideoMatchNet().eval(), config)
     with torch.no_grad():
-        features = chosen.encode(torch.rand(3, 37, 51))
+        image = torch.rand(3, 37, 51)
+        features = chosen.encode(image)
     width = sum((64, 128, 256, 512)[stage - 1] for stage in config.stages)
-    assert features.shape == (width, -(-37 // config.stride), -(-51 // config.stride))
-    torch.testing.assert_close(features.norm(dim=0), torch.ones(features.shape[1:]))
+    assert features.shape == (width + 6 * (config.colour > 0), -(-37 // config.stride), -(-51 // config.stride))
+    torch.testing.assert_close(features[:width].norm(dim=0), torch.ones(features.shape[1:]))
+    if config.colour:
+        torch.testing.assert_close(features[width:], config.colour * colours(image, config.stride))
 
 
 @pytest.mark.parametrize(
@@ -255,6 +259,7 @@ def test_features_are_unit_vectors_on_the_grid(preset: str) -> None:
         {"stages": ()},
         {"stages": (5,)},
         {"stride": 2},
+        {"colour": -1.0},
         {"scale": 0.0},
         {"top_k": 0},
         {"dc": 0.0},

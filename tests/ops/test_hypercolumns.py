@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from vostrack.ops.color import rgb_to_lab
 from vostrack.ops.grid import to_pixels
-from vostrack.ops.hypercolumns import hypercolumns, principal_axes, project
+from vostrack.ops.hypercolumns import colours, describe, hypercolumns, principal_axes, project
 
 
 def stage(channels: int, height: int, width: int, seed: int) -> Tensor:
@@ -75,3 +76,53 @@ def test_a_blank_image_gives_finite_axes() -> None:
     axes = principal_axes(features, 2, 1.0)
     assert axes.isfinite().all()
     assert project(features, axes).isfinite().all()
+
+
+def test_colours_are_mean_and_deviation_of_the_pixels_around_each_cell() -> None:
+    image = torch.rand(3, 9, 14, generator=torch.Generator().manual_seed(0))
+    lab = rgb_to_lab(image).double() / 100
+    found = colours(image, 4)
+    assert found.shape == (6, 3, 4)
+    for row in range(3):
+        for column in range(4):
+            y, x = 4 * row, 4 * column
+            patch = lab[:, max(0, y - 2) : y + 3, max(0, x - 2) : x + 3].flatten(1)
+            wanted = torch.cat((patch.mean(1), patch.std(1, correction=0)))
+            torch.testing.assert_close(found[:, row, column].double(), wanted, atol=2e-4, rtol=0)
+
+
+def test_a_description_is_the_hypercolumns_and_the_weighted_colours() -> None:
+    image, fine, coarse = torch.rand(3, 26, 34), stage(3, 7, 9, 0)[:1], stage(5, 4, 5, 1)[:1]
+    stages = [fine, torch.zeros(1, 2, 2, 3), coarse]
+    columns = hypercolumns([fine, coarse], [4, 8], 4, (7, 9))[0]
+    torch.testing.assert_close(describe(image, stages, [4, 16, 8], (1, 3), 4, 0.0), columns)
+    both = torch.cat((columns, 3 * colours(image, 4)))
+    torch.testing.assert_close(describe(image, stages, [4, 16, 8], (1, 3), 4, 3.0), both)
+
+
+def test_whitening_with_labels_evens_out_the_variance_within_them() -> None:
+    """The two labels differ along the first channel, which varies little within each."""
+    labels = torch.zeros(2, 20, 20)
+    labels[0, :, :12], labels[1, :, 12:] = 1, 1
+    features = torch.tensor([0.5, 3.0, 1.0, 2.0]).view(4, 1, 1) * stage(4, 20, 20, 0)[0]
+    features[0] += 6 * labels[1]
+    axes = principal_axes(features, 3, 1.0, labels).double()
+    coordinates = (axes[:, :4] @ features.double().flatten(1) + axes[:, 4:]).view(3, 20, 20)
+    parts = [coordinates[:, :, :12].flatten(1), coordinates[:, :, 12:].flatten(1)]
+    within = sum(part.cov(correction=0) * part.shape[1] for part in parts) / 400
+    torch.testing.assert_close(within, torch.eye(3, dtype=torch.float64), atol=1e-4, rtol=0)
+    apart = (parts[0].mean(1) - parts[1].mean(1)).norm()
+    plain = principal_axes(features, 3, 1.0).double()
+    whitened = (plain[:, :4] @ features.double().flatten(1)).view(3, 20, 20)
+    assert apart > 5 * (whitened[:, :, :12].mean((1, 2)) - whitened[:, :, 12:].mean((1, 2))).norm()
+
+
+def test_one_label_is_as_none_and_an_absent_one_does_not_count() -> None:
+    features = stage(5, 8, 8, 0)[0]
+    labels = torch.zeros(3, 8, 8)
+    labels[0, :, :5], labels[2, :, 5:] = 1, 1
+    plain = project(features, principal_axes(features, 3, 0.5))
+    same = project(features, principal_axes(features, 3, 0.5, torch.ones(1, 8, 8)))
+    torch.testing.assert_close(plain.abs(), same.abs(), atol=1e-5, rtol=0)
+    with_absent = principal_axes(features, 3, 0.5, labels)
+    torch.testing.assert_close(with_absent, principal_axes(features, 3, 0.5, labels[[0, 2]]), atol=1e-5, rtol=0)

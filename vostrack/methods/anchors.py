@@ -7,9 +7,9 @@ Each cell of a frame looks for the `top_k` most similar cells in the first frame
 frames; a softmax over these weighs their labels, which stay soft when they are fed back.
 
 Differs: the preset `paper` is the published procedure (last stage, stride 8, copies of the first frame fill the context
-until enough frames have passed). The preset `default` uses early and middle stages on a grid of stride 4, projected
-to the 128 principal axes of the first frame, centred and half whitened, no repeated frames, and a grid that lies where
-the convolutions centre it: docs/benchmarks.md has what each of these is worth.
+until enough frames have passed). The preset `default` uses early and middle stages and the cells' colours on a grid of
+stride 4, projected to the 128 principal axes of the first frame, which are centred and whitened within each object, no
+repeated frames, and a grid that lies where the convolutions centre it: docs/ablations.md has what these are worth.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from vostrack.methods.base import Recipe
 from vostrack.nets.encoders import AnchorsNet
 from vostrack.ops.affinity import best_keys, weighted_readout
 from vostrack.ops.color import normalised_rgb
-from vostrack.ops.grid import cells, resize, to_cells, to_pixels
-from vostrack.ops.hypercolumns import hypercolumns, principal_axes, project
+from vostrack.ops.grid import resize, to_cells, to_pixels
+from vostrack.ops.hypercolumns import describe, principal_axes, project
 from vostrack.ops.window import Window, best_in_window
 from vostrack.weights import Adopt
 
@@ -42,6 +42,7 @@ class AnchorsConfig:
     Attributes:
         stages: stages of the trunk, 1 to 4, whose unit vectors are concatenated.
         stride: pixels from cell to cell, 4 or 8.
+        colour: weight of the cells' colours beside the stages; 0 leaves them out.
         channels: principal axes of the first frame that are kept; 0 keeps the features as they are.
         whitening: how far the axes' variances are evened out, from 0 (not at all) to 1 (fully).
         context: recent frames in memory, at least 1.
@@ -55,8 +56,9 @@ class AnchorsConfig:
 
     stages: tuple[int, ...] = (1, 2, 3)
     stride: int = 4
+    colour: float = 3.0
     channels: int = 128
-    whitening: float = 0.5
+    whitening: float = 0.7
     context: int = 7
     repeat_first: bool = False
     radius: int = 12
@@ -73,14 +75,14 @@ class AnchorsConfig:
             raise MethodError(f"anchors: stride must be 4 or 8, not {self.stride}")
         if min(self.context, self.radius, self.top_k) < 1 or min(self.channels, self.first_radius) < 0:
             raise MethodError("anchors: context, radius and top_k must be at least 1, channels and first_radius 0")
-        if not 0 <= self.whitening <= 1:
-            raise MethodError(f"anchors: whitening must be from 0 to 1, not {self.whitening}")
+        if not 0 <= self.whitening <= 1 or not 0 <= self.colour < inf:
+            raise MethodError("anchors: whitening must be from 0 to 1, and colour at least 0")
         if not 0 < self.temperature < inf:
             raise MethodError(f"anchors: temperature must be above 0, not {self.temperature}")
 
 
 PAPER = AnchorsConfig(
-    stages=(4,), stride=8, channels=0, context=20, repeat_first=True, radius=12, first_radius=0, corners=True
+    stages=(4,), stride=8, colour=0, channels=0, context=20, repeat_first=True, radius=12, first_radius=0, corners=True
 )
 
 
@@ -122,17 +124,16 @@ class AnchorsMethod:
         return self.config.stride
 
     def encode(self, image: Tensor) -> Tensor:
-        """Unit vectors of the chosen stages, concatenated (C, h, w)."""
-        stages = self.net.stages(normalised_rgb(image)[None], max(self.config.stages))
-        strides = [self.net.stage_strides[i - 1] for i in self.config.stages]
-        size = cells((image.shape[1], image.shape[2]), self.stride)
-        return hypercolumns([stages[i - 1] for i in self.config.stages], strides, self.stride, size)[0]
+        """Unit vectors of the chosen stages, concatenated, and colours (C, h, w)."""
+        net, config = self.net, self.config
+        stages = net.stages(normalised_rgb(image)[None], max(config.stages))
+        return describe(image, stages, net.stage_strides, config.stages, config.stride, config.colour)
 
     def begin(self, features: Tensor, labels: Tensor, state: AnchorsState | None = None) -> AnchorsState:
         """Pin a frame whose labels were given and start the recent frames from it; predicted ones are dropped."""
         values = self._to_cells(labels, (features.shape[1], features.shape[2]))
         if state is None:
-            axes = principal_axes(features, self.config.channels, self.config.whitening)
+            axes = principal_axes(features, self.config.channels, self.config.whitening, values)
             key = project(features, axes)
             given = FrameBank.empty(1, key, values)
         else:

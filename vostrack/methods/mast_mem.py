@@ -7,9 +7,11 @@ distant frames it takes over.
 Each cell attends to a window in every frame of the memory, all in one softmax. Frames that lie far back are first
 searched coarsely with a dilated window; the fine window is then placed around the expected match.
 
-Differs: from MAST's published code, whose bugs are not repeated: each distant frame uses its own offsets (the code uses
-those of the last one for all), coordinates keep one convention, cells outside the image get no weight, and labels are
-taken where the grid is centred. The offset is rounded to whole cells, so that hard labels are not blurred by sampling.
+Differs: the preset `default` attends with all stages of the trunk and the cells' colours instead of the head's keys,
+projected to axes of the first frame (`ops.hypercolumns`), and its labels are soft; `paper` is as published. From MAST's
+published code, whose bugs are not repeated: each distant frame uses its own offsets (the code uses those of the last
+one for all), coordinates keep one convention, cells outside the image get no weight, and labels are taken where the
+grid is centred. The offset is rounded to whole cells, so that hard labels are not blurred by sampling.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from vostrack.methods.mast_training import RECIPES, MastObjective
 from vostrack.nets.encoders import MastNet
 from vostrack.ops.color import normalised_lab
 from vostrack.ops.grid import to_cells, to_pixels
+from vostrack.ops.hypercolumns import describe, principal_axes, project
 from vostrack.ops.labels import add_channels
 from vostrack.ops.search import attend_around, coarse_positions
 from vostrack.ops.window import Window, attend_window, join_attention
@@ -40,6 +43,10 @@ class MastConfig:
     """Settings of the propagation.
 
     Attributes:
+        stages: stages of the trunk, 1 to 4, whose unit vectors are concatenated; empty for the head's keys.
+        colour: weight of the cells' colours beside the stages; 0 leaves them out.
+        channels: principal axes of the first frame that are kept; 0 keeps the features as they are.
+        whitening: how far the axes' variances are evened out, from 0 (not at all) to 1 (fully).
         first: frames that stay in memory for good, counted from the first mask; given later masks stay as well. Where
             it is empty nothing stays, not even given masks.
         recent: recent frames in memory, counted back from the frame to predict, in ascending order.
@@ -53,18 +60,26 @@ class MastConfig:
         temperature: divides the dot product of features.
     """
 
+    stages: tuple[int, ...] = (1, 2, 3, 4)
+    colour: float = 3.0
+    channels: int = 128
+    whitening: float = 0.7
     first: tuple[int, ...] = (0, 5)
     recent: tuple[int, ...] = (1, 3, 5)
     spread: int = 0
-    soft: bool = False
+    soft: bool = True
     radius: int = 12
     far: int = 15
     far_step: int = 15
     far_dilation: int = 4
-    temperature: float = 1.0
+    temperature: float = 0.03
 
     def __post_init__(self) -> None:
         """Reject settings that make no sense."""
+        if not set(self.stages) <= {1, 2, 3, 4}:
+            raise MethodError(f"mast-mem: stages must be among 1, 2, 3, 4, not {self.stages}")
+        if self.channels < 0 or not 0 <= self.colour < inf or not 0 <= self.whitening <= 1:
+            raise MethodError("mast-mem: whitening must be from 0 to 1, colour and channels at least 0")
         if not self.recent or min(self.recent) < 1:
             raise MethodError(f"mast-mem: recent must list frames back, from 1, not {self.recent}")
         if any(index < 0 for index in self.first):
@@ -75,6 +90,9 @@ class MastConfig:
             raise MethodError(f"mast-mem: spread must be at least 0, not {self.spread}")
         if min(self.radius, self.far, self.far_step, self.far_dilation) < 1 or not 0 < self.temperature < inf:
             raise MethodError("mast-mem: radius, far, far_step, far_dilation and temperature must be above 0")
+
+
+PAPER = MastConfig(stages=(), colour=0, channels=0, soft=False, temperature=1.0)
 
 
 @dataclass(frozen=True)
@@ -91,6 +109,7 @@ class MastState:
     """What is known of a clip.
 
     Attributes:
+        axes: (C', C + 1) projection of the features, or (0, C + 1) for none (`ops.hypercolumns.project`).
         count: K, label channels.
         next: number of the next frame, from 0 at the first mask.
         pinned: frames that stay.
@@ -98,6 +117,7 @@ class MastState:
         spread: evenly spaced frames, oldest first.
     """
 
+    axes: Tensor
     count: int
     next: int
     pinned: tuple[Memorised, ...]
@@ -110,7 +130,7 @@ class MastMethod:
 
     name: ClassVar[str] = "mast-mem"
     paper: ClassVar[str] = "Self-supervised Video Object Segmentation (2020), on MAST (2020)"
-    presets: ClassVar[Mapping[str, MastConfig]] = {"default": MastConfig()}
+    presets: ClassVar[Mapping[str, MastConfig]] = {"default": MastConfig(), "paper": PAPER}
     nets: ClassVar[Mapping[str, Callable[[], MastNet]]] = {"default": MastNet}
     recipes: ClassVar[Mapping[str, Recipe]] = RECIPES
     adopts: ClassVar[Mapping[str, Adopt]] = {}
@@ -128,15 +148,21 @@ class MastMethod:
         return self.net.stride
 
     def encode(self, image: Tensor) -> Tensor:
-        """Keys (64, h, w)."""
-        keys: Tensor = self.net(normalised_lab(image)[None])[0]
-        return keys
+        """Unit vectors of the chosen stages, concatenated, and colours (C, h, w); or the head's keys (64, h, w)."""
+        net, config, lab = self.net, self.config, normalised_lab(image)[None]
+        if not config.stages:
+            keys: Tensor = net(lab)[0]
+            return keys
+        stages = net.stages(lab, max(config.stages))
+        return describe(image, stages, net.stage_strides, config.stages, self.stride, config.colour)
 
     def begin(self, features: Tensor, labels: Tensor, state: MastState | None = None) -> MastState:
         """Pin a frame whose labels were given and forget those whose labels were only predicted."""
-        state = state or MastState(len(labels), 0, (), (), ())
         cells = to_cells(labels, self.stride) if self.config.soft else labels[:, :: self.stride, :: self.stride]
-        given = Memorised(state.next, _keys(features), _stored(cells, self.config.soft))
+        if state is None:
+            axes = principal_axes(features, self.config.channels, self.config.whitening, cells)
+            state = MastState(axes, len(labels), 0, (), (), ())
+        given = Memorised(state.next, _keys(features, state), _stored(cells, self.config.soft))
         pinned = tuple(self._with_new_objects(entry, given, state.count, len(labels)) for entry in state.pinned)
         state = replace(state, count=len(labels), pinned=(*pinned, given), recent=(), spread=())
         return self._advance(state, given)
@@ -156,7 +182,7 @@ class MastMethod:
 
     def predict(self, state: MastState, features: Tensor) -> Tensor:
         """Labels read from the memory (Zhu et al., Eq. 6-7)."""
-        query = _keys(features) / self.config.temperature
+        query = _keys(features, state) / self.config.temperature
         memory = self.select(state)
         near = [entry for entry in memory if state.next - entry.number <= self.config.far]
         parts = []
@@ -171,7 +197,7 @@ class MastMethod:
 
     def remember(self, state: MastState, features: Tensor, probs: Tensor) -> MastState:
         """Store the frame with its labels."""
-        entry = Memorised(state.next, _keys(features), _stored(probs, self.config.soft))
+        entry = Memorised(state.next, _keys(features, state), _stored(probs, self.config.soft))
         if entry.number in self.config.first:
             state = replace(state, pinned=(*state.pinned, entry))
         return self._advance(state, entry)
@@ -209,9 +235,9 @@ def spacing(count: int, room: int) -> int:
     return 1 << (-(-count // room) - 1).bit_length()
 
 
-def _keys(features: Tensor) -> Tensor:
-    """(C, h, w) -> (h, w, C), contiguous."""
-    return features.permute(1, 2, 0).contiguous()
+def _keys(features: Tensor, state: MastState) -> Tensor:
+    """(C, h, w) -> (h, w, C'), projected, contiguous."""
+    return project(features, state.axes).permute(1, 2, 0).contiguous()
 
 
 def _stored(probs: Tensor, soft: bool) -> Tensor:

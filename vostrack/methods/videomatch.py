@@ -7,10 +7,10 @@ mean of its K highest similarities with either goes into a two-way softmax. What
 removed. Sure cells of the object and removed ones are added to the two sets.
 
 Differs: the preset `paper` has the published settings on a smaller network. `default` matches early and middle stages
-on a grid of stride 4, projected to the principal axes of the first frame. Outliers are removed and masks eroded on the
-grid of cells; an object that is out of sight may move on with each frame; small sets take a smaller K; the sets are
-bounded; a later mask is one more template, and added features are dropped then, since they come from predictions that
-the mask may correct.
+and the cells' colours on a grid of stride 4, projected to the principal axes of the first frame. Outliers are removed
+and masks eroded on the grid of cells; an object that is out of sight may move on with each frame; small sets take a
+smaller K; the sets are bounded; a later mask is one more template, and added features are dropped then, since they come
+from predictions that the mask may correct.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from math import inf, log
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vostrack.errors import MethodError
@@ -30,8 +31,8 @@ from vostrack.methods.videomatch_sets import AddedFeatures, FeatureSets, Templat
 from vostrack.methods.videomatch_training import FINE, LAST, RECIPES, VideoMatchObjective, fine_tune
 from vostrack.nets.encoders import VideoMatchNet
 from vostrack.ops.color import normalised_rgb
-from vostrack.ops.grid import cells, to_cells, to_pixels
-from vostrack.ops.hypercolumns import hypercolumns, principal_axes, project
+from vostrack.ops.grid import to_cells, to_pixels
+from vostrack.ops.hypercolumns import describe, principal_axes, project
 from vostrack.ops.labels import add_channels
 from vostrack.ops.matching import erode, extrude, fuse, unfuse
 from vostrack.weights import Adopt
@@ -56,6 +57,7 @@ class VideoMatchConfig:
     Attributes:
         stages: stages of the trunk, 1 to 4, whose unit vectors are concatenated.
         stride: pixels from cell to cell, 4 or 8.
+        colour: weight of the cells' colours beside the stages; 0 leaves them out.
         channels: principal axes of the first frame that are kept; 0 keeps the features as they are.
         whitening: how far the axes' variances are evened out, from 0 (not at all) to 1 (fully).
         scale: weight of the matching scores in the softmax.
@@ -74,8 +76,9 @@ class VideoMatchConfig:
 
     stages: tuple[int, ...] = FINE.stages
     stride: int = FINE.stride
+    colour: float = 3.0
     channels: int = 64
-    whitening: float = 0.5
+    whitening: float = 0.7
     scale: float = FINE.scale
     top_k: int = FINE.top_k
     outlier_removal: bool = True
@@ -95,8 +98,8 @@ class VideoMatchConfig:
             raise MethodError(f"videomatch: stages must be among 1, 2, 3, 4, not {self.stages}")
         if self.stride not in (4, 8):
             raise MethodError(f"videomatch: stride must be 4 or 8, not {self.stride}")
-        if not 0 <= self.whitening <= 1:
-            raise MethodError(f"videomatch: whitening must be from 0 to 1, not {self.whitening}")
+        if not 0 <= self.whitening <= 1 or not 0 <= self.colour < inf:
+            raise MethodError("videomatch: whitening must be from 0 to 1, and colour at least 0")
         if self.top_k < 1 or self.capacity < 2 or min(self.channels, self.finetune_steps) < 0:
             raise MethodError("videomatch: top_k must be at least 1, capacity 2, channels and finetune_steps 0")
         if not (
@@ -107,7 +110,9 @@ class VideoMatchConfig:
             raise MethodError(f"videomatch: c1 and c2 must lie between 0 and 1, not be {self.c1} and {self.c2}")
 
 
-PAPER = VideoMatchConfig(stages=LAST.stages, stride=LAST.stride, channels=0, scale=LAST.scale, top_k=LAST.top_k)
+PAPER = VideoMatchConfig(
+    stages=LAST.stages, stride=LAST.stride, colour=0, channels=0, scale=LAST.scale, top_k=LAST.top_k
+)
 
 
 @dataclass(frozen=True)
@@ -158,12 +163,10 @@ class VideoMatchMethod:
         return self.config.stride
 
     def encode(self, image: Tensor) -> Tensor:
-        """Unit vectors of the chosen stages, concatenated (C, h, w)."""
-        chosen = self.config.stages
-        stages = self.net.stages(normalised_rgb(image)[None], max(chosen))
-        strides = [self.net.stage_strides[stage - 1] for stage in chosen]
-        size = cells((image.shape[1], image.shape[2]), self.stride)
-        return hypercolumns([stages[stage - 1] for stage in chosen], strides, self.stride, size)[0]
+        """Unit vectors of the chosen stages, concatenated, and colours (C, h, w)."""
+        net, config = self.net, self.config
+        stages = net.stages(normalised_rgb(image)[None], max(config.stages))
+        return describe(image, stages, net.stage_strides, config.stages, config.stride, config.colour)
 
     def begin(self, features: Tensor, labels: Tensor, state: VideoMatchState | None = None) -> VideoMatchState:
         """Make a frame whose labels were given a template; added features are dropped."""
@@ -214,7 +217,8 @@ class VideoMatchMethod:
     def _projection(self, features: Tensor, channels: Tensor) -> Tensor:
         """Principal axes of the first frame, fine-tuned if that is asked for."""
         config = self.config
-        axes = principal_axes(features, config.channels, config.whitening)
+        labels = F.one_hot(channels).permute(2, 0, 1)
+        axes = principal_axes(features, config.channels, config.whitening, labels)
         if not config.finetune_steps:
             return axes
         steps, rate = config.finetune_steps, config.finetune_rate

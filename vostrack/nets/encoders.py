@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import ClassVar, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vostrack.nets.resnet import ResNet18
+from vostrack.nets.resnet import ResNet, ResNet18
 
 
-class AnchorsNet(nn.Module):
+class StagedNet(nn.Module):
+    """A network whose stages are matched, for images normalised as `normalised_rgb` does it.
+
+    Attributes:
+        stage_strides: pixels from cell to cell of each stage.
+        trunk: gives the stages.
+    """
+
+    stage_strides: ClassVar[tuple[int, ...]]
+    trunk: ResNet
+
+    def stages(self, image: Tensor, last: int) -> list[Tensor]:
+        """Outputs (B, C, h, w) of the first `last` stages of such an image (B, 3, H, W)."""
+        return cast(list[Tensor], self.trunk(image, last))
+
+
+class AnchorsNet(StagedNet):
     """ResNet-18 at stride 8 with a projection head that only training uses.
 
     Paper: Araslanov et al. (2021), section 4, implementation details.
@@ -31,10 +47,6 @@ class AnchorsNet(nn.Module):
             nn.Conv2d(width, self.key_channels, 1),
         )
 
-    def stages(self, image: Tensor, last: int) -> list[Tensor]:
-        """Outputs (B, C, h, w) of the first `last` stages of an image (B, 3, H, W) normalised as `normalised_rgb`."""
-        return cast(list[Tensor], self.trunk(image, last))
-
     def key(self, image: Tensor) -> Tensor:
         """Unit vectors (B, 128, h, w) of such an image, for training."""
         return F.normalize(self.head(self.trunk(image)[-1]), dim=1)
@@ -47,6 +59,7 @@ class MastNet(nn.Module):
     """
 
     stride = 4
+    stage_strides = (2, 4, 4, 4)
     key_channels = 64
 
     def __init__(self) -> None:
@@ -59,8 +72,12 @@ class MastNet(nn.Module):
         """Keys (B, 64, h, w) of an image (B, 3, H, W) in L*a*b* as `normalised_lab` gives it."""
         return cast(Tensor, self.head(self.trunk(lab)[-1]))
 
+    def stages(self, lab: Tensor, last: int) -> list[Tensor]:
+        """Outputs (B, C, h', w') of the first `last` stages of such an image."""
+        return cast(list[Tensor], self.trunk(lab, last))
 
-class VideoMatchNet(nn.Module):
+
+class VideoMatchNet(StagedNet):
     """ResNet-18 at stride 8 without a head: its stages are what is matched.
 
     Paper: VideoMatch (Hu et al., 2018), section 4.1.
@@ -81,10 +98,6 @@ class VideoMatchNet(nn.Module):
         if dilated:
             _dilate(self.trunk.get_submodule("layer3"), first=1, others=2)
             _dilate(self.trunk.get_submodule("layer4"), first=2, others=4)
-
-    def stages(self, image: Tensor, last: int) -> list[Tensor]:
-        """Outputs (B, C, h, w) of the first `last` stages of an image (B, 3, H, W) normalised as `normalised_rgb`."""
-        return cast(list[Tensor], self.trunk(image, last))
 
 
 def _dilate(stage: nn.Module, first: int, others: int) -> None:

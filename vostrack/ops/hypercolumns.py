@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vostrack.ops.grid import to_pixels
+from vostrack.ops.color import rgb_to_lab
+from vostrack.ops.grid import cells, to_cells, to_pixels
 
 _SHARE = 1e-6
 _ROUNDING = 1e-12
@@ -36,6 +37,45 @@ def hypercolumns(stages: Sequence[Tensor], strides: Sequence[int], stride: int, 
     return F.normalize(torch.cat(columns, 1), dim=1)
 
 
+def describe(
+    image: Tensor, stages: Sequence[Tensor], strides: Sequence[int], chosen: Sequence[int], stride: int, colour: float
+) -> Tensor:
+    """Features of an image: hypercolumns of some stages, and the colours of the cells.
+
+    Args:
+        image: (3, H, W) in [0, 1].
+        stages: (1, C_i, h_i, w_i) of the first stages of a network for this image.
+        strides: pixels from cell to cell of each stage.
+        chosen: numbers of the stages to take, from 1.
+        stride: of the result.
+        colour: weight of the colours beside the hypercolumns, which have length 1; 0 leaves colours out.
+
+    Returns:
+        (C, h, w): the channels of the chosen stages, and 6 more with colours.
+    """
+    size = cells((image.shape[1], image.shape[2]), stride)
+    columns = hypercolumns([stages[i - 1] for i in chosen], [strides[i - 1] for i in chosen], stride, size)[0]
+    return torch.cat((columns, colour * colours(image, stride))) if colour else columns
+
+
+def colours(image: Tensor, stride: int) -> Tensor:
+    """Mean and standard deviation of L*a*b* / 100 around each cell.
+
+    A network that is trained to know things again under another light loses what tells two things apart in one clip.
+
+    Args:
+        image: (3, H, W) in [0, 1].
+        stride: pixels from cell to cell, even.
+
+    Returns:
+        (6, h, w).
+    """
+    lab = rgb_to_lab(image) / 100
+    mean = to_cells(lab, stride)
+    variance = to_cells(lab.square(), stride) - mean.square()
+    return torch.cat((mean, variance.clamp(min=0).sqrt()))
+
+
 def _regrid(features: Tensor, stride: int, wanted: int, size: tuple[int, int]) -> Tensor:
     """Bring (B, C, h, w) from one stride to another, both grids starting at pixel 0."""
     if stride > wanted:
@@ -44,16 +84,18 @@ def _regrid(features: Tensor, stride: int, wanted: int, size: tuple[int, int]) -
     return features[:, :, ::step, ::step]
 
 
-def principal_axes(features: Tensor, channels: int, whitening: float = 0.0) -> Tensor:
+def principal_axes(features: Tensor, channels: int, whitening: float = 0.0, labels: Tensor | None = None) -> Tensor:
     """Axes along which the features of an image vary most, from their mean on.
 
     What all cells have in common says nothing about where they belong, but would dominate the cosine of any two; so
-    would the few directions of the largest variance, such as light against dark, without whitening.
+    would the few directions of the largest variance, such as light against dark, without whitening. Where labels are
+    known, it is the variance among cells of one label that is evened out: what tells labels apart stays.
 
     Args:
         features: (C, h, w).
         channels: how many axes; 0, or as many as C, for none.
         whitening: coordinates are divided by their variance to the power of half of this: 0 keeps them, 1 whitens.
+        labels: (K, h, w), summing to 1 over K; without, all cells are of one label.
 
     Returns:
         (channels, C + 1): scaled orthogonal rows, with minus the mean's coordinate in the last column; or (0, C + 1).
@@ -61,14 +103,23 @@ def principal_axes(features: Tensor, channels: int, whitening: float = 0.0) -> T
     count = len(features)
     if not 0 < channels < count:
         return features.new_zeros(0, count + 1)
-    flat = features.flatten(1).double()
+    flat = features.flatten(1).cpu().double()  # not every device has double
     mean = flat.mean(1, keepdim=True)
     covariance = (flat - mean) @ (flat - mean).T / flat.shape[1]
-    variances, vectors = torch.linalg.eigh(covariance)
+    basis = torch.linalg.eigh(covariance).eigenvectors[:, -channels:]
+    within = covariance if labels is None else covariance - _between(flat - mean, labels.flatten(1).to(flat))
+    variances, turn = torch.linalg.eigh(basis.T @ within @ basis)
     # A blank image has directions without any variance: they must not become the loudest.
     smallest = (_SHARE * variances[-1]).clamp(min=_ROUNDING)
-    axes = (vectors / variances.clamp(min=smallest) ** (whitening / 2)).T[-channels:]
-    return torch.cat((axes, -axes @ mean), 1).to(features.dtype).contiguous()
+    axes = (basis @ turn / variances.clamp(min=smallest) ** (whitening / 2)).T
+    return torch.cat((axes, -axes @ mean), 1).to(features).contiguous()
+
+
+def _between(centred: Tensor, labels: Tensor) -> Tensor:
+    """Covariance (C, C) of the means of the labels (K, N), for features (C, N) whose mean is 0."""
+    shares = labels.mean(1).clamp(min=_ROUNDING)
+    sums = centred @ labels.T / labels.shape[1]
+    return (sums / shares) @ sums.T
 
 
 def project(features: Tensor, axes: Tensor) -> Tensor:
