@@ -18,9 +18,9 @@ from vostrack.benchmark.variants import parse_variants
 
 GROUPS = {
     "methods": ["anchors", "mast-mem", "videomatch", "rpm-net"],
-    "published": ["anchors:paper", "videomatch:paper", "rpm-net:paper"],
-    "features": ["anchors,whitening=0", "anchors,whitening=1", "anchors,stages=1,2,3,4"],
-    "memory": ["mast-mem,first=,recent=1", "mast-mem,first=0,recent=1,3", "mast-mem,spread=64", "mast-mem,soft=true"],
+    "published": ["anchors:paper", "mast-mem:paper", "videomatch:paper", "rpm-net:paper"],
+    "features": ["anchors,colour=0", "anchors,whitening=0", "anchors,whitening=1", "anchors,stages=1,2,3,4"],
+    "memory": ["mast-mem,first=,recent=1", "mast-mem,first=0,recent=1,3", "mast-mem,spread=64", "mast-mem,soft=false"],
     "videomatch": [
         "videomatch,outlier_removal=false,background_update=false,foreground_update=false",
         "videomatch,background_update=false,foreground_update=false",

@@ -94,6 +94,11 @@ def test_an_unknown_command_is_an_error_of_usage(capsys: pytest.CaptureFixture[s
         (WeightsError("x"), 8, "error: x"),
         (ZeroDivisionError("a\nb"), 1, "error: unexpected ZeroDivisionError: a b (run again with vostrack --debug"),
         (OSError(errno.EIO, "broken"), 1, "error: unexpected OSError"),
+        (
+            RuntimeError("x" * 9999),
+            1,
+            f"error: unexpected RuntimeError: {'x' * 300} ... (run again with vostrack --debug",
+        ),
     ],
 )
 def test_errors_become_one_line_and_a_code(

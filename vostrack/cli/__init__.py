@@ -24,6 +24,9 @@ from vostrack.cli.weights import weights
 
 OUT_OF_MEMORY = 7
 INTERRUPTED = 130
+_LONGEST = 300
+"""Characters of an error that nobody foresaw: a compiler's can fill a screen."""
+
 _OUT_OF_MEMORY_SIGNS = ("out of memory", "allocate memory", "not enough memory")
 
 app = typer.Typer(
@@ -110,5 +113,6 @@ def _report(error: Exception, known: type[Exception]) -> int:
     if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY_SIGNS):
         print("error: out of memory: use a smaller --size, or fewer frames with --set context=4", file=sys.stderr)
         return OUT_OF_MEMORY
-    print(f"error: unexpected {type(error).__name__}: {text} (run again with vostrack --debug ...)", file=sys.stderr)
+    short = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+    print(f"error: unexpected {type(error).__name__}: {short} (run again with vostrack --debug ...)", file=sys.stderr)
     return 1

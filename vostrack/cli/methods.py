@@ -44,13 +44,13 @@ def methods(
         about = (own.name, own.licence) if own else ("none", "")
         table.add_row(label, paper, *about, *_scores(own))
     console.print(table)
-    console.print("J and F: every fourth frame of 13 of the 20 sequences of DAVIS-2016 validation, --size 240.")
-    console.print("Seconds a frame: the same size, one thread of a busy CPU, at different times: a rough guide.")
+    console.print("J and F: 13 of the 20 sequences of DAVIS-2016 validation, --size 240.")
+    console.print("Seconds a frame: the same run, one thread of a CPU.")
 
 
 def _scores(weights: WeightsEntry | None) -> list[str]:
     """What the manifest gives for the measurement that all methods have in common."""
-    names = ("J_240p_every_4th", "F_240p_every_4th", "s_per_frame_240p")
+    names = ("J_240p", "F_240p", "s_per_frame_240p")
     return [str(weights.scores.get(name, "-")) if weights else "-" for name in names]
 
 
