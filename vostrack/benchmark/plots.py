@@ -12,6 +12,9 @@ from html import escape
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _LEFT, _RIGHT, _TOP, _BOTTOM = 34, 8, 8, 22
+_SPEED_SIZE = (460, 240)
+_LETTER = 6.5
+"""About how wide a letter is, in pixels."""
 
 
 def color(position: int) -> str:
@@ -47,12 +50,13 @@ def scatter(points: Sequence[tuple[str, float, float]], top: float = 1.0) -> str
     """
     logs = [math.log10(max(seconds, 1e-4)) for _, seconds, _ in points]
     low, high = math.floor(min(logs)), math.ceil(max(logs) + 1e-9)
-    plot = _Plot(460, 240, (low, max(high, low + 1)), (0.0, top))
+    plot = _Plot(*_SPEED_SIZE, (low, max(high, low + 1)), (0.0, top))
     parts = [*plot.levels([top * step / 4 for step in range(5)])]
     parts += [plot.label_x(step, f"{10.0**step:g} s") for step in range(low, max(high, low + 1) + 1)]
     for position, ((name, seconds, value), x) in enumerate(zip(points, logs, strict=True)):
         left, height = plot.x(x), plot.y(value)
-        side = f'x="{left - 8:.1f}" text-anchor="end"' if left > 300 else f'x="{left + 8:.1f}"'
+        fits = left + 8 + _LETTER * len(name) < _SPEED_SIZE[0]
+        side = f'x="{left + 8:.1f}"' if fits else f'x="{left - 8:.1f}" text-anchor="end"'
         parts.append(
             f'<circle cx="{left:.1f}" cy="{height:.1f}" r="5" fill="{color(position)}">'
             f"<title>{escape(name)}: {seconds:.3f} s a frame, {value:.4f}</title></circle>"

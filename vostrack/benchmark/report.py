@@ -34,7 +34,8 @@ th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align
 th:first-child, td.text, th.text { text-align: left; } tr.paper td { color: var(--soft); }
 .wide { overflow-x: auto; } .grid { display: flex; flex-wrap: wrap; gap: 1rem; }
 figure { margin: 0; background: var(--card); padding: .6rem; border-radius: .4rem; }
-svg { max-width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 11px; }
+.grid figcaption { max-width: 360px; } svg { max-width: 100%; height: auto; }
+svg text { fill: var(--soft); font-size: 11px; }
 svg .level { stroke: var(--line); } img { max-width: 100%; display: block; border-radius: .2rem; }
 .worst { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(32rem, 100%), 1fr)); }
 .worst img { width: 100%; } figure.plot { width: fit-content; }
