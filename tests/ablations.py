@@ -22,10 +22,9 @@ GROUPS = {
     "features": ["anchors,colour=0", "anchors,whitening=0", "anchors,whitening=1", "anchors,stages=1,2,3,4"],
     "memory": ["mast-mem,first=,recent=1", "mast-mem,first=0,recent=1,3", "mast-mem,spread=64", "mast-mem,soft=false"],
     "videomatch": [
-        "videomatch,outlier_removal=false,background_update=false,foreground_update=false",
-        "videomatch,background_update=false,foreground_update=false",
-        "videomatch,foreground_update=false",
+        "videomatch,outlier_removal=false,background_update=false",
         "videomatch,background_update=false",
+        "videomatch,foreground_update=true",
         "videomatch,finetune_steps=30",
     ],
     "refinement": ["anchors,refine=crf", "mast-mem,refine=crf", "videomatch,refine=crf", "rpm-net,refine=crf"],

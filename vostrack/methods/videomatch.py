@@ -7,10 +7,10 @@ mean of its K highest similarities with either goes into a two-way softmax. What
 removed. Sure cells of the object and removed ones are added to the two sets.
 
 Differs: the preset `paper` has the published settings on a smaller network. `default` matches early and middle stages
-and the cells' colours on a grid of stride 4, projected to the principal axes of the first frame. Outliers are removed
-and masks eroded on the grid of cells; an object that is out of sight may move on with each frame; small sets take a
-smaller K; the sets are bounded; a later mask is one more template, and added features are dropped then, since they come
-from predictions that the mask may correct.
+and the cells' colours on a grid of stride 4, projected to the principal axes of the first frame, and does not add sure
+cells to the foreground. Outliers are removed and masks eroded on the grid of cells; an object that is out of sight may
+move on with each frame; small sets take a smaller K; the sets are bounded; a later mask is one more template, and added
+features are dropped then, since they come from predictions that the mask may correct.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class VideoMatchConfig:
     outlier_removal: bool = True
     dc: float = 100.0
     background_update: bool = True
-    foreground_update: bool = True
+    foreground_update: bool = False
     c1: float = 0.95
     erosion: float = 10.0
     c2: float = 0.4
@@ -111,7 +111,13 @@ class VideoMatchConfig:
 
 
 PAPER = VideoMatchConfig(
-    stages=LAST.stages, stride=LAST.stride, colour=0, channels=0, scale=LAST.scale, top_k=LAST.top_k
+    stages=LAST.stages,
+    stride=LAST.stride,
+    colour=0,
+    channels=0,
+    scale=LAST.scale,
+    top_k=LAST.top_k,
+    foreground_update=True,
 )
 
 
