@@ -19,7 +19,7 @@ from tests.video.media import pixels, read
 from vostrack import demo as scene
 from vostrack.cli import app, console, run
 from vostrack.cli.demo import demo
-from vostrack.nets.encoders import MastNet
+from vostrack.nets.encoders import AnchorsNet
 from vostrack.weights import save_weights
 
 SIZE = (90, 160)
@@ -142,7 +142,7 @@ def test_clip_is_the_same_every_time(tmp_path: Path) -> None:
 def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    save_weights(MastNet(), "mast-mem", path, {})
+    save_weights(AnchorsNet(), "anchors", path, {})
     return str(path)
 
 
@@ -163,7 +163,7 @@ def test_demo_writes_all_and_says_how_it_went(finished: tuple[Path, Result]) -> 
     lines = result.stdout.splitlines()
     assert lines[0].startswith("J&F 0.")
     assert "real footage" in lines[1]
-    assert "vostrack segment VIDEO.mp4 --mask FIRST.png --method mast-mem" in lines[-2]
+    assert lines[-2].endswith("vostrack segment VIDEO.mp4 --mask FIRST.png")
     assert len(lines) == 6
     for name in ("clip.mp4", "first.png", "truth/00003.png", "result/overlay.mp4", "result/summary.json"):
         assert (out / name).is_file(), name
@@ -216,7 +216,7 @@ def test_demo_that_was_stopped_can_be_started_again(
     advance = console.FrameBar.advance
     monkeypatch.setattr(console.FrameBar, "advance", stop)
     with pytest.raises(console.Stopped, match="start again with the same command"):
-        demo(out=tmp_path, method="mast-mem", frames=4, size=48, weights=weights)
+        demo(out=tmp_path, method="anchors", frames=4, size=48, weights=weights)
     monkeypatch.setattr(console.FrameBar, "advance", advance)
     assert not (tmp_path / "clip.mp4").exists()
     assert not list(tmp_path.glob(".vostrack-*"))

@@ -23,7 +23,7 @@ _RECORD = Path(".vostrack", "demo.json")
 
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path("vostrack_demo"),
-    method: Annotated[str, typer.Option("--method", help="See `vostrack methods`.")] = "mast-mem",
+    method: Annotated[str, typer.Option("--method", help="See `vostrack methods`.")] = DEFAULT,
     frames: Annotated[int, typer.Option("--frames", min=3, max=2000, help="Length of the clip.")] = 36,
     size: Annotated[int, typer.Option("--size", metavar="PX", min=48, max=1080, help="Height of the clip.")] = 240,
     weights: Annotated[str | None, typer.Option(help="Weights file or name.", show_default="the method's own")] = None,

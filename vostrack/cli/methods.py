@@ -45,7 +45,7 @@ def methods(
         table.add_row(label, paper, *about, *_scores(own))
     console.print(table)
     console.print("J and F: 13 of the 20 sequences of DAVIS-2016 validation, --size 240.")
-    console.print("Seconds a frame: the same run, one thread of a shared CPU.")
+    console.print("Seconds a frame: the same size, one thread of a shared CPU.")
 
 
 def _scores(weights: WeightsEntry | None) -> list[str]:

@@ -11,7 +11,7 @@ from vostrack.nets.resnet import ResNet, ResNet18
 
 
 class StagedNet(nn.Module):
-    """A network whose stages are matched, for images normalised as `normalised_rgb` does it.
+    """A network whose stages are matched.
 
     Attributes:
         stage_strides: pixels from cell to cell of each stage.
@@ -22,7 +22,7 @@ class StagedNet(nn.Module):
     trunk: ResNet
 
     def stages(self, image: Tensor, last: int) -> list[Tensor]:
-        """Outputs (B, C, h, w) of the first `last` stages of such an image (B, 3, H, W)."""
+        """Outputs (B, C, h, w) of the first `last` stages of an image (B, 3, H, W), normalised as for the weights."""
         return cast(list[Tensor], self.trunk(image, last))
 
 
@@ -52,7 +52,7 @@ class AnchorsNet(StagedNet):
         return F.normalize(self.head(self.trunk(image)[-1]), dim=1)
 
 
-class MastNet(nn.Module):
+class MastNet(StagedNet):
     """ResNet-18 variant at stride 4 (no pooling, 256 channels at most) and a projection to 64 channels.
 
     Paper: MAST (Lai et al., 2020), section 4.2; Zhu et al. (2020), section 4.1.
@@ -71,10 +71,6 @@ class MastNet(nn.Module):
     def forward(self, lab: Tensor) -> Tensor:
         """Keys (B, 64, h, w) of an image (B, 3, H, W) in L*a*b* as `normalised_lab` gives it."""
         return cast(Tensor, self.head(self.trunk(lab)[-1]))
-
-    def stages(self, lab: Tensor, last: int) -> list[Tensor]:
-        """Outputs (B, C, h', w') of the first `last` stages of such an image."""
-        return cast(list[Tensor], self.trunk(lab, last))
 
 
 class VideoMatchNet(StagedNet):

@@ -2,7 +2,7 @@
 
 Letters: B batch, C channels, h w feature cells.
 Source: Hariharan et al., "Hypercolumns for Object Segmentation and Fine-grained Localization" (2015), for concatenating
-stages.
+stages; whitening by the within-class covariance is that of Fisher's linear discriminant analysis.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def principal_axes(features: Tensor, channels: int, whitening: float = 0.0, labe
 
 
 def _between(centred: Tensor, labels: Tensor) -> Tensor:
-    """Covariance (C, C) of the means of the labels (K, N), for features (C, N) whose mean is 0."""
+    """Between-class covariance (C, C) of features (C, N), whose mean is 0, with labels (K, N)."""
     shares = labels.mean(1).clamp(min=_ROUNDING)
     sums = centred @ labels.T / labels.shape[1]
     return (sums / shares) @ sums.T
