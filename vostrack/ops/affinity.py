@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vostrack.ops.topk import largest
+
 _CHUNK_BYTES = 1 << 26
 
 
@@ -26,8 +28,8 @@ def best_keys(query: Tensor, keys: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
         Similarities and indices, both (N, min(top_k, M)).
     """
     rows = max(1, _CHUNK_BYTES // (4 * len(keys)))
-    parts = [(chunk @ keys.T).topk(min(top_k, len(keys)), dim=1) for chunk in torch.split(query, rows)]
-    return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
+    parts = [largest(chunk @ keys.T, min(top_k, len(keys))) for chunk in torch.split(query, rows)]
+    return torch.cat([similarity for similarity, _ in parts]), torch.cat([index for _, index in parts])
 
 
 def weighted_readout(similarity: Tensor, values: Tensor, top_k: int, temperature: float) -> Tensor:

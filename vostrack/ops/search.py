@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vostrack.ops.grid import centres
-from vostrack.ops.window import Window, attend_window, tile_side
+from vostrack.ops.window import Window, attend, attend_window, tile_side
 
 
 def coarse_positions(query: Tensor, key: Tensor, radius: int, dilation: int) -> Tensor:
@@ -73,10 +73,9 @@ def attend_around(query: Tensor, key: Tensor, value: Tensor, centre: Tensor, rad
             y = torch.arange(rows.start, rows.start + shape[0], device=key.device)
             x = torch.arange(columns.start, columns.start + shape[1], device=key.device)
             near_y, near_x = (y - places[:, :1]).abs() <= radius, (x - places[:, 1:]).abs() <= radius
-            scores.masked_fill_(~(near_y[:, :, None] & near_x[:, None, :]).flatten(1), -torch.inf)
-            total = scores.logsumexp(1, keepdim=True)
-            weights = scores.sub_(total).exp_()
+            far = ~(near_y[:, :, None] & near_x[:, None, :]).flatten(1)
+            readout, total = attend(scores.masked_fill_(far, -torch.inf), value[rows, columns].flatten(0, 1))
             tile_shape = out[tile].shape
-            out[tile] = (weights @ value[rows, columns].flatten(0, 1)).view(tile_shape)
+            out[tile] = readout.view(tile_shape)
             log_sum[tile] = total.view(tile_shape[:2])
     return out.flatten(0, 1), log_sum.flatten()

@@ -1,8 +1,8 @@
 """Affinity and readout restricted to a window around each cell: the hot path of propagation.
 
 The peers form the affinity of all pairs of cells and then mask what lies outside the window, which is some ten times
-the arithmetic. Here queries are cut into square tiles; the keys that a tile can reach form a block, row by row
-contiguous in memory, so that each tile is a few dense matrix products, and only the corners of the block are masked.
+the arithmetic. Here queries are cut into square tiles; the keys that a tile can reach form a block, so that each tile
+is one dense matrix product, and only the corners of the block are masked.
 Exact: equal to dense-and-mask up to float order.
 
 Letters: C channels, h w feature cells, T memory frames, K label channels, R radius in cells, S side of a tile.
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from vostrack.ops.topk import largest
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Tile:
     Attributes:
         rows: rows of the queries.
         columns: columns of the queries.
-        similarity: (Q, J), -inf outside the window.
+        similarity: float32 (Q, J), -inf outside the window.
         index: int64 (J,), of the keys in the memory flattened over (h, w, T).
     """
 
@@ -86,21 +88,11 @@ def tiles(query: Tensor, keys: Tensor, window: Window) -> Iterator[Tile]:
             reach_columns = slice(max(0, left - span), min(width, columns.stop + span))
             shape = _relative(rows, reach_rows) + _relative(columns, reach_columns)
             if shape not in masks:
-                masks[shape] = _outside(shape, window, frames, query.device)
+                masks[shape] = _barrier(shape, window, frames, query.device)
             queries = query[rows, columns].flatten(0, 1)
-            similarity = _products(queries, keys[reach_rows, reach_columns])
-            similarity.masked_fill_(masks[shape], -torch.inf)
+            similarity = (queries @ keys[reach_rows, reach_columns].flatten(0, 2).T).float()
+            similarity += masks[shape]
             yield Tile(rows, columns, similarity, flat[reach_rows, reach_columns].flatten())
-
-
-def _products(queries: Tensor, keys: Tensor) -> Tensor:
-    """(Q, C) times a block (y, x, T, C) whose rows are contiguous -> (Q, y * x * T), without copying the block."""
-    rows, columns, frames, _ = keys.shape
-    step = columns * frames
-    out = queries.new_empty(len(queries), rows * step)
-    for row in range(rows):
-        torch.mm(queries, keys[row].flatten(0, 1).T, out=out[:, row * step : (row + 1) * step])
-    return out
 
 
 def _relative(inner: slice, outer: slice) -> tuple[int, int, int]:
@@ -108,14 +100,17 @@ def _relative(inner: slice, outer: slice) -> tuple[int, int, int]:
     return inner.start - outer.start, inner.stop - inner.start, outer.stop - outer.start
 
 
-def _outside(shape: tuple[int, ...], window: Window, frames: int, device: torch.device) -> Tensor:
-    """bool (Q, J): pairs of a query and a key of its block that are too far apart."""
+def _barrier(shape: tuple[int, ...], window: Window, frames: int, device: torch.device) -> Tensor:
+    """(Q, J): 0, or -inf for pairs of a query and a key of its block that are too far apart.
+
+    Adding it is many times faster than filling under a mask of booleans.
+    """
     top, rows, reach_rows, left, columns, reach_columns = shape
     dy = torch.arange(reach_rows, device=device)[None, :] - torch.arange(rows, device=device)[:, None] - top
     dx = torch.arange(reach_columns, device=device)[None, :] - torch.arange(columns, device=device)[:, None] - left
     inside = window.contains(dy[:, None, :, None], dx[None, :, None, :])
-    outside = ~inside.reshape(rows * columns, -1)
-    return outside.repeat_interleave(frames, dim=1)
+    barrier = torch.zeros(inside.shape, device=device).masked_fill_(~inside, -torch.inf)
+    return barrier.reshape(rows * columns, -1).repeat_interleave(frames, dim=1)
 
 
 def best_in_window(query: Tensor, keys: Tensor, window: Window, top_k: int) -> tuple[Tensor, Tensor]:
@@ -132,14 +127,14 @@ def best_in_window(query: Tensor, keys: Tensor, window: Window, top_k: int) -> t
         fewer keys the similarity is -inf.
     """
     height, width, _ = query.shape
-    best = query.new_full((height, width, top_k), -torch.inf)
+    best = torch.full((height, width, top_k), -torch.inf, device=query.device)
     index = torch.zeros(height, width, top_k, dtype=torch.int64, device=query.device)
     for tile in tiles(query, keys, window):
         count = min(top_k, tile.similarity.shape[1])
-        found = tile.similarity.topk(count, dim=1)
+        similarity, place = largest(tile.similarity, count)
         shape = (*best[tile.rows, tile.columns].shape[:2], count)
-        best[tile.rows, tile.columns, :count] = found.values.view(shape)
-        index[tile.rows, tile.columns, :count] = tile.index[found.indices].view(shape)
+        best[tile.rows, tile.columns, :count] = similarity.view(shape)
+        index[tile.rows, tile.columns, :count] = tile.index[place].view(shape)
     return best.flatten(0, 1), index.flatten(0, 1)
 
 
@@ -159,15 +154,30 @@ def attend_window(query: Tensor, keys: Tensor, values: Tensor, window: Window) -
     height, width, _ = query.shape
     channels = values.shape[-1]
     flat = values.reshape(-1, channels)
-    out = query.new_empty(height, width, channels)
-    log_sum = query.new_empty(height, width)
+    out = flat.new_empty(height, width, channels)
+    log_sum = flat.new_empty(height, width)
     for tile in tiles(query, keys, window):
-        total = tile.similarity.logsumexp(1, keepdim=True)
-        weights = tile.similarity.sub_(total).exp_()
+        readout, total = attend(tile.similarity, flat[tile.index])
         shape = out[tile.rows, tile.columns].shape
-        out[tile.rows, tile.columns] = (weights @ flat[tile.index]).view(shape)
+        out[tile.rows, tile.columns] = readout.view(shape)
         log_sum[tile.rows, tile.columns] = total.view(shape[:2])
     return out.flatten(0, 1), log_sum.flatten()
+
+
+def attend(similarity: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax attention for similarities that are known.
+
+    Args:
+        similarity: (Q, J), -inf for keys that do not count; each row has one at least that does.
+        values: (J, K).
+
+    Returns:
+        The readout (Q, K) and the log of the softmax's denominator (Q,).
+    """
+    weights = similarity.softmax(1)
+    # The largest weight is exp(largest - log_sum). logsumexp would take ten times as long as the softmax.
+    log_sum = similarity.amax(1) - weights.amax(1).log()
+    return weights @ values, log_sum
 
 
 def join_attention(parts: list[tuple[Tensor, Tensor]]) -> Tensor:

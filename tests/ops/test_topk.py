@@ -1,0 +1,39 @@
+"""The two-step search for the largest values equals a sort."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vostrack.ops.topk import largest
+
+
+@pytest.mark.parametrize(
+    ("rows", "length", "count"), [(3, 5, 5), (4, 4000, 10), (2, 2567, 10), (7, 321, 1), (1, 256, 1)]
+)
+def test_largest_finds_what_a_sort_finds(rows: int, length: int, count: int) -> None:
+    values = torch.randn(rows, length, generator=torch.Generator().manual_seed(0))
+    expected = values.sort(dim=1, descending=True)
+    found, index = largest(values, count)
+    assert torch.equal(found, expected.values[:, :count])
+    assert torch.equal(index, expected.indices[:, :count])
+
+
+def test_equal_values_and_rows_with_too_few_of_them() -> None:
+    values = torch.full((2, 3333), -torch.inf)
+    values[0, [5, 37, 3300, 3332]] = 1.0  # equal, in one group and beyond the last whole group
+    values[0, 40] = 0.5
+    found, index = largest(values, 10)
+    assert found[0].tolist() == [1.0] * 4 + [0.5] + [-torch.inf] * 5
+    assert set(index[0, :4].tolist()) == {5, 37, 3300, 3332}
+    assert index[0, 4] == 40
+    assert torch.isneginf(found[1]).all()
+    assert len(set(index[0].tolist())) == 10
+
+
+def test_the_largest_of_a_long_row_may_lie_beside_each_other() -> None:
+    values = torch.zeros(1, 6400)
+    values[0, 100:110] = torch.arange(1.0, 11.0)
+    found, index = largest(values, 10)
+    assert found[0].tolist() == list(range(10, 0, -1))
+    assert index[0].tolist() == list(range(109, 99, -1))
