@@ -59,6 +59,14 @@ class FrameBank:
             return replace(self, filled=self.filled + 1)
         return replace(self, oldest=(self.oldest + 1) % self.capacity)
 
+    def latest(self, spacing: int) -> Self:
+        """The last frame and, back from it, every `spacing`-th one; not to be added to."""
+        if spacing == 1:
+            return self
+        newest = (self.oldest - 1) % self.capacity if self.filled == self.capacity else self.filled - 1
+        slots = [(newest - back) % self.capacity for back in range(0, self.filled, spacing)]
+        return replace(self, keys=self.keys[:, :, slots], values=self.values[:, :, slots], filled=len(slots), oldest=0)
+
     def grown(self) -> Self:
         """The same frames with room for one more (for pinned frames, which are never dropped)."""
         keys = torch.cat((self.keys, torch.zeros_like(self.keys[:, :, :1])), 2)

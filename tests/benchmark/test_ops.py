@@ -10,8 +10,10 @@ import torch
 from vostrack.benchmark.ops import compare
 from vostrack.methods.anchors import PAPER, AnchorsConfig
 
+CLOSE = replace(AnchorsConfig(), channels=0, radius=3, reach=0.35, first_radius=5, first_reach=0.6, precision="32")
 
-@pytest.mark.parametrize("config", [PAPER, replace(AnchorsConfig(), channels=0, first_radius=5, radius=3)])
+
+@pytest.mark.parametrize("config", [PAPER, CLOSE])
 def test_both_ways_give_the_same_labels(config: AnchorsConfig) -> None:
     result = compare(config, channels=16, size=(96, 120), repeats=1, device=torch.device("cpu"))
     assert result.equal == 1.0

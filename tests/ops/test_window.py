@@ -11,7 +11,7 @@ from tests import naive
 from vostrack.ops.affinity import best_keys, weighted_readout
 from vostrack.ops.attention import window_attention
 from vostrack.ops.search import attend_around, coarse_positions
-from vostrack.ops.window import Window, attend_window, best_in_window, join_attention
+from vostrack.ops.window import Window, attend_window, best_beyond, best_in_window, join_attention
 
 SHAPES = [(1, 1, 1, 3, 2), (3, 9, 2, 4, 2), (9, 10, 3, 5, 4), (17, 5, 1, 3, 1), (6, 7, 2, 3, 30)]
 
@@ -98,6 +98,37 @@ def test_attention_around_a_cell_itself_is_window_attention() -> None:
     expected = attend_window(query, keys, values, Window(2))
     torch.testing.assert_close(found[0], expected[0])
     torch.testing.assert_close(found[1], expected[1])
+
+
+@pytest.mark.parametrize("size", [(9, 10), (7, 6), (1, 3)])
+def test_best_beyond_finds_what_a_search_of_the_coarse_grid_finds(size: tuple[int, int]) -> None:
+    step, top_k, window = 2, 3, Window(3, disk=True, inner=1.5)
+    query, keys, _ = tensors(*size, 2, 5)
+    similarity, index = best_beyond(query, keys, window, step, top_k)
+    for y in range(size[0]):
+        for x in range(size[1]):
+            candidates = {
+                (v, u, t): float(query[y, x].double() @ keys[v, u, t].double())
+                for v in range(0, size[0], step)
+                for u in range(0, size[1], step)
+                for t in range(2)
+                if 1.5**2 <= (v // step - y // step) ** 2 + (u // step - x // step) ** 2 < 3**2
+            }
+            best = sorted(candidates, key=lambda key: -candidates[key])[:top_k]
+            row = y * size[1] + x
+            found = [(int(i) // 2 // size[1], int(i) // 2 % size[1], int(i) % 2) for i in index[row, : len(best)]]
+            assert found == best
+            expected = torch.tensor([candidates[key] for key in best])
+            torch.testing.assert_close(similarity[row, : len(best)], expected)
+            assert torch.isneginf(similarity[row, len(best) :]).all()
+
+
+def test_bfloat16_finds_about_the_same() -> None:
+    query, keys, _ = (torch.nn.functional.normalize(x, dim=-1) for x in tensors(9, 10, 3, 64))
+    exact, _ = best_in_window(query, keys, Window(4), 5)
+    rounded, _ = best_in_window(query.bfloat16(), keys.bfloat16(), Window(4), 5)
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, exact, atol=5e-3, rtol=0)
 
 
 def test_attention_around_other_cells_reads_their_windows() -> None:

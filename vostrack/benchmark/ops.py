@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from vostrack.methods.anchors import AnchorsConfig, AnchorsMethod, AnchorsState
+from vostrack.methods.anchors import FAR_STEP, AnchorsConfig, AnchorsMethod, AnchorsState, far_ring
 from vostrack.nets.encoders import AnchorsNet
 from vostrack.ops.grid import cells, centres
+from vostrack.ops.window import Window
 
 _CHUNK = 256
 
@@ -57,7 +58,7 @@ def compare(
     """Propagate one frame both ways.
 
     Args:
-        config: stride, context, radius, first_radius, top_k and temperature of `anchors`.
+        config: of `anchors`, without `channels`.
         channels: C of the made-up features.
         size: (H, W) of the image.
         repeats: how often; the two ways take turns.
@@ -74,7 +75,7 @@ def compare(
         normalize(torch.roll(base, (t, 2 * t), (1, 2)) + 0.05 * torch.randn(shape, generator=generator), dim=0).to(
             device
         )
-        for t in range(config.context + 2)
+        for t in range((config.context - 1) * config.spacing + 3)
     ]
     state = method.begin(frames[0], labels)
     for features in frames[1:-1]:
@@ -87,7 +88,7 @@ def compare(
         plain, seconds = _timed(lambda: dense_reference(state, query, config), device)
         dense.append(seconds)
     equal = float((ours.argmax(0) == plain.argmax(0)).float().mean())
-    memory = state.recent.filled + state.given.filled
+    memory = state.recent.latest(config.spacing).filled + state.given.filled
     return OpsBenchmark(grid, channels, memory, min(restricted), min(dense), equal, torch.get_num_threads())
 
 
@@ -97,27 +98,41 @@ def dense_reference(state: AnchorsState, features: Tensor, config: AnchorsConfig
     Args:
         state: of `anchors`, without a projection.
         features: (C, h, w) of the frame to predict.
-        config: radius, first_radius, top_k, temperature.
+        config: as for `compare`.
 
     Returns:
         (K, h, w).
     """
     grid = (features.shape[1], features.shape[2])
     place = centres(grid, features.device).flatten(0, 1).float()
-    banks = ((state.recent, config.radius), (state.given, config.first_radius))
-    keys = torch.cat([bank.used_keys.permute(2, 0, 1, 3).flatten(0, 2) for bank, _ in banks])
-    values = torch.cat([bank.used_values.permute(2, 0, 1, 3).flatten(0, 2) for bank, _ in banks])
+    banks = (
+        (state.recent.latest(config.spacing), config.radius, config.reach),
+        (state.given, config.first_radius, config.first_reach),
+    )
+    keys = torch.cat([bank.used_keys.permute(2, 0, 1, 3).flatten(0, 2) for bank, _, _ in banks]).float()
+    values = torch.cat([bank.used_values.permute(2, 0, 1, 3).flatten(0, 2) for bank, _, _ in banks])
     queries = features.flatten(1).T.contiguous()
     out = []
     for chunk, here in zip(torch.split(queries, _CHUNK), torch.split(place, _CHUNK), strict=True):
         affinity = chunk @ keys.T
-        distance = torch.cdist(here, place)
-        masks = [(distance >= radius if radius else distance < 0).repeat(1, bank.filled) for bank, radius in banks]
+        masks = [
+            _outside(here, place, radius, far_ring(radius, reach, grid)).repeat(1, bank.filled)
+            for bank, radius, reach in banks
+        ]
         affinity = affinity.masked_fill(torch.cat(masks, 1), -1e10) / config.temperature
         best = affinity.topk(config.top_k, dim=1)
         weights = best.values.softmax(1)
         out.append(torch.einsum("nj,njk->nk", weights, values[best.indices]))
     return torch.cat(out).T.reshape(-1, *grid)
+
+
+def _outside(here: Tensor, place: Tensor, radius: int, ring: Window) -> Tensor:
+    """bool (Q, N): which of the cells at `place` (N, 2) the cells at `here` (Q, 2) do not look at."""
+    if not radius:
+        return torch.zeros(len(here), len(place), dtype=torch.bool, device=here.device)
+    far = torch.cdist(here // FAR_STEP, place / FAR_STEP)
+    in_ring = (place % FAR_STEP == 0).all(1) & (far >= ring.inner) & (far < ring.radius)
+    return (torch.cdist(here, place) >= radius) & ~in_ring
 
 
 def _timed(run: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, float]:

@@ -3,13 +3,14 @@
 Paper: Araslanov, Schaub-Meyer, Roth, "Dense Unsupervised Learning for Video Segmentation" (NeurIPS 2021). Its label
 propagation is that of Jabri et al., "Space-Time Correspondence as a Contrastive Random Walk" (2020), appendix C.
 
-Each cell of a frame looks for the `top_k` most similar cells in the first frame and, within a radius, in the last
-frames; a softmax over these weighs their labels, which stay soft when they are fed back.
+Each cell of a frame looks for the `top_k` most similar cells in the first frame and, within a radius, in some of the
+last frames; a softmax over these weighs their labels, which stay soft when they are fed back.
 
 Differs: the preset `paper` is the published procedure (last stage, stride 8, copies of the first frame fill the context
 until enough frames have passed). The preset `default` uses early and middle stages and the cells' colours on a grid of
 stride 4, projected to the 128 principal axes of the first frame, which are centred and whitened within each object, no
-repeated frames, and a grid that lies where the convolutions centre it: docs/ablations.md has what these are worth.
+repeated frames, every second of the last frames, a wider search among fewer cells where cells are far, and a grid that
+lies where the convolutions centre it: docs/ablations.md has what these are worth.
 """
 
 from __future__ import annotations
@@ -31,8 +32,12 @@ from vostrack.ops.affinity import best_keys, weighted_readout
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import resize, to_cells, to_pixels
 from vostrack.ops.hypercolumns import describe, principal_axes, project
-from vostrack.ops.window import Window, best_in_window
+from vostrack.ops.precision import PRECISIONS, has_fast_bfloat16, quick_convolutions
+from vostrack.ops.window import Window, best_beyond, best_in_window
 from vostrack.weights import Adopt
+
+FAR_STEP = 2
+"""Every so many-th cell is searched where cells are far."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,17 @@ class AnchorsConfig:
         colour: weight of the cells' colours beside the stages; 0 leaves them out.
         channels: principal axes of the first frame that are kept; 0 keeps the features as they are.
         whitening: how far the axes' variances are evened out, from 0 (not at all) to 1 (fully).
-        context: recent frames in memory, at least 1.
+        context: recent frames that are searched, at least 1.
+        spacing: frames from one of these to the next; the last frame is always one.
         repeat_first: whether copies of the first frame fill the context until enough frames have passed.
         radius: recent frames are searched at a Euclidean distance below this, in cells.
-        first_radius: the same for given frames; 0 searches all of them.
+        reach: every second cell of every second row is searched from there on up to this, as a share of the short side;
+            0 for none.
+        first_radius: `radius` for given frames; 0 searches all of them.
+        first_reach: `reach` for given frames.
         top_k: neighbours that vote.
         temperature: divides the cosine similarity.
+        precision: "auto" to compute features and similarities in bfloat16 where the device is quick at it, or "32".
         corners: whether corner cells lie on corner pixels, as published, instead of on every stride-th pixel.
     """
 
@@ -59,12 +69,16 @@ class AnchorsConfig:
     colour: float = 3.0
     channels: int = 128
     whitening: float = 0.7
-    context: int = 7
+    context: int = 4
+    spacing: int = 2
     repeat_first: bool = False
     radius: int = 12
-    first_radius: int = 36
+    reach: float = 0.2
+    first_radius: int = 24
+    first_reach: float = 0.6
     top_k: int = 10
     temperature: float = 0.05
+    precision: str = "auto"
     corners: bool = False
 
     def __post_init__(self) -> None:
@@ -73,16 +87,34 @@ class AnchorsConfig:
             raise MethodError(f"anchors: stages must be among 1, 2, 3, 4, not {self.stages}")
         if self.stride not in (4, 8):
             raise MethodError(f"anchors: stride must be 4 or 8, not {self.stride}")
-        if min(self.context, self.radius, self.top_k) < 1 or min(self.channels, self.first_radius) < 0:
-            raise MethodError("anchors: context, radius and top_k must be at least 1, channels and first_radius 0")
+        if min(self.context, self.spacing, self.radius, self.top_k) < 1:
+            raise MethodError("anchors: context, spacing, radius and top_k must be at least 1")
+        if min(self.channels, self.first_radius) < 0:
+            raise MethodError("anchors: channels and first_radius must be at least 0")
+        if not (0 <= self.reach <= 4 and 0 <= self.first_reach <= 4):
+            raise MethodError("anchors: reach and first_reach must be from 0 to 4")
         if not 0 <= self.whitening <= 1 or not 0 <= self.colour < inf:
             raise MethodError("anchors: whitening must be from 0 to 1, and colour at least 0")
         if not 0 < self.temperature < inf:
             raise MethodError(f"anchors: temperature must be above 0, not {self.temperature}")
+        if self.precision not in PRECISIONS:
+            raise MethodError(f"anchors: precision must be auto or 32, not {self.precision!r}")
 
 
 PAPER = AnchorsConfig(
-    stages=(4,), stride=8, colour=0, channels=0, context=20, repeat_first=True, radius=12, first_radius=0, corners=True
+    stages=(4,),
+    stride=8,
+    colour=0,
+    channels=0,
+    context=20,
+    spacing=1,
+    repeat_first=True,
+    radius=12,
+    reach=0,
+    first_radius=0,
+    first_reach=0,
+    precision="32",
+    corners=True,
 )
 
 
@@ -126,7 +158,8 @@ class AnchorsMethod:
     def encode(self, image: Tensor) -> Tensor:
         """Unit vectors of the chosen stages, concatenated, and colours (C, h, w)."""
         net, config = self.net, self.config
-        stages = net.stages(normalised_rgb(image)[None], max(config.stages))
+        with quick_convolutions(config.precision, image.device):
+            stages = [x.float() for x in net.stages(normalised_rgb(image)[None], max(config.stages))]
         return describe(image, stages, net.stage_strides, config.stages, config.stride, config.colour)
 
     def begin(self, features: Tensor, labels: Tensor, state: AnchorsState | None = None) -> AnchorsState:
@@ -135,12 +168,14 @@ class AnchorsMethod:
         if state is None:
             axes = principal_axes(features, self.config.channels, self.config.whitening, values)
             key = project(features, axes)
+            if self.config.precision == "auto" and has_fast_bfloat16(key.device):
+                key = key.bfloat16()
             given = FrameBank.empty(1, key, values)
         else:
             axes = state.axes
-            key = project(features, axes)
+            key = project(features, axes).to(state.given.keys.dtype)
             given = self._with_new_objects(state.given, key, values).grown()
-        recent = FrameBank.empty(self.config.context, key, values)
+        recent = FrameBank.empty((self.config.context - 1) * self.config.spacing + 1, key, values)
         for _ in range(self.config.context if self.config.repeat_first else 1):
             recent = recent.add(key, values)
         return AnchorsState(axes, given.add(key, values), recent)
@@ -148,10 +183,11 @@ class AnchorsMethod:
     def predict(self, state: AnchorsState, features: Tensor) -> Tensor:
         """Labels of the most similar cells, weighted (Araslanov et al., section 4)."""
         config = self.config
-        query = project(features, state.axes).permute(1, 2, 0).contiguous()
+        query = project(features, state.axes).permute(1, 2, 0).contiguous().to(state.given.keys.dtype)
+        recent = state.recent.latest(config.spacing)
         parts = [
-            _candidates(query, state.recent, config.radius, config.top_k),
-            _candidates(query, state.given, config.first_radius, config.top_k),
+            self._candidates(query, recent, config.radius, config.reach),
+            self._candidates(query, state.given, config.first_radius, config.first_reach),
         ]
         similarity = torch.cat([part[0] for part in parts], 1)
         values = torch.cat([part[1] for part in parts], 1)
@@ -160,7 +196,8 @@ class AnchorsMethod:
 
     def remember(self, state: AnchorsState, features: Tensor, probs: Tensor) -> AnchorsState:
         """Store the frame with its soft labels in place of the oldest recent one."""
-        return replace(state, recent=state.recent.add(project(features, state.axes), probs))
+        key = project(features, state.axes).to(state.given.keys.dtype)
+        return replace(state, recent=state.recent.add(key, probs))
 
     def enlarge(self, probs: Tensor, size: tuple[int, int]) -> Tensor:
         """Bilinear from cells to pixels."""
@@ -180,7 +217,7 @@ class AnchorsMethod:
         source = FrameBank.empty(1, key, values).add(key, values)
         for slot in range(bank.filled):
             query = bank.keys[:, :, slot].contiguous()
-            candidates = _candidates(query, source, self.config.first_radius, self.config.top_k)
+            candidates = self._candidates(query, source, self.config.first_radius, self.config.first_reach)
             probs = weighted_readout(*candidates, self.config.top_k, self.config.temperature)
             new = probs[:, known:].view(*query.shape[:2], -1)
             bank.values[:, :, slot] *= 1 - new.sum(2, keepdim=True)
@@ -192,12 +229,31 @@ class AnchorsMethod:
             return resize(labels[None], size, corners=True)[0]
         return to_cells(labels, self.stride)
 
-
-def _candidates(query: Tensor, bank: FrameBank, radius: int, top_k: int) -> tuple[Tensor, Tensor]:
-    """Similarities (N, J) and label values (N, J, K) of the best keys of a bank within a radius (0: anywhere)."""
-    keys, values = bank.used_keys, bank.used_values
-    if radius:
+    def _candidates(self, query: Tensor, bank: FrameBank, radius: int, reach: float) -> tuple[Tensor, Tensor]:
+        """Similarities (N, J) and label values (N, J, K) of the best keys of a bank within a radius (0: anywhere)."""
+        keys, values, top_k = bank.used_keys, bank.used_values.flatten(0, 2), self.config.top_k
+        if not radius:
+            similarity, index = best_keys(query.flatten(0, 1), keys.flatten(0, 2), top_k)
+            return similarity, values[index]
         similarity, index = best_in_window(query, keys, Window(radius, disk=True), top_k)
-    else:
-        similarity, index = best_keys(query.flatten(0, 1), keys.flatten(0, 2), top_k)
-    return similarity, values.flatten(0, 2)[index]
+        ring = far_ring(radius, reach, (query.shape[0], query.shape[1]))
+        if ring.radius > ring.inner:
+            beyond, there = best_beyond(query, keys, ring, FAR_STEP, top_k)
+            similarity, index = torch.cat((similarity, beyond), 1), torch.cat((index, there), 1)
+        return similarity, values[index]
+
+
+def far_ring(radius: int, reach: float, grid: tuple[int, int]) -> Window:
+    """What is searched beyond a radius, in units of `FAR_STEP` cells; no cell that lies within the radius.
+
+    Args:
+        radius: in cells.
+        reach: as a share of the grid's short side.
+        grid: (h, w).
+
+    Returns:
+        A ring, which may be empty: its inner radius is then not below the outer one.
+    """
+    # A query counts as lying up to FAR_STEP - 1 cells further up and left than it does (`ops.window.best_beyond`).
+    inner = (radius + (FAR_STEP - 1) * 2**0.5) / FAR_STEP
+    return Window(round(reach * min(grid) / FAR_STEP), disk=True, inner=inner)

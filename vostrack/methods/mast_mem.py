@@ -33,6 +33,7 @@ from vostrack.ops.color import normalised_lab
 from vostrack.ops.grid import to_cells, to_pixels
 from vostrack.ops.hypercolumns import describe, principal_axes, project
 from vostrack.ops.labels import add_channels
+from vostrack.ops.precision import PRECISIONS, quick_convolutions
 from vostrack.ops.search import attend_around, coarse_positions
 from vostrack.ops.window import Window, attend_window, join_attention
 from vostrack.weights import Adopt
@@ -58,6 +59,7 @@ class MastConfig:
         far_step: dilation of the coarse search grows by one every so many frames.
         far_dilation: largest dilation.
         temperature: divides the dot product of features.
+        precision: "auto" to compute features of stages in bfloat16 where the device is quick at it, or "32".
     """
 
     stages: tuple[int, ...] = (1, 2, 3, 4)
@@ -73,6 +75,7 @@ class MastConfig:
     far_step: int = 15
     far_dilation: int = 4
     temperature: float = 0.03
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         """Reject settings that make no sense."""
@@ -90,9 +93,11 @@ class MastConfig:
             raise MethodError(f"mast-mem: spread must be at least 0, not {self.spread}")
         if min(self.radius, self.far, self.far_step, self.far_dilation) < 1 or not 0 < self.temperature < inf:
             raise MethodError("mast-mem: radius, far, far_step, far_dilation and temperature must be above 0")
+        if self.precision not in PRECISIONS:
+            raise MethodError(f"mast-mem: precision must be auto or 32, not {self.precision!r}")
 
 
-PAPER = MastConfig(stages=(), colour=0, channels=0, soft=False, temperature=1.0)
+PAPER = MastConfig(stages=(), colour=0, channels=0, soft=False, temperature=1.0, precision="32")
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,8 @@ class MastMethod:
         if not config.stages:
             keys: Tensor = net(lab)[0]
             return keys
-        stages = net.stages(lab, max(config.stages))
+        with quick_convolutions(config.precision, image.device):
+            stages = [x.float() for x in net.stages(lab, max(config.stages))]
         return describe(image, stages, net.stage_strides, config.stages, self.stride, config.colour)
 
     def begin(self, features: Tensor, labels: Tensor, state: MastState | None = None) -> MastState:

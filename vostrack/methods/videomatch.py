@@ -35,6 +35,7 @@ from vostrack.ops.grid import to_cells, to_pixels
 from vostrack.ops.hypercolumns import describe, principal_axes, project
 from vostrack.ops.labels import add_channels
 from vostrack.ops.matching import erode, extrude, fuse, unfuse
+from vostrack.ops.precision import PRECISIONS, has_fast_bfloat16, quick_convolutions
 from vostrack.weights import Adopt
 
 _SHORT_SIDE = 480
@@ -72,6 +73,7 @@ class VideoMatchConfig:
         capacity: features that are added to each set of an object at most.
         finetune_steps: steps by which the features are fine-tuned on the first frame; 0 does not.
         finetune_rate: learning rate of these.
+        precision: "auto" to compute features and similarities in bfloat16 where the device is quick at it, or "32".
     """
 
     stages: tuple[int, ...] = FINE.stages
@@ -91,6 +93,7 @@ class VideoMatchConfig:
     capacity: int = 2000
     finetune_steps: int = 0
     finetune_rate: float = 1e-3
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         """Reject settings that make no sense."""
@@ -100,6 +103,8 @@ class VideoMatchConfig:
             raise MethodError(f"videomatch: stride must be 4 or 8, not {self.stride}")
         if not 0 <= self.whitening <= 1 or not 0 <= self.colour < inf:
             raise MethodError("videomatch: whitening must be from 0 to 1, and colour at least 0")
+        if self.precision not in PRECISIONS:
+            raise MethodError(f"videomatch: precision must be auto or 32, not {self.precision!r}")
         if self.top_k < 1 or self.capacity < 2 or min(self.channels, self.finetune_steps) < 0:
             raise MethodError("videomatch: top_k must be at least 1, capacity 2, channels and finetune_steps 0")
         if not (
@@ -118,6 +123,7 @@ PAPER = VideoMatchConfig(
     scale=LAST.scale,
     top_k=LAST.top_k,
     foreground_update=True,
+    precision="32",
 )
 
 
@@ -171,7 +177,8 @@ class VideoMatchMethod:
     def encode(self, image: Tensor) -> Tensor:
         """Unit vectors of the chosen stages, concatenated, and colours (C, h, w)."""
         net, config = self.net, self.config
-        stages = net.stages(normalised_rgb(image)[None], max(config.stages))
+        with quick_convolutions(config.precision, image.device):
+            stages = [x.float() for x in net.stages(normalised_rgb(image)[None], max(config.stages))]
         return describe(image, stages, net.stage_strides, config.stages, config.stride, config.colour)
 
     def begin(self, features: Tensor, labels: Tensor, state: VideoMatchState | None = None) -> VideoMatchState:
@@ -189,6 +196,8 @@ class VideoMatchMethod:
     def predict(self, state: VideoMatchState, features: Tensor) -> Tensor:
         """Two-way softmax of the matching scores, without outliers, fused over the objects (section 3.2 to 3.4)."""
         query = _rows(project(features, state.projection))
+        if self.config.precision == "auto" and has_fast_bfloat16(query.device):
+            query = query.bfloat16()
         foreground, background = state.sets.scores(query, self.config.top_k)
         log_odds = (self.config.scale * (foreground - background)).clamp(max=_LIMIT).view(-1, *features.shape[1:])
         if self.config.outlier_removal:

@@ -146,7 +146,7 @@ class FeatureSets:
         A template is matched once for each label; the top K of a union are among those of its parts.
 
         Args:
-            query: (N, C), unit vectors.
+            query: (N, C), unit vectors; products are computed in its precision.
             top_k: similarities that count.
 
         Returns:
@@ -156,7 +156,9 @@ class FeatureSets:
         for sides, count in self._matched(query, top_k):
             for row, (given, added) in zip(rows, sides, strict=True):
                 row.append(mean_of_best([*given, best_similarities(query, added.used, count)], count))
-        foreground, background = (torch.stack(row) if row else query.new_empty(0, len(query)) for row in rows)
+        foreground, background = (
+            torch.stack(row) if row else torch.empty(0, len(query), device=query.device) for row in rows
+        )
         return foreground, background
 
     def counted(self, query: Tensor, top_k: int) -> Self:

@@ -20,15 +20,16 @@ def best_keys(query: Tensor, keys: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
     """The most similar keys of each query, among all.
 
     Args:
-        query: (N, C).
+        query: (N, C); products are computed in its precision.
         keys: (M, C).
         top_k: how many; fewer where M is smaller.
 
     Returns:
-        Similarities and indices, both (N, min(top_k, M)).
+        Similarities, float32, and indices, both (N, min(top_k, M)).
     """
     rows = max(1, _CHUNK_BYTES // (4 * len(keys)))
-    parts = [largest(chunk @ keys.T, min(top_k, len(keys))) for chunk in torch.split(query, rows)]
+    columns = keys.to(query.dtype).T
+    parts = [largest((chunk @ columns).float(), min(top_k, len(keys))) for chunk in torch.split(query, rows)]
     return torch.cat([similarity for similarity, _ in parts]), torch.cat([index for _, index in parts])
 
 

@@ -32,7 +32,7 @@ def best_similarities(query: Tensor, keys: Tensor, top_k: int) -> Tensor:
         (N, min(top_k, M)), the highest first.
     """
     if not len(keys):
-        return query.new_empty(len(query), 0)
+        return query.new_empty(len(query), 0, dtype=torch.float32)
     return best_keys(query, keys, top_k)[0]
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vostrack.ops.topk import largest
@@ -26,10 +27,12 @@ class Window:
     Attributes:
         radius: R, in cells.
         disk: Euclidean distance below R if true, else max(|dy|, |dx|) at most R.
+        inner: cells at a Euclidean distance below this do not count.
     """
 
     radius: int
     disk: bool = False
+    inner: float = 0.0
 
     @property
     def span(self) -> int:
@@ -38,9 +41,9 @@ class Window:
 
     def contains(self, dy: Tensor, dx: Tensor) -> Tensor:
         """Whether an offset lies in the window, elementwise."""
-        if self.disk:
-            return dy.square() + dx.square() < self.radius**2
-        return (dy.abs() <= self.radius) & (dx.abs() <= self.radius)
+        distance = dy.square() + dx.square()
+        near = distance < self.radius**2 if self.disk else (dy.abs() <= self.radius) & (dx.abs() <= self.radius)
+        return near & (distance >= self.inner**2)
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,40 @@ def best_in_window(query: Tensor, keys: Tensor, window: Window, top_k: int) -> t
         best[tile.rows, tile.columns, :count] = similarity.view(shape)
         index[tile.rows, tile.columns, :count] = tile.index[place].view(shape)
     return best.flatten(0, 1), index.flatten(0, 1)
+
+
+def best_beyond(query: Tensor, keys: Tensor, window: Window, step: int, top_k: int) -> tuple[Tensor, Tensor]:
+    """The most similar among every `step`-th key of every `step`-th row, inside a window that may be a wide ring.
+
+    Far from a cell few keys are enough to find out where its match is, at 1 / step² of the products.
+
+    Args:
+        query: (h, w, C), contiguous.
+        keys: (h, w, T, C).
+        window: which cells count, in units of `step` cells. The cells that are looked at are those of row and column
+            0, step, 2 * step and so on; a query at (y, x) counts as one at (y // step, x // step) of these.
+        step: from key to key, at least 1.
+        top_k: how many.
+
+    Returns:
+        As `best_in_window`.
+    """
+    height, width, frames, _ = keys.shape
+    coarse = keys[::step, ::step].contiguous()
+    rows, columns = coarse.shape[:2]
+    place = torch.arange(height * width * frames, device=keys.device).view(height, width, frames)
+    place = place[::step, ::step].flatten()
+    padded = F.pad(query, (0, 0, 0, columns * step - width, 0, rows * step - height))
+    similarity = torch.empty(rows, step, columns, step, top_k, device=query.device)
+    index = torch.empty(rows, step, columns, step, top_k, dtype=torch.int64, device=query.device)
+    for y in range(step):
+        for x in range(step):
+            best, found = best_in_window(padded[y::step, x::step].contiguous(), coarse, window, top_k)
+            similarity[:, y, :, x] = best.view(rows, columns, top_k)
+            index[:, y, :, x] = place[found].view(rows, columns, top_k)
+    similarity = similarity.view(rows * step, columns * step, top_k)[:height, :width]
+    index = index.view(rows * step, columns * step, top_k)[:height, :width]
+    return similarity.flatten(0, 1), index.flatten(0, 1)
 
 
 def attend_window(query: Tensor, keys: Tensor, values: Tensor, window: Window) -> tuple[Tensor, Tensor]:

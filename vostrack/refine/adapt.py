@@ -27,8 +27,9 @@ from torch import Tensor
 
 from vostrack.ops.grid import resize
 from vostrack.ops.labels import correct, one_hot, resize_labels, strongest, without_void
+from vostrack.ops.precision import has_fast_bfloat16
 from vostrack.refine.adapt_config import PRESETS, AdaptConfig
-from vostrack.refine.adapt_model import AppearanceModel, ModelState, has_fast_bfloat16
+from vostrack.refine.adapt_model import AppearanceModel, ModelState
 from vostrack.refine.adapt_sample import Sample, extend
 from vostrack.types import Frame, LabelMap, Prediction
 

@@ -20,6 +20,7 @@ from vostrack.nets.unet import UNet
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.labels import add_channels
 from vostrack.ops.losses import dice_loss, partial_cross_entropy
+from vostrack.ops.precision import has_fast_bfloat16
 from vostrack.refine.adapt_config import AdaptConfig
 from vostrack.refine.adapt_sample import Sample, draw, square
 
@@ -182,13 +183,6 @@ def rate(step: int, config: AdaptConfig) -> float:
         steps, where figure 3 of the paper still shows a change.
     """
     return config.learning_rate * config.decay ** (min(step, config.iterations - 1) // config.decay_every)
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 numbers itself: training is then about twice as quick."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
 
 
 def _fill(tensors: list[Tensor], values: tuple[Tensor, ...]) -> None:
