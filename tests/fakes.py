@@ -91,8 +91,8 @@ class FakeMethod:
         found = _means(features, probs**4)
         return replace(state, means=state.means.lerp(found, self.config.rate), seen=state.seen + 1)
 
-    def enlarge(self, probs: Tensor, size: tuple[int, int]) -> Tensor:
-        return F.interpolate(probs[None], size, mode="bilinear")[0]
+    def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
+        return F.interpolate(probs[None], image.shape[1:], mode="bilinear")[0]
 
 
 def _means(features: Tensor, weights: Tensor) -> Tensor:

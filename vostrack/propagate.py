@@ -106,7 +106,7 @@ class Propagator:
                 assert given is not None
                 return self._take(frame, features, image, given, None)
             cells = self.method.predict(progress.state, features)
-            probs = self.method.enlarge(cells, (image.shape[1], image.shape[2]))
+            probs = self.method.enlarge(cells, image)
             pixels = strongest(probs, progress.ids, (frame.image.shape[1], frame.image.shape[2]))
             if given is not None:
                 return self._take(frame, features, image, given, pixels)

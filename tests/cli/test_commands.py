@@ -155,7 +155,7 @@ def test_weights_are_listed_and_checked(tmp_path: Path, capsys: pytest.CaptureFi
 def test_methods_are_listed_with_their_weights(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["methods"]) == 0
     shown = capsys.readouterr().out
-    for word in ("anchors (default)", "mast-mem", "fake", "fake-1", "none", "-"):
+    for word in ("best (default)", "anchors", "mast-mem", "fake", "fake-1", "none", "-"):
         assert word in shown
 
 

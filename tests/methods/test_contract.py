@@ -65,7 +65,7 @@ def test_shapes_and_sums(method: Method[Any]) -> None:
     assert tuple(probs.shape) == (3, *grid)
     assert probs.min() >= -1e-6
     torch.testing.assert_close(probs.sum(0), torch.ones(grid), atol=1e-4, rtol=0)
-    full = method.enlarge(probs, SIZE)
+    full = method.enlarge(probs, image(0, 1))
     assert tuple(full.shape) == (3, *SIZE)
     torch.testing.assert_close(full.sum(0), torch.ones(SIZE), atol=1e-4, rtol=0)
 
@@ -73,7 +73,7 @@ def test_shapes_and_sums(method: Method[Any]) -> None:
 def test_the_same_frame_gives_the_mask_back(method: Method[Any]) -> None:
     features = method.encode(image(0))
     state = method.begin(features, labels())
-    found = method.enlarge(method.predict(state, features), SIZE).argmax(0)
+    found = method.enlarge(method.predict(state, features), image(0)).argmax(0)
     truth = labels().argmax(0)
     for channel in (1, 2):
         overlap = ((found == channel) & (truth == channel)).sum() / ((found == channel) | (truth == channel)).sum()
@@ -114,7 +114,7 @@ def test_a_late_object_joins_and_the_others_stay(method: Method[Any]) -> None:
     state = method.begin(features, labels((3, 200)), state)
     probs = method.predict(state, features)
     assert len(probs) == 3
-    found = method.enlarge(probs, SIZE).argmax(0)
+    found = method.enlarge(probs, image(0, 1)).argmax(0)
     assert (found[20:32, 32:42] == 2).float().mean() > 0.5
     assert (found[8:17, 9:19] == 1).float().mean() > 0.5
 
@@ -140,7 +140,7 @@ def test_an_object_that_leaves_and_returns_is_found_again(method: Method[Any]) -
     for _ in range(20):
         features = method.encode(blank)
         state = method.remember(state, features, method.predict(state, features))
-    found = method.enlarge(method.predict(state, method.encode(image(0))), SIZE).argmax(0)
+    found = method.enlarge(method.predict(state, method.encode(image(0))), image(0)).argmax(0)
     truth = labels((3,)).argmax(0)
     assert ((found == 1) & (truth == 1)).sum() / ((found == 1) | (truth == 1)).sum() > 0.4
 

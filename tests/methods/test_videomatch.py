@@ -236,7 +236,9 @@ def test_scores_are_enlarged_before_the_softmax() -> None:
     single = to_pixels(torch.stack(scores), STRIDE, SIZE).sigmoid()
     odds = single / (1 - single) * 0.6 / 0.4
     expected = torch.cat((torch.ones(1, *SIZE), odds)) / (1 + odds.sum(0))
-    torch.testing.assert_close(chosen.enlarge(chosen.predict(state, features), SIZE), expected, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        chosen.enlarge(chosen.predict(state, features), torch.empty(3, *SIZE)), expected, atol=1e-4, rtol=1e-3
+    )
 
 
 @pytest.mark.parametrize("preset", VideoMatchMethod.presets)

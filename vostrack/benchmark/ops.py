@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from vostrack.methods.anchors import FAR_STEP, AnchorsConfig, AnchorsMethod, AnchorsState, far_ring
+from vostrack.methods.anchors import AnchorsConfig, AnchorsMethod, AnchorsState, far_ring
 from vostrack.nets.encoders import AnchorsNet
 from vostrack.ops.grid import cells, centres
 from vostrack.ops.window import Window
@@ -116,7 +116,7 @@ def dense_reference(state: AnchorsState, features: Tensor, config: AnchorsConfig
     for chunk, here in zip(torch.split(queries, _CHUNK), torch.split(place, _CHUNK), strict=True):
         affinity = chunk @ keys.T
         masks = [
-            _outside(here, place, radius, far_ring(radius, reach, grid)).repeat(1, bank.filled)
+            _outside(here, place, radius, *far_ring(radius, reach, grid)).repeat(1, bank.filled)
             for bank, radius, reach in banks
         ]
         affinity = affinity.masked_fill(torch.cat(masks, 1), -1e10) / config.temperature
@@ -126,12 +126,12 @@ def dense_reference(state: AnchorsState, features: Tensor, config: AnchorsConfig
     return torch.cat(out).T.reshape(-1, *grid)
 
 
-def _outside(here: Tensor, place: Tensor, radius: int, ring: Window) -> Tensor:
+def _outside(here: Tensor, place: Tensor, radius: int, ring: Window, step: int) -> Tensor:
     """bool (Q, N): which of the cells at `place` (N, 2) the cells at `here` (Q, 2) do not look at."""
     if not radius:
         return torch.zeros(len(here), len(place), dtype=torch.bool, device=here.device)
-    far = torch.cdist(here // FAR_STEP, place / FAR_STEP)
-    in_ring = (place % FAR_STEP == 0).all(1) & (far >= ring.inner) & (far < ring.radius)
+    far = torch.cdist(here // step, place / step)
+    in_ring = (place % step == 0).all(1) & (far >= ring.inner) & (far < ring.radius)
     return (torch.cdist(here, place) >= radius) & ~in_ring
 
 

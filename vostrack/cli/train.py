@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vostrack.cli.console import StopSignals, parse_options
-from vostrack.methods import DEFAULT
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +46,9 @@ def train(
         Path | None,
         typer.Option(help="Folder for decoded frames.", show_default="OUT/cache", rich_help_panel=_FOOTAGE),
     ] = None,
-    method: Annotated[str, typer.Option("--method", help="What to train.")] = DEFAULT,
+    method: Annotated[
+        str, typer.Option("--method", help="What to train; its weights are those of `best`, too.")
+    ] = "anchors",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the run.", show_default="runs/METHOD")
     ] = None,

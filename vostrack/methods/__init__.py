@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from vostrack.weights import LoadedWeights
 
 METHODS = {
+    "best": "vostrack.methods.best:BestMethod",
     "anchors": "vostrack.methods.anchors:AnchorsMethod",
     "mast-mem": "vostrack.methods.mast_mem:MastMethod",
     "videomatch": "vostrack.methods.videomatch:VideoMatchMethod",
     "rpm-net": "vostrack.methods.rpm_net:RpmNetMethod",
 }
-DEFAULT = "anchors"
+DEFAULT = "best"
 _GROUP = "vostrack.methods"
 
 
@@ -123,5 +124,5 @@ def load_method(
     config = configure(name, preset, options)
     source = store.find(name, weights)
     net = build_net(name, store.architecture(source))
-    loaded = store.load(net, name, source)
+    loaded = store.load(net, name, source, factory.adopts)
     return factory(for_inference(net).to(device), config), loaded

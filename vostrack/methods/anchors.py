@@ -30,14 +30,14 @@ from vostrack.methods.base import Recipe
 from vostrack.nets.encoders import AnchorsNet
 from vostrack.ops.affinity import best_keys, weighted_readout
 from vostrack.ops.color import normalised_rgb
-from vostrack.ops.grid import resize, to_cells, to_pixels
+from vostrack.ops.grid import resize, size_of, to_cells, to_pixels
 from vostrack.ops.hypercolumns import describe, principal_axes, project
 from vostrack.ops.precision import PRECISIONS, has_fast_bfloat16, quick_convolutions
 from vostrack.ops.window import Window, best_beyond, best_in_window
 from vostrack.weights import Adopt
 
-FAR_STEP = 2
-"""Every so many-th cell is searched where cells are far."""
+_FAR_ROWS = 60
+"""Where cells are far, the search is among those of a grid of about so many rows (or columns of an upright clip)."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class AnchorsConfig:
         spacing: frames from one of these to the next; the last frame is always one.
         repeat_first: whether copies of the first frame fill the context until enough frames have passed.
         radius: recent frames are searched at a Euclidean distance below this, in cells.
-        reach: every second cell of every second row is searched from there on up to this, as a share of the short side;
-            0 for none.
+        reach: fewer cells, a grid of some 60 on the short side, are searched from there on up to this share of the
+            short side; 0 for none.
         first_radius: `radius` for given frames; 0 searches all of them.
         first_reach: `reach` for given frames.
         top_k: neighbours that vote.
@@ -148,7 +148,7 @@ class AnchorsMethod:
     def __init__(self, net: AnchorsNet, config: AnchorsConfig | None = None) -> None:
         """A method with a network in evaluation mode."""
         self.net = net
-        self.config = config or AnchorsConfig()
+        self.config = config or self.presets["default"]
 
     @property
     def stride(self) -> int:
@@ -199,11 +199,11 @@ class AnchorsMethod:
         key = project(features, state.axes).to(state.given.keys.dtype)
         return replace(state, recent=state.recent.add(key, probs))
 
-    def enlarge(self, probs: Tensor, size: tuple[int, int]) -> Tensor:
+    def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
         """Bilinear from cells to pixels."""
         if self.config.corners:
-            return resize(probs[None], size, corners=True)[0]
-        return to_pixels(probs, self.stride, size)
+            return resize(probs[None], size_of(image), corners=True)[0]
+        return to_pixels(probs, self.stride, size_of(image))
 
     def _with_new_objects(self, bank: FrameBank, key: Tensor, values: Tensor) -> FrameBank:
         """The given frames with the objects that first appear in another frame, found by propagating backwards.
@@ -236,15 +236,15 @@ class AnchorsMethod:
             similarity, index = best_keys(query.flatten(0, 1), keys.flatten(0, 2), top_k)
             return similarity, values[index]
         similarity, index = best_in_window(query, keys, Window(radius, disk=True), top_k)
-        ring = far_ring(radius, reach, (query.shape[0], query.shape[1]))
+        ring, step = far_ring(radius, reach, (query.shape[0], query.shape[1]))
         if ring.radius > ring.inner:
-            beyond, there = best_beyond(query, keys, ring, FAR_STEP, top_k)
+            beyond, there = best_beyond(query, keys, ring, step, top_k)
             similarity, index = torch.cat((similarity, beyond), 1), torch.cat((index, there), 1)
         return similarity, values[index]
 
 
-def far_ring(radius: int, reach: float, grid: tuple[int, int]) -> Window:
-    """What is searched beyond a radius, in units of `FAR_STEP` cells; no cell that lies within the radius.
+def far_ring(radius: int, reach: float, grid: tuple[int, int]) -> tuple[Window, int]:
+    """What is searched beyond a radius: no cell that lies within it, and about as many at any size of the frame.
 
     Args:
         radius: in cells.
@@ -252,8 +252,10 @@ def far_ring(radius: int, reach: float, grid: tuple[int, int]) -> Window:
         grid: (h, w).
 
     Returns:
-        A ring, which may be empty: its inner radius is then not below the outer one.
+        A ring, and the cells from one that is looked at to the next, which are the ring's unit. The ring may be empty:
+        its inner radius is then not below the outer one.
     """
-    # A query counts as lying up to FAR_STEP - 1 cells further up and left than it does (`ops.window.best_beyond`).
-    inner = (radius + (FAR_STEP - 1) * 2**0.5) / FAR_STEP
-    return Window(round(reach * min(grid) / FAR_STEP), disk=True, inner=inner)
+    step = max(1, round(min(grid) / _FAR_ROWS))
+    # A query counts as lying up to step - 1 cells further up and left than it does (`ops.window.best_beyond`).
+    inner = (radius + (step - 1) * 2**0.5) / step
+    return Window(round(reach * min(grid) / step), disk=True, inner=inner), step

@@ -96,12 +96,12 @@ class Method(Protocol[S]):
         """
         ...
 
-    def enlarge(self, probs: Tensor, size: tuple[int, int]) -> Tensor:
+    def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
         """Bring probabilities from cells to pixels as the grid of this method's features lies.
 
         Args:
             probs: (K, h, w).
-            size: (H, W) of the image that was encoded.
+            image: (3, H, W) that was encoded.
 
         Returns:
             (K, H, W).

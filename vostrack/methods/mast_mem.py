@@ -30,7 +30,7 @@ from vostrack.methods.base import Recipe
 from vostrack.methods.mast_training import RECIPES, MastObjective
 from vostrack.nets.encoders import MastNet
 from vostrack.ops.color import normalised_lab
-from vostrack.ops.grid import to_cells, to_pixels
+from vostrack.ops.grid import size_of, to_cells, to_pixels
 from vostrack.ops.hypercolumns import describe, principal_axes, project
 from vostrack.ops.labels import add_channels
 from vostrack.ops.precision import PRECISIONS, quick_convolutions
@@ -208,9 +208,9 @@ class MastMethod:
             state = replace(state, pinned=(*state.pinned, entry))
         return self._advance(state, entry)
 
-    def enlarge(self, probs: Tensor, size: tuple[int, int]) -> Tensor:
+    def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
         """Bilinear from cells to pixels."""
-        return to_pixels(probs, self.stride, size)
+        return to_pixels(probs, self.stride, size_of(image))
 
     def select(self, state: MastState) -> list[Memorised]:
         """The frames to attend to for the next one, each once: those at the configured distances, spread and pinned."""

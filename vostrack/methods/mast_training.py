@@ -58,6 +58,7 @@ class MastRecipe(Recipe):
 # steps, and with 3e-5 it did not.
 RECIPES = {
     "default": MastRecipe(crop=96),
+    "shipped": MastRecipe(crop=96, steps=1243, jitter=0.0),
     "paper": MastRecipe(crop=384, batch=48, steps=120_000, learning_rate=1e-3, radius=12),
     "momentum": MastRecipe(
         start="mast-mem", crop=96, batch=4, steps=1000, learning_rate=3e-5, references=3, momentum=0.999

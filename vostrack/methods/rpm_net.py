@@ -28,7 +28,7 @@ from vostrack.nets.deform import RpmNet, receptive_field, sample
 from vostrack.nets.fcn import CHANNELS
 from vostrack.nets.resnet import DEPTHS
 from vostrack.ops.color import normalised_rgb
-from vostrack.ops.grid import centres, sample_cells, to_cells, to_pixels
+from vostrack.ops.grid import centres, sample_cells, size_of, to_cells, to_pixels
 from vostrack.weights import Adopt
 
 _MATCHING: dict[str, Callable[[int], RpmNet]] = {
@@ -185,9 +185,9 @@ class RpmNetMethod:
         given = tuple(replace(entry, places=places) for entry, places in zip(state.given, found, strict=True))
         return given, (weights * wrong).sum(0)
 
-    def enlarge(self, probs: Tensor, size: tuple[int, int]) -> Tensor:
+    def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
         """Bilinear from cells to pixels."""
-        return to_pixels(probs, self.stride, size)
+        return to_pixels(probs, self.stride, size_of(image))
 
     def explain(self, reference: Tensor, target: Tensor, pixels: Tensor) -> Explanation:
         """Sampling locations of the matching module: those of its last layer, seen through the layers before.

@@ -72,7 +72,7 @@ PAPER = RpmRecipe(
     smooth=0.0,
 )
 
-RECIPES = {"default": RpmRecipe(), "paper": PAPER}
+RECIPES = {"default": RpmRecipe(), "shipped": RpmRecipe(steps=2400), "paper": PAPER}
 
 
 class RpmNetObjective:

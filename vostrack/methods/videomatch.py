@@ -31,7 +31,7 @@ from vostrack.methods.videomatch_sets import AddedFeatures, FeatureSets, Templat
 from vostrack.methods.videomatch_training import FINE, LAST, RECIPES, VideoMatchObjective, fine_tune
 from vostrack.nets.encoders import VideoMatchNet
 from vostrack.ops.color import normalised_rgb
-from vostrack.ops.grid import to_cells, to_pixels
+from vostrack.ops.grid import size_of, to_cells, to_pixels
 from vostrack.ops.hypercolumns import describe, principal_axes, project
 from vostrack.ops.labels import add_channels
 from vostrack.ops.matching import erode, extrude, fuse, unfuse
@@ -220,14 +220,14 @@ class VideoMatchMethod:
         )
         return VideoMatchState(state.projection, sets, seen, age)
 
-    def enlarge(self, probs: Tensor, size: tuple[int, int]) -> Tensor:
+    def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
         """Bilinear from cells to pixels of the weighted matching scores, then softmax.
 
         The logarithms of a cell's probabilities are its weighted scores less one number for all channels. Interpolation
         keeps it one number for all, and the softmax drops it: scores are enlarged first, as published.
         """
         smallest = torch.finfo(probs.dtype).tiny
-        return to_pixels(probs.clamp(min=smallest).log(), self.stride, size).softmax(0)
+        return to_pixels(probs.clamp(min=smallest).log(), self.stride, size_of(image)).softmax(0)
 
     def _projection(self, features: Tensor, channels: Tensor) -> Tensor:
         """Principal axes of the first frame, fine-tuned if that is asked for."""

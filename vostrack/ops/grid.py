@@ -84,6 +84,11 @@ def centres(size: tuple[int, int], device: torch.device) -> Tensor:
     return torch.stack((y, x), dim=-1)
 
 
+def size_of(image: Tensor) -> tuple[int, int]:
+    """(H, W) of an image or of anything else (C, H, W)."""
+    return image.shape[1], image.shape[2]
+
+
 def cells(size: tuple[int, int], stride: int) -> tuple[int, int]:
     """(h, w) of the feature grid of an image: one cell for each started stride."""
     return -(-size[0] // stride), -(-size[1] // stride)

@@ -82,38 +82,32 @@ def tiles(query: Tensor, keys: Tensor, window: Window) -> Iterator[Tile]:
     height, width, frames, _ = keys.shape
     side, span = tile_side(query.device), window.span
     flat = torch.arange(height * width * frames, device=query.device).view(height, width, frames)
-    masks: dict[tuple[int, ...], Tensor] = {}
+    barrier = _barrier(window, side, frames, query.device)
     for top in range(0, height, side):
         for left in range(0, width, side):
             rows = slice(top, min(top + side, height))
             columns = slice(left, min(left + side, width))
             reach_rows = slice(max(0, top - span), min(height, rows.stop + span))
             reach_columns = slice(max(0, left - span), min(width, columns.stop + span))
-            shape = _relative(rows, reach_rows) + _relative(columns, reach_columns)
-            if shape not in masks:
-                masks[shape] = _barrier(shape, window, frames, query.device)
             queries = query[rows, columns].flatten(0, 1)
             similarity = (queries @ keys[reach_rows, reach_columns].flatten(0, 2).T).float()
-            similarity += masks[shape]
+            y, x = reach_rows.start - top + span, reach_columns.start - left + span
+            reach = (reach_rows.stop - reach_rows.start, reach_columns.stop - reach_columns.start)
+            inside = barrier[: rows.stop - top, : columns.stop - left, y : y + reach[0]]
+            similarity.view(*inside.shape[:3], -1).add_(inside[..., x * frames : (x + reach[1]) * frames])
             yield Tile(rows, columns, similarity, flat[reach_rows, reach_columns].flatten())
 
 
-def _relative(inner: slice, outer: slice) -> tuple[int, int, int]:
-    """Start and length of a range inside another, and the length of that."""
-    return inner.start - outer.start, inner.stop - inner.start, outer.stop - outer.start
+def _barrier(window: Window, side: int, frames: int, device: torch.device) -> Tensor:
+    """(S, S, S + 2R, (S + 2R) * T): 0, or -inf for pairs of a query of a tile and a key of its block too far apart.
 
-
-def _barrier(shape: tuple[int, ...], window: Window, frames: int, device: torch.device) -> Tensor:
-    """(Q, J): 0, or -inf for pairs of a query and a key of its block that are too far apart.
-
-    Adding it is many times faster than filling under a mask of booleans.
+    At the border of the grid a part of it is used. Adding it is many times faster than filling under a boolean mask.
     """
-    top, rows, reach_rows, left, columns, reach_columns = shape
-    dy = torch.arange(reach_rows, device=device)[None, :] - torch.arange(rows, device=device)[:, None] - top
-    dx = torch.arange(reach_columns, device=device)[None, :] - torch.arange(columns, device=device)[:, None] - left
-    inside = window.contains(dy[:, None, :, None], dx[None, :, None, :])
+    offset = torch.arange(side + 2 * window.span, device=device) - window.span
+    offset = offset[None, :] - torch.arange(side, device=device)[:, None]
+    inside = window.contains(offset[:, None, :, None], offset[None, :, None, :])
     barrier = torch.zeros(inside.shape, device=device).masked_fill_(~inside, -torch.inf)
-    return barrier.reshape(rows * columns, -1).repeat_interleave(frames, dim=1)
+    return barrier.repeat_interleave(frames, dim=3)
 
 
 def best_in_window(query: Tensor, keys: Tensor, window: Window, top_k: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,44 @@
+"""Edges of an image drawn into label probabilities.
+
+Letters: H, W pixels, K label channels, r radius in pixels.
+Source: He, Sun, Tang, "Guided Image Filtering" (TPAMI 2013), Algorithm 1, with the luminance as the guide.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+_LUMINANCE = (0.299, 0.587, 0.114)  # of gamma-encoded RGB, ITU-R BT.601
+
+
+def guided(probs: Tensor, image: Tensor, radius: int, epsilon: float) -> Tensor:
+    """Label probabilities that follow the edges of an image: locally each is a linear function of the luminance.
+
+    Args:
+        probs: (K, H, W), at least 0, summing to 1 over K.
+        image: (3, H, W) in [0, 1].
+        radius: r, half the side of the squares in which the functions are fitted.
+        epsilon: variance of the luminance below which a square counts as flat; there the result is a mean.
+
+    Returns:
+        (K, H, W), at least 0, summing to 1 over K.
+
+    Paper: He et al., Eq. 5, 6 and 8.
+    """
+    guide = torch.einsum("chw,c->hw", image, image.new_tensor(_LUMINANCE))[None]
+    mean, mean_probs = _box(guide, radius), _box(probs, radius)
+    variance = (_box(guide.square(), radius) - mean.square()).clamp(min=0)
+    slope = (_box(guide * probs, radius) - mean * mean_probs) / (variance + epsilon)
+    offset = mean_probs - slope * mean
+    # Sums over K are kept, for all that is done is linear in probs; values below 0 are not excluded.
+    out = (_box(slope, radius) * guide + _box(offset, radius)).clamp(min=0)
+    return out / out.sum(0, keepdim=True)
+
+
+def _box(x: Tensor, radius: int) -> Tensor:
+    """Means over squares of 2r + 1, of what lies inside the image (any, H, W)."""
+    side = 2 * radius + 1
+    columns = avg_pool2d(x[None], (side, 1), 1, (radius, 0), count_include_pad=False)
+    return avg_pool2d(columns, (1, side), 1, (0, radius), count_include_pad=False)[0]
