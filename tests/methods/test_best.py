@@ -36,7 +36,7 @@ def test_pixels_follow_the_edges_and_need_not() -> None:
     drawn = BestMethod(net, BestConfig(edge_radius=12, edge_contrast=0.1)).enlarge(probs, image)
     assert torch.equal(drawn, guided(plain, image, 3, 0.1**2))  # a quarter of 480 pixels
     least = BestMethod(net, BestConfig(edge_radius=1)).enlarge(probs, image)
-    assert torch.equal(least, guided(plain, image, 1, 0.03**2))
+    assert torch.equal(least, guided(plain, image, 1, 0.01**2))
     assert not torch.equal(drawn, plain)
 
 

@@ -36,7 +36,7 @@ class BestConfig(AnchorsConfig):
     """
 
     edge_radius: int = 4
-    edge_contrast: float = 0.03
+    edge_contrast: float = 0.01
 
     def __post_init__(self) -> None:
         """Reject settings that make no sense."""
