@@ -131,7 +131,8 @@ def test_permuting_the_objects_permutes_the_result(method: Method[Any]) -> None:
     features, following = method.encode(image(0)), method.encode(image(0, 1))
     plain = method.predict(method.begin(features, labels()), following)
     swapped = method.predict(method.begin(features, labels()[[0, 2, 1]]), following)
-    torch.testing.assert_close(swapped[[0, 2, 1]], plain, atol=1e-5, rtol=1e-5)
+    # Sums over labels in another order differ in the last bit, which rounding to bfloat16 can make a larger one.
+    torch.testing.assert_close(swapped[[0, 2, 1]], plain, atol=1e-3, rtol=0)
 
 
 def test_an_object_that_leaves_and_returns_is_found_again(method: Method[Any]) -> None:
