@@ -1,8 +1,8 @@
 """The frames that a method remembers: pinned ones for good, recent ones in a ring of fixed size.
 
 Features of all frames lie in one tensor with the frame as the second last dimension, (h, w, T, C): the keys that a row
-of cells can reach are then one contiguous block, which `ops.window` multiplies without copying. Knows nothing of what
-the features mean.
+of cells can reach are then contiguous, so that `ops.window` copies the block of a tile row by row. Knows nothing of
+what the features mean.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Windowed attention that gradients flow through, for training.
 
 Forms the windows with one `unfold` per frame, which suits small crops and large batches; inference uses `window`, which
-suits one large frame and never copies the memory. A test holds both to the same naive formula.
+suits one large frame and never copies the whole memory. A test holds both to the same naive formula.
 
 Letters: B batch, C channels, h w feature cells, T memory frames, K value channels, R radius in cells, S side of a tile.
 """

@@ -80,32 +80,34 @@ def tiles(query: Tensor, keys: Tensor, window: Window) -> Iterator[Tile]:
         Tiles that together hold every query once.
     """
     height, width, frames, _ = keys.shape
-    side, span = tile_side(query.device), window.span
+    side = tile_side(query.device)
+    # No further than the grid: a radius may be larger than all of it.
+    up, across = min(window.span, height - 1), min(window.span, width - 1)
     flat = torch.arange(height * width * frames, device=query.device).view(height, width, frames)
-    barrier = _barrier(window, side, frames, query.device)
+    barrier = _barrier(window, side, (up, across), frames, query.device)
     for top in range(0, height, side):
         for left in range(0, width, side):
             rows = slice(top, min(top + side, height))
             columns = slice(left, min(left + side, width))
-            reach_rows = slice(max(0, top - span), min(height, rows.stop + span))
-            reach_columns = slice(max(0, left - span), min(width, columns.stop + span))
+            reach_rows = slice(max(0, top - up), min(height, rows.stop + up))
+            reach_columns = slice(max(0, left - across), min(width, columns.stop + across))
             queries = query[rows, columns].flatten(0, 1)
             similarity = (queries @ keys[reach_rows, reach_columns].flatten(0, 2).T).float()
-            y, x = reach_rows.start - top + span, reach_columns.start - left + span
+            y, x = reach_rows.start - top + up, reach_columns.start - left + across
             reach = (reach_rows.stop - reach_rows.start, reach_columns.stop - reach_columns.start)
             inside = barrier[: rows.stop - top, : columns.stop - left, y : y + reach[0]]
             similarity.view(*inside.shape[:3], -1).add_(inside[..., x * frames : (x + reach[1]) * frames])
             yield Tile(rows, columns, similarity, flat[reach_rows, reach_columns].flatten())
 
 
-def _barrier(window: Window, side: int, frames: int, device: torch.device) -> Tensor:
-    """(S, S, S + 2R, (S + 2R) * T): 0, or -inf for pairs of a query of a tile and a key of its block too far apart.
+def _barrier(window: Window, side: int, span: tuple[int, int], frames: int, device: torch.device) -> Tensor:
+    """Tile against block, (S, S, S + 2 * span, (S + 2 * span) * T): 0, or -inf where they are too far apart.
 
     At the border of the grid a part of it is used. Adding it is many times faster than filling under a boolean mask.
     """
-    offset = torch.arange(side + 2 * window.span, device=device) - window.span
-    offset = offset[None, :] - torch.arange(side, device=device)[:, None]
-    inside = window.contains(offset[:, None, :, None], offset[None, :, None, :])
+    place = torch.arange(side, device=device)[:, None]
+    dy, dx = (torch.arange(side + 2 * reach, device=device) - reach - place for reach in span)
+    inside = window.contains(dy[:, None, :, None], dx[None, :, None, :])
     barrier = torch.zeros(inside.shape, device=device).masked_fill_(~inside, -torch.inf)
     return barrier.repeat_interleave(frames, dim=3)
 
