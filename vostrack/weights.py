@@ -27,7 +27,7 @@ FORMAT = "vostrack-weights-1"
 MANIFEST = "manifest.toml"
 
 Adopt = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
-"""Picks and renames the tensors of another method's network."""
+"""Picks and renames the tensors of another method's network, so that they fill whole children of a network."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,8 @@ def load(
         net: on the CPU; all its parameters and buffers are overwritten.
         method: the method that the weights must have been trained for.
         source: from `find`.
-        adopts: other methods whose weights are taken as well, each with what picks and renames their tensors.
+        adopts: other methods whose weights are taken as well, each with what picks and renames their tensors. Children
+            of the network that they leave out get the method's own weights.
 
     Returns:
         What was loaded.
@@ -200,13 +201,25 @@ def load(
     tensors, metadata = _read(path)
     if metadata.get("format") != FORMAT:
         raise WeightsError(f"{path} was not written by `vostrack train`: expected a file of format {FORMAT}")
-    origin = metadata.get("method", "")
+    name = path.name if isinstance(source, Path) else source.name
+    origin, expected = metadata.get("method", ""), net.state_dict()
     if origin != method:
         if origin not in (adopts or {}):
             raise WeightsError(f"{path} holds weights for {origin!r}, not for {method!r}")
         tensors = dict((adopts or {})[origin](tensors))
-    _fill(net, tensors, path)
-    return LoadedWeights(path.name if isinstance(source, Path) else source.name, digest)
+        filled = {_child(tensor) for tensor in tensors}
+        part = {tensor: value for tensor, value in expected.items() if _child(tensor) in filled}
+        if 0 < len(part) < len(expected):
+            own = load(net, method, find(method))
+            name, expected = f"{name} in {own.name} {own.sha256[:12]}", part
+    _fit(tensors, expected, path)
+    net.load_state_dict({**net.state_dict(), **{key: x.to(expected[key].dtype) for key, x in tensors.items()}})
+    return LoadedWeights(name, digest)
+
+
+def _child(name: str) -> str:
+    """The child of a network that has a parameter of this name."""
+    return name.partition(".")[0]
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -217,8 +230,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise WeightsError(f"{path} is not a whole safetensors file ({error}): get it again") from error
 
 
-def _fill(net: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    expected = net.state_dict()
+def _fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+    """Reject tensors that are not those expected, of their shapes, and finite."""
     missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     if missing or extra:
         listed = ", ".join([*(f"without {n}" for n in missing[:2]), *(f"with unknown {n}" for n in extra[:2])])
@@ -229,7 +242,6 @@ def _fill(net: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
             raise WeightsError(f"{path} does not fit the network: {name} is {found}, expected {wanted}")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise WeightsError(f"{path} is damaged: {name} holds values that are not finite")
-    net.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()})
 
 
 def save_weights(

@@ -1,4 +1,4 @@
-"""`best` is `anchors` with edges, and takes its weights."""
+"""`best`: features of two networks, the propagation of `anchors`, edges, and weights that it takes over."""
 
 from __future__ import annotations
 
@@ -8,29 +8,55 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
-from vostrack.errors import MethodError
-from vostrack.methods import DEFAULT, load_method
+from tests import join_weights
+from vostrack.errors import MethodError, WeightsError
+from vostrack.methods import DEFAULT, build_net, load_method, training_recipe
 from vostrack.methods.anchors import AnchorsConfig, AnchorsMethod
 from vostrack.methods.best import BestConfig, BestMethod
-from vostrack.nets.encoders import AnchorsNet
+from vostrack.nets.encoders import AnchorsNet, BestNet, MastNet
+from vostrack.ops.color import normalised_lab, normalised_rgb
 from vostrack.ops.guided import guided
-from vostrack.weights import save_weights
+from vostrack.ops.hypercolumns import colours, hypercolumns
+from vostrack.weights import WeightsEntry, find, load, save_weights
 
 SIZE = (120, 162)
 
 
+def picture(seed: int = 0) -> Tensor:
+    return torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(seed))
+
+
 def test_it_is_the_default() -> None:
     assert DEFAULT == "best"
-    assert BestMethod(AnchorsNet()).config == BestConfig()
+    assert BestMethod(BestNet()).config == BestConfig()
+
+
+def test_features_are_those_of_both_networks_and_the_colours() -> None:
+    """The shipped weights are those of `anchors` and `mast-mem`: their own stages give what `best` matches."""
+    image = picture()
+    rgb, lab = normalised_rgb(image)[None], normalised_lab(image)[None]
+    with torch.no_grad():
+        method, _ = load_method("best", options={"precision": "32"})
+        anchors, mast = load_method("anchors")[0].net, load_method("mast-mem")[0].net
+        parts = [
+            hypercolumns(anchors.chosen(rgb, (1, 2, 3)), 4, (30, 41))[0],
+            hypercolumns(mast.chosen(lab, (1, 2)), 4, (30, 41))[0],
+            3 * colours(image, 4),
+        ]
+        torch.testing.assert_close(method.encode(image), torch.cat(parts), atol=1e-4, rtol=0)
+        alone, _ = load_method("best", options={"precision": "32", "mast_stages": ""})
+        torch.testing.assert_close(alone.encode(image), torch.cat((parts[0], parts[2])), atol=1e-4, rtol=0)
 
 
 def test_pixels_follow_the_edges_and_need_not() -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(3, *SIZE, generator=generator)
     probs = torch.rand(2, 30, 41, generator=generator).softmax(0)
-    net = AnchorsNet()
-    plain = AnchorsMethod(net, AnchorsConfig()).enlarge(probs, image)
+    net = BestNet()
+    plain = AnchorsMethod(AnchorsNet(), AnchorsConfig()).enlarge(probs, image)
     without = BestMethod(net, BestConfig(edge_radius=0)).enlarge(probs, image)
     assert torch.equal(without, plain)
     drawn = BestMethod(net, BestConfig(edge_radius=12, edge_contrast=0.1)).enlarge(probs, image)
@@ -45,19 +71,69 @@ def test_the_propagation_is_that_of_anchors() -> None:
     assert {key: ours[key] for key in asdict(AnchorsConfig())} == asdict(AnchorsConfig())
 
 
-def test_weights_that_were_trained_for_anchors_fit(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("origin", "net"), [("anchors", AnchorsNet), ("mast-mem", MastNet)])
+def test_a_file_of_either_method_replaces_its_part_alone(tmp_path: Path, origin: str, net: type[nn.Module]) -> None:
     torch.manual_seed(0)
+    theirs = net()
+    save_weights(theirs, origin, tmp_path / "mine.safetensors", {})
+    ours, shipped = BestNet(), BestNet()
+    loaded = load(ours, "best", tmp_path / "mine.safetensors", BestMethod.adopts)
+    own = load(shipped, "best", find("best"))
+    assert loaded.name == f"mine.safetensors in best {own.sha256[:12]}"
+    part = origin.removesuffix("-mem")
+    for name, tensor in ours.state_dict().items():
+        child, _, rest = name.partition(".")
+        wanted = theirs.state_dict()[rest].half().to(tensor.dtype) if child == part else shipped.state_dict()[name]
+        assert torch.equal(tensor, wanted), name
+
+
+def test_a_file_that_lacks_what_it_should_bring_is_refused(tmp_path: Path) -> None:
+    """The shipped weights must not fill its gaps."""
     net = AnchorsNet()
-    save_weights(net, "anchors", tmp_path / "mine.safetensors", {})
-    method, loaded = load_method("best", weights=tmp_path / "mine.safetensors")
-    assert loaded.name == "mine.safetensors"
-    generator = torch.Generator().manual_seed(0)
-    image = torch.rand(3, *SIZE, generator=generator)
-    theirs, _ = load_method("anchors", weights=tmp_path / "mine.safetensors")
-    assert torch.equal(method.encode(image), theirs.encode(image))
+    del net.trunk.layer3
+    save_weights(net, "anchors", tmp_path / "cut.safetensors", {})
+    with pytest.raises(WeightsError, match=r"without anchors\.trunk\.layer3"):
+        load(BestNet(), "best", tmp_path / "cut.safetensors", BestMethod.adopts)
+    save_weights(nn.Linear(2, 2), "anchors", tmp_path / "other.safetensors", {})
+    with pytest.raises(WeightsError, match="does not fit"):
+        load(BestNet(), "best", tmp_path / "other.safetensors", BestMethod.adopts)
 
 
-@pytest.mark.parametrize("changes", [{"edge_radius": -1}, {"edge_radius": 65}, {"edge_contrast": 0.0}, {"stride": 5}])
+def test_a_file_of_best_must_have_both_parts(tmp_path: Path) -> None:
+    net = BestNet()
+    del net.mast
+    save_weights(net, "best", tmp_path / "half.safetensors", {})
+    with pytest.raises(WeightsError, match=r"without mast\."):
+        load(BestNet(), "best", tmp_path / "half.safetensors", BestMethod.adopts)
+
+
+def test_joining_shipped_weights_gives_the_shipped_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [entry.path for entry in map(find, BestMethod.adopts) if isinstance(entry, WeightsEntry)]
+    monkeypatch.setattr("sys.argv", ["join_weights", *map(str, parts), str(tmp_path / "best.safetensors")])
+    join_weights.main()
+    shipped = find("best")
+    assert isinstance(shipped, WeightsEntry)
+    ours, theirs = load_file(tmp_path / "best.safetensors"), load_file(shipped.path)
+    assert ours.keys() == theirs.keys() == build_net("best").state_dict().keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_it_is_not_trained_itself() -> None:
+    with pytest.raises(MethodError, match="train anchors or mast-mem, whose weights it takes"):
+        training_recipe("best")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"edge_radius": -1},
+        {"edge_radius": 65},
+        {"edge_contrast": 0.0},
+        {"stride": 5},
+        {"stages": (4,)},
+        {"mast_stages": (3,)},
+    ],
+)
 def test_settings_that_make_no_sense(changes: dict[str, Any]) -> None:
     with pytest.raises(MethodError, match=next(iter(changes))):
         BestConfig(**changes)

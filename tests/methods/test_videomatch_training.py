@@ -63,9 +63,8 @@ def naive_loss(net: VideoMatchNet, batch: Batch, template: int, readout: Readout
     with torch.no_grad():
         stages = net.eval().stages(frames, 4)
         cells = (SIDE // readout.stride,) * 2
-        chosen = [stages[i - 1] for i in readout.stages]
-        strides = [net.stage_strides[i - 1] for i in readout.stages]
-        features = hypercolumns(chosen, strides, readout.stride, cells).double()
+        chosen = [(stages[i - 1], net.stage_strides[i - 1]) for i in readout.stages]
+        features = hypercolumns(chosen, readout.stride, cells).double()
     share = to_cells((labels[template] == 1)[None].float(), readout.stride)[0].flatten()
     void = to_cells((labels[template] == 255)[None].float(), readout.stride)[0].flatten() > 0
     keys = features[template].flatten(1).T

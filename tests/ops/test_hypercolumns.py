@@ -18,7 +18,7 @@ def stage(channels: int, height: int, width: int, seed: int) -> Tensor:
 
 def test_each_stage_has_the_same_weight_whatever_its_length() -> None:
     fine, coarse = stage(3, 7, 9, 0), stage(5, 4, 5, 1)
-    columns = hypercolumns([fine, 100 * coarse], [4, 8], 4, (7, 9))
+    columns = hypercolumns([(fine, 4), (100 * coarse, 8)], 4, (7, 9))
     for b in range(2):
         parts = (normalize(fine[b], dim=0), to_pixels(normalize(coarse[b], dim=0), 2, (7, 9)))
         torch.testing.assert_close(columns[b], normalize(torch.cat(parts), dim=0))
@@ -27,7 +27,7 @@ def test_each_stage_has_the_same_weight_whatever_its_length() -> None:
 
 def test_a_coarser_grid_takes_the_cells_that_lie_on_it() -> None:
     fine, coarse = stage(3, 7, 9, 0), stage(5, 4, 5, 1)
-    columns = hypercolumns([fine, coarse], [4, 8], 8, (4, 5))
+    columns = hypercolumns([(fine, 4), (coarse, 8)], 8, (4, 5))
     parts = (normalize(fine[:, :, ::2, ::2], dim=1), normalize(coarse, dim=1))
     torch.testing.assert_close(columns, normalize(torch.cat(parts, 1), dim=1))
 
@@ -93,11 +93,12 @@ def test_colours_are_mean_and_deviation_of_the_pixels_around_each_cell() -> None
 
 def test_a_description_is_the_hypercolumns_and_the_weighted_colours() -> None:
     image, fine, coarse = torch.rand(3, 26, 34), stage(3, 7, 9, 0)[:1], stage(5, 4, 5, 1)[:1]
-    stages = [fine, torch.zeros(1, 2, 2, 3), coarse]
-    columns = hypercolumns([fine, coarse], [4, 8], 4, (7, 9))[0]
-    torch.testing.assert_close(describe(image, stages, [4, 16, 8], (1, 3), 4, 0.0), columns)
+    columns = hypercolumns([(fine, 4), (coarse, 8)], 4, (7, 9))[0]
+    torch.testing.assert_close(describe(image, [[(fine, 4), (coarse, 8)]], 4, 0.0), columns)
     both = torch.cat((columns, 3 * colours(image, 4)))
-    torch.testing.assert_close(describe(image, stages, [4, 16, 8], (1, 3), 4, 3.0), both)
+    torch.testing.assert_close(describe(image, [[(fine, 4), (coarse, 8)]], 4, 3.0), both)
+    apart = torch.cat((normalize(fine[0], dim=0), hypercolumns([(coarse, 8)], 4, (7, 9))[0]))
+    torch.testing.assert_close(describe(image, [[(fine, 4)], [(coarse, 8)]], 4, 0.0), apart)
 
 
 def test_whitening_with_labels_evens_out_the_variance_within_them() -> None:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from vostrack.methods.anchors import AnchorsConfig, AnchorsMethod, AnchorsState, far_ring
+from vostrack.methods.anchors import AnchorsConfig, AnchorsMethod
+from vostrack.methods.neighbours import NeighbourState, far_ring
 from vostrack.nets.encoders import AnchorsNet
 from vostrack.ops.grid import cells, centres
 from vostrack.ops.window import Window
@@ -92,7 +93,7 @@ def compare(
     return OpsBenchmark(grid, channels, memory, min(restricted), min(dense), equal, torch.get_num_threads())
 
 
-def dense_reference(state: AnchorsState, features: Tensor, config: AnchorsConfig) -> Tensor:
+def dense_reference(state: NeighbourState, features: Tensor, config: AnchorsConfig) -> Tensor:
     """The published propagation, dense and masked.
 
     Args:

@@ -47,7 +47,7 @@ def train(
         typer.Option(help="Folder for decoded frames.", show_default="OUT/cache", rich_help_panel=_FOOTAGE),
     ] = None,
     method: Annotated[
-        str, typer.Option("--method", help="What to train; its weights are those of `best`, too.")
+        str, typer.Option("--method", help="What to train; `best` takes the weights of `anchors` and `mast-mem`.")
     ] = "anchors",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the run.", show_default="runs/METHOD")

@@ -70,8 +70,16 @@ def configure(name: str, preset: str = "default", options: Mapping[str, str] | N
 
 
 def training_recipe(name: str, recipe: str = "default", options: Mapping[str, str] | None = None) -> Any:
-    """How a method is trained; arguments and errors as for `configure`, with recipes for presets."""
-    return _changed(name, "recipe", method_class(name).recipes, recipe, options or {})
+    """How a method is trained; arguments and errors as for `configure`, with recipes for presets.
+
+    Raises:
+        MethodError: also for a method whose networks are those of others.
+    """
+    factory = method_class(name)
+    if not factory.recipes:
+        parts = " or ".join(factory.adopts)
+        raise MethodError(f"{name} is not trained itself: train {parts}, whose weights it takes with --weights")
+    return _changed(name, "recipe", factory.recipes, recipe, options or {})
 
 
 def build_net(name: str, architecture: str = "default") -> nn.Module:

@@ -117,9 +117,9 @@ class MethodFactory(Protocol):
         presets: configurations by name; "default" is among them.
         nets: what builds a network with random weights, by name of the architecture; "default" is among them. Weights
             files carry the name.
-        recipes: ways to train, by name; "default" is among them.
-        adopts: other methods whose weights can start a training of this one, each with what picks and renames their
-            tensors so that they fill this method's default network.
+        recipes: ways to train, by name; "default" is among them. Empty for a method whose networks are those of others.
+        adopts: other methods whose weights are taken as well, each with what picks and renames their tensors so that
+            they fill this method's default network, or whole children of it: the others get the method's own weights.
         state_type: the dataclass of its states.
     """
 

@@ -1,24 +1,30 @@
 """`best`: the parts of the other methods that measured best together.
 
-What it is made of: the network and the dense features of `anchors`, its vote of the most similar cells, and a memory of
-frames that are spaced as those of `mast-mem` are; then the labels are brought from cells to pixels along the edges of
-the image (`ops.guided`). docs/ablations.md has what each of these is worth, and what was left out.
+What it is made of: stages of the networks of `anchors` and of `mast-mem` side by side, the vote of the most similar
+cells of `anchors`, and a memory of frames that are spaced as those of `mast-mem` are; then the labels are brought from
+cells to pixels along the edges of the image (`ops.guided`). docs/ablations.md has what each of these is worth, and what
+was left out.
 
 No paper of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
 from vostrack.errors import MethodError
-from vostrack.methods.anchors import AnchorsConfig, AnchorsMethod
+from vostrack.methods.base import Objective, Recipe
+from vostrack.methods.neighbours import NeighbourConfig, NeighbourMethod
+from vostrack.nets.encoders import BestNet
+from vostrack.ops.color import normalised_lab, normalised_rgb
 from vostrack.ops.grid import size_of
 from vostrack.ops.guided import guided
+from vostrack.ops.hypercolumns import describe
+from vostrack.ops.precision import quick_convolutions
 from vostrack.weights import Adopt
 
 _SHORT_SIDE = 480
@@ -26,39 +32,72 @@ _SHORT_SIDE = 480
 
 
 @dataclass(frozen=True)
-class BestConfig(AnchorsConfig):
-    """Settings of the propagation: those of `anchors`, and two of the edges.
+class BestConfig(NeighbourConfig):
+    """Settings of the propagation: those of `anchors`, and three more.
 
     Attributes:
+        stages: of the network of `anchors`, 1 to 3.
+        mast_stages: stages of the network of `mast-mem` beside them, 1 and 2; empty to leave it out.
         edge_radius: half the side of the squares in which labels follow the luminance, in pixels of a frame whose short
             side has 480; 0 leaves the edges alone.
         edge_contrast: standard deviation of the luminance, as a share of white, below which a square counts as flat.
     """
 
+    mast_stages: tuple[int, ...] = (1, 2)
     edge_radius: int = 4
     edge_contrast: float = 0.01
 
     def __post_init__(self) -> None:
         """Reject settings that make no sense."""
         super().__post_init__()
+        if 4 in self.stages or not set(self.mast_stages) <= {1, 2}:
+            raise MethodError("stages must be among 1, 2, 3, and mast_stages among 1, 2")
         if not 0 <= self.edge_radius <= 64:
-            raise MethodError(f"best: edge_radius must be from 0 to 64, not {self.edge_radius}")
+            raise MethodError(f"edge_radius must be from 0 to 64, not {self.edge_radius}")
         if not 0 < self.edge_contrast <= 1:
-            raise MethodError(f"best: edge_contrast must be above 0 and at most 1, not {self.edge_contrast}")
+            raise MethodError(f"edge_contrast must be above 0 and at most 1, not {self.edge_contrast}")
 
 
-def _same(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    return tensors
+def _part(prefix: str, stages: int) -> Adopt:
+    """What takes the first stages of a trunk for one of the two networks."""
+
+    def adopt(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        beyond = tuple(f"trunk.layer{stage}." for stage in range(stages + 1, 5))
+        trunk = {name: tensor for name, tensor in tensors.items() if name.startswith("trunk.")}
+        return {f"{prefix}.{name}": tensor for name, tensor in trunk.items() if not name.startswith(beyond)}
+
+    return adopt
 
 
-class BestMethod(AnchorsMethod):
-    """Label propagation by nearest neighbours among dense features, along the edges of the image."""
+class BestMethod(NeighbourMethod):
+    """Label propagation by nearest neighbours among features of two networks, along the edges of the image."""
 
     name: ClassVar[str] = "best"
     paper: ClassVar[str] = "none: the parts that measured best together"
     presets: ClassVar[Mapping[str, BestConfig]] = {"default": BestConfig()}
-    adopts: ClassVar[Mapping[str, Adopt]] = {"anchors": _same}
+    nets: ClassVar[Mapping[str, Callable[[], BestNet]]] = {"default": BestNet}
+    recipes: ClassVar[Mapping[str, Recipe]] = {}
+    adopts: ClassVar[Mapping[str, Adopt]] = {"anchors": _part("anchors", 3), "mast-mem": _part("mast", 2)}
     config: BestConfig
+
+    def __init__(self, net: BestNet, config: BestConfig | None = None) -> None:
+        """A method with a network in evaluation mode."""
+        self.net = net
+        self.config = config or self.presets["default"]
+
+    @staticmethod
+    def build_objective(net: BestNet, recipe: Recipe) -> Objective:
+        """There is none: the networks are trained for the methods that they come from."""
+        raise MethodError("best is not trained itself")
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Unit vectors of the chosen stages of each network, concatenated, and colours (C, h, w)."""
+        config, net = self.config, self.net
+        with quick_convolutions(config.precision, image.device):
+            nets = [net.anchors.chosen(normalised_rgb(image)[None], config.stages)]
+            if config.mast_stages:
+                nets.append(net.mast.chosen(normalised_lab(image)[None], config.mast_stages))
+        return describe(image, nets, config.stride, config.colour)
 
     def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
         """Bilinear from cells to pixels, then along the edges of the image (He et al., "Guided Image Filtering")."""

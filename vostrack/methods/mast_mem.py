@@ -159,8 +159,8 @@ class MastMethod:
             keys: Tensor = net(lab)[0]
             return keys
         with quick_convolutions(config.precision, image.device):
-            stages = [x.float() for x in net.stages(lab, max(config.stages))]
-        return describe(image, stages, net.stage_strides, config.stages, self.stride, config.colour)
+            stages = net.chosen(lab, config.stages)
+        return describe(image, [stages], self.stride, config.colour)
 
     def begin(self, features: Tensor, labels: Tensor, state: MastState | None = None) -> MastState:
         """Pin a frame whose labels were given and forget those whose labels were only predicted."""

@@ -176,10 +176,10 @@ class VideoMatchMethod:
 
     def encode(self, image: Tensor) -> Tensor:
         """Unit vectors of the chosen stages, concatenated, and colours (C, h, w)."""
-        net, config = self.net, self.config
+        config = self.config
         with quick_convolutions(config.precision, image.device):
-            stages = [x.float() for x in net.stages(normalised_rgb(image)[None], max(config.stages))]
-        return describe(image, stages, net.stage_strides, config.stages, config.stride, config.colour)
+            stages = self.net.chosen(normalised_rgb(image)[None], config.stages)
+        return describe(image, [stages], config.stride, config.colour)
 
     def begin(self, features: Tensor, labels: Tensor, state: VideoMatchState | None = None) -> VideoMatchState:
         """Make a frame whose labels were given a template; added features are dropped."""

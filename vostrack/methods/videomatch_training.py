@@ -128,8 +128,8 @@ def _draw_object(labels: Tensor, generator: torch.Generator) -> int:
 def _features(stages: list[Tensor], strides: tuple[int, ...], readout: Readout, side: int) -> Tensor:
     """Unit vectors (B, C, h, w) of a read-out."""
     cells = -(-side // readout.stride)
-    chosen = [stages[stage - 1].float() for stage in readout.stages]
-    return hypercolumns(chosen, [strides[stage - 1] for stage in readout.stages], readout.stride, (cells, cells))
+    chosen = [(stages[stage - 1].float(), strides[stage - 1]) for stage in readout.stages]
+    return hypercolumns(chosen, readout.stride, (cells, cells))
 
 
 def _pair_loss(features: Tensor, target: Tensor, known: Tensor, readout: Readout) -> Tensor:

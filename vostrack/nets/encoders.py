@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, cast
 
 import torch.nn.functional as F
@@ -24,6 +25,11 @@ class StagedNet(nn.Module):
     def stages(self, image: Tensor, last: int) -> list[Tensor]:
         """Outputs (B, C, h, w) of the first `last` stages of an image (B, 3, H, W), normalised as for the weights."""
         return cast(list[Tensor], self.trunk(image, last))
+
+    def chosen(self, image: Tensor, numbers: Sequence[int]) -> list[tuple[Tensor, int]]:
+        """Some of them, by their numbers from 1, in 32 bits, each with its stride in pixels."""
+        stages = self.stages(image, max(numbers))
+        return [(stages[number - 1].float(), self.stage_strides[number - 1]) for number in numbers]
 
 
 class AnchorsNet(StagedNet):
@@ -71,6 +77,43 @@ class MastNet(StagedNet):
     def forward(self, lab: Tensor) -> Tensor:
         """Keys (B, 64, h, w) of an image (B, 3, H, W) in L*a*b* as `normalised_lab` gives it."""
         return cast(Tensor, self.head(self.trunk(lab)[-1]))
+
+
+class PartOfAnchorsNet(StagedNet):
+    """The first three stages of `AnchorsNet`."""
+
+    stage_strides = AnchorsNet.stage_strides[:3]
+
+    def __init__(self) -> None:
+        """Random weights."""
+        super().__init__()
+        self.trunk = ResNet18(widths=(64, 128, 256), strides=(1, 2, 1))
+
+
+class PartOfMastNet(StagedNet):
+    """The first two stages of `MastNet`, which cost a fifth of all four."""
+
+    stage_strides = MastNet.stage_strides[:2]
+
+    def __init__(self) -> None:
+        """Random weights."""
+        super().__init__()
+        self.trunk = ResNet18(widths=(64, 128), strides=(1, 2), pool=False)
+
+
+class BestNet(nn.Module):
+    """The stages of two networks that `best` matches; the stages after them, and heads, are left out.
+
+    Attributes:
+        anchors: learned to know things again; takes RGB as `normalised_rgb` gives it.
+        mast: learned where things go from frame to frame, on a finer grid; takes L*a*b* as `normalised_lab` gives it.
+    """
+
+    def __init__(self) -> None:
+        """Random weights."""
+        super().__init__()
+        self.anchors = PartOfAnchorsNet()
+        self.mast = PartOfMastNet()
 
 
 class VideoMatchNet(StagedNet):

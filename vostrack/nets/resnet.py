@@ -28,7 +28,7 @@ class ResNet(nn.Module):
     """ResNet without its classifier; gives the output of every stage that is asked for.
 
     Attributes:
-        widths: channels that the four stages give out.
+        widths: channels that each stage gives out.
     """
 
     def __init__(
@@ -43,7 +43,8 @@ class ResNet(nn.Module):
 
         Args:
             depth: layers, one of `DEPTHS`.
-            widths: channels of the 3x3 convolutions of the four stages; bottlenecks give out four times as many.
+            widths: channels of the 3x3 convolutions of each stage, four at most; bottlenecks give out four times as
+                many.
             strides: stride of the first block of each stage; the product, times 2 for the first convolution and 2 for
                 the pooling, is the output stride.
             pool: whether a 3x3 max-pooling of stride 2 follows the first convolution.
@@ -57,7 +58,7 @@ class ResNet(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if pool else nn.Identity()
         inputs = (stem, *self.widths)
-        for stage, (width, stride, count) in enumerate(zip(widths, strides, counts, strict=True), 1):
+        for stage, (width, stride, count) in enumerate(zip(widths, strides, counts[: len(widths)], strict=True), 1):
             self.add_module(f"layer{stage}", _stage(block, inputs[stage - 1], width, stride, count))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -72,7 +73,7 @@ class ResNet(nn.Module):
 
         Args:
             image: (B, 3, H, W), normalised as the weights expect.
-            stages: how many stages to run, 1 to 4.
+            stages: how many stages to run, from 1.
 
         Returns:
             One (B, C, h, w) per stage.

@@ -21,41 +21,42 @@ _ROUNDING = 1e-12
 """Variance below this share of the largest, or below what rounding does to unit vectors, is noise."""
 
 
-def hypercolumns(stages: Sequence[Tensor], strides: Sequence[int], stride: int, size: tuple[int, int]) -> Tensor:
+Stage = tuple[Tensor, int]
+"""Features (B, C, h, w) and the pixels from cell to cell; the grids start at pixel 0."""
+
+
+def hypercolumns(stages: Sequence[Stage], stride: int, size: tuple[int, int]) -> Tensor:
     """Unit vectors of the stages on one grid, concatenated and scaled to unit length again.
 
     Args:
         stages: (B, C_i, h_i, w_i) each.
-        strides: pixels from cell to cell of each; the grids start at pixel 0.
-        stride: that of the result.
+        stride: pixels from cell to cell of the result.
         size: (h, w) of the result.
 
     Returns:
         (B, sum of all C_i, h, w).
     """
-    columns = [_regrid(F.normalize(x, dim=1), given, stride, size) for x, given in zip(stages, strides, strict=True)]
+    columns = [_regrid(F.normalize(x, dim=1), given, stride, size) for x, given in stages]
     return F.normalize(torch.cat(columns, 1), dim=1)
 
 
-def describe(
-    image: Tensor, stages: Sequence[Tensor], strides: Sequence[int], chosen: Sequence[int], stride: int, colour: float
-) -> Tensor:
-    """Features of an image: hypercolumns of some stages, and the colours of the cells.
+def describe(image: Tensor, nets: Sequence[Sequence[Stage]], stride: int, colour: float) -> Tensor:
+    """Features of an image: hypercolumns of one or more networks, and the colours of the cells.
 
     Args:
         image: (3, H, W) in [0, 1].
-        stages: (1, C_i, h_i, w_i) of the first stages of a network for this image.
-        strides: pixels from cell to cell of each stage.
-        chosen: numbers of the stages to take, from 1.
-        stride: of the result.
-        colour: weight of the colours beside the hypercolumns, which have length 1; 0 leaves colours out.
+        nets: of each network, some stages (1, C_i, h_i, w_i) for this image.
+        stride: pixels from cell to cell of the result.
+        colour: weight of the colours beside the hypercolumns, which have length 1 for each network; 0 leaves them out.
 
     Returns:
-        (C, h, w): the channels of the chosen stages, and 6 more with colours.
+        (C, h, w): the channels of all stages, and 6 more with colours.
     """
     size = cells((image.shape[1], image.shape[2]), stride)
-    columns = hypercolumns([stages[i - 1] for i in chosen], [strides[i - 1] for i in chosen], stride, size)[0]
-    return torch.cat((columns, colour * colours(image, stride))) if colour else columns
+    parts = [hypercolumns(stages, stride, size)[0] for stages in nets]
+    if colour:
+        parts.append(colour * colours(image, stride))
+    return torch.cat(parts)
 
 
 def colours(image: Tensor, stride: int) -> Tensor:
