@@ -36,7 +36,7 @@ def hypercolumns(stages: Sequence[Stage], stride: int, size: tuple[int, int]) ->
     Returns:
         (B, sum of all C_i, h, w).
     """
-    columns = [_regrid(F.normalize(x, dim=1), given, stride, size) for x, given in stages]
+    columns = [_unit_vectors(x, given, stride, size) for x, given in stages]
     return F.normalize(torch.cat(columns, 1), dim=1)
 
 
@@ -77,12 +77,13 @@ def colours(image: Tensor, stride: int) -> Tensor:
     return torch.cat((mean, variance.clamp(min=0).sqrt()))
 
 
-def _regrid(features: Tensor, stride: int, wanted: int, size: tuple[int, int]) -> Tensor:
-    """Bring (B, C, h, w) from one stride to another, both grids starting at pixel 0."""
-    if stride > wanted:
-        return to_pixels(features.flatten(0, 1), stride // wanted, size).view(*features.shape[:2], *size)
-    step = wanted // stride
-    return features[:, :, ::step, ::step]
+def _unit_vectors(features: Tensor, stride: int, wanted: int, size: tuple[int, int]) -> Tensor:
+    """Unit vectors of (B, C, h, w), brought from one stride to another, both grids starting at pixel 0."""
+    if stride <= wanted:
+        step = wanted // stride
+        return F.normalize(features[:, :, ::step, ::step], dim=1)
+    flat = F.normalize(features, dim=1).flatten(0, 1)
+    return to_pixels(flat, stride // wanted, size).view(*features.shape[:2], *size)
 
 
 def principal_axes(features: Tensor, channels: int, whitening: float = 0.0, labels: Tensor | None = None) -> Tensor:
