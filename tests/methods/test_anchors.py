@@ -12,10 +12,10 @@ from torch.nn.functional import normalize
 
 from vostrack.errors import MethodError
 from vostrack.memory import FrameBank
-from vostrack.methods import neighbours
 from vostrack.methods.anchors import PAPER, AnchorsConfig, AnchorsMethod
 from vostrack.methods.neighbours import far_ring
 from vostrack.nets.encoders import AnchorsNet
+from vostrack.ops import precision
 from vostrack.ops.labels import one_hot
 
 GRID = (12, 20)
@@ -84,7 +84,7 @@ def test_the_ring_is_empty_where_the_radius_reaches_further() -> None:
 def test_bfloat16_gives_about_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     probs = []
     for fast in (False, True):
-        monkeypatch.setattr(neighbours, "has_fast_bfloat16", lambda device, fast=fast: fast)
+        monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device, fast=fast: fast)
         chosen = method(precision="auto")
         state = chosen.begin(features(), box(4))
         state = chosen.remember(state, features(1), chosen.predict(state, features(1)))
@@ -96,10 +96,10 @@ def test_bfloat16_gives_about_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_state_goes_on_in_the_precision_that_it_was_started_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "has_fast_bfloat16", lambda device: True)
+    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: True)
     chosen = method(precision="auto")
     state = chosen.begin(features(), box(4))
-    monkeypatch.setattr(neighbours, "has_fast_bfloat16", lambda device: False)
+    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: False)
     state = chosen.begin(features(1), box(5), state)
     assert state.given.keys.dtype == state.recent.keys.dtype == torch.bfloat16
     assert chosen.predict(state, features(1)).isfinite().all()

@@ -20,7 +20,7 @@ from vostrack.memory import FrameBank
 from vostrack.ops.affinity import best_keys, weighted_readout
 from vostrack.ops.grid import resize, size_of, to_cells, to_pixels
 from vostrack.ops.hypercolumns import principal_axes, project
-from vostrack.ops.precision import PRECISIONS, has_fast_bfloat16
+from vostrack.ops.precision import PRECISIONS, working_type
 from vostrack.ops.window import Window, best_beyond, best_in_window
 
 _FAR_ROWS = 60
@@ -120,8 +120,7 @@ class NeighbourMethod:
         if state is None:
             axes = principal_axes(features, self.config.channels, self.config.whitening, values)
             key = project(features, axes)
-            if self.config.precision == "auto" and has_fast_bfloat16(key.device):
-                key = key.bfloat16()
+            key = key.to(working_type(self.config.precision, key.device))
             given = FrameBank.empty(1, key, values)
         else:
             axes = state.axes

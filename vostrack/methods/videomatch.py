@@ -35,7 +35,7 @@ from vostrack.ops.grid import size_of, to_cells, to_pixels
 from vostrack.ops.hypercolumns import describe, principal_axes, project
 from vostrack.ops.labels import add_channels
 from vostrack.ops.matching import erode, extrude, fuse, unfuse
-from vostrack.ops.precision import PRECISIONS, has_fast_bfloat16, quick_convolutions
+from vostrack.ops.precision import PRECISIONS, quick_convolutions, working_type
 from vostrack.weights import Adopt
 
 _SHORT_SIDE = 480
@@ -196,8 +196,7 @@ class VideoMatchMethod:
     def predict(self, state: VideoMatchState, features: Tensor) -> Tensor:
         """Two-way softmax of the matching scores, without outliers, fused over the objects (section 3.2 to 3.4)."""
         query = _rows(project(features, state.projection))
-        if self.config.precision == "auto" and has_fast_bfloat16(query.device):
-            query = query.bfloat16()
+        query = query.to(working_type(self.config.precision, query.device))
         foreground, background = state.sets.scores(query, self.config.top_k)
         log_odds = (self.config.scale * (foreground - background)).clamp(max=_LIMIT).view(-1, *features.shape[1:])
         if self.config.outlier_removal:

@@ -17,6 +17,12 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
 
 
+def working_type(precision: str, device: torch.device) -> torch.dtype:
+    """What one of `PRECISIONS` means on a device."""
+    return torch.bfloat16 if precision == "auto" and has_fast_bfloat16(device) else torch.float32
+
+
 def quick_convolutions(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """A context in which networks compute in bfloat16 where one of `PRECISIONS` and the device say so."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "auto" and has_fast_bfloat16(device))
+    wanted = working_type(precision, device)
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted == torch.bfloat16)
