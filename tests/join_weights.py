@@ -1,19 +1,28 @@
 """Makes the weights of `best` from those of the methods that it adopts.
 
-python -m tests.join_weights anchors.safetensors mast-mem.safetensors best.safetensors
+python -m tests.join_weights anchors.safetensors mast-mem.safetensors joined.safetensors
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-from safetensors.torch import load_file
+from torch import Tensor
 
 from vostrack.errors import WeightsError
 from vostrack.methods.best import BestMethod
 from vostrack.nets.encoders import BestNet
-from vostrack.weights import check, describe, save_weights
+from vostrack.weights import describe, load, save_weights
+
+_CHILDREN = {"anchors": "anchors", "mast-mem": "mast"}
+
+
+def _within(method: str, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The tensors that `best` takes of a method, as its child names them."""
+    return {name.partition(".")[2]: tensor for name, tensor in BestMethod.adopts[method](tensors).items()}
 
 
 def main() -> None:
@@ -21,15 +30,15 @@ def main() -> None:
     parser.add_argument("parts", type=Path, nargs=len(BestMethod.adopts))
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
-    tensors, details = {}, {}
+    net, details = BestNet(), {}
     for path in options.parts:
-        method = describe(path)["method"]
+        told = describe(path)
+        method = told["method"]
         if method not in BestMethod.adopts or method in details:
             raise WeightsError(f"{path} holds weights for {method!r}: give one file for each of {[*BestMethod.adopts]}")
-        tensors |= dict(BestMethod.adopts[method](load_file(path)))
-        details[method] = {"sha256": check(path), **describe(path)["details"]}
-    net = BestNet()
-    net.load_state_dict({name: tensor.to(net.state_dict()[name].dtype) for name, tensor in tensors.items()})
+        # Into the child itself, so that none of the rest is asked for: there may be no weights of `best` yet.
+        loaded = load(net.get_submodule(_CHILDREN[method]), "best", path, {method: partial(_within, method)})
+        details[method] = {**told["details"], "sha256": loaded.sha256}
     save_weights(net, "best", options.out, details)
 
 

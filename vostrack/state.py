@@ -34,7 +34,7 @@ def load_state(path: Path, kind: Any) -> Any:
 
     Args:
         path: as given to `save_state`.
-        kind: the declared type, e.g. a dataclass or `AnchorsState | None`.
+        kind: the declared type, e.g. a dataclass or `NeighbourState | None`.
 
     Returns:
         An object of that type, tensors on the CPU.

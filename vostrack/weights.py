@@ -36,7 +36,7 @@ class WeightsEntry:
 
     Attributes:
         name: by which it is asked for.
-        method: that it was trained for.
+        method: that it is for.
         path: of the safetensors file.
         sha256: of that file.
         bytes: its size.
@@ -57,10 +57,17 @@ class WeightsEntry:
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """What was loaded: a name or file name for people, and the file's hash."""
+    """What was loaded.
+
+    Attributes:
+        name: of the weights, or the file's.
+        sha256: of the file.
+        rest: SHA-256 of the method's own weights, which filled what the file left out; empty if it left out nothing.
+    """
 
     name: str
     sha256: str
+    rest: str = ""
 
 
 def search_path() -> list[Path]:
@@ -185,7 +192,7 @@ def load(
 
     Args:
         net: on the CPU; all its parameters and buffers are overwritten.
-        method: the method that the weights must have been trained for.
+        method: the method that the weights must be for, unless it adopts them.
         source: from `find`.
         adopts: other methods whose weights are taken as well, each with what picks and renames their tensors. Children
             of the network that they leave out get the method's own weights.
@@ -194,32 +201,34 @@ def load(
         What was loaded.
 
     Raises:
-        WeightsError: the file is missing, damaged, of another size or hash than its manifest says, or does not fit.
+        WeightsError: the file is missing, damaged, of another size or hash than its manifest says, or does not fit; or
+            there are no weights of the method's own for what it leaves out. The network is as it was then.
     """
     path = source if isinstance(source, Path) else source.path
-    digest = check(source)
+    digest, wanted, rest = check(source), net.state_dict(), ""
     tensors, metadata = _read(path)
     if metadata.get("format") != FORMAT:
         raise WeightsError(f"{path} was not written by `vostrack train`: expected a file of format {FORMAT}")
-    name = path.name if isinstance(source, Path) else source.name
-    origin, expected = metadata.get("method", ""), net.state_dict()
+    origin = metadata.get("method", "")
     if origin != method:
         if origin not in (adopts or {}):
             raise WeightsError(f"{path} holds weights for {origin!r}, not for {method!r}")
         tensors = dict((adopts or {})[origin](tensors))
-        filled = {_child(tensor) for tensor in tensors}
-        part = {tensor: value for tensor, value in expected.items() if _child(tensor) in filled}
-        if 0 < len(part) < len(expected):
-            own = load(net, method, find(method))
-            name, expected = f"{name} in {own.name} {own.sha256[:12]}", part
-    _fit(tensors, expected, path)
-    net.load_state_dict({**net.state_dict(), **{key: x.to(expected[key].dtype) for key, x in tensors.items()}})
-    return LoadedWeights(name, digest)
+        children = {name.partition(".")[0] for name in tensors}
+        wanted = {name: x for name, x in wanted.items() if name.partition(".")[0] in children} or wanted
+    _fit(tensors, wanted, path)
+    if len(wanted) < len(net.state_dict()):
+        rest = load(net, method, _own(method, path)).sha256
+    net.load_state_dict({**net.state_dict(), **{name: x.to(wanted[name].dtype) for name, x in tensors.items()}})
+    return LoadedWeights(path.name if isinstance(source, Path) else source.name, digest, rest)
 
 
-def _child(name: str) -> str:
-    """The child of a network that has a parameter of this name."""
-    return name.partition(".")[0]
+def _own(method: str, path: Path) -> WeightsEntry:
+    """The first weights on the search path that are a method's own, not another's that it adopts."""
+    for entry in available():
+        if entry.method == method and entry.path.is_file() and describe(entry.path)["method"] == method:
+            return entry
+    raise WeightsError(f"{path} fills a part of {method}, and there are no weights of {method} itself for the rest")
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

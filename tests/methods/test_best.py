@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,14 @@ from tests import join_weights
 from vostrack.errors import MethodError, WeightsError
 from vostrack.methods import DEFAULT, build_net, load_method, training_recipe
 from vostrack.methods.anchors import AnchorsConfig, AnchorsMethod
+from vostrack.methods.base import Recipe
 from vostrack.methods.best import BestConfig, BestMethod
 from vostrack.nets.encoders import AnchorsNet, BestNet, MastNet
+from vostrack.ops import precision
 from vostrack.ops.color import normalised_lab, normalised_rgb
 from vostrack.ops.guided import guided
 from vostrack.ops.hypercolumns import colours, hypercolumns
-from vostrack.weights import WeightsEntry, find, load, save_weights
+from vostrack.weights import WeightsEntry, check, describe, find, load, save_weights
 
 SIZE = (120, 162)
 
@@ -42,8 +43,8 @@ def test_features_are_those_of_both_networks_and_the_colours() -> None:
         method, _ = load_method("best", options={"precision": "32"})
         anchors, mast = load_method("anchors")[0].net, load_method("mast-mem")[0].net
         parts = [
-            hypercolumns(anchors.chosen(rgb, (1, 2, 3)), 4, (30, 41))[0],
-            hypercolumns(mast.chosen(lab, (1, 2)), 4, (30, 41))[0],
+            hypercolumns(anchors.chosen_stages(rgb, (1, 2, 3)), 4, (30, 41))[0],
+            hypercolumns(mast.chosen_stages(lab, (1, 2)), 4, (30, 41))[0],
             3 * colours(image, 4),
         ]
         torch.testing.assert_close(method.encode(image), torch.cat(parts), atol=1e-4, rtol=0)
@@ -67,8 +68,27 @@ def test_pixels_follow_the_edges_and_need_not() -> None:
 
 
 def test_the_propagation_is_that_of_anchors() -> None:
-    ours = asdict(BestConfig())
-    assert {key: ours[key] for key in asdict(AnchorsConfig())} == asdict(AnchorsConfig())
+    generator = torch.Generator().manual_seed(0)
+    features = [torch.randn(9, 30, 41, generator=generator) for _ in range(3)]
+    labels = torch.zeros(2, *SIZE)
+    labels[0, :, :80], labels[1, :, 80:] = 1, 1
+    found = []
+    for method in (BestMethod(BestNet()), AnchorsMethod(AnchorsNet())):
+        state = method.begin(features[0], labels)
+        state = method.remember(state, features[1], method.predict(state, features[1]))
+        found.append(method.predict(state, features[2]))
+    assert torch.equal(*found)
+
+
+def test_colours_reach_the_network_in_32_bits_where_it_computes_in_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: True)
+    seen: list[Tensor] = []
+    method = BestMethod(BestNet().eval())
+    method.net.mast.trunk.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    with torch.no_grad():
+        method.encode(picture())
+    assert len(seen) == 1
+    assert torch.equal(seen[0], normalised_lab(picture())[None])
 
 
 @pytest.mark.parametrize(("origin", "net"), [("anchors", AnchorsNet), ("mast-mem", MastNet)])
@@ -79,7 +99,7 @@ def test_a_file_of_either_method_replaces_its_part_alone(tmp_path: Path, origin:
     ours, shipped = BestNet(), BestNet()
     loaded = load(ours, "best", tmp_path / "mine.safetensors", BestMethod.adopts)
     own = load(shipped, "best", find("best"))
-    assert loaded.name == f"mine.safetensors in best {own.sha256[:12]}"
+    assert (loaded.name, loaded.rest, own.rest) == ("mine.safetensors", own.sha256, "")
     part = origin.removesuffix("-mem")
     for name, tensor in ours.state_dict().items():
         child, _, rest = name.partition(".")
@@ -116,11 +136,42 @@ def test_joining_shipped_weights_gives_the_shipped_weights(tmp_path: Path, monke
     ours, theirs = load_file(tmp_path / "best.safetensors"), load_file(shipped.path)
     assert ours.keys() == theirs.keys() == build_net("best").state_dict().keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert describe(tmp_path / "best.safetensors") == describe(shipped.path)
 
 
 def test_it_is_not_trained_itself() -> None:
     with pytest.raises(MethodError, match="train anchors or mast-mem, whose weights it takes"):
         training_recipe("best")
+    with pytest.raises(MethodError, match="no objective"):
+        BestMethod.build_objective(BestNet(), Recipe())
+
+
+def test_own_weights_are_told_from_adopted_ones_in_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry of `best` may name a file of `anchors`; what that leaves out must come from a whole one."""
+    shipped = find("best")
+    torch.manual_seed(0)
+    save_weights(AnchorsNet(), "anchors", tmp_path / "mine.safetensors", {})
+    (tmp_path / "manifest.toml").write_text(
+        f"""[[weights]]
+name = "mine"
+method = "best"
+file = "mine.safetensors"
+sha256 = "{check(tmp_path / "mine.safetensors")}"
+bytes = {(tmp_path / "mine.safetensors").stat().st_size}
+licence = "none"
+trained_on = "nothing"
+"""
+    )
+    monkeypatch.setenv("VOSTRACK_WEIGHTS", str(tmp_path))
+    _, loaded = load_method("best")
+    assert isinstance(shipped, WeightsEntry)
+    assert (loaded.name, loaded.rest) == ("mine", shipped.sha256)
+    monkeypatch.setattr("vostrack.weights.search_path", lambda: [tmp_path])
+    net = BestNet()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    with pytest.raises(WeightsError, match="fills a part of best, and there are no weights of best itself"):
+        load(net, "best", find("best"), BestMethod.adopts)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -135,5 +186,5 @@ def test_it_is_not_trained_itself() -> None:
     ],
 )
 def test_settings_that_make_no_sense(changes: dict[str, Any]) -> None:
-    with pytest.raises(MethodError, match=next(iter(changes))):
+    with pytest.raises(MethodError, match=f"^{next(iter(changes))} must be"):
         BestConfig(**changes)

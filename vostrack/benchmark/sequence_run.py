@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -143,7 +143,7 @@ def _inside(folder: Path, frame: str) -> Path:
 def _follow(task: Task) -> dict[str, Any]:
     """Write the masks of all parts; the record of them."""
     method, weights = load_variant(task.variant, task.settings["device"])
-    if weights.sha256 != task.settings["weights"]["sha256"]:
+    if asdict(weights) != task.settings["weights"]:
         raise VostrackError(f"the weights of {task.variant.text} changed while the benchmark ran: start it again")
     seconds = dict.fromkeys(PARTS, 0.0)
     written: list[str] = []

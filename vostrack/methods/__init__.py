@@ -77,7 +77,7 @@ def training_recipe(name: str, recipe: str = "default", options: Mapping[str, st
     """
     factory = method_class(name)
     if not factory.recipes:
-        parts = " or ".join(factory.adopts)
+        parts = " or ".join(factory.adopts) or "another method"
         raise MethodError(f"{name} is not trained itself: train {parts}, whose weights it takes with --weights")
     return _changed(name, "recipe", factory.recipes, recipe, options or {})
 

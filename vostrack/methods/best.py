@@ -49,9 +49,11 @@ class BestConfig(NeighbourConfig):
 
     def __post_init__(self) -> None:
         """Reject settings that make no sense."""
+        if not set(self.stages) <= {1, 2, 3}:
+            raise MethodError(f"stages must be among 1, 2, 3, not {self.stages}")
         super().__post_init__()
-        if 4 in self.stages or not set(self.mast_stages) <= {1, 2}:
-            raise MethodError("stages must be among 1, 2, 3, and mast_stages among 1, 2")
+        if not set(self.mast_stages) <= {1, 2}:
+            raise MethodError(f"mast_stages must be among 1, 2, not {self.mast_stages}")
         if not 0 <= self.edge_radius <= 64:
             raise MethodError(f"edge_radius must be from 0 to 64, not {self.edge_radius}")
         if not 0 < self.edge_contrast <= 1:
@@ -87,16 +89,21 @@ class BestMethod(NeighbourMethod):
 
     @staticmethod
     def build_objective(net: BestNet, recipe: Recipe) -> Objective:
-        """There is none: the networks are trained for the methods that they come from."""
-        raise MethodError("best is not trained itself")
+        """There is none: the networks are trained for the methods that they come from.
+
+        Raises:
+            MethodError: always.
+        """
+        raise MethodError("best has no objective of its own")
 
     def encode(self, image: Tensor) -> Tensor:
         """Unit vectors of the chosen stages of each network, concatenated, and colours (C, h, w)."""
         config, net = self.config, self.net
+        rgb, lab = normalised_rgb(image)[None], normalised_lab(image)[None]
         with quick_convolutions(config.precision, image.device):
-            nets = [net.anchors.chosen(normalised_rgb(image)[None], config.stages)]
+            nets = [net.anchors.chosen_stages(rgb, config.stages)]
             if config.mast_stages:
-                nets.append(net.mast.chosen(normalised_lab(image)[None], config.mast_stages))
+                nets.append(net.mast.chosen_stages(lab, config.mast_stages))
         return describe(image, nets, config.stride, config.colour)
 
     def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:

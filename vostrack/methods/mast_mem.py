@@ -159,7 +159,7 @@ class MastMethod:
             keys: Tensor = net(lab)[0]
             return keys
         with quick_convolutions(config.precision, image.device):
-            stages = net.chosen(lab, config.stages)
+            stages = net.chosen_stages(lab, config.stages)
         return describe(image, [stages], self.stride, config.colour)
 
     def begin(self, features: Tensor, labels: Tensor, state: MastState | None = None) -> MastState:

@@ -178,7 +178,7 @@ class VideoMatchMethod:
         """Unit vectors of the chosen stages, concatenated, and colours (C, h, w)."""
         config = self.config
         with quick_convolutions(config.precision, image.device):
-            stages = self.net.chosen(normalised_rgb(image)[None], config.stages)
+            stages = self.net.chosen_stages(normalised_rgb(image)[None], config.stages)
         return describe(image, [stages], config.stride, config.colour)
 
     def begin(self, features: Tensor, labels: Tensor, state: VideoMatchState | None = None) -> VideoMatchState:

@@ -26,8 +26,8 @@ class StagedNet(nn.Module):
         """Outputs (B, C, h, w) of the first `last` stages of an image (B, 3, H, W), normalised as for the weights."""
         return cast(list[Tensor], self.trunk(image, last))
 
-    def chosen(self, image: Tensor, numbers: Sequence[int]) -> list[tuple[Tensor, int]]:
-        """Some of them, by their numbers from 1, in 32 bits, each with its stride in pixels."""
+    def chosen_stages(self, image: Tensor, numbers: Sequence[int]) -> list[tuple[Tensor, int]]:
+        """Some of the stages, by their numbers from 1, in 32 bits, each with its stride in pixels."""
         stages = self.stages(image, max(numbers))
         return [(stages[number - 1].float(), self.stage_strides[number - 1]) for number in numbers]
 

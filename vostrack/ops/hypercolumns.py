@@ -22,7 +22,7 @@ _ROUNDING = 1e-12
 
 
 Stage = tuple[Tensor, int]
-"""Features (B, C, h, w) and the pixels from cell to cell; the grids start at pixel 0."""
+"""Features (B, C, h, w) and their stride in pixels; the grids start at pixel 0."""
 
 
 def hypercolumns(stages: Sequence[Stage], stride: int, size: tuple[int, int]) -> Tensor:
