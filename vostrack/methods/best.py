@@ -19,7 +19,7 @@ from torch import Tensor
 from vostrack.errors import MethodError
 from vostrack.methods.base import Objective, Recipe
 from vostrack.methods.neighbours import NeighbourConfig, NeighbourMethod
-from vostrack.nets.encoders import BestNet
+from vostrack.nets.encoders import BestNet, StagedNet
 from vostrack.ops.color import normalised_lab, normalised_rgb
 from vostrack.ops.grid import size_of
 from vostrack.ops.guided import guided
@@ -98,12 +98,14 @@ class BestMethod(NeighbourMethod):
 
     def encode(self, image: Tensor) -> Tensor:
         """Unit vectors of the chosen stages of each network, concatenated, and colours (C, h, w)."""
-        config, net = self.config, self.net
-        rgb, lab = normalised_rgb(image)[None], normalised_lab(image)[None]
+        config = self.config
+        # Colours are computed outside, where no rounding to bfloat16 reaches them.
+        wanted: list[tuple[StagedNet, Tensor, tuple[int, ...]]]
+        wanted = [(self.net.anchors, normalised_rgb(image)[None], config.stages)]
+        if config.mast_stages:
+            wanted.append((self.net.mast, normalised_lab(image)[None], config.mast_stages))
         with quick_convolutions(config.precision, image.device):
-            nets = [net.anchors.chosen_stages(rgb, config.stages)]
-            if config.mast_stages:
-                nets.append(net.mast.chosen_stages(lab, config.mast_stages))
+            nets = [net.chosen_stages(seen, stages) for net, seen, stages in wanted]
         return describe(image, nets, config.stride, config.colour)
 
     def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:

@@ -16,13 +16,12 @@ from torch import Tensor
 from vostrack.ops.color import rgb_to_lab
 from vostrack.ops.grid import cells, to_cells, to_pixels
 
+Stage = tuple[Tensor, int]
+"""Features (B, C, h, w) and their stride in pixels; the grids start at pixel 0."""
+
 _SHARE = 1e-6
 _ROUNDING = 1e-12
 """Variance below this share of the largest, or below what rounding does to unit vectors, is noise."""
-
-
-Stage = tuple[Tensor, int]
-"""Features (B, C, h, w) and their stride in pixels; the grids start at pixel 0."""
 
 
 def hypercolumns(stages: Sequence[Stage], stride: int, size: tuple[int, int]) -> Tensor:
