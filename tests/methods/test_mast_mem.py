@@ -29,6 +29,7 @@ class Blind:
     """A net that is never asked."""
 
     stride = 4
+    depth = 4
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +80,13 @@ def test_the_memory_holds_the_frames_of_its_settings(options: dict[str, str], nu
     """Among them those of Zhu et al., Table 2: 5, 1, 3 and all earlier frames."""
     method, state = after(configure("mast-mem", options=options), 40)
     assert [entry.number for entry in method.select(state)] == numbers
+
+
+def test_stages_that_the_network_does_not_have_are_refused() -> None:
+    shallow = MastMethod.nets["shallow"]()
+    assert MastMethod(shallow, MastConfig()).encode(torch.rand(3, 16, 24)).shape == (64 + 128 + 6, 4, 6)
+    with pytest.raises(MethodError, match="this network has 2 stages"):
+        MastMethod(shallow, MastConfig(stages=(1, 2, 3)))
 
 
 def test_a_spread_memory_is_bounded_even_and_whole_while_there_is_room() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tests import naive
 from vostrack.errors import MethodError
 from vostrack.methods.base import Batch
+from vostrack.methods.mast_mem import MastMethod
 from vostrack.methods.mast_training import RECIPES, MastObjective, MomentumEncoder, jitter_strengths
 from vostrack.nets.encoders import MastNet
 
@@ -256,6 +257,15 @@ def test_recipes_hold_the_settings_of_the_paper() -> None:
         spec = MastObjective(MastNet(), RECIPES[name]).clips
         assert spec.frames == RECIPES[name].references + 1
     assert isinstance(MastObjective(MastNet(), memory).optimizer(), torch.optim.Adam)
+
+
+def test_the_shallow_recipe_trains_all_of_its_network() -> None:
+    recipe = RECIPES["shallow"]
+    net = MastMethod.nets[recipe.net]()
+    objective = MastObjective(net, recipe)
+    frames = torch.rand(1, objective.clips.frames, 3, 64, 64, generator=seeded(0))
+    objective.losses(Batch(frames), seeded(1))["loss"].backward()
+    assert all(p.grad is not None and bool(p.grad.any()) for p in net.parameters())
 
 
 @pytest.mark.parametrize("change", [{"momentum": 1.0}, {"momentum": -0.1}, {"references": 0}, {"jitter": 1.5}])

@@ -41,8 +41,21 @@ def test_every_started_stride_has_a_cell(size: tuple[int, int]) -> None:
         stages = AnchorsNet().eval().stages(torch.rand(1, 3, *size), 4)
         for stage, stride in zip(stages, AnchorsNet.stage_strides, strict=True):
             assert tuple(stage.shape[2:]) == (-(-size[0] // stride), -(-size[1] // stride))
-        keys = MastNet().eval()(torch.rand(1, 3, *size))
-    assert tuple(keys.shape) == (1, 64, -(-size[0] // 4), -(-size[1] // 4))
+        for depth in (2, 4):
+            keys = MastNet(depth).eval()(torch.rand(1, 3, *size))
+            assert tuple(keys.shape) == (1, 64, -(-size[0] // 4), -(-size[1] // 4))
+
+
+def test_a_shallow_trunk_is_the_beginning_of_a_whole_one() -> None:
+    torch.manual_seed(0)
+    whole, shallow = MastNet().eval(), MastNet(depth=2).eval()
+    kept = {name for name in whole.state_dict() if not name.startswith(("trunk.layer3.", "trunk.layer4."))}
+    assert shallow.state_dict().keys() == kept
+    shallow.trunk.load_state_dict({name: whole.trunk.state_dict()[name] for name in shallow.trunk.state_dict()})
+    image = torch.rand(1, 3, 24, 40)
+    with torch.no_grad():
+        for ours, expected in zip(shallow.stages(image, 2), whole.stages(image, 2), strict=True):
+            assert torch.equal(ours, expected)
 
 
 @pytest.mark.parametrize("build", [AnchorsNet, MastNet])

@@ -7,7 +7,7 @@ distant frames it takes over.
 Each cell attends to a window in every frame of the memory, all in one softmax. Frames that lie far back are first
 searched coarsely with a dilated window; the fine window is then placed around the expected match.
 
-Differs: the preset `default` attends with all stages of the trunk and the cells' colours instead of the head's keys,
+Differs: the preset `default` attends with two stages of the trunk and the cells' colours instead of the head's keys,
 projected to axes of the first frame (`ops.hypercolumns`), and its labels are soft; `paper` is as published. From MAST's
 published code, whose bugs are not repeated: each distant frame uses its own offsets (the code uses those of the last
 one for all), coordinates keep one convention, cells outside the image get no weight, and labels are taken where the
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from typing import ClassVar
 
@@ -62,7 +63,7 @@ class MastConfig:
         precision: "auto" to compute features of stages in bfloat16 where the device is quick at it, or "32".
     """
 
-    stages: tuple[int, ...] = (1, 2, 3, 4)
+    stages: tuple[int, ...] = (1, 2)
     colour: float = 3.0
     channels: int = 128
     whitening: float = 0.7
@@ -136,7 +137,10 @@ class MastMethod:
     name: ClassVar[str] = "mast-mem"
     paper: ClassVar[str] = "Self-supervised Video Object Segmentation (2020), on MAST (2020)"
     presets: ClassVar[Mapping[str, MastConfig]] = {"default": MastConfig(), "paper": PAPER}
-    nets: ClassVar[Mapping[str, Callable[[], MastNet]]] = {"default": MastNet}
+    nets: ClassVar[Mapping[str, Callable[[], MastNet]]] = {
+        "default": MastNet,
+        "shallow": partial(MastNet, depth=2),
+    }
     recipes: ClassVar[Mapping[str, Recipe]] = RECIPES
     adopts: ClassVar[Mapping[str, Adopt]] = {}
     build_objective: ClassVar[type[MastObjective]] = MastObjective
@@ -146,6 +150,10 @@ class MastMethod:
         """A method with a network in evaluation mode."""
         self.net = net
         self.config = config or MastConfig()
+        if max(self.config.stages, default=0) > net.depth:
+            raise MethodError(
+                f"mast-mem: this network has {net.depth} stages, so stages cannot be {self.config.stages}"
+            )
 
     @property
     def stride(self) -> int:

@@ -59,6 +59,7 @@ class MastRecipe(Recipe):
 RECIPES = {
     "default": MastRecipe(crop=96),
     "shipped": MastRecipe(crop=96, steps=1243, jitter=0.0),
+    "shallow": MastRecipe(net="shallow", crop=128, batch=8, steps=1200, radius=8, jitter=0.0),
     "paper": MastRecipe(crop=384, batch=48, steps=120_000, learning_rate=1e-3, radius=12),
     "momentum": MastRecipe(
         start="mast-mem", crop=96, batch=4, steps=1000, learning_rate=3e-5, references=3, momentum=0.999

@@ -68,15 +68,20 @@ class MastNet(StagedNet):
     stage_strides = (2, 4, 4, 4)
     key_channels = 64
 
-    def __init__(self) -> None:
-        """Random weights."""
+    def __init__(self, depth: int = 4) -> None:
+        """Random weights.
+
+        Args:
+            depth: stages of the trunk, from 2; the projection follows the last one. Two cost a fifth of all four.
+        """
         super().__init__()
-        self.trunk = ResNet18(widths=(64, 128, 256, 256), strides=(1, 2, 1, 1), pool=False)
+        self.depth = depth
+        self.trunk = ResNet18(widths=(64, 128, 256, 256)[:depth], strides=(1, 2, 1, 1)[:depth], pool=False)
         self.head = nn.Conv2d(self.trunk.widths[-1], self.key_channels, 3, padding=1)
 
     def forward(self, lab: Tensor) -> Tensor:
         """Keys (B, 64, h, w) of an image (B, 3, H, W) in L*a*b* as `normalised_lab` gives it."""
-        return cast(Tensor, self.head(self.trunk(lab)[-1]))
+        return cast(Tensor, self.head(self.trunk(lab, self.depth)[-1]))
 
 
 class PartOfAnchorsNet(StagedNet):
