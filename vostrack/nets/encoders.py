@@ -58,6 +58,11 @@ class AnchorsNet(StagedNet):
         return F.normalize(self.head(self.trunk(image)[-1]), dim=1)
 
 
+def _mast_trunk(depth: int) -> ResNet:
+    """The first stages of the trunk of `MastNet`."""
+    return ResNet18(widths=(64, 128, 256, 256)[:depth], strides=(1, 2, 1, 1)[:depth], pool=False)
+
+
 class MastNet(StagedNet):
     """ResNet-18 variant at stride 4 (no pooling, 256 channels at most) and a projection to 64 channels.
 
@@ -76,7 +81,7 @@ class MastNet(StagedNet):
         """
         super().__init__()
         self.depth = depth
-        self.trunk = ResNet18(widths=(64, 128, 256, 256)[:depth], strides=(1, 2, 1, 1)[:depth], pool=False)
+        self.trunk = _mast_trunk(depth)
         self.head = nn.Conv2d(self.trunk.widths[-1], self.key_channels, 3, padding=1)
 
     def forward(self, lab: Tensor) -> Tensor:
@@ -103,7 +108,7 @@ class PartOfMastNet(StagedNet):
     def __init__(self) -> None:
         """Random weights."""
         super().__init__()
-        self.trunk = ResNet18(widths=(64, 128), strides=(1, 2), pool=False)
+        self.trunk = _mast_trunk(2)
 
 
 class BestNet(nn.Module):
