@@ -13,7 +13,6 @@ from torch.nn.functional import normalize
 from vostrack.errors import MethodError
 from vostrack.memory import FrameBank
 from vostrack.methods.anchors import PAPER, AnchorsConfig, AnchorsMethod
-from vostrack.methods.neighbours import far_ring
 from vostrack.nets.encoders import AnchorsNet
 from vostrack.ops import precision
 from vostrack.ops.labels import one_hot
@@ -60,25 +59,6 @@ def test_what_moved_further_than_the_radius_is_found_in_the_ring_beyond() -> Non
     truth = box(10)[1, ::STRIDE, ::STRIDE] > 0
     assert torch.equal(found[1] & truth, truth)
     assert not (found[0] & truth).any()
-
-
-@pytest.mark.parametrize("grid", [(60, 107), (120, 214), (135, 240), (270, 152), (540, 960)])
-@pytest.mark.parametrize("radius", [3, 12])
-def test_no_cell_counts_twice_and_the_search_does_not_grow_with_the_frame(grid: tuple[int, int], radius: int) -> None:
-    ring, step = far_ring(radius, 0.6, grid)
-    assert ring.radius <= 40
-    assert ring.radius * step == pytest.approx(0.6 * min(grid), abs=step)
-    for dy in range(-20, 20):
-        for dx in range(-20, 20):
-            if ring.contains(torch.tensor(dy), torch.tensor(dx)):
-                assert min(
-                    (step * dy - y) ** 2 + (step * dx - x) ** 2 for y in (0, step - 1) for x in (0, step - 1)
-                ) >= (radius**2)
-
-
-def test_the_ring_is_empty_where_the_radius_reaches_further() -> None:
-    ring, _ = far_ring(12, 0.2, (60, 107))
-    assert ring.radius <= ring.inner
 
 
 def test_bfloat16_gives_about_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

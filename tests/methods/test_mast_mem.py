@@ -134,7 +134,20 @@ def test_soft_labels_are_read_as_they_were_predicted() -> None:
     torch.testing.assert_close(read, probs, atol=0.01, rtol=0)
 
 
-@pytest.mark.parametrize("change", [{"spread": -1}, {"first": (), "recent": (2, 3)}, {"recent": ()}])
+@pytest.mark.parametrize(("reach", "share"), [(0.0, 0.0), (0.5, 1.0)])
+def test_the_ring_around_the_window_finds_what_moved_out_of_it(reach: float, share: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.nn.functional.normalize(torch.randn(32, 20, 24, generator=generator), dim=0)
+    labels = torch.zeros(2, 80, 96)
+    labels[1, 32:48, 32:48] = 1
+    labels[0] = 1 - labels[1]
+    method = MastMethod(Blind(), MastConfig(channels=0, radius=3, reach=reach))
+    state = method.begin(features, labels)
+    found = method.predict(state, torch.roll(features, (0, 8), (1, 2)))
+    assert (found.argmax(0)[9:11, 17:19] == 1).float().mean() == share
+
+
+@pytest.mark.parametrize("change", [{"reach": -0.1}, {"spread": -1}, {"first": (), "recent": (2, 3)}, {"recent": ()}])
 def test_settings_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(MethodError, match=list(change)[-1]):
         MastConfig(**change)

@@ -11,7 +11,15 @@ from tests import naive
 from vostrack.ops.affinity import best_keys, weighted_readout
 from vostrack.ops.attention import window_attention
 from vostrack.ops.search import attend_around, coarse_positions
-from vostrack.ops.window import Window, attend_window, best_beyond, best_in_window, join_attention
+from vostrack.ops.window import (
+    Window,
+    attend_beyond,
+    attend_window,
+    best_beyond,
+    best_in_window,
+    far_ring,
+    join_attention,
+)
 
 SHAPES = [(1, 1, 1, 3, 2), (3, 9, 2, 4, 2), (9, 10, 3, 5, 4), (17, 5, 1, 3, 1), (6, 7, 2, 3, 30)]
 
@@ -100,27 +108,78 @@ def test_attention_around_a_cell_itself_is_window_attention() -> None:
     torch.testing.assert_close(found[1], expected[1])
 
 
+def beyond(query: torch.Tensor, keys: torch.Tensor, step: int) -> dict[tuple[int, int], dict[tuple, float]]:
+    """Dot products of each cell with every `step`-th one (v, u, t) at 1.5 to 3 such steps from it."""
+    (height, width, frames), query, keys = keys.shape[:3], query.double(), keys.double()
+    return {
+        (y, x): {
+            (v, u, t): float(query[y, x] @ keys[v, u, t])
+            for v in range(0, height, step)
+            for u in range(0, width, step)
+            for t in range(frames)
+            if 1.5**2 <= (v // step - y // step) ** 2 + (u // step - x // step) ** 2 < 3**2
+        }
+        for y in range(height)
+        for x in range(width)
+    }
+
+
+RING = Window(3, disk=True, inner=1.5)
+
+
 @pytest.mark.parametrize("size", [(9, 10), (7, 6), (1, 3)])
 def test_best_beyond_finds_what_a_search_of_the_coarse_grid_finds(size: tuple[int, int]) -> None:
-    step, top_k, window = 2, 3, Window(3, disk=True, inner=1.5)
     query, keys, _ = tensors(*size, 2, 5)
-    similarity, index = best_beyond(query, keys, window, step, top_k)
-    for y in range(size[0]):
-        for x in range(size[1]):
-            candidates = {
-                (v, u, t): float(query[y, x].double() @ keys[v, u, t].double())
-                for v in range(0, size[0], step)
-                for u in range(0, size[1], step)
-                for t in range(2)
-                if 1.5**2 <= (v // step - y // step) ** 2 + (u // step - x // step) ** 2 < 3**2
-            }
-            best = sorted(candidates, key=lambda key: -candidates[key])[:top_k]
-            row = y * size[1] + x
-            found = [(int(i) // 2 // size[1], int(i) // 2 % size[1], int(i) % 2) for i in index[row, : len(best)]]
-            assert found == best
-            expected = torch.tensor([candidates[key] for key in best])
-            torch.testing.assert_close(similarity[row, : len(best)], expected)
-            assert torch.isneginf(similarity[row, len(best) :]).all()
+    similarity, index = best_beyond(query, keys, RING, 2, 3)
+    for (y, x), candidates in beyond(query, keys, 2).items():
+        best = sorted(candidates, key=lambda key: -candidates[key])[:3]
+        row = y * size[1] + x
+        found = [(int(i) // 2 // size[1], int(i) // 2 % size[1], int(i) % 2) for i in index[row, : len(best)]]
+        assert found == best
+        expected = torch.tensor([candidates[key] for key in best])
+        torch.testing.assert_close(similarity[row, : len(best)], expected)
+        assert torch.isneginf(similarity[row, len(best) :]).all()
+
+
+@pytest.mark.parametrize("size", [(9, 10), (7, 6), (1, 3)])
+@pytest.mark.parametrize("step", [1, 2])
+def test_attention_beyond_a_window_joins_to_attention_to_both(size: tuple[int, int], step: int) -> None:
+    query, keys, values = tensors(*size, 2, 5)
+    ring = attend_beyond(query, keys, values, RING, step)
+    joint = join_attention([attend_window(query, keys, values, Window(1)), ring])
+    near = naive.window_scores(query, keys, 1, disk=False)
+    for (y, x), candidates in beyond(query, keys, step).items():
+        row = y * size[1] + x
+        assert torch.isneginf(ring[1][row]) == (not candidates)
+        weights = naive.softmax(
+            {(0, *key): score for key, score in near[y, x].items()}
+            | {(1, *key): score for key, score in candidates.items()}
+        )
+        expected = sum((weight * values[key[1:]].double() for key, weight in weights.items()), torch.zeros(3))
+        torch.testing.assert_close(joint[row].double(), expected.double(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("grid", [(60, 107), (120, 214), (135, 240), (270, 152), (540, 960)])
+@pytest.mark.parametrize("window", [Window(3), Window(12), Window(3, disk=True), Window(12, disk=True)])
+def test_no_cell_counts_twice_and_the_ring_does_not_grow_with_the_frame(grid: tuple[int, int], window: Window) -> None:
+    ring, step = far_ring(window, 0.6, grid)
+    assert not ring.is_empty
+    assert ring.radius <= 40
+    assert ring.radius * step == pytest.approx(0.6 * min(grid), abs=step)
+    offset = torch.arange(-20, 21)
+    coarse = ring.contains(offset[:, None], offset)
+    for y in range(step):
+        for x in range(step):
+            near = window.contains((step * offset - y)[:, None], step * offset - x)
+            assert not (coarse & near).any()
+
+
+@pytest.mark.parametrize("disk", [False, True])
+def test_the_ring_is_empty_where_the_window_reaches_further(disk: bool) -> None:
+    ring, _ = far_ring(Window(12, disk), 0.2, (60, 107))
+    assert ring.is_empty
+    offset = torch.arange(-30, 31)
+    assert not ring.contains(offset[:, None], offset).any()
 
 
 def test_bfloat16_finds_about_the_same() -> None:

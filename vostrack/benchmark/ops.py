@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from vostrack.methods.anchors import AnchorsConfig, AnchorsMethod
-from vostrack.methods.neighbours import NeighbourState, far_ring
+from vostrack.methods.neighbours import NeighbourState
 from vostrack.nets.encoders import AnchorsNet
 from vostrack.ops.grid import cells, centres
-from vostrack.ops.window import Window
+from vostrack.ops.window import Window, far_ring
 
 _CHUNK = 256
 
@@ -117,7 +117,7 @@ def dense_reference(state: NeighbourState, features: Tensor, config: AnchorsConf
     for chunk, here in zip(torch.split(queries, _CHUNK), torch.split(place, _CHUNK), strict=True):
         affinity = chunk @ keys.T
         masks = [
-            _outside(here, place, radius, *far_ring(radius, reach, grid)).repeat(1, bank.filled)
+            _outside(here, place, radius, *far_ring(Window(radius, disk=True), reach, grid)).repeat(1, bank.filled)
             for bank, radius, reach in banks
         ]
         affinity = affinity.masked_fill(torch.cat(masks, 1), -1e10) / config.temperature

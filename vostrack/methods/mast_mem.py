@@ -16,7 +16,7 @@ grid is centred. The offset is rounded to whole cells, so that hard labels are n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
@@ -36,7 +36,7 @@ from vostrack.ops.hypercolumns import describe, principal_axes, project
 from vostrack.ops.labels import add_channels
 from vostrack.ops.precision import PRECISIONS, quick_convolutions
 from vostrack.ops.search import attend_around, coarse_positions
-from vostrack.ops.window import Window, attend_window, join_attention
+from vostrack.ops.window import Window, attend_beyond, attend_window, far_ring, join_attention
 from vostrack.weights import Adopt
 
 
@@ -56,6 +56,8 @@ class MastConfig:
             there is room.
         soft: whether labels are fed back as probabilities instead of the strongest one.
         radius: of the window, in cells; the window is 2 * radius + 1 on a side.
+        reach: fewer cells, a grid of some 60 on the short side, are attended to from there on up to this share of the
+            short side, in frames that are not far; 0 for none.
         far: frames more than this many frames back are searched in two stages.
         far_step: dilation of the coarse search grows by one every so many frames.
         far_dilation: largest dilation.
@@ -72,6 +74,7 @@ class MastConfig:
     spread: int = 0
     soft: bool = True
     radius: int = 12
+    reach: float = 0.2
     far: int = 15
     far_step: int = 15
     far_dilation: int = 4
@@ -94,11 +97,13 @@ class MastConfig:
             raise MethodError(f"mast-mem: spread must be at least 0, not {self.spread}")
         if min(self.radius, self.far, self.far_step, self.far_dilation) < 1 or not 0 < self.temperature < inf:
             raise MethodError("mast-mem: radius, far, far_step, far_dilation and temperature must be above 0")
+        if not 0 <= self.reach <= 4:
+            raise MethodError(f"mast-mem: reach must be from 0 to 4, not {self.reach}")
         if self.precision not in PRECISIONS:
             raise MethodError(f"mast-mem: precision must be auto or 32, not {self.precision!r}")
 
 
-PAPER = MastConfig(stages=(), colour=0, channels=0, soft=False, temperature=1.0, precision="32")
+PAPER = MastConfig(stages=(), colour=0, channels=0, soft=False, reach=0, temperature=1.0, precision="32")
 
 
 @dataclass(frozen=True)
@@ -188,26 +193,14 @@ class MastMethod:
         """
         if known == count:
             return entry
-        part = self._attend(entry.key / self.config.temperature, given, given.number - entry.number, count)
-        found = join_attention([part]).T.view(count, *entry.key.shape[:2])
+        found = self._read(entry.key, entry.number, [given], count)
         new = _values(replace(entry, labels=_stored(found, self.config.soft)), count)[..., known:]
         old = _values(entry, known) * (1 - new.sum(2, keepdim=True))
         return replace(entry, labels=_stored(torch.cat((old, new), 2).permute(2, 0, 1), soft=True))
 
     def predict(self, state: MastState, features: Tensor) -> Tensor:
         """Labels read from the memory (Zhu et al., Eq. 6-7)."""
-        query = _keys(features, state) / self.config.temperature
-        memory = self.select(state)
-        near = [entry for entry in memory if state.next - entry.number <= self.config.far]
-        parts = []
-        if near:
-            keys = torch.stack([entry.key for entry in near], 2)
-            values = torch.stack([_values(entry, state.count) for entry in near], 2)
-            parts.append(attend_window(query, keys, values, Window(self.config.radius)))
-        for entry in memory:
-            if state.next - entry.number > self.config.far:
-                parts.append(self._attend(query, entry, state.next - entry.number, state.count))
-        return join_attention(parts).T.reshape(-1, *features.shape[1:])
+        return self._read(_keys(features, state), state.next, self.select(state), state.count)
 
     def remember(self, state: MastState, features: Tensor, probs: Tensor) -> MastState:
         """Store the frame with its labels."""
@@ -234,14 +227,33 @@ class MastMethod:
         spread = tuple(kept for kept in (*state.spread, entry) if room and kept.number % spacing(count, room) == 0)
         return replace(state, next=count, recent=recent, spread=spread)
 
-    def _attend(self, query: Tensor, entry: Memorised, age: int, count: int) -> tuple[Tensor, Tensor]:
-        """Attention to one frame that lies `age` frames away; in two stages if that is far (MAST, section 3.4)."""
-        config, values = self.config, _values(entry, count)
-        if age <= config.far:
-            return attend_window(query, entry.key[:, :, None], values[:, :, None], Window(config.radius))
+    def _read(self, key: Tensor, number: int, memory: Sequence[Memorised], count: int) -> Tensor:
+        """Labels (K, h, w) that the frame of some number, with keys (h, w, C), reads from others; K = `count`."""
+        query = key / self.config.temperature
+        near = [entry for entry in memory if abs(number - entry.number) <= self.config.far]
+        parts = self._attend_near(query, near, count) if near else []
+        for entry in memory:
+            if abs(number - entry.number) > self.config.far:
+                parts.append(self._attend_far(query, entry, abs(number - entry.number), count))
+        return join_attention(parts).T.reshape(count, *key.shape[:2])
+
+    def _attend_near(self, query: Tensor, memory: Sequence[Memorised], count: int) -> list[tuple[Tensor, Tensor]]:
+        """Attention to windows in frames that are not far, and to a ring of fewer cells around them."""
+        keys = torch.stack([entry.key for entry in memory], 2)
+        values = torch.stack([_values(entry, count) for entry in memory], 2)
+        window = Window(self.config.radius)
+        parts = [attend_window(query, keys, values, window)]
+        ring, step = far_ring(window, self.config.reach, (query.shape[0], query.shape[1]))
+        if not ring.is_empty:
+            parts.append(attend_beyond(query, keys, values, ring, step))
+        return parts
+
+    def _attend_far(self, query: Tensor, entry: Memorised, age: int, count: int) -> tuple[Tensor, Tensor]:
+        """Attention to one frame that lies `age` frames away, in two stages (MAST, section 3.4)."""
+        config = self.config
         dilation = min(config.far_dilation, age // config.far_step + 1)
         centre = coarse_positions(query, entry.key, config.radius, dilation).round().long()
-        return attend_around(query, entry.key, values, centre, config.radius)
+        return attend_around(query, entry.key, _values(entry, count), centre, config.radius)
 
 
 def spacing(count: int, room: int) -> int:

@@ -21,10 +21,7 @@ from vostrack.ops.affinity import best_keys, weighted_readout
 from vostrack.ops.grid import resize, size_of, to_cells, to_pixels
 from vostrack.ops.hypercolumns import principal_axes, project
 from vostrack.ops.precision import PRECISIONS, working_type
-from vostrack.ops.window import Window, best_beyond, best_in_window
-
-_FAR_ROWS = 60
-"""Where cells are far, the search is among those of a grid of about so many rows (or columns of an upright clip)."""
+from vostrack.ops.window import Window, best_beyond, best_in_window, far_ring
 
 
 @dataclass(frozen=True)
@@ -186,27 +183,10 @@ class NeighbourMethod:
         if not radius:
             similarity, index = best_keys(query.flatten(0, 1), keys.flatten(0, 2), top_k)
             return similarity, values[index]
-        similarity, index = best_in_window(query, keys, Window(radius, disk=True), top_k)
-        ring, step = far_ring(radius, reach, (query.shape[0], query.shape[1]))
-        if ring.radius > ring.inner:
+        window = Window(radius, disk=True)
+        similarity, index = best_in_window(query, keys, window, top_k)
+        ring, step = far_ring(window, reach, (query.shape[0], query.shape[1]))
+        if not ring.is_empty:
             beyond, there = best_beyond(query, keys, ring, step, top_k)
             similarity, index = torch.cat((similarity, beyond), 1), torch.cat((index, there), 1)
         return similarity, values[index]
-
-
-def far_ring(radius: int, reach: float, grid: tuple[int, int]) -> tuple[Window, int]:
-    """What is searched beyond a radius: no cell that lies within it, and about as many at any size of the frame.
-
-    Args:
-        radius: in cells.
-        reach: as a share of the grid's short side.
-        grid: (h, w).
-
-    Returns:
-        A ring, and the cells from one that is looked at to the next, which are the ring's unit. The ring may be empty:
-        its inner radius is then not below the outer one.
-    """
-    step = max(1, round(min(grid) / _FAR_ROWS))
-    # A query counts as lying up to step - 1 cells further up and left than it does (`ops.window.best_beyond`).
-    inner = (radius + (step - 1) * 2**0.5) / step
-    return Window(round(reach * min(grid) / step), disk=True, inner=inner), step

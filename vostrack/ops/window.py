@@ -10,7 +10,7 @@ Letters: C channels, h w feature cells, T memory frames, K label channels, R rad
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vostrack.ops.topk import largest
+
+_FAR_ROWS = 60
+"""Where cells are far, the search is among those of a grid of about so many rows (or columns of an upright clip)."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Window:
     Attributes:
         radius: R, in cells.
         disk: Euclidean distance below R if true, else max(|dy|, |dx|) at most R.
-        inner: cells at a Euclidean distance below this do not count.
+        inner: cells at a distance below this, of the same kind, do not count.
     """
 
     radius: int
@@ -39,11 +42,18 @@ class Window:
         """Largest distance along an axis."""
         return self.radius - 1 if self.disk else self.radius
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing along an axis counts."""
+        return self.span < self.inner
+
     def contains(self, dy: Tensor, dx: Tensor) -> Tensor:
         """Whether an offset lies in the window, elementwise."""
-        distance = dy.square() + dx.square()
-        near = distance < self.radius**2 if self.disk else (dy.abs() <= self.radius) & (dx.abs() <= self.radius)
-        return near & (distance >= self.inner**2)
+        if self.disk:
+            distance = dy.square() + dx.square()
+            return (distance < self.radius**2) & (distance >= self.inner**2)
+        distance = torch.maximum(dy.abs(), dx.abs())
+        return (distance <= self.radius) & (distance >= self.inner)
 
 
 @dataclass(frozen=True)
@@ -155,20 +165,46 @@ def best_beyond(query: Tensor, keys: Tensor, window: Window, step: int, top_k: i
     """
     height, width, frames, _ = keys.shape
     coarse = keys[::step, ::step].contiguous()
-    rows, columns = coarse.shape[:2]
     place = torch.arange(height * width * frames, device=keys.device).view(height, width, frames)
     place = place[::step, ::step].flatten()
+    similarity, found = _in_parts(query, step, lambda part: best_in_window(part, coarse, window, top_k))
+    return similarity, place[found]
+
+
+def _in_parts(query: Tensor, step: int, search: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Two results (h * w, J) of a search for queries (h, w, C), made for those whose places agree modulo `step` each.
+
+    There are as many of these as of every `step`-th cell of every `step`-th row; what is beyond the border is padding.
+    """
+    height, width, _ = query.shape
+    rows, columns = -(-height // step), -(-width // step)
     padded = F.pad(query, (0, 0, 0, columns * step - width, 0, rows * step - height))
-    similarity = torch.empty(rows, step, columns, step, top_k, device=query.device)
-    index = torch.empty(rows, step, columns, step, top_k, dtype=torch.int64, device=query.device)
-    for y in range(step):
-        for x in range(step):
-            best, found = best_in_window(padded[y::step, x::step].contiguous(), coarse, window, top_k)
-            similarity[:, y, :, x] = best.view(rows, columns, top_k)
-            index[:, y, :, x] = place[found].view(rows, columns, top_k)
-    similarity = similarity.view(rows * step, columns * step, top_k)[:height, :width]
-    index = index.view(rows * step, columns * step, top_k)[:height, :width]
-    return similarity.flatten(0, 1), index.flatten(0, 1)
+    parts = [search(padded[y::step, x::step].contiguous()) for y in range(step) for x in range(step)]
+
+    def whole(results: list[Tensor]) -> Tensor:
+        grid = torch.stack(results).view(step, step, rows, columns, -1).permute(2, 0, 3, 1, 4)
+        return grid.reshape(rows * step, columns * step, -1)[:height, :width].flatten(0, 1)
+
+    return whole([part[0] for part in parts]), whole([part[1] for part in parts])
+
+
+def far_ring(window: Window, reach: float, grid: tuple[int, int]) -> tuple[Window, int]:
+    """What is searched beyond a window: no cell that lies within it, and about as many at any size of the frame.
+
+    Args:
+        window: a disk or a square.
+        reach: as a share of the grid's short side.
+        grid: (h, w).
+
+    Returns:
+        A ring of the same kind, and the cells from one that is looked at to the next, which are the ring's unit. The
+        ring may be empty.
+    """
+    step = max(1, round(min(grid) / _FAR_ROWS))
+    # A query counts as lying up to step - 1 cells further up and left than it does (`best_beyond`). A distance that is
+    # the radius lies within a square but not within a disk.
+    beyond = (step - 1) * 2**0.5 if window.disk else step
+    return Window(round(reach * min(grid) / step), window.disk, (window.radius + beyond) / step), step
 
 
 def attend_window(query: Tensor, keys: Tensor, values: Tensor, window: Window) -> tuple[Tensor, Tensor]:
@@ -195,6 +231,24 @@ def attend_window(query: Tensor, keys: Tensor, values: Tensor, window: Window) -
         out[tile.rows, tile.columns] = readout.view(shape)
         log_sum[tile.rows, tile.columns] = total.view(shape[:2])
     return out.flatten(0, 1), log_sum.flatten()
+
+
+def attend_beyond(query: Tensor, keys: Tensor, values: Tensor, window: Window, step: int) -> tuple[Tensor, Tensor]:
+    """Softmax attention to every `step`-th key of every `step`-th row, inside a window that may be a wide ring.
+
+    Args:
+        query: (h, w, C), contiguous.
+        keys: (h, w, T, C).
+        values: (h, w, T, K).
+        window: as for `best_beyond`.
+        step: from key to key, at least 1.
+
+    Returns:
+        As `attend_window`; where the window holds no key the readout is 0 and the log of the denominator -inf.
+    """
+    coarse, labels = keys[::step, ::step].contiguous(), values[::step, ::step]
+    readout, log_sum = _in_parts(query, step, lambda part: attend_window(part, coarse, labels, window))
+    return readout.nan_to_num(nan=0.0), log_sum.squeeze(1).nan_to_num(nan=-torch.inf)
 
 
 def attend(similarity: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
