@@ -7,10 +7,11 @@ mean of its K highest similarities with either goes into a two-way softmax. What
 removed. Sure cells of the object and removed ones are added to the two sets.
 
 Differs: the preset `paper` has the published settings on a smaller network. `default` matches early and middle stages
-and the cells' colours on a grid of stride 4, projected to the principal axes of the first frame, and does not add sure
-cells to the foreground. Outliers are removed and masks eroded on the grid of cells; an object that is out of sight may
-move on with each frame; small sets take a smaller K; the sets are bounded; a later mask is one more template, and added
-features are dropped then, since they come from predictions that the mask may correct.
+and the cells' colours on a grid of stride 4, projected to the principal axes of the first frame; it matches cells
+around the same place in recent frames as well (`methods.videomatch_windows`) instead of adding sure cells to the
+foreground. Outliers are removed and masks eroded on the grid of cells; an object that is out of sight may move on with
+each frame; small sets take a smaller K; the sets are bounded; a later mask is one more template, and added features are
+dropped then, since they come from predictions that the mask may correct.
 """
 
 from __future__ import annotations
@@ -18,24 +19,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from math import inf, log
+from math import log
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vostrack.errors import MethodError
+from vostrack.memory import FrameBank
 from vostrack.methods.base import Recipe
+from vostrack.methods.videomatch_config import PAPER, VideoMatchConfig
 from vostrack.methods.videomatch_sets import AddedFeatures, FeatureSets, Template
-from vostrack.methods.videomatch_training import FINE, LAST, RECIPES, VideoMatchObjective, fine_tune
+from vostrack.methods.videomatch_training import RECIPES, VideoMatchObjective, fine_tune
+from vostrack.methods.videomatch_windows import recent_similarities
 from vostrack.nets.encoders import VideoMatchNet
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import size_of, to_cells, to_pixels
 from vostrack.ops.hypercolumns import describe, principal_axes, project
 from vostrack.ops.labels import add_channels
 from vostrack.ops.matching import erode, extrude, fuse, unfuse
-from vostrack.ops.precision import PRECISIONS, quick_convolutions, working_type
+from vostrack.ops.precision import quick_convolutions, working_type
 from vostrack.weights import Adopt
 
 _SHORT_SIDE = 480
@@ -52,94 +55,20 @@ _SAMPLE = 4
 
 
 @dataclass(frozen=True)
-class VideoMatchConfig:
-    """Settings of the matching.
-
-    Attributes:
-        stages: stages of the trunk, 1 to 4, whose unit vectors are concatenated.
-        stride: pixels from cell to cell, 4 or 8.
-        colour: weight of the cells' colours beside the stages; 0 leaves them out.
-        channels: principal axes of the first frame that are kept; 0 keeps the features as they are.
-        whitening: how far the axes' variances are evened out, from 0 (not at all) to 1 (fully).
-        scale: weight of the matching scores in the softmax.
-        top_k: similarities whose mean is the matching score (K).
-        outlier_removal: whether what is far from the object's last place is removed.
-        dc: how far an object moves from frame to frame at most, in pixels of a frame whose short side has 480.
-        background_update: whether removed cells are added to the background.
-        foreground_update: whether sure cells are added to the foreground.
-        c1: probability above which a cell is sure.
-        erosion: distance from the mask's border above which a cell is sure, in pixels as for `dc`.
-        c2: probability from which a cell belongs to an object.
-        capacity: features that are added to each set of an object at most.
-        finetune_steps: steps by which the features are fine-tuned on the first frame; 0 does not.
-        finetune_rate: learning rate of these.
-        precision: "auto" to compute features and similarities in bfloat16 where the device is quick at it, or "32".
-    """
-
-    stages: tuple[int, ...] = FINE.stages
-    stride: int = FINE.stride
-    colour: float = 3.0
-    channels: int = 64
-    whitening: float = 0.7
-    scale: float = FINE.scale
-    top_k: int = FINE.top_k
-    outlier_removal: bool = True
-    dc: float = 100.0
-    background_update: bool = True
-    foreground_update: bool = False
-    c1: float = 0.95
-    erosion: float = 10.0
-    c2: float = 0.4
-    capacity: int = 2000
-    finetune_steps: int = 0
-    finetune_rate: float = 1e-3
-    precision: str = "auto"
-
-    def __post_init__(self) -> None:
-        """Reject settings that make no sense."""
-        if not self.stages or not set(self.stages) <= {1, 2, 3, 4}:
-            raise MethodError(f"videomatch: stages must be among 1, 2, 3, 4, not {self.stages}")
-        if self.stride not in (4, 8):
-            raise MethodError(f"videomatch: stride must be 4 or 8, not {self.stride}")
-        if not 0 <= self.whitening <= 1 or not 0 <= self.colour < inf:
-            raise MethodError("videomatch: whitening must be from 0 to 1, and colour at least 0")
-        if self.precision not in PRECISIONS:
-            raise MethodError(f"videomatch: precision must be auto or 32, not {self.precision!r}")
-        if self.top_k < 1 or self.capacity < 2 or min(self.channels, self.finetune_steps) < 0:
-            raise MethodError("videomatch: top_k must be at least 1, capacity 2, channels and finetune_steps 0")
-        if not (
-            0 < self.scale < inf and 0 < self.dc < inf and 0 <= self.erosion < inf and 0 < self.finetune_rate < inf
-        ):
-            raise MethodError("videomatch: scale, dc and finetune_rate must be above 0, erosion at least 0")
-        if not (0 < self.c1 < 1 and 0 < self.c2 < 1):
-            raise MethodError(f"videomatch: c1 and c2 must lie between 0 and 1, not be {self.c1} and {self.c2}")
-
-
-PAPER = VideoMatchConfig(
-    stages=LAST.stages,
-    stride=LAST.stride,
-    colour=0,
-    channels=0,
-    scale=LAST.scale,
-    top_k=LAST.top_k,
-    foreground_update=True,
-    precision="32",
-)
-
-
-@dataclass(frozen=True)
 class VideoMatchState:
     """What is known of a clip.
 
     Attributes:
         projection: (C', C + 1) of the features, or (0, C + 1) for none (`ops.hypercolumns.project`).
         sets: foreground and background of each object.
+        recent: the last frames; None without a context.
         seen: bool (O, h, w), where each object was when it was last seen.
         age: float (O,), how many frames ago that is, counted from the frame to predict.
     """
 
     projection: Tensor
     sets: FeatureSets
+    recent: FrameBank | None
     seen: Tensor
     age: Tensor
 
@@ -185,31 +114,38 @@ class VideoMatchMethod:
         """Make a frame whose labels were given a template; added features are dropped."""
         channels, count = self._channels(labels), len(labels)
         projection = self._projection(features, channels) if state is None else state.projection
-        keys = _rows(project(features, projection))
-        templates = (*(state.sets.templates if state else ()), Template.of(keys, channels.flatten(), count))
+        grid = project(features, projection)
+        keys, recent = _rows(grid), self._started(grid, labels)
+        templates = (
+            *(state.sets.templates if state else ()),
+            Template.of(keys, channels.flatten(), count, self.config.template),
+        )
         empty = (AddedFeatures.empty(self.config.capacity, keys),) * (count - 1)
         masks = _masks(channels, count)
         seen = add_channels(state.seen, count - 1) if state else masks
         age = add_channels(state.age, count - 1) if state else masks.new_zeros(count - 1, dtype=torch.float32)
-        return VideoMatchState(projection, FeatureSets(templates, empty, empty), *_look(masks, seen, age))
+        return VideoMatchState(projection, FeatureSets(templates, empty, empty), recent, *_look(masks, seen, age))
 
     def predict(self, state: VideoMatchState, features: Tensor) -> Tensor:
         """Two-way softmax of the matching scores, without outliers, fused over the objects (section 3.2 to 3.4)."""
-        query = _rows(project(features, state.projection))
-        query = query.to(working_type(self.config.precision, query.device))
-        foreground, background = state.sets.scores(query, self.config.top_k)
+        query = self._key(project(features, state.projection))
+        foreground, background = state.sets.scores(_rows(query), self.config.top_k, self._recent(state, query))
         log_odds = (self.config.scale * (foreground - background)).clamp(max=_LIMIT).view(-1, *features.shape[1:])
         if self.config.outlier_removal:
             log_odds = log_odds - _REMOVED * self._outside(state)
         return fuse(log_odds, self.config.c2)
 
     def remember(self, state: VideoMatchState, features: Tensor, probs: Tensor) -> VideoMatchState:
-        """Add sure cells to the foreground and removed ones to the background of each object (section 3.3)."""
+        """Add sure cells to the foreground and removed ones to the background of each object (section 3.3).
+
+        The frame takes the place of the oldest recent one.
+        """
         masks = _masks(probs.argmax(0), len(probs))
         seen, age = _look(masks, state.seen, state.age)
-        if not self.config.foreground_update and not self.config.background_update:
-            return VideoMatchState(state.projection, state.sets, seen, age)
         grid = project(features, state.projection)
+        recent = state.recent.add(self._key(grid), probs) if state.recent else None
+        if not self.config.foreground_update and not self.config.background_update:
+            return VideoMatchState(state.projection, state.sets, recent, seen, age)
         outliers, sure = self._outliers(state, probs), self._sure(masks, probs)
         sets = state.sets.counted(_rows(grid[:, ::_SAMPLE, ::_SAMPLE]), self.config.top_k)
         sets = sets.extended(
@@ -217,7 +153,7 @@ class VideoMatchMethod:
             (sure & ~outliers & self.config.foreground_update).flatten(1),
             (outliers & self.config.background_update).flatten(1),
         )
-        return VideoMatchState(state.projection, sets, seen, age)
+        return VideoMatchState(state.projection, sets, recent, seen, age)
 
     def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
         """Bilinear from cells to pixels of the weighted matching scores, then softmax.
@@ -227,6 +163,27 @@ class VideoMatchMethod:
         """
         smallest = torch.finfo(probs.dtype).tiny
         return to_pixels(probs.clamp(min=smallest).log(), self.stride, size_of(image)).softmax(0)
+
+    def _key(self, grid: Tensor) -> Tensor:
+        """Projected features (C', h, w) in the precision of the comparison."""
+        return grid.to(working_type(self.config.precision, grid.device))
+
+    def _started(self, grid: Tensor, labels: Tensor) -> FrameBank | None:
+        """Recent frames that begin with one whose labels were given; predicted ones are dropped."""
+        if not self.config.context:
+            return None
+        key, shares = self._key(grid), to_cells(labels, self.stride)
+        return FrameBank.empty((self.config.context - 1) * self.config.spacing + 1, key, shares).add(key, shares)
+
+    def _recent(self, state: VideoMatchState, query: Tensor) -> list[Tensor]:
+        """Similarities (N, J) of cells (C', h, w) with those of each label in recent frames, if there are any."""
+        if not state.recent:
+            return []
+        config, bank = self.config, state.recent.latest(self.config.spacing)
+        grid = query.permute(1, 2, 0).contiguous()
+        return recent_similarities(
+            grid, bank, radius=config.radius, reach=config.reach, top_k=config.top_k, scale=config.scale
+        )
 
     def _projection(self, features: Tensor, channels: Tensor) -> Tensor:
         """Principal axes of the first frame, fine-tuned if that is asked for."""

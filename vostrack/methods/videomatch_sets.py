@@ -34,10 +34,14 @@ class Template:
     counts: tuple[int, ...]
 
     @classmethod
-    def of(cls, keys: Tensor, channels: Tensor, count: int) -> Self:
-        """A template of features (cells, C) with label channels int64 (cells,) below `count`."""
-        order = channels.argsort(stable=True)
-        return cls(keys[order], tuple(torch.bincount(channels, minlength=count).tolist()))
+    def of(cls, keys: Tensor, channels: Tensor, count: int, most: int = 0) -> Self:
+        """A template of features (cells, C) with label channels int64 (cells,) below `count`.
+
+        With `most` above 0 there are at most so many of each channel, evenly chosen.
+        """
+        parts = [keys[channels == channel] for channel in range(count)]
+        chosen = [_evenly(part, most) if most else part for part in parts]
+        return cls(torch.cat(chosen), tuple(len(part) for part in chosen))
 
     def best(self, query: Tensor, top_k: int) -> list[Tensor]:
         """Highest similarities (N, J) with the cells of each channel."""
@@ -140,7 +144,7 @@ class FeatureSets:
     foreground: tuple[AddedFeatures, ...]
     background: tuple[AddedFeatures, ...]
 
-    def scores(self, query: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    def scores(self, query: Tensor, top_k: int, recent: Sequence[Tensor] = ()) -> tuple[Tensor, Tensor]:
         """Matching scores with the foreground and with the background of each object.
 
         A template is matched once for each label; the top K of a union are among those of its parts.
@@ -148,14 +152,16 @@ class FeatureSets:
         Args:
             query: (N, C), unit vectors; products are computed in its precision.
             top_k: similarities that count.
+            recent: further similarities (N, J) with cells of each label; or none.
 
         Returns:
             (O, N) each, -inf where a set is empty.
         """
         rows: list[list[Tensor]] = [[], []]
-        for sides, count in self._matched(query, top_k):
-            for row, (given, added) in zip(rows, sides, strict=True):
-                row.append(mean_of_best([*given, best_similarities(query, added.used, count)], count))
+        for number, (sides, count) in enumerate(self._matched(query, top_k), 1):
+            further = recent[number : number + 1], [*recent[:number], *recent[number + 1 :]]
+            for row, (given, added), more in zip(rows, sides, further, strict=True):
+                row.append(mean_of_best([*given, best_similarities(query, added.used, count), *more], count))
         foreground, background = (
             torch.stack(row) if row else torch.empty(0, len(query), device=query.device) for row in rows
         )

@@ -52,7 +52,7 @@ class Readout:
 
 
 LAST = Readout((4,), 8, 20.0, 20)
-FINE = Readout((1, 2, 3), 4, 40.0, 5)
+FINE = Readout((1, 2, 3), 4, 40.0, 3)
 
 
 class VideoMatchObjective:

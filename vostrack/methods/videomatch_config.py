@@ -1,0 +1,106 @@
+"""Settings of `videomatch`: its own, and those of the paper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+from vostrack.errors import MethodError
+from vostrack.methods.videomatch_training import FINE, LAST
+from vostrack.ops.precision import PRECISIONS
+
+
+@dataclass(frozen=True)
+class VideoMatchConfig:
+    """Settings of the matching.
+
+    Attributes:
+        stages: stages of the trunk, 1 to 4, whose unit vectors are concatenated.
+        stride: pixels from cell to cell, 4 or 8.
+        colour: weight of the cells' colours beside the stages; 0 leaves them out.
+        channels: principal axes of the first frame that are kept; 0 keeps the features as they are.
+        whitening: how far the axes' variances are evened out, from 0 (not at all) to 1 (fully).
+        scale: weight of the matching scores in the softmax.
+        top_k: similarities whose mean is the matching score (K).
+        template: cells of each label that are kept of a given frame at most, evenly chosen; 0 for all, as published. A
+            frame whose short side has 240 pixels has fewer.
+        context: recent frames whose cells around the same place are matched as well, each to the degree that it belongs
+            to either; 0 for none, as published.
+        spacing: frames from one of these to the next; the last frame is always one.
+        radius: these frames are searched at a Euclidean distance below this, in cells.
+        reach: fewer cells, a grid of some 60 on the short side, are searched from there on up to this share of the
+            short side; 0 for none.
+        outlier_removal: whether what is far from the object's last place is removed.
+        dc: how far an object moves from frame to frame at most, in pixels of a frame whose short side has 480.
+        background_update: whether removed cells are added to the background.
+        foreground_update: whether sure cells are added to the foreground.
+        c1: probability above which a cell is sure.
+        erosion: distance from the mask's border above which a cell is sure, in pixels as for `dc`.
+        c2: probability from which a cell belongs to an object.
+        capacity: features that are added to each set of an object at most.
+        finetune_steps: steps by which the features are fine-tuned on the first frame; 0 does not.
+        finetune_rate: learning rate of these.
+        precision: "auto" to compute features and similarities in bfloat16 where the device is quick at it, or "32".
+    """
+
+    stages: tuple[int, ...] = FINE.stages
+    stride: int = FINE.stride
+    colour: float = 3.0
+    channels: int = 128
+    whitening: float = 0.7
+    scale: float = FINE.scale
+    top_k: int = FINE.top_k
+    template: int = 6500
+    context: int = 4
+    spacing: int = 2
+    radius: int = 12
+    reach: float = 0.2
+    outlier_removal: bool = True
+    dc: float = 100.0
+    background_update: bool = True
+    foreground_update: bool = False
+    c1: float = 0.95
+    erosion: float = 10.0
+    c2: float = 0.5
+    capacity: int = 2000
+    finetune_steps: int = 0
+    finetune_rate: float = 1e-3
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Reject settings that make no sense."""
+        if not self.stages or not set(self.stages) <= {1, 2, 3, 4}:
+            raise MethodError(f"videomatch: stages must be among 1, 2, 3, 4, not {self.stages}")
+        if self.stride not in (4, 8):
+            raise MethodError(f"videomatch: stride must be 4 or 8, not {self.stride}")
+        if not 0 <= self.whitening <= 1 or not 0 <= self.colour < inf:
+            raise MethodError("videomatch: whitening must be from 0 to 1, and colour at least 0")
+        if self.precision not in PRECISIONS:
+            raise MethodError(f"videomatch: precision must be auto or 32, not {self.precision!r}")
+        if self.top_k < 1 or self.capacity < 2 or min(self.channels, self.finetune_steps, self.template) < 0:
+            raise MethodError(
+                "videomatch: top_k must be at least 1, capacity 2, channels, template and finetune_steps 0"
+            )
+        if self.context < 0 or min(self.spacing, self.radius) < 1 or not 0 <= self.reach <= 4:
+            raise MethodError("videomatch: spacing and radius must be at least 1, context 0, reach from 0 to 4")
+        if not (
+            0 < self.scale < inf and 0 < self.dc < inf and 0 <= self.erosion < inf and 0 < self.finetune_rate < inf
+        ):
+            raise MethodError("videomatch: scale, dc and finetune_rate must be above 0, erosion at least 0")
+        if not (0 < self.c1 < 1 and 0 < self.c2 < 1):
+            raise MethodError(f"videomatch: c1 and c2 must lie between 0 and 1, not be {self.c1} and {self.c2}")
+
+
+PAPER = VideoMatchConfig(
+    stages=LAST.stages,
+    stride=LAST.stride,
+    colour=0,
+    channels=0,
+    scale=LAST.scale,
+    top_k=LAST.top_k,
+    template=0,
+    context=0,
+    foreground_update=True,
+    c2=0.4,
+    precision="32",
+)
