@@ -105,7 +105,7 @@ def test_prediction_equals_the_equations(given: Tensor, removal: bool) -> None:
     state, features = started(chosen, given)
     probs = chosen.predict(state, features)
     initial = [naive_initial(features, *split(state, k), SMALL) for k in range(1, len(given))]
-    final = [y * near(mask, 3) if removal else y for y, mask in zip(initial, state.seen, strict=True)]
+    final = [y * near(mask, 3) if removal else y for y, mask in zip(initial, state.places.seen, strict=True)]
     assert any((y != z).any() for y, z in zip(initial, final, strict=True)) == removal
     odds = torch.stack([y / (1 - y) * (1 - SMALL.c2) / SMALL.c2 for y in final])
     expected = torch.cat((torch.ones(1, *GRID), odds)) / (1 + odds.sum(0))
@@ -124,7 +124,7 @@ def test_update_equals_the_equations(given: Tensor, removal: bool) -> None:
     kinds: set[str] = set()
     for k in range(1, len(given)):
         initial = naive_initial(features, *split(state, k), SMALL)
-        outside = ~near(state.seen[k - 1], 3)
+        outside = ~near(state.places.seen[k - 1], 3)
         outliers = (initial >= SMALL.c2) & outside
         final = torch.where(outside, 0.0, initial) if removal else initial
         inner = eroded(probs.argmax(0) == k, 1) & ~outliers
@@ -134,7 +134,7 @@ def test_update_equals_the_equations(given: Tensor, removal: bool) -> None:
         kinds |= {
             name for name, cells in (("sure", sure), ("unsure", inner & ~sure), ("outlier", outliers)) if cells.any()
         }
-        assert torch.equal(after.seen[k - 1], probs.argmax(0) == k)
+        assert torch.equal(after.places.seen[k - 1], probs.argmax(0) == k)
     assert kinds == {"sure", "unsure", "outlier"}
     assert after.sets.templates is state.sets.templates
 
@@ -160,8 +160,8 @@ def test_added_features_are_matched_and_counted() -> None:
     back = torch.cat((back, state.sets.background[0].used))
     found = naive_initial(following, front, back, SMALL)
     probs = chosen.predict(state, following)
-    log_odds = (probs[1] / probs[0]).log()[near(state.seen[0], 3)]
-    torch.testing.assert_close(log_odds, (found.logit() - math.log(0.4 / 0.6)).float()[near(state.seen[0], 3)])
+    log_odds = (probs[1] / probs[0]).log()[near(state.places.seen[0], 3)]
+    torch.testing.assert_close(log_odds, (found.logit() - math.log(0.4 / 0.6)).float()[near(state.places.seen[0], 3)])
     before = state.sets.foreground[0].filled
     after = chosen.remember(state, following, probs).sets.foreground[0]
     assert after.hits[:before].sum() > 0
@@ -200,7 +200,7 @@ def test_a_later_mask_is_one_more_template_and_drops_what_was_added() -> None:
     assert [len(template.counts) for template in later.sets.templates] == [2, 3]
     assert later.sets.templates[0] is state.sets.templates[0]
     assert all(features.filled == 0 for features in (*later.sets.foreground, *later.sets.background))
-    assert later.seen.shape == (2, *GRID)
+    assert later.places.seen.shape == (2, *GRID)
 
 
 def test_small_objects_get_a_cell() -> None:
@@ -208,7 +208,7 @@ def test_small_objects_get_a_cell() -> None:
     tiny[1, 17:19, 33:36] = 1
     tiny[0] = 1 - tiny[1]
     state = method().begin(frame(0, ONE), tiny)
-    assert state.seen.nonzero().tolist() == [[0, 2, 4]]
+    assert state.places.seen.nonzero().tolist() == [[0, 2, 4]]
     assert state.sets.templates[0].counts == (GRID[0] * GRID[1] - 1, 1)
 
 
@@ -218,7 +218,7 @@ def test_a_mask_of_the_whole_frame_is_followed() -> None:
     state = chosen.begin(frame(0), whole)
     probs = chosen.predict(state, frame(1))
     assert probs[1].min() > 0.99
-    assert chosen.remember(state, frame(1), probs).seen.all()
+    assert chosen.remember(state, frame(1), probs).places.seen.all()
 
 
 def test_a_clip_without_objects_is_background() -> None:

@@ -32,17 +32,15 @@ from vostrack.methods.videomatch_config import PAPER, VideoMatchConfig
 from vostrack.methods.videomatch_sets import AddedFeatures, FeatureSets, Template
 from vostrack.methods.videomatch_training import RECIPES, VideoMatchObjective, fine_tune
 from vostrack.methods.videomatch_windows import recent_similarities
+from vostrack.methods.whereabouts import Whereabouts, in_cells, masks_of
 from vostrack.nets.encoders import VideoMatchNet
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import size_of, to_cells, to_pixels
 from vostrack.ops.hypercolumns import describe, principal_axes, project
-from vostrack.ops.labels import add_channels
-from vostrack.ops.matching import erode, extrude, fuse, unfuse
+from vostrack.ops.labels import whole_cells
+from vostrack.ops.matching import erode, fuse, unfuse
 from vostrack.ops.precision import quick_convolutions, working_type
 from vostrack.weights import Adopt
-
-_SHORT_SIDE = 480
-"""Lengths of the configuration are pixels of a frame of this short side."""
 
 _LIMIT = 20.0
 """Largest log-odds: nothing is surer in float32, and outliers stay below zero."""
@@ -62,15 +60,13 @@ class VideoMatchState:
         projection: (C', C + 1) of the features, or (0, C + 1) for none (`ops.hypercolumns.project`).
         sets: foreground and background of each object.
         recent: the last frames; None without a context.
-        seen: bool (O, h, w), where each object was when it was last seen.
-        age: float (O,), how many frames ago that is, counted from the frame to predict.
+        places: where each object was last seen.
     """
 
     projection: Tensor
     sets: FeatureSets
     recent: FrameBank | None
-    seen: Tensor
-    age: Tensor
+    places: Whereabouts
 
 
 def _trunk(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -112,7 +108,7 @@ class VideoMatchMethod:
 
     def begin(self, features: Tensor, labels: Tensor, state: VideoMatchState | None = None) -> VideoMatchState:
         """Make a frame whose labels were given a template; added features are dropped."""
-        channels, count = self._channels(labels), len(labels)
+        channels, count = whole_cells(to_cells(labels, self.stride)), len(labels)
         projection = self._projection(features, channels) if state is None else state.projection
         grid = project(features, projection)
         keys, recent = _rows(grid), self._started(grid, labels)
@@ -121,10 +117,9 @@ class VideoMatchMethod:
             Template.of(keys, channels.flatten(), count, self.config.template),
         )
         empty = (AddedFeatures.empty(self.config.capacity, keys),) * (count - 1)
-        masks = _masks(channels, count)
-        seen = add_channels(state.seen, count - 1) if state else masks
-        age = add_channels(state.age, count - 1) if state else masks.new_zeros(count - 1, dtype=torch.float32)
-        return VideoMatchState(projection, FeatureSets(templates, empty, empty), recent, *_look(masks, seen, age))
+        masks = masks_of(channels, count)
+        places = state.places.after(masks) if state else Whereabouts.of(masks)
+        return VideoMatchState(projection, FeatureSets(templates, empty, empty), recent, places)
 
     def predict(self, state: VideoMatchState, features: Tensor) -> Tensor:
         """Two-way softmax of the matching scores, without outliers, fused over the objects (section 3.2 to 3.4)."""
@@ -132,7 +127,7 @@ class VideoMatchMethod:
         foreground, background = state.sets.scores(_rows(query), self.config.top_k, self._recent(state, query))
         log_odds = (self.config.scale * (foreground - background)).clamp(max=_LIMIT).view(-1, *features.shape[1:])
         if self.config.outlier_removal:
-            log_odds = log_odds - _REMOVED * self._outside(state)
+            log_odds = log_odds - _REMOVED * state.places.outside(self.config.dc)
         return fuse(log_odds, self.config.c2)
 
     def remember(self, state: VideoMatchState, features: Tensor, probs: Tensor) -> VideoMatchState:
@@ -140,12 +135,12 @@ class VideoMatchMethod:
 
         The frame takes the place of the oldest recent one.
         """
-        masks = _masks(probs.argmax(0), len(probs))
-        seen, age = _look(masks, state.seen, state.age)
+        masks = masks_of(probs.argmax(0), len(probs))
+        places = state.places.after(masks)
         grid = project(features, state.projection)
         recent = state.recent.add(self._key(grid), probs) if state.recent else None
         if not self.config.foreground_update and not self.config.background_update:
-            return VideoMatchState(state.projection, state.sets, recent, seen, age)
+            return VideoMatchState(state.projection, state.sets, recent, places)
         outliers, sure = self._outliers(state, probs), self._sure(masks, probs)
         sets = state.sets.counted(_rows(grid[:, ::_SAMPLE, ::_SAMPLE]), self.config.top_k)
         sets = sets.extended(
@@ -153,7 +148,7 @@ class VideoMatchMethod:
             (sure & ~outliers & self.config.foreground_update).flatten(1),
             (outliers & self.config.background_update).flatten(1),
         )
-        return VideoMatchState(state.projection, sets, recent, seen, age)
+        return VideoMatchState(state.projection, sets, recent, places)
 
     def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
         """Bilinear from cells to pixels of the weighted matching scores, then softmax.
@@ -195,26 +190,9 @@ class VideoMatchMethod:
         steps, rate = config.finetune_steps, config.finetune_rate
         return fine_tune(features, channels, axes, steps=steps, rate=rate, scale=config.scale, top_k=config.top_k)
 
-    def _channels(self, labels: Tensor) -> Tensor:
-        """Label channel int64 (h, w) of most pixels around each cell; every object there gets one cell at least."""
-        shares = to_cells(labels, self.stride)
-        channels = shares.argmax(0)
-        for number in range(1, len(labels)):
-            if labels[number].any() and not (channels == number).any():
-                channels.view(-1)[shares[number].argmax()] = number
-        return channels
-
-    def _cells(self, pixels: float, size: torch.Size) -> float:
-        """A length at a short side of 480 pixels, in cells of a grid (h, w): the stride cancels out."""
-        return pixels * min(size) / _SHORT_SIDE
-
-    def _outside(self, state: VideoMatchState) -> Tensor:
-        """bool (O, h, w): what no object can have reached since it was seen."""
-        return ~extrude(state.seen, self._cells(self.config.dc, state.seen.shape[1:]) * state.age)
-
     def _outliers(self, state: VideoMatchState, probs: Tensor) -> Tensor:
         """bool (O, h, w): cells that were predicted as foreground initially and lie outside (the set b_t)."""
-        outside = self._outside(state)
+        outside = state.places.outside(self.config.dc)
         log_odds = unfuse(probs, self.config.c2)
         if self.config.outlier_removal:
             log_odds = log_odds + _REMOVED * outside
@@ -222,24 +200,13 @@ class VideoMatchMethod:
 
     def _sure(self, masks: Tensor, probs: Tensor) -> Tensor:
         """bool (O, h, w): cells of the final masks that are probable and far from the border."""
-        inner = erode(masks, self._cells(self.config.erosion, masks.shape[1:]))
+        inner = erode(masks, in_cells(self.config.erosion, masks.shape[1:]))
         return inner & (unfuse(probs, self.config.c2) > _logit(self.config.c1))
 
 
 def _rows(features: Tensor) -> Tensor:
     """(C, h, w) -> (h * w, C), contiguous."""
     return features.flatten(1).T.contiguous()
-
-
-def _masks(channels: Tensor, count: int) -> Tensor:
-    """bool (O, h, w) of label channels (h, w)."""
-    return channels[None] == torch.arange(1, count, device=channels.device)[:, None, None]
-
-
-def _look(masks: Tensor, seen: Tensor, age: Tensor) -> tuple[Tensor, Tensor]:
-    """Where objects were last seen, and how many frames before the next one, after a frame with masks (O, h, w)."""
-    there = masks.flatten(1).any(1)
-    return torch.where(there[:, None, None], masks, seen), torch.where(there, 1.0, age + 1)
 
 
 def _logit(probability: float) -> float:

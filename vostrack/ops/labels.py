@@ -29,6 +29,22 @@ def one_hot(pixels: Tensor, ids: Sequence[int]) -> Tensor:
     return (pixels[None] == channels[:, None, None]).float()
 
 
+def whole_cells(shares: Tensor) -> Tensor:
+    """The label channel that has most of each cell; every object that is there gets one cell at least.
+
+    Args:
+        shares: (K, h, w), how much of each cell belongs to each channel.
+
+    Returns:
+        int64 (h, w). An object that has most of no cell gets the one that it has most of.
+    """
+    channels = shares.argmax(0)
+    for number in range(1, len(shares)):
+        if shares[number].any() and not (channels == number).any():
+            channels.view(-1)[shares[number].argmax()] = number
+    return channels
+
+
 def resize_labels(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """Nearest-neighbour resizing of a label map, uint8 (H, W) -> (H', W')."""
     if tuple(pixels.shape) == tuple(size):
