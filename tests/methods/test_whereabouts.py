@@ -44,7 +44,8 @@ def test_what_no_object_can_have_reached_goes_to_the_background() -> None:
     places = Whereabouts.of(masks)
     found = places.within(probs, 80.0)
     outside = torch.cat((beyond(2, 3, 2), beyond(8, 8, 2)))
-    assert outside.any() and not outside.all()
+    assert outside.any()
+    assert not outside.all()
     assert torch.equal(found[1:], torch.where(outside, 0.0, probs[1:]))
     torch.testing.assert_close(found.sum(0), torch.ones(GRID))
 

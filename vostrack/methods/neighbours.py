@@ -49,8 +49,8 @@ class NeighbourConfig:
             in its share.
         top_k: neighbours that vote.
         temperature: divides the cosine similarity.
-        dc: how far an object moves from frame to frame at most, in pixels of a frame whose short side has 480; what lies
-            further from where it was last seen is background. 0 for any distance.
+        dc: how far an object moves from frame to frame at most, in pixels of a frame whose short side has 480; what
+            lies further from where it was last seen is background. 0 for any distance.
         precision: "auto" to compute features and similarities in bfloat16 where the device is quick at it, or "32".
         corners: whether corner cells lie on corner pixels, as published, instead of on every stride-th pixel.
     """
@@ -210,5 +210,5 @@ class NeighbourMethod:
 
 
 def _belonging(channels: Tensor, shares: Tensor) -> Tensor:
-    """Labels (K, h, w) of cells that belong to one channel (h, w) wholly, as far as their shares (K, h, w) are known."""
+    """Labels (K, h, w) of cells that belong to one channel (h, w) as far as their shares (K, h, w) are known."""
     return F.one_hot(channels, len(shares)).permute(2, 0, 1) * shares.sum(0)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from vostrack.memory import FrameBank
-from vostrack.ops.window import Window, best_beyond, best_in_window, far_ring
+from vostrack.ops.topk import largest
+from vostrack.ops.window import Window, far_ring, in_parts, tiles
 
 
 def recent_similarities(
@@ -33,16 +34,25 @@ def recent_similarities(
         (N, J) for each of the K labels, J at least `top_k`; -inf where the grid holds fewer cells.
     """
     keys, values = bank.used_keys, bank.used_values
+    lowered = values.clamp(min=torch.finfo(values.dtype).tiny).log() / scale
     window = Window(radius, disk=True)
+    found = [_best_of_each(query, keys, lowered, window, top_k)]
     ring, step = far_ring(window, reach, (query.shape[0], query.shape[1]))
-    lowered = (values.clamp(min=torch.finfo(values.dtype).tiny).log() / scale).to(keys.dtype)
-    # The degree is one more channel, so that one product gives the similarity and what it is lowered by.
-    asked, known = torch.cat((query, torch.ones_like(query[..., :1])), -1), torch.cat((keys, lowered[..., :1]), -1)
-    found = []
-    for channel in range(values.shape[-1]):
-        known[..., -1] = lowered[..., channel]
-        parts = [best_in_window(asked, known, window, top_k)[0]]
-        if not ring.is_empty:
-            parts.append(best_beyond(asked, known, ring, step, top_k)[0])
-        found.append(torch.cat(parts, 1))
-    return found
+    if not ring.is_empty:
+        coarse, there = keys[::step, ::step].contiguous(), lowered[::step, ::step]
+        found.append(in_parts(query, step, lambda part: _best_of_each(part, coarse, there, ring, top_k)))
+    return [torch.cat(parts, 1) for parts in zip(*found, strict=True)]
+
+
+def _best_of_each(query: Tensor, keys: Tensor, lowered: Tensor, window: Window, top_k: int) -> tuple[Tensor, ...]:
+    """(N, top_k) for each label, the highest similarities in a window plus numbers (h, w, T, K)."""
+    height, width, _ = query.shape
+    channels = lowered.flatten(0, 2).T.contiguous()
+    best = torch.full((len(channels), height, width, top_k), -torch.inf, device=query.device)
+    for tile in tiles(query, keys, window):
+        count = min(top_k, tile.similarity.shape[1])
+        for channel, there in zip(best, channels[:, tile.index], strict=True):
+            similarity = largest(tile.similarity + there, count)[0]
+            shape = (*channel[tile.rows, tile.columns].shape[:2], count)
+            channel[tile.rows, tile.columns, :count] = similarity.view(shape)
+    return best.flatten(1, 2).unbind()

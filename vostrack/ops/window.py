@@ -167,14 +167,22 @@ def best_beyond(query: Tensor, keys: Tensor, window: Window, step: int, top_k: i
     coarse = keys[::step, ::step].contiguous()
     place = torch.arange(height * width * frames, device=keys.device).view(height, width, frames)
     place = place[::step, ::step].flatten()
-    similarity, found = _in_parts(query, step, lambda part: best_in_window(part, coarse, window, top_k))
+    similarity, found = in_parts(query, step, lambda part: best_in_window(part, coarse, window, top_k))
     return similarity, place[found]
 
 
-def _in_parts(query: Tensor, step: int, search: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Two results (h * w, J) of a search for queries (h, w, C), made for those whose places agree modulo `step` each.
+def in_parts(query: Tensor, step: int, search: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Results of a search for queries, made for those whose places agree modulo `step` each.
 
     There are as many of these as of every `step`-th cell of every `step`-th row; what is beyond the border is padding.
+
+    Args:
+        query: (h, w, C).
+        step: at least 1.
+        search: from queries (h', w', C) to results, (h' * w', J) or (h' * w',) each.
+
+    Returns:
+        (h * w, J) of each result.
     """
     height, width, _ = query.shape
     rows, columns = -(-height // step), -(-width // step)
@@ -185,7 +193,7 @@ def _in_parts(query: Tensor, step: int, search: Callable[[Tensor], tuple[Tensor,
         grid = torch.stack(results).view(step, step, rows, columns, -1).permute(2, 0, 3, 1, 4)
         return grid.reshape(rows * step, columns * step, -1)[:height, :width].flatten(0, 1)
 
-    return whole([part[0] for part in parts]), whole([part[1] for part in parts])
+    return tuple(whole(list(results)) for results in zip(*parts, strict=True))
 
 
 def far_ring(window: Window, reach: float, grid: tuple[int, int]) -> tuple[Window, int]:
@@ -247,7 +255,7 @@ def attend_beyond(query: Tensor, keys: Tensor, values: Tensor, window: Window, s
         As `attend_window`; where the window holds no key the readout is 0 and the log of the denominator -inf.
     """
     coarse, labels = keys[::step, ::step].contiguous(), values[::step, ::step]
-    readout, log_sum = _in_parts(query, step, lambda part: attend_window(part, coarse, labels, window))
+    readout, log_sum = in_parts(query, step, lambda part: attend_window(part, coarse, labels, window))
     return readout.nan_to_num(nan=0.0), log_sum.squeeze(1).nan_to_num(nan=-torch.inf)
 
 
