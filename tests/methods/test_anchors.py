@@ -13,10 +13,8 @@ from torch.nn.functional import normalize
 from vostrack.errors import MethodError
 from vostrack.memory import FrameBank
 from vostrack.methods.anchors import PAPER, AnchorsConfig, AnchorsMethod
-from vostrack.methods.whereabouts import Whereabouts
 from vostrack.nets.encoders import AnchorsNet
 from vostrack.ops import precision
-from vostrack.ops.grid import to_cells
 from vostrack.ops.labels import one_hot
 
 GRID = (12, 20)
@@ -63,29 +61,6 @@ def test_what_moved_further_than_the_radius_is_found_in_the_ring_beyond() -> Non
     assert not (found[0] & truth).any()
 
 
-def test_cells_of_a_given_frame_belong_to_one_label_or_to_each_in_its_share() -> None:
-    mask = box(4)
-    mask[:, : 6 * STRIDE, : 8 * STRIDE] = 0  # void
-    shares = to_cells(mask, STRIDE)
-    state = {whole: method(whole=whole).begin(features(), mask) for whole in (True, False)}
-    torch.testing.assert_close(state[False].given.values[:, :, 0].permute(2, 0, 1), shares)
-    values = state[True].given.values[:, :, 0].permute(2, 0, 1)
-    assert (values.count_nonzero(0) <= 1).all()
-    assert (shares.count_nonzero(0) > 1).any()
-    torch.testing.assert_close(values.sum(0), shares.sum(0))
-    known = shares.sum(0) > 0
-    assert torch.equal(values.argmax(0)[known], shares.argmax(0)[known])
-
-
-def test_nothing_is_found_further_away_than_an_object_can_have_moved() -> None:
-    free, bound = method(top_k=1, reach=1.0, first_reach=1.0), method(top_k=1, reach=1.0, first_reach=1.0, dc=200.0)
-    found = [chosen.predict(chosen.begin(features(), box(4)), features(6))[1] > 0.2 for chosen in (free, bound)]
-    near = ~Whereabouts.of(box(4)[1:, ::STRIDE, ::STRIDE] > 0).outside(200.0)[0]
-    assert (found[0] & ~near).any()
-    assert (found[0] & near).any()
-    assert torch.equal(found[1], found[0] & near)
-
-
 def test_bfloat16_gives_about_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     probs = []
     for fast in (False, True):
@@ -111,8 +86,7 @@ def test_a_state_goes_on_in_the_precision_that_it_was_started_in(monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"spacing": 0}, {"reach": -0.1}, {"first_reach": float("nan")}, {"precision": "16"}, {"context": 0}, {"dc": -1.0}],
+    "changes", [{"spacing": 0}, {"reach": -0.1}, {"first_reach": float("nan")}, {"precision": "16"}, {"context": 0}]
 )
 def test_settings_that_make_no_sense(changes: dict[str, Any]) -> None:
     with pytest.raises(MethodError, match=next(iter(changes))):

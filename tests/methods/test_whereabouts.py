@@ -38,18 +38,6 @@ def test_new_objects_begin_where_they_are_given() -> None:
     assert torch.equal(places.outside(80.0), torch.cat((beyond(2, 3, 4), beyond(8, 8, 2))))
 
 
-def test_what_no_object_can_have_reached_goes_to_the_background() -> None:
-    probs = torch.rand(3, *GRID, generator=torch.Generator().manual_seed(0)).softmax(0)
-    masks = torch.cat((dot(2, 3), dot(8, 8)))
-    places = Whereabouts.of(masks)
-    found = places.within(probs, 80.0)
-    outside = torch.cat((beyond(2, 3, 2), beyond(8, 8, 2)))
-    assert outside.any()
-    assert not outside.all()
-    assert torch.equal(found[1:], torch.where(outside, 0.0, probs[1:]))
-    torch.testing.assert_close(found.sum(0), torch.ones(GRID))
-
-
 def test_lengths_are_a_share_of_the_short_side() -> None:
     assert in_cells(48.0, torch.Size((60, 107))) == 6
     assert in_cells(48.0, torch.Size((214, 120))) == 12

@@ -13,16 +13,13 @@ from dataclasses import dataclass, replace
 from math import inf
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vostrack.errors import MethodError
 from vostrack.memory import FrameBank
-from vostrack.methods.whereabouts import Whereabouts, masks_of
 from vostrack.ops.affinity import best_keys, weighted_readout
 from vostrack.ops.grid import resize, size_of, to_cells, to_pixels
 from vostrack.ops.hypercolumns import principal_axes, project
-from vostrack.ops.labels import whole_cells
 from vostrack.ops.precision import PRECISIONS, working_type
 from vostrack.ops.window import Window, best_beyond, best_in_window, far_ring
 
@@ -45,12 +42,8 @@ class NeighbourConfig:
             short side; 0 for none.
         first_radius: `radius` for given frames; 0 searches all of them.
         first_reach: `reach` for given frames.
-        whole: whether each cell of a given frame belongs to one label, that of most of its pixels, instead of to each
-            in its share.
         top_k: neighbours that vote.
         temperature: divides the cosine similarity.
-        dc: how far an object moves from frame to frame at most, in pixels of a frame whose short side has 480; what
-            lies further from where it was last seen is background. 0 for any distance.
         precision: "auto" to compute features and similarities in bfloat16 where the device is quick at it, or "32".
         corners: whether corner cells lie on corner pixels, as published, instead of on every stride-th pixel.
     """
@@ -67,10 +60,8 @@ class NeighbourConfig:
     reach: float = 0.2
     first_radius: int = 24
     first_reach: float = 0.6
-    whole: bool = False
     top_k: int = 10
     temperature: float = 0.05
-    dc: float = 0.0
     precision: str = "auto"
     corners: bool = False
 
@@ -88,8 +79,8 @@ class NeighbourConfig:
             raise MethodError("reach and first_reach must be from 0 to 4")
         if not 0 <= self.whitening <= 1 or not 0 <= self.colour < inf:
             raise MethodError("whitening must be from 0 to 1, and colour at least 0")
-        if not 0 < self.temperature < inf or not 0 <= self.dc < inf:
-            raise MethodError(f"temperature must be above 0 and dc at least 0, not {self.temperature} and {self.dc}")
+        if not 0 < self.temperature < inf:
+            raise MethodError(f"temperature must be above 0, not {self.temperature}")
         if self.precision not in PRECISIONS:
             raise MethodError(f"precision must be auto or 32, not {self.precision!r}")
 
@@ -102,13 +93,11 @@ class NeighbourState:
         axes: (C', C + 1) projection of the features, or (0, C + 1) for none (`ops.hypercolumns.project`).
         given: frames whose masks were given.
         recent: the last frames.
-        places: where each object was last seen.
     """
 
     axes: Tensor
     given: FrameBank
     recent: FrameBank
-    places: Whereabouts
 
 
 class NeighbourMethod:
@@ -124,13 +113,9 @@ class NeighbourMethod:
 
     def begin(self, features: Tensor, labels: Tensor, state: NeighbourState | None = None) -> NeighbourState:
         """Pin a frame whose labels were given and start the recent frames from it; predicted ones are dropped."""
-        shares = self._to_cells(labels, (features.shape[1], features.shape[2]))
-        channels = whole_cells(shares)
-        values = _belonging(channels, shares) if self.config.whole else shares
-        masks = masks_of(channels, len(shares))
-        places = state.places.after(masks) if state else Whereabouts.of(masks)
+        values = self._to_cells(labels, (features.shape[1], features.shape[2]))
         if state is None:
-            axes = principal_axes(features, self.config.channels, self.config.whitening, shares)
+            axes = principal_axes(features, self.config.channels, self.config.whitening, values)
             key = project(features, axes)
             key = key.to(working_type(self.config.precision, key.device))
             given = FrameBank.empty(1, key, values)
@@ -141,7 +126,7 @@ class NeighbourMethod:
         recent = FrameBank.empty((self.config.context - 1) * self.config.spacing + 1, key, values)
         for _ in range(self.config.context if self.config.repeat_first else 1):
             recent = recent.add(key, values)
-        return NeighbourState(axes, given.add(key, values), recent, places)
+        return NeighbourState(axes, given.add(key, values), recent)
 
     def predict(self, state: NeighbourState, features: Tensor) -> Tensor:
         """Labels of the most similar cells, weighted (Araslanov et al., section 4)."""
@@ -155,14 +140,12 @@ class NeighbourMethod:
         similarity = torch.cat([part[0] for part in parts], 1)
         values = torch.cat([part[1] for part in parts], 1)
         probs = weighted_readout(similarity, values, config.top_k, config.temperature)
-        probs = probs.T.reshape(-1, *features.shape[1:])
-        return state.places.within(probs, config.dc) if config.dc else probs
+        return probs.T.reshape(-1, *features.shape[1:])
 
     def remember(self, state: NeighbourState, features: Tensor, probs: Tensor) -> NeighbourState:
         """Store the frame with its soft labels in place of the oldest recent one."""
         key = project(features, state.axes).to(state.given.keys.dtype)
-        places = state.places.after(masks_of(probs.argmax(0), len(probs)))
-        return replace(state, recent=state.recent.add(key, probs), places=places)
+        return replace(state, recent=state.recent.add(key, probs))
 
     def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
         """Bilinear from cells to pixels."""
@@ -207,8 +190,3 @@ class NeighbourMethod:
             beyond, there = best_beyond(query, keys, ring, step, top_k)
             similarity, index = torch.cat((similarity, beyond), 1), torch.cat((index, there), 1)
         return similarity, values[index]
-
-
-def _belonging(channels: Tensor, shares: Tensor) -> Tensor:
-    """Labels (K, h, w) of cells that belong to one channel (h, w) as far as their shares (K, h, w) are known."""
-    return F.one_hot(channels, len(shares)).permute(2, 0, 1) * shares.sum(0)

@@ -70,25 +70,23 @@ class VideoMatchConfig:
     def __post_init__(self) -> None:
         """Reject settings that make no sense."""
         if not self.stages or not set(self.stages) <= {1, 2, 3, 4}:
-            raise MethodError(f"videomatch: stages must be among 1, 2, 3, 4, not {self.stages}")
+            raise MethodError(f"stages must be among 1, 2, 3, 4, not {self.stages}")
         if self.stride not in (4, 8):
-            raise MethodError(f"videomatch: stride must be 4 or 8, not {self.stride}")
+            raise MethodError(f"stride must be 4 or 8, not {self.stride}")
         if not 0 <= self.whitening <= 1 or not 0 <= self.colour < inf:
-            raise MethodError("videomatch: whitening must be from 0 to 1, and colour at least 0")
+            raise MethodError("whitening must be from 0 to 1, and colour at least 0")
         if self.precision not in PRECISIONS:
-            raise MethodError(f"videomatch: precision must be auto or 32, not {self.precision!r}")
+            raise MethodError(f"precision must be auto or 32, not {self.precision!r}")
         if self.top_k < 1 or self.capacity < 2 or min(self.channels, self.finetune_steps, self.template) < 0:
-            raise MethodError(
-                "videomatch: top_k must be at least 1, capacity 2, channels, template and finetune_steps 0"
-            )
+            raise MethodError("top_k must be at least 1, capacity 2, channels, template and finetune_steps 0")
         if self.context < 0 or min(self.spacing, self.radius) < 1 or not 0 <= self.reach <= 4:
-            raise MethodError("videomatch: spacing and radius must be at least 1, context 0, reach from 0 to 4")
+            raise MethodError("spacing and radius must be at least 1, context 0, reach from 0 to 4")
         if not (
             0 < self.scale < inf and 0 < self.dc < inf and 0 <= self.erosion < inf and 0 < self.finetune_rate < inf
         ):
-            raise MethodError("videomatch: scale, dc and finetune_rate must be above 0, erosion at least 0")
+            raise MethodError("scale, dc and finetune_rate must be above 0, erosion at least 0")
         if not (0 < self.c1 < 1 and 0 < self.c2 < 1):
-            raise MethodError(f"videomatch: c1 and c2 must lie between 0 and 1, not be {self.c1} and {self.c2}")
+            raise MethodError(f"c1 and c2 must lie between 0 and 1, not be {self.c1} and {self.c2}")
 
 
 PAPER = VideoMatchConfig(

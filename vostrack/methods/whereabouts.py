@@ -1,6 +1,6 @@
 """Where objects can be: no further from where they were last seen than they can have moved since.
 
-Letters: h w feature cells, O objects, K = O + 1 label channels with the background.
+Letters: h w feature cells, O objects.
 Source: Hu, Huang, Schwing, "VideoMatch: Matching based Video Object Segmentation" (2018), section 3.3.
 """
 
@@ -54,11 +54,6 @@ class Whereabouts:
         Differs: the paper looks at the last frame alone; here an object that is out of sight may move on.
         """
         return ~extrude(self.seen, in_cells(pace, self.seen.shape[1:]) * self.age)
-
-    def within(self, probs: Tensor, pace: float) -> Tensor:
-        """Label probabilities (K, h, w) with those of what no object can have reached given to the background."""
-        objects = torch.where(self.outside(pace), 0, probs[1:])
-        return torch.cat((probs[:1] + (probs[1:] - objects).sum(0, keepdim=True), objects))
 
 
 def in_cells(pixels: float, grid: torch.Size) -> float:
