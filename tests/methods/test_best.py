@@ -1,4 +1,4 @@
-"""`best`: features of two networks, the propagation of `anchors`, edges, and weights that it takes over."""
+"""`best`: features of two networks, the matching of `videomatch`, edges, and weights that it takes over."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from tests import join_weights
 from vostrack.errors import MethodError, WeightsError
 from vostrack.methods import DEFAULT, build_net, load_method, training_recipe
-from vostrack.methods.anchors import AnchorsConfig, AnchorsMethod
 from vostrack.methods.base import Recipe
 from vostrack.methods.best import BestConfig, BestMethod
-from vostrack.nets.encoders import AnchorsNet, BestNet, MastNet
+from vostrack.methods.videomatch import VideoMatchMethod
+from vostrack.nets.encoders import AnchorsNet, BestNet, MastNet, VideoMatchNet
 from vostrack.ops import precision
 from vostrack.ops.color import normalised_lab, normalised_rgb
+from vostrack.ops.grid import to_pixels
 from vostrack.ops.guided import guided
 from vostrack.ops.hypercolumns import colours, hypercolumns
 from vostrack.weights import WeightsEntry, check, describe, find, load, save_weights
@@ -57,7 +58,7 @@ def test_pixels_follow_the_edges_and_need_not() -> None:
     image = torch.rand(3, *SIZE, generator=generator)
     probs = torch.rand(2, 30, 41, generator=generator).softmax(0)
     net = BestNet()
-    plain = AnchorsMethod(AnchorsNet(), AnchorsConfig()).enlarge(probs, image)
+    plain = to_pixels(probs, 4, SIZE)
     without = BestMethod(net, BestConfig(edge_radius=0)).enlarge(probs, image)
     assert torch.equal(without, plain)
     drawn = BestMethod(net, BestConfig(edge_radius=12, edge_contrast=0.1)).enlarge(probs, image)
@@ -67,13 +68,13 @@ def test_pixels_follow_the_edges_and_need_not() -> None:
     assert not torch.equal(drawn, plain)
 
 
-def test_the_propagation_is_that_of_anchors() -> None:
+def test_the_propagation_is_that_of_videomatch() -> None:
     generator = torch.Generator().manual_seed(0)
     features = [torch.randn(9, 30, 41, generator=generator) for _ in range(3)]
     labels = torch.zeros(2, *SIZE)
     labels[0, :, :80], labels[1, :, 80:] = 1, 1
     found = []
-    for method in (BestMethod(BestNet()), AnchorsMethod(AnchorsNet())):
+    for method in (BestMethod(BestNet()), VideoMatchMethod(VideoMatchNet())):
         state = method.begin(features[0], labels)
         state = method.remember(state, features[1], method.predict(state, features[1]))
         found.append(method.predict(state, features[2]))

@@ -1,9 +1,9 @@
 """`best`: the parts of the other methods that measured best together.
 
-What it is made of: stages of the networks of `anchors` and of `mast-mem` side by side, the vote of the most similar
-cells of `anchors`, and a memory of frames that are spaced as those of `mast-mem` are; then the labels are brought from
-cells to pixels along the edges of the image (`ops.guided`). docs/ablations.md has what each of these is worth, and what
-was left out.
+What it is made of: stages of the networks of `anchors` and of `mast-mem` side by side, the matching of `videomatch`,
+which asks of each label by itself how well a cell matches it, in the first frame and in recent ones that are spaced as
+those of `mast-mem` are; then the labels are brought from cells to pixels along the edges of the image (`ops.guided`).
+docs/ablations.md has what each of these is worth, and what was left out.
 
 No paper of its own.
 """
@@ -18,10 +18,11 @@ from torch import Tensor
 
 from vostrack.errors import MethodError
 from vostrack.methods.base import Objective, Recipe
-from vostrack.methods.neighbours import NeighbourConfig, NeighbourMethod
+from vostrack.methods.soft_matching import SoftMatching
+from vostrack.methods.videomatch_config import VideoMatchConfig
 from vostrack.nets.encoders import BestNet, StagedNet
 from vostrack.ops.color import normalised_lab, normalised_rgb
-from vostrack.ops.grid import size_of
+from vostrack.ops.grid import size_of, to_pixels
 from vostrack.ops.guided import guided
 from vostrack.ops.hypercolumns import describe
 from vostrack.ops.precision import quick_convolutions
@@ -32,8 +33,8 @@ _SHORT_SIDE = 480
 
 
 @dataclass(frozen=True)
-class BestConfig(NeighbourConfig):
-    """Settings of the propagation: those of `anchors`, and three more.
+class BestConfig(VideoMatchConfig):
+    """Settings of the propagation: those of `videomatch`, and three more.
 
     Attributes:
         stages: of the network of `anchors`, 1 to 3.
@@ -71,8 +72,8 @@ def _part(prefix: str, stages: int) -> Adopt:
     return adopt
 
 
-class BestMethod(NeighbourMethod):
-    """Label propagation by nearest neighbours among features of two networks, along the edges of the image."""
+class BestMethod(SoftMatching):
+    """Soft matching of features of two networks, drawn along the edges of the image."""
 
     name: ClassVar[str] = "best"
     paper: ClassVar[str] = "none: the parts that measured best together"
@@ -110,7 +111,7 @@ class BestMethod(NeighbourMethod):
 
     def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
         """Bilinear from cells to pixels, then along the edges of the image (He et al., "Guided Image Filtering")."""
-        pixels, config = super().enlarge(probs, image), self.config
+        pixels, config = to_pixels(probs, self.stride, size_of(image)), self.config
         if not config.edge_radius:
             return pixels
         radius = max(1, round(config.edge_radius * min(size_of(image)) / _SHORT_SIDE))

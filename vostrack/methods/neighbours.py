@@ -1,4 +1,4 @@
-"""Labels follow their nearest neighbours in feature space: what `anchors` and `best` propagate with.
+"""Labels follow their nearest neighbours in feature space: what `anchors` propagates with.
 
 Source: Jabri et al., "Space-Time Correspondence as a Contrastive Random Walk" (2020), appendix C, whose procedure
 Araslanov et al. (2021) take over.
