@@ -115,6 +115,30 @@ def test_prediction_equals_the_equations(given: Tensor, removal: bool) -> None:
     assert torch.equal(probs.argmax(0), torch.where(best.values >= SMALL.c2, best.indices + 1, 0))
 
 
+def test_labels_that_are_no_rivals_compete_in_one_softmax() -> None:
+    chosen = method(rivals=False, outlier_removal=False, c2=0.5)
+    state, features = started(chosen)
+    (template,) = state.sets.templates
+    parts = [part.double() for part in template.keys.split(template.counts)]
+    assert min(map(len, parts)) // 4 >= SMALL.top_k
+    scores = [[mean_best(x, part, SMALL.top_k) for x in rows(features.double())] for part in parts]
+    expected = (SMALL.scale * torch.tensor(scores)).softmax(0).view(-1, *GRID)
+    torch.testing.assert_close(chosen.predict(state, features), expected.float(), atol=1e-5, rtol=1e-4)
+    single = [method(rivals=rivals).predict(*started(method(), ONE)) for rivals in (True, False)]
+    assert torch.equal(*single)
+
+
+def test_a_cell_that_resembles_two_objects_is_not_left_to_the_background() -> None:
+    alike = frame(0).clone()
+    alike[:, 6:11, 8:13] = alike[:, 1:6, 1:6]
+    found = {}
+    for rivals in (True, False):
+        chosen = method(rivals=rivals, outlier_removal=False, c2=0.5)
+        found[rivals] = chosen.predict(chosen.begin(alike, TWO), alike)[:, 1:6, 1:6]
+    assert found[False][0].mean() < 0.1
+    assert found[True][0].mean() > 0.2
+
+
 @pytest.mark.parametrize("removal", [True, False])
 @pytest.mark.parametrize("given", [ONE, TWO], ids=["one", "two"])
 def test_update_equals_the_equations(given: Tensor, removal: bool) -> None:

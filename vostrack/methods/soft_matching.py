@@ -84,7 +84,9 @@ class SoftMatching:
     def predict(self, state: MatchingState, features: Tensor) -> Tensor:
         """Two-way softmax of the matching scores, without outliers, fused over the objects (section 3.2 to 3.4)."""
         query = self._key(project(features, state.projection))
-        foreground, background = state.sets.scores(_rows(query), self.config.top_k, self._recent(state, query))
+        foreground, background = state.sets.scores(
+            _rows(query), self.config.top_k, self._recent(state, query), self.config.rivals
+        )
         log_odds = (self.config.scale * (foreground - background)).clamp(max=_LIMIT).view(-1, *features.shape[1:])
         if self.config.outlier_removal:
             log_odds = log_odds - _REMOVED * state.places.outside(self.config.dc)
@@ -102,7 +104,7 @@ class SoftMatching:
         if not self.config.foreground_update and not self.config.background_update:
             return MatchingState(state.projection, state.sets, recent, places)
         outliers, sure = self._outliers(state, probs), self._sure(masks, probs)
-        sets = state.sets.counted(_rows(grid[:, ::_SAMPLE, ::_SAMPLE]), self.config.top_k)
+        sets = state.sets.counted(_rows(grid[:, ::_SAMPLE, ::_SAMPLE]), self.config.top_k, self.config.rivals)
         sets = sets.extended(
             _rows(grid),
             (sure & ~outliers & self.config.foreground_update).flatten(1),

@@ -30,6 +30,8 @@ class VideoMatchConfig:
         radius: these frames are searched at a Euclidean distance below this, in cells.
         reach: fewer cells, a grid of some 60 on the short side, are searched from there on up to this share of the
             short side; 0 for none.
+        rivals: whether what belongs to one object is background to the others, as published; else labels compete in one
+            softmax, so that a cell that resembles two objects is not left to the background.
         outlier_removal: whether what is far from the object's last place is removed.
         dc: how far an object moves from frame to frame at most, in pixels of a frame whose short side has 480.
         background_update: whether removed cells are added to the background.
@@ -55,6 +57,7 @@ class VideoMatchConfig:
     spacing: int = 2
     radius: int = 12
     reach: float = 0.2
+    rivals: bool = False
     outlier_removal: bool = True
     dc: float = 100.0
     background_update: bool = True
@@ -98,6 +101,7 @@ PAPER = VideoMatchConfig(
     top_k=LAST.top_k,
     template=0,
     context=0,
+    rivals=True,
     foreground_update=True,
     c2=0.4,
     precision="32",

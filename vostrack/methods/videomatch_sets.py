@@ -144,7 +144,9 @@ class FeatureSets:
     foreground: tuple[AddedFeatures, ...]
     background: tuple[AddedFeatures, ...]
 
-    def scores(self, query: Tensor, top_k: int, recent: Sequence[Tensor] = ()) -> tuple[Tensor, Tensor]:
+    def scores(
+        self, query: Tensor, top_k: int, recent: Sequence[Tensor] = (), rivals: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """Matching scores with the foreground and with the background of each object.
 
         A template is matched once for each label; the top K of a union are among those of its parts.
@@ -153,13 +155,14 @@ class FeatureSets:
             query: (N, C), unit vectors; products are computed in its precision.
             top_k: similarities that count.
             recent: further similarities (N, J) with cells of each label; or none.
+            rivals: whether the background of an object holds the other objects.
 
         Returns:
             (O, N) each, -inf where a set is empty.
         """
         rows: list[list[Tensor]] = [[], []]
-        for number, (sides, count) in enumerate(self._matched(query, top_k), 1):
-            further = recent[number : number + 1], [*recent[:number], *recent[number + 1 :]]
+        for number, (sides, count) in enumerate(self._matched(query, top_k, rivals), 1):
+            further = recent[number : number + 1], [recent[k] for k in _others(number, len(recent), rivals)]
             for row, (given, added), more in zip(rows, sides, further, strict=True):
                 row.append(mean_of_best([*given, best_similarities(query, added.used, count), *more], count))
         foreground, background = (
@@ -167,24 +170,24 @@ class FeatureSets:
         )
         return foreground, background
 
-    def counted(self, query: Tensor, top_k: int) -> Self:
+    def counted(self, query: Tensor, top_k: int, rivals: bool = True) -> Self:
         """The same sets, with those added features counted that enter the top K of a query (N, C)."""
         rows: list[list[AddedFeatures]] = [[], []]
-        for sides, count in self._matched(query, top_k):
+        for sides, count in self._matched(query, top_k, rivals):
             for row, (given, added) in zip(rows, sides, strict=True):
                 row.append(added.counted(query, given, count))
         return replace(self, foreground=tuple(rows[0]), background=tuple(rows[1]))
 
-    def _matched(self, query: Tensor, top_k: int) -> Iterator[tuple[tuple[Side, Side], int]]:
+    def _matched(self, query: Tensor, top_k: int, rivals: bool) -> Iterator[tuple[tuple[Side, Side], int]]:
         """Foreground and background of each object, and how many similarities count for it."""
         found = [template.best(query, top_k) for template in self.templates]
         for number, added in enumerate(zip(self.foreground, self.background, strict=True), 1):
             known = [template for template in self.templates if number < len(template.counts)]
             own = sum(template.counts[number] for template in known)
-            others = sum(sum(template.counts) for template in known) - own
+            others = sum(t.counts[k] for t in known for k in _others(number, len(t.counts), rivals))
             parts = [parts for parts in found if number < len(parts)]
             front = [p[number] for p in parts], added[0]
-            back = [part for p in parts for channel, part in enumerate(p) if channel != number], added[1]
+            back = [p[k] for p in parts for k in _others(number, len(p), rivals)], added[1]
             yield (front, back), neighbours(top_k, own + added[0].filled, others + added[1].filled)
 
     def extended(self, keys: Tensor, foreground: Tensor, background: Tensor) -> Self:
@@ -198,3 +201,8 @@ class FeatureSets:
         front = tuple(added.extended(keys[chosen]) for added, chosen in zip(self.foreground, foreground, strict=True))
         back = tuple(added.extended(keys[chosen]) for added, chosen in zip(self.background, background, strict=True))
         return replace(self, foreground=front, background=back)
+
+
+def _others(number: int, count: int, rivals: bool) -> list[int]:
+    """Of so many label channels, those that are background to an object: all others, or the background's alone."""
+    return [channel for channel in range(count if rivals else min(1, count)) if channel != number]
