@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import log
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -103,12 +104,13 @@ class SoftMatching:
         recent = state.recent.add(self._key(grid), probs) if state.recent else None
         if not self.config.foreground_update and not self.config.background_update:
             return MatchingState(state.projection, state.sets, recent, places)
-        outliers, sure = self._outliers(state, probs), self._sure(masks, probs)
+        outliers, nothing = self._outliers(state, probs), torch.zeros_like(masks)
+        sure = self._sure(masks, probs) & ~outliers if self.config.foreground_update else nothing
         sets = state.sets.counted(_rows(grid[:, ::_SAMPLE, ::_SAMPLE]), self.config.top_k, self.config.rivals)
         sets = sets.extended(
             _rows(grid),
-            (sure & ~outliers & self.config.foreground_update).flatten(1),
-            (outliers & self.config.background_update).flatten(1),
+            sure.flatten(1),
+            (outliers if self.config.background_update else nothing).flatten(1),
         )
         return MatchingState(state.projection, sets, recent, places)
 

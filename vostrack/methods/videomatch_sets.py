@@ -172,6 +172,8 @@ class FeatureSets:
 
     def counted(self, query: Tensor, top_k: int, rivals: bool = True) -> Self:
         """The same sets, with those added features counted that enter the top K of a query (N, C)."""
+        if not any(added.filled for added in (*self.foreground, *self.background)):
+            return self
         rows: list[list[AddedFeatures]] = [[], []]
         for sides, count in self._matched(query, top_k, rivals):
             for row, (given, added) in zip(rows, sides, strict=True):
