@@ -1,21 +1,24 @@
-"""`rpm-net`: equation 10 and the choice of places as naive loops, what offsets do to masks, what is explained."""
+"""`rpm-net`: equation 10 and what is pointed to as naive loops, what offsets do to masks, what is explained."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.naive import softmax
 from tests.nets.test_deform import naive_sample, naive_value
 from vostrack.errors import MethodError
-from vostrack.methods.rpm_net import Given, RpmConfig, RpmNetMethod, RpmState, _readings
+from vostrack.methods.rpm_net import PAPER, RpmConfig, RpmNetMethod, RpmState
+from vostrack.methods.soft_matching import SoftMatching
 from vostrack.nets.deform import RpmNet
+from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import to_cells
+from vostrack.ops.hypercolumns import colours
 from vostrack.weights import save_weights
 
 
@@ -23,9 +26,6 @@ from vostrack.weights import save_weights
 def _without_gradients() -> Iterator[None]:
     with torch.no_grad():
         yield
-
-
-PAPER = RpmConfig(carry="labels")
 
 
 class FixedNet(nn.Module):
@@ -71,8 +71,8 @@ def test_the_strongest_label_counts_and_of_equal_ones_the_lowest() -> None:
     maps[:, 5, 2], maps[:, 5, 3] = torch.tensor([0.0, 0.0, 1.0]), torch.tensor([0.0, 1.0, 0.0])
 
     paper = method(PAPER, offsets)
-    features = torch.zeros(35, *size)
-    found = paper.predict(RpmState(features, maps, ()), features)
+    features = torch.zeros(32, *size)
+    found = paper.predict(RpmState(features, maps, None), features)
 
     values = naive_sample(maps[None], offsets[None])[0]
     for i in range(size[0]):
@@ -83,10 +83,9 @@ def test_the_strongest_label_counts_and_of_equal_ones_the_lowest() -> None:
     assert found[1, 5, 2] == 1
 
 
-@pytest.mark.parametrize("config", [PAPER, RpmConfig()], ids=["paper", "default"])
-def test_offsets_of_zero_give_the_mask_back(config: RpmConfig) -> None:
+def test_offsets_of_zero_give_the_mask_back() -> None:
     image, labels = scene(0)
-    still = method(config, (0, 0))
+    still = method(PAPER, (0, 0))
     features = still.encode(image)
     state = still.begin(features, labels)
     kept = state.labels
@@ -117,126 +116,91 @@ def test_published_propagation_knows_nothing_but_the_frame_before() -> None:
         states.append(paper.remember(state, paper.encode(last), state.labels))
     features = paper.encode(scene(3)[0])
     assert torch.equal(paper.predict(states[0], features), paper.predict(states[1], features))
-    assert states[0].given == ()
+    assert states[0].matching is None
 
 
-def panorama(left: int) -> Tensor:
-    """Features of a view of a scene of random colours, 5 x 8 cells; embeddings as `FixedNet` gives them."""
-    colours = torch.rand(3, 5, 40, generator=torch.Generator().manual_seed(0))
-    return torch.cat((torch.zeros(32, 5, 8), colours[:, :, left : left + 8]))
+GRID = (6, 9)
+MATCHED = RpmConfig(channels=0, radius=1, reach=0, context=1, top_k=2, scale=10.0, precision="32")
 
 
-def places(state: RpmState) -> Tensor:
-    (entry,) = state.given
-    return entry.places
+def features(seed: int) -> Tensor:
+    """Embeddings as `FixedNet` gives them, and unit vectors that are matched (32 + 5, h, w)."""
+    vectors = torch.randn(5, *GRID, generator=torch.Generator().manual_seed(seed))
+    return torch.cat((torch.zeros(32, *GRID), nn.functional.normalize(vectors, dim=0)))
 
 
-def own(left: int = 0) -> Tensor:
-    y, x = torch.meshgrid(torch.arange(5.0), torch.arange(8.0) + left, indexing="ij")
-    return torch.stack((y, x))
+def given(objects: int = 2) -> Tensor:
+    """One-hot labels (K, H, W): a row of squares."""
+    pixels = torch.zeros(24, 36, dtype=torch.int64)
+    for number in range(1, objects + 1):
+        pixels[6:18, 10 * number - 8 : 10 * number] = number
+    return nn.functional.one_hot(pixels, objects + 1).permute(2, 0, 1).float()
 
 
-INNER = (slice(None), slice(None), slice(2, 4))  # cells that see the first view, and so do their neighbours
+def test_what_is_pointed_to_is_matched_as_the_formula_says() -> None:
+    offset = (0.4, -1.7)
+    pointing = method(MATCHED, offset)
+    probs = torch.rand(3, *GRID, generator=torch.Generator().manual_seed(5)).softmax(0)
+    state = pointing.remember(pointing.begin(features(0), given()), features(1), probs)
+    last, target = features(1)[32:], features(2)[32:]
+
+    similarities = torch.empty(3, *GRID)
+    for i in range(GRID[0]):
+        for j in range(GRID[1]):
+            place = (min(max(i + offset[0], 0.0), GRID[0] - 1.0), min(max(j + offset[1], 0.0), GRID[1] - 1.0))
+            key = naive_value(last, *place)
+            alike = float(key @ target[:, i, j].double()) / float(key.norm())
+            for label, share in enumerate(naive_value(probs, *place)):
+                similarities[label, i, j] = alike + math.log(float(share)) / 10
+    matching = state.matching
+    assert matching is not None
+    soft = SoftMatching(MATCHED)
+    expected = soft.labelled(matching, target, list(similarities.flatten(1)[:, :, None]))
+    torch.testing.assert_close(pointing.predict(state, features(2)), expected, atol=1e-5, rtol=0)
+    assert (expected - soft.predict(matching, target)).abs().max() > 0.01
 
 
-def begun(offsets: Sequence[float], **changes: Any) -> tuple[RpmNetMethod, RpmState]:
-    anchored = method(RpmConfig(**changes), offsets)
-    labels = torch.zeros(3, 20, 32)
-    labels[0], labels[1, :, 12:24] = 1, 1
-    labels[0] -= labels[1]
-    return anchored, anchored.begin(panorama(10), labels)
+@pytest.mark.parametrize("context", [0, 1])
+def test_what_the_window_does_not_reach_is_found_where_the_network_points(context: int) -> None:
+    start, last, target = features(0), features(1), features(2)
+    # In the last frame the object has taken on a look of its own, at (2, 7); in the next one that is five cells away.
+    probs = torch.zeros(3, *GRID)
+    probs[0] = 1
+    probs[:, 2, 7] = torch.tensor([0.0, 1.0, 0.0])
+    target[32:, 2, 2] = last[32:, 2, 7]
+    shares = []
+    for offset in ((0, 5), (0, 0)):
+        pointing = method(replace(MATCHED, context=context, top_k=1, scale=40.0, dc=1e4), offset)
+        state = pointing.remember(pointing.begin(start, given()), last, probs)
+        shares.append(float(pointing.predict(state, target)[1, 2, 2]))
+    assert shares[0] > 0.5 > shares[1]
 
 
-def test_places_are_carried_where_the_last_frame_matches() -> None:
-    anchored, state = begun((0, 1))
-    for step in (1, 2):
-        state = anchored.remember(state, panorama(10 + step), torch.zeros(3, 5, 8))
-    # Two steps of one cell, of which the network sees each; matched anew it would be off by one.
-    torch.testing.assert_close(places(state)[INNER], own(2)[INNER], atol=1e-3, rtol=0)
+def test_a_later_mask_joins_the_first_one() -> None:
+    still = method(MATCHED, (0, 0))
+    state = still.begin(features(1), given(3), still.begin(features(0), given(2)))
+    assert state.matching is not None
+    assert [len(template.counts) for template in state.matching.sets.templates] == [3, 4]
+    assert torch.equal(state.features, features(1))
+    assert state.labels.shape == (4, *GRID)
 
 
-def test_places_are_corrected_where_the_given_frame_matches_better() -> None:
-    anchored, state = begun((0, 1))
-    # A step of two cells, of which the network sees one: matching anew finds the other.
-    state = anchored.remember(state, panorama(12), torch.zeros(3, 5, 8))
-    torch.testing.assert_close(places(state)[INNER], own(2)[INNER], atol=1e-3, rtol=0)
-
-
-def test_what_was_lost_is_found_again_by_matching_the_given_frame_directly() -> None:
-    anchored, state = begun((0, 1))
-    away = panorama(30)
-    for _ in range(5):
-        state = anchored.remember(state, away, torch.zeros(3, 5, 8))
-    assert (places(state) - own()).abs().max() > 2
-    probs = anchored.predict(state, panorama(11))
-    torch.testing.assert_close(probs[INNER], state.given[0].labels[:, :, 3:5], atol=1e-3, rtol=0)
-    far, state = begun((0, 1), margin=5.0)
-    for _ in range(5):
-        state = far.remember(state, away, torch.zeros(3, 5, 8))
-    assert (far.predict(state, panorama(11))[INNER] - probs[INNER]).abs().max() > 0.5
-
-
-def test_places_count_by_how_well_their_colours_agree() -> None:
-    size, temperature, margin = (3, 4), 0.05, 0.2
-    generator = torch.Generator().manual_seed(0)
-    offset = torch.tensor([0.4, -0.7])
-    memory = torch.rand(2, 35, *size, generator=generator)
-    maps = torch.rand(2, 3, *size, generator=generator).softmax(1)
-    start = 2 * torch.rand(2, 2, *size, generator=generator)
-    target = torch.rand(35, *size, generator=generator)
-    anchored = method(RpmConfig(temperature=temperature, margin=margin), offset)
-    given = tuple(Given(memory[g], maps[g], start[g]) for g in range(2))
-    found = anchored.predict(RpmState(torch.zeros(35, *size), maps[0], given), target)
-
-    def read(x: Tensor, y: float, u: float) -> Tensor:
-        return naive_value(x, min(max(y, 0.0), size[0] - 1.0), min(max(u, 0.0), size[1] - 1.0))
-
-    cells = [(i, j) for i in range(size[0]) for j in range(size[1])]
-    values, errors = [], []
-    for g in range(2):
-        step = {c: (c[0] + float(offset[0]), c[1] + float(offset[1])) for c in cells}
-        carried = {c: read(start[g], *step[c]) for c in cells}
-        field = torch.stack([carried[c] for c in cells], 1).view(2, *size)
-        again = {c: read(field, *step[c]) for c in cells}
-        candidates = [carried, again, {c: torch.tensor(step[c], dtype=torch.float64) for c in cells}]
-        colours = [{c: read(memory[g, 32:], *map(float, places[c])) for c in cells} for places in candidates]
-        wrong = [{c: float((there[c] - target[32:, *c]).square().sum()) for c in cells} for there in colours]
-        near = {c: [d for d in cells if max(abs(c[0] - d[0]), abs(c[1] - d[1])) <= 2] for c in cells}
-        wrong = [{c: sum(w[d] for d in near[c]) / len(near[c]) for c in cells} for w in wrong]
-        wrong[2] = {c: w + margin for c, w in wrong[2].items()}
-        weights = {c: softmax({(n,): -w[c] / temperature for n, w in enumerate(wrong)}) for c in cells}
-        place = {c: sum((weights[c][n,] * candidates[n][c] for n in range(3)), torch.zeros(2)) for c in cells}
-        values.append({c: read(maps[g], *map(float, place[c])) for c in cells})
-        errors.append({c: sum(weights[c][n,] * wrong[n][c] for n in range(3)) for c in cells})
-    for c in cells:
-        votes = softmax({(g,): -errors[g][c] / temperature for g in range(2)})
-        expected = votes[0,] * values[0][c] + votes[1,] * values[1][c]
-        torch.testing.assert_close(found[:, *c].double(), expected, atol=1e-4, rtol=1e-4)
-
-
-def test_a_later_mask_joins_the_first_one_and_starts_where_it_is() -> None:
-    anchored, state = begun((0, 0))
-    labels = torch.zeros(4, 20, 32)
-    labels[0] = 1
-    state = anchored.begin(panorama(12), labels, state)
-    assert [len(entry.labels) for entry in state.given] == [3, 4]
-    assert torch.equal(state.given[1].places, own())
-    assert torch.equal(state.features, panorama(12))
-
-
-def test_frames_from_before_an_object_joined_take_the_word_of_later_ones() -> None:
-    early = torch.tensor([0.3, 0.7]).view(2, 1, 1).expand(2, 1, 1)
-    late = torch.tensor([0.1, 0.5, 0.4]).view(3, 1, 1)
-    nowhere = torch.zeros(2, 1, 1)
-    found = _readings((Given(torch.zeros(35, 1, 1), early, nowhere), Given(torch.zeros(35, 1, 1), late, nowhere)))
-    torch.testing.assert_close(found[0].flatten(), torch.tensor([0.3 * 0.6, 0.7 * 0.6, 0.4]))
-    torch.testing.assert_close(found[1].flatten(), torch.tensor([0.1, 0.5, 0.4]))
-
-
-@pytest.mark.parametrize("changes", [{"carry": "all"}, {"temperature": 0.0}, {"temperature": math.nan}, {"margin": -1}])
-def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(MethodError, match="rpm-net"):
+@pytest.mark.parametrize(("changes", "wrong"), [({"stride": 8}, "stride"), ({"stages": (5,)}, "stages")])
+def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], wrong: str) -> None:
+    with pytest.raises(MethodError, match=wrong):
         RpmConfig(**changes)
+
+
+def test_what_is_matched_are_the_chosen_maps_and_colours_beside_the_embeddings() -> None:
+    torch.manual_seed(0)
+    net = RpmNet().eval()
+    image = torch.rand(3, 45, 64)
+    found = RpmNetMethod(net, RpmConfig(stages=(1, 4), views=1, precision="32")).encode(image)
+    seen = normalised_rgb(image)[None]
+    stem, embeddings = net.embedding.trunk.stem(seen)[0], net.embed(seen)[0]
+    torch.testing.assert_close(found[:32], embeddings)
+    unit = [nn.functional.normalize(x, dim=0) / 2**0.5 for x in (stem, embeddings)]
+    torch.testing.assert_close(found[32:], torch.cat((*unit, 3 * colours(image, 4))))
 
 
 # --- networks ---

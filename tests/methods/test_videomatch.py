@@ -16,6 +16,7 @@ from vostrack.methods.soft_matching import MatchingState
 from vostrack.methods.videomatch import PAPER, VideoMatchConfig, VideoMatchMethod
 from vostrack.nets.encoders import VideoMatchNet
 from vostrack.ops.grid import to_pixels
+from vostrack.ops.guided import guided
 from vostrack.ops.hypercolumns import colours
 
 GRID = (12, 14)
@@ -266,6 +267,15 @@ def test_scores_are_enlarged_before_the_softmax() -> None:
     )
 
 
+def test_where_pixels_follow_the_edges_probabilities_are_enlarged() -> None:
+    image = torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(0))
+    chosen = method(edge_radius=20)  # 4 at a short side of 96 pixels
+    state, features = started(chosen)
+    probs = chosen.predict(state, features)
+    expected = guided(to_pixels(probs, STRIDE, SIZE), image, 4, 0.01**2)
+    torch.testing.assert_close(chosen.enlarge(probs, image), expected)
+
+
 @pytest.mark.parametrize("preset", VideoMatchMethod.presets)
 def test_features_are_unit_vectors_and_colours_on_the_grid(preset: str) -> None:
     config = VideoMatchMethod.presets[preset]
@@ -295,6 +305,7 @@ def test_features_are_unit_vectors_and_colours_on_the_grid(preset: str) -> None:
         {"c1": 1.0},
         {"c2": 0.0},
         {"capacity": 1},
+        {"views": 3},
         {"finetune_steps": -1},
         {"finetune_rate": 0.0},
     ],

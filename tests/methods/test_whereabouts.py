@@ -32,6 +32,17 @@ def test_what_is_out_of_sight_may_move_on_with_each_frame() -> None:
     assert Whereabouts.of(nothing).outside(80.0).all()
 
 
+def test_what_is_left_of_an_object_that_vanishes_is_not_where_it_is_unless_somebody_says_so() -> None:
+    square = torch.zeros(1, *GRID, dtype=torch.bool)
+    square[0, 4:8, 4:9] = True
+    places = Whereabouts.of(square)
+    assert torch.equal(places.after(dot(1, 1)).seen, square)
+    assert places.after(dot(1, 1)).age.tolist() == [2]
+    two = dot(1, 1) | dot(1, 2)  # a tenth of the square
+    assert torch.equal(places.after(two).seen, two)
+    assert torch.equal(places.after(dot(1, 1), given=True).seen, dot(1, 1))
+
+
 def test_new_objects_begin_where_they_are_given() -> None:
     places = Whereabouts.of(dot(2, 3)).after(torch.cat((torch.zeros_like(dot(0, 0)), dot(8, 8))))
     assert places.age.tolist() == [2, 1]

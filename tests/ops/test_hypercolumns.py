@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -52,12 +51,18 @@ def test_what_all_cells_have_in_common_does_not_count() -> None:
     torch.testing.assert_close(plain.flatten(1).double(), normalize(wanted, dim=0), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("channels", [0, 4, 9])
-def test_no_axes_leave_features_as_they_are(channels: int) -> None:
+def test_no_axes_leave_features_as_they_are() -> None:
     features = stage(4, 3, 3, 0)[0]
-    axes = principal_axes(features, channels)
+    axes = principal_axes(features, 0)
     assert axes.shape == (0, 5)
     assert project(features, axes) is features
+
+
+def test_there_are_no_more_axes_than_channels_and_they_give_unit_vectors() -> None:
+    features = stage(4, 3, 3, 0)[0]
+    axes = principal_axes(features, 9)
+    assert axes.shape == (4, 5)
+    torch.testing.assert_close(project(features, axes).norm(dim=0), torch.ones(3, 3))
 
 
 def test_whitened_coordinates_have_equal_variance_and_half_whitened_ones_its_root() -> None:

@@ -2,7 +2,7 @@
 
 What it is made of: stages of the networks of `anchors` and of `mast-mem` side by side, the matching of `videomatch`,
 which asks of each label by itself how well a cell matches it, in the first frame and in recent ones that are spaced as
-those of `mast-mem` are; then the labels are brought from cells to pixels along the edges of the image (`ops.guided`).
+those of `mast-mem` are; then the labels are brought from cells to pixels along the edges of the image.
 docs/ablations.md has what each of these is worth, and what was left out.
 
 No paper of its own.
@@ -22,31 +22,22 @@ from vostrack.methods.soft_matching import SoftMatching
 from vostrack.methods.videomatch_config import VideoMatchConfig
 from vostrack.nets.encoders import BestNet, StagedNet
 from vostrack.ops.color import normalised_lab, normalised_rgb
-from vostrack.ops.grid import size_of, to_pixels
-from vostrack.ops.guided import guided
 from vostrack.ops.hypercolumns import describe
 from vostrack.ops.precision import quick_convolutions
 from vostrack.weights import Adopt
 
-_SHORT_SIDE = 480
-"""The edges' radius is in pixels of a frame with this short side."""
-
 
 @dataclass(frozen=True)
 class BestConfig(VideoMatchConfig):
-    """Settings of the propagation: those of `videomatch`, and three more.
+    """Settings of the propagation: those of `videomatch`, and one more.
 
     Attributes:
         stages: of the network of `anchors`, 1 to 3.
         mast_stages: stages of the network of `mast-mem` beside them, 1 and 2; empty to leave it out.
-        edge_radius: half the side of the squares in which labels follow the luminance, in pixels of a frame whose short
-            side has 480; 0 leaves the edges alone.
-        edge_contrast: standard deviation of the luminance, as a share of white, below which a square counts as flat.
     """
 
+    views: int = 1
     mast_stages: tuple[int, ...] = (1, 2)
-    edge_radius: int = 4
-    edge_contrast: float = 0.01
 
     def __post_init__(self) -> None:
         """Reject settings that make no sense."""
@@ -55,10 +46,6 @@ class BestConfig(VideoMatchConfig):
         super().__post_init__()
         if not set(self.mast_stages) <= {1, 2}:
             raise MethodError(f"mast_stages must be among 1, 2, not {self.mast_stages}")
-        if not 0 <= self.edge_radius <= 64:
-            raise MethodError(f"edge_radius must be from 0 to 64, not {self.edge_radius}")
-        if not 0 < self.edge_contrast <= 1:
-            raise MethodError(f"edge_contrast must be above 0 and at most 1, not {self.edge_contrast}")
 
 
 def _part(prefix: str, stages: int) -> Adopt:
@@ -85,8 +72,8 @@ class BestMethod(SoftMatching):
 
     def __init__(self, net: BestNet, config: BestConfig | None = None) -> None:
         """A method with a network in evaluation mode."""
+        super().__init__(config or self.presets["default"])
         self.net = net
-        self.config = config or self.presets["default"]
 
     @staticmethod
     def build_objective(net: BestNet, recipe: Recipe) -> Objective:
@@ -106,13 +93,5 @@ class BestMethod(SoftMatching):
         if config.mast_stages:
             wanted.append((self.net.mast, normalised_lab(image)[None], config.mast_stages))
         with quick_convolutions(config.precision, image.device):
-            nets = [net.chosen_stages(seen, stages) for net, seen, stages in wanted]
+            nets = [net.chosen_stages(seen, stages, config.views) for net, seen, stages in wanted]
         return describe(image, nets, config.stride, config.colour)
-
-    def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
-        """Bilinear from cells to pixels, then along the edges of the image (He et al., "Guided Image Filtering")."""
-        pixels, config = to_pixels(probs, self.stride, size_of(image)), self.config
-        if not config.edge_radius:
-            return pixels
-        radius = max(1, round(config.edge_radius * min(size_of(image)) / _SHORT_SIDE))
-        return guided(pixels, image, radius, config.edge_contrast**2)

@@ -4,16 +4,16 @@ Paper: RPM-Net, Kim et al., "Robust Pixel-Level Matching Networks for Self-Super
 
 Differs: the preset `paper` is the published procedure, on frames that keep their shape where the paper makes them
 512 x 512: labels are carried from frame to frame, and the strongest of each cell is kept. What it loses, it never finds
-again. The preset `default` carries places instead: where in the given frame each cell has come from. They are matched
-anew to the given frame itself, and labels are read there, so that errors do not add up.
+again. In the preset `default` what the network points to is one candidate among others: the soft matching of
+`videomatch` (`methods.soft_matching`), on the maps of the embedding module, compares it with the cells around the same
+place in recent frames and with all of the given frame.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from math import inf
 from typing import ClassVar
 
 import torch
@@ -24,11 +24,16 @@ from vostrack.errors import MethodError
 from vostrack.methods.base import Recipe
 from vostrack.methods.explanation import Explanation
 from vostrack.methods.rpm_training import RECIPES, RpmNetObjective
+from vostrack.methods.soft_matching import MatchingState, SoftMatching
+from vostrack.methods.videomatch_config import VideoMatchConfig
+from vostrack.methods.videomatch_windows import handicap
 from vostrack.nets.deform import RpmNet, receptive_field, sample
 from vostrack.nets.fcn import CHANNELS
 from vostrack.nets.resnet import DEPTHS
 from vostrack.ops.color import normalised_rgb
-from vostrack.ops.grid import centres, sample_cells, size_of, to_cells, to_pixels
+from vostrack.ops.grid import sample_cells, to_cells
+from vostrack.ops.hypercolumns import describe
+from vostrack.ops.precision import quick_convolutions
 from vostrack.weights import Adopt
 
 _MATCHING: dict[str, Callable[[int], RpmNet]] = {
@@ -38,47 +43,24 @@ _MATCHING: dict[str, Callable[[int], RpmNet]] = {
 }
 
 
-_REACH = 2
-"""Cells around each whose colours are compared as well: one may agree by chance."""
-
-
 @dataclass(frozen=True)
-class RpmConfig:
-    """Settings of the propagation.
+class RpmConfig(VideoMatchConfig):
+    """Settings of the propagation: those of `videomatch`, and one more.
 
     Attributes:
-        carry: what goes from frame to frame: "labels", as published, or "places" in the given frames.
-        temperature: of the softmax over places that a cell may have come from; divides the squared difference of
-            colours, in [0, 3].
-        margin: how much smaller that difference must be for a place that was matched directly to the given frame,
-            against places that were carried along.
+        stages: maps of the embedding module: 1 to 3 for its ResNet's at strides 4, 8 and 16, 4 for the embeddings.
+        pointed_only: whether labels are read where the network points in the last frame and nowhere else, as published.
+            Nothing is matched then, and of the other settings only those of the edges have an effect.
     """
 
-    carry: str = "places"
-    temperature: float = 3e-4
-    margin: float = 0.03
+    stages: tuple[int, ...] = (1, 2, 3, 4)
+    pointed_only: bool = False
 
     def __post_init__(self) -> None:
         """Reject settings that make no sense."""
-        if self.carry not in ("labels", "places"):
-            raise MethodError(f"rpm-net: carry must be labels or places, not {self.carry!r}")
-        if not 0 < self.temperature < inf or not self.margin >= 0:
-            raise MethodError("rpm-net: temperature must be above 0 and margin at least 0")
-
-
-@dataclass(frozen=True)
-class Given:
-    """A frame whose labels were given.
-
-    Attributes:
-        features: (C, h, w).
-        labels: (K, h, w), of the objects that were known then.
-        places: (2, h, w), where in this frame each cell of the last frame has come from; y then x, in cells.
-    """
-
-    features: Tensor
-    labels: Tensor
-    places: Tensor
+        super().__post_init__()
+        if self.stride != RpmNet.stride:
+            raise MethodError(f"stride must be {RpmNet.stride}, that of the embeddings, not {self.stride}")
 
 
 @dataclass(frozen=True)
@@ -88,12 +70,15 @@ class RpmState:
     Attributes:
         features: (C, h, w) of the last frame.
         labels: (K, h, w) of the last frame.
-        given: frames whose labels were given, where places are carried.
+        matching: what is matched besides; None as published.
     """
 
     features: Tensor
     labels: Tensor
-    given: tuple[Given, ...]
+    matching: MatchingState | None
+
+
+PAPER = RpmConfig(views=1, edge_radius=0, pointed_only=True)
 
 
 class RpmNetMethod:
@@ -101,7 +86,7 @@ class RpmNetMethod:
 
     name: ClassVar[str] = "rpm-net"
     paper: ClassVar[str] = "RPM-Net: Robust Pixel-Level Matching Networks (2020)"
-    presets: ClassVar[Mapping[str, RpmConfig]] = {"default": RpmConfig(), "paper": RpmConfig(carry="labels")}
+    presets: ClassVar[Mapping[str, RpmConfig]] = {"default": RpmConfig(), "paper": PAPER}
     nets: ClassVar[Mapping[str, Callable[[], RpmNet]]] = {
         "default": RpmNet,
         **{f"resnet{depth}-{name}": partial(build, depth) for depth in DEPTHS for name, build in _MATCHING.items()},
@@ -115,6 +100,7 @@ class RpmNetMethod:
         """A method with a network in evaluation mode."""
         self.net = net
         self.config = config or RpmConfig()
+        self._matching = SoftMatching(self.config)
 
     @property
     def stride(self) -> int:
@@ -122,72 +108,41 @@ class RpmNetMethod:
         return self.net.stride
 
     def encode(self, image: Tensor) -> Tensor:
-        """Embeddings, and the colours of the cells: (32 + 3, h, w)."""
-        embeddings = self.net.embed(normalised_rgb(image)[None])[0]
-        return torch.cat((embeddings, to_cells(image, self.stride)))
+        """Embeddings (32, h, w), and what is matched (C, h, w): the chosen maps as unit vectors, and colours."""
+        config, seen = self.config, normalised_rgb(image)[None]
+        embeddings = self.net.embed(seen)[0]
+        if config.pointed_only:
+            return embeddings
+        with quick_convolutions(config.precision, image.device):
+            stages = self.net.chosen_stages(seen, config.stages, config.views)
+        return torch.cat((embeddings, describe(image, [stages], self.stride, config.colour)))
 
     def begin(self, features: Tensor, labels: Tensor, state: RpmState | None = None) -> RpmState:
-        """Take a frame whose labels were given; what was predicted for it is dropped."""
-        values = to_cells(labels, self.stride)
-        if self.config.carry == "labels":
-            return RpmState(features, _strongest(values), ())
-        own = centres((features.shape[1], features.shape[2]), features.device).permute(2, 0, 1).to(features)
-        earlier = self._moved(state, features)[0] if state is not None else ()
-        return RpmState(features, values, (*earlier, Given(features, values, own)))
+        """Take a frame whose labels were given; what was predicted before is dropped."""
+        shares = to_cells(labels, self.stride)
+        if self.config.pointed_only:
+            return RpmState(features, _strongest(shares), None)
+        matching = self._matching.begin(features[CHANNELS:], labels, state.matching if state else None)
+        return RpmState(features, shares, matching)
 
     def predict(self, state: RpmState, features: Tensor) -> Tensor:
-        """Labels read from the last frame (Eq. 8 and 10), or at the places in the given frames."""
-        if not state.given:
-            return _strongest(sample(state.labels[None], self._match(state.features[None], features))[0])
-        given, wrong = self._moved(state, features)
-        weights = torch.softmax(-wrong / self.config.temperature, 0)
-        return (weights * _readings(given)).sum(0)
+        """Labels where the network points (Eq. 8 and 10), or of what is most similar, there and elsewhere."""
+        offsets = self.net.match(state.features[None, :CHANNELS], features[None, :CHANNELS])
+        if state.matching is None:
+            return _strongest(sample(state.labels[None], offsets)[0])
+        last, query = (self._matching.query(state.matching, x[CHANNELS:]) for x in (state.features, features))
+        key, labels = (sample(x[None].float(), offsets, border=True)[0] for x in (last, state.labels))
+        pointed = (F.normalize(key, dim=0) * query).sum(0) - handicap(labels, self.config.scale)
+        return self._matching.labelled(state.matching, query, list(pointed.flatten(1)[:, :, None]))
 
     def remember(self, state: RpmState, features: Tensor, probs: Tensor) -> RpmState:
-        """Replace the last frame.
-
-        The places are found once more: `predict` has nowhere to leave them.
-        """
-        given = self._moved(state, features)[0] if state.given else ()
-        return RpmState(features, probs, given)
-
-    def _match(self, reference: Tensor, target: Tensor) -> Tensor:
-        """Offsets (B, 2, h, w) from a target (C, h, w) to references (B, C, h, w), of which the embeddings count."""
-        embeddings = target[None, :CHANNELS].expand(len(reference), -1, -1, -1)
-        return self.net.match(reference[:, :CHANNELS], embeddings)
-
-    def _moved(self, state: RpmState, features: Tensor) -> tuple[tuple[Given, ...], Tensor]:
-        """The given frames with the places that cells of a new frame have come from.
-
-        Three are compared by their colours: the place of the cell that the last frame is matched at; the same,
-        corrected by matching the given frame anew, as seen from there; and where the given frame itself is matched,
-        which finds again what was lost.
-
-        Args:
-            state: of the clip so far, with G given frames.
-            features: (C, h, w) of the new frame.
-
-        Returns:
-            The frames, and how much the colours there differ (G, 1, h, w).
-        """
-        memory = torch.stack([entry.features for entry in state.given])
-        places = torch.stack([entry.places for entry in state.given])
-        offsets = self._match(state.features[None], features).expand(len(memory), -1, -1, -1)
-        carried = sample(places, offsets, border=True)
-        again = sample(carried, self._match(sample_cells(memory, carried, border=True), features), border=True)
-        own = centres((features.shape[1], features.shape[2]), features.device).permute(2, 0, 1)
-        direct = own + self._match(memory, features)
-        candidates = torch.stack((carried, again, direct))
-        wrong = torch.stack([_difference(memory, features, places) for places in candidates])
-        wrong[2] += self.config.margin
-        weights = torch.softmax(-wrong / self.config.temperature, 0)
-        found = (weights * candidates).sum(0)
-        given = tuple(replace(entry, places=places) for entry, places in zip(state.given, found, strict=True))
-        return given, (weights * wrong).sum(0)
+        """Replace the last frame."""
+        matching = self._matching.remember(state.matching, features[CHANNELS:], probs) if state.matching else None
+        return RpmState(features, probs, matching)
 
     def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
-        """Bilinear from cells to pixels."""
-        return to_pixels(probs, self.stride, size_of(image))
+        """As `SoftMatching.enlarge`."""
+        return self._matching.enlarge(probs, image)
 
     def explain(self, reference: Tensor, target: Tensor, pixels: Tensor) -> Explanation:
         """Sampling locations of the matching module: those of its last layer, seen through the layers before.
@@ -202,35 +157,6 @@ class RpmNetMethod:
         matched = cells + sample_cells(offsets, cells.T[None, :, :, None], border=True)[0, :, :, 0].T
         sampled = receptive_field(self.net.matching.taps(both[None]), cells)
         return Explanation(tuple(self.stride * places for places in sampled), self.stride * matched, both, self.stride)
-
-
-def _difference(memory: Tensor, features: Tensor, places: Tensor) -> Tensor:
-    """How much colours differ from those at places in other frames, mean of the squares over squares of cells.
-
-    Args:
-        memory: features (B, C, h, w) of the other frames.
-        features: (C, h, w).
-        places: (B, 2, h, w).
-
-    Returns:
-        (B, 1, h, w), in [0, 3].
-    """
-    there = sample_cells(memory[:, CHANNELS:], places, border=True)
-    wrong = (there - features[CHANNELS:]).square().sum(1, keepdim=True)
-    return F.avg_pool2d(wrong, 2 * _REACH + 1, 1, _REACH, count_include_pad=False)
-
-
-def _readings(given: tuple[Given, ...]) -> Tensor:
-    """Labels (G, K, h, w) read at the places in each given frame.
-
-    A frame says nothing about objects that joined later: there, the word of the last given frame counts, which knows
-    all of them.
-    """
-    read = [sample_cells(entry.labels[None], entry.places[None], border=True)[0] for entry in given]
-    new = [read[-1][len(labels) :] for labels in read]
-    return torch.stack(
-        [torch.cat((labels * (1 - later.sum(0)), later)) for labels, later in zip(read, new, strict=True)]
-    )
 
 
 def _strongest(labels: Tensor) -> Tensor:

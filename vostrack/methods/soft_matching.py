@@ -22,8 +22,9 @@ from vostrack.methods.videomatch_config import VideoMatchConfig
 from vostrack.methods.videomatch_sets import AddedFeatures, FeatureSets, Template
 from vostrack.methods.videomatch_training import fine_tune
 from vostrack.methods.videomatch_windows import recent_similarities
-from vostrack.methods.whereabouts import Whereabouts, in_cells, masks_of
-from vostrack.ops.grid import to_cells
+from vostrack.methods.whereabouts import SHORT_SIDE, Whereabouts, in_cells, masks_of
+from vostrack.ops.grid import size_of, to_cells, to_pixels
+from vostrack.ops.guided import guided
 from vostrack.ops.hypercolumns import principal_axes, project
 from vostrack.ops.labels import whole_cells
 from vostrack.ops.matching import erode, fuse, unfuse
@@ -62,6 +63,10 @@ class SoftMatching:
     state_type = MatchingState
     config: VideoMatchConfig
 
+    def __init__(self, config: VideoMatchConfig) -> None:
+        """Matching with some settings."""
+        self.config = config
+
     @property
     def stride(self) -> int:
         """Pixels from cell to cell."""
@@ -79,16 +84,26 @@ class SoftMatching:
         )
         empty = (AddedFeatures.empty(self.config.capacity, keys),) * (count - 1)
         masks = masks_of(channels, count)
-        places = state.places.after(masks) if state else Whereabouts.of(masks)
+        places = state.places.after(masks, given=True) if state else Whereabouts.of(masks)
         return MatchingState(projection, FeatureSets(templates, empty, empty), recent, places)
 
     def predict(self, state: MatchingState, features: Tensor) -> Tensor:
         """Two-way softmax of the matching scores, without outliers, fused over the objects (section 3.2 to 3.4)."""
-        query = self._key(project(features, state.projection))
+        return self.labelled(state, self.query(state, features), [])
+
+    def query(self, state: MatchingState, features: Tensor) -> Tensor:
+        """Features (C, h, w) projected (C', h, w), in the precision of the comparison."""
+        return self._key(project(features, state.projection))
+
+    def labelled(self, state: MatchingState, query: Tensor, further: list[Tensor]) -> Tensor:
+        """The prediction for what `query` gives, with further similarities (N, J) with cells of each label, or none."""
+        recent = self._recent(state, query)
+        if recent and further:
+            recent = [torch.cat(pair, 1) for pair in zip(recent, further, strict=True)]
         foreground, background = state.sets.scores(
-            _rows(query), self.config.top_k, self._recent(state, query), self.config.rivals
+            _rows(query), self.config.top_k, recent or further, self.config.rivals
         )
-        log_odds = (self.config.scale * (foreground - background)).clamp(max=_LIMIT).view(-1, *features.shape[1:])
+        log_odds = (self.config.scale * (foreground - background)).clamp(max=_LIMIT).view(-1, *query.shape[1:])
         if self.config.outlier_removal:
             log_odds = log_odds - _REMOVED * state.places.outside(self.config.dc)
         return fuse(log_odds, self.config.c2)
@@ -113,6 +128,14 @@ class SoftMatching:
             (outliers if self.config.background_update else nothing).flatten(1),
         )
         return MatchingState(state.projection, sets, recent, places)
+
+    def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
+        """Bilinear from cells to pixels, then along the edges of the image (He et al., "Guided Image Filtering")."""
+        pixels, config = to_pixels(probs, self.stride, size_of(image)), self.config
+        if not config.edge_radius:
+            return pixels
+        radius = max(1, round(config.edge_radius * min(size_of(image)) / SHORT_SIDE))
+        return guided(pixels, image, radius, config.edge_contrast**2)
 
     def _key(self, grid: Tensor) -> Tensor:
         """Projected features (C', h, w) in the precision of the comparison."""

@@ -57,21 +57,23 @@ class VideoMatchMethod(SoftMatching):
 
     def __init__(self, net: VideoMatchNet, config: VideoMatchConfig | None = None) -> None:
         """A method with a network in evaluation mode."""
+        super().__init__(config or VideoMatchConfig())
         self.net = net
-        self.config = config or VideoMatchConfig()
 
     def encode(self, image: Tensor) -> Tensor:
         """Unit vectors of the chosen stages, concatenated, and colours (C, h, w)."""
         config = self.config
         with quick_convolutions(config.precision, image.device):
-            stages = self.net.chosen_stages(normalised_rgb(image)[None], config.stages)
+            stages = self.net.chosen_stages(normalised_rgb(image)[None], config.stages, config.views)
         return describe(image, [stages], config.stride, config.colour)
 
     def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
-        """Bilinear from cells to pixels of the weighted matching scores, then softmax.
+        """Bilinear from cells to pixels; without `edge_radius` of the weighted matching scores, then softmax.
 
         The logarithms of a cell's probabilities are its weighted scores less one number for all channels. Interpolation
         keeps it one number for all, and the softmax drops it: scores are enlarged first, as published.
         """
+        if self.config.edge_radius:
+            return super().enlarge(probs, image)
         smallest = torch.finfo(probs.dtype).tiny
         return to_pixels(probs.clamp(min=smallest).log(), self.stride, size_of(image)).softmax(0)

@@ -7,6 +7,7 @@ from math import inf
 
 from vostrack.errors import MethodError
 from vostrack.methods.videomatch_training import FINE, LAST
+from vostrack.nets.views import VIEWS
 from vostrack.ops.precision import PRECISIONS
 
 
@@ -17,6 +18,7 @@ class VideoMatchConfig:
     Attributes:
         stages: stages of the trunk, 1 to 4, whose unit vectors are concatenated.
         stride: pixels from cell to cell, 4 or 8.
+        views: images that the stages are the mean over: 1 for the frame, 2 with its mirror image, 4 upside down too.
         colour: weight of the cells' colours beside the stages; 0 leaves them out.
         channels: principal axes of the first frame that are kept; 0 keeps the features as they are.
         whitening: how far the axes' variances are evened out, from 0 (not at all) to 1 (fully).
@@ -42,11 +44,15 @@ class VideoMatchConfig:
         capacity: features that are added to each set of an object at most.
         finetune_steps: steps by which the features are fine-tuned on the first frame; 0 does not.
         finetune_rate: learning rate of these.
+        edge_radius: half the side of the squares in which labels follow the luminance, in pixels of a frame whose short
+            side has 480; 0 leaves the edges alone.
+        edge_contrast: standard deviation of the luminance, as a share of white, below which a square counts as flat.
         precision: "auto" to compute features and similarities in bfloat16 where the device is quick at it, or "32".
     """
 
     stages: tuple[int, ...] = FINE.stages
     stride: int = FINE.stride
+    views: int = 2
     colour: float = 3.0
     channels: int = 128
     whitening: float = 0.7
@@ -68,6 +74,8 @@ class VideoMatchConfig:
     capacity: int = 2000
     finetune_steps: int = 0
     finetune_rate: float = 1e-3
+    edge_radius: int = 4
+    edge_contrast: float = 0.01
     precision: str = "auto"
 
     def __post_init__(self) -> None:
@@ -76,6 +84,8 @@ class VideoMatchConfig:
             raise MethodError(f"stages must be among 1, 2, 3, 4, not {self.stages}")
         if self.stride not in (4, 8):
             raise MethodError(f"stride must be 4 or 8, not {self.stride}")
+        if self.views not in VIEWS:
+            raise MethodError(f"views must be 1, 2 or 4, not {self.views}")
         if not 0 <= self.whitening <= 1 or not 0 <= self.colour < inf:
             raise MethodError("whitening must be from 0 to 1, and colour at least 0")
         if self.precision not in PRECISIONS:
@@ -90,11 +100,16 @@ class VideoMatchConfig:
             raise MethodError("scale, dc and finetune_rate must be above 0, erosion at least 0")
         if not (0 < self.c1 < 1 and 0 < self.c2 < 1):
             raise MethodError(f"c1 and c2 must lie between 0 and 1, not be {self.c1} and {self.c2}")
+        if not 0 <= self.edge_radius <= 64:
+            raise MethodError(f"edge_radius must be from 0 to 64, not {self.edge_radius}")
+        if not 0 < self.edge_contrast <= 1:
+            raise MethodError(f"edge_contrast must be above 0 and at most 1, not {self.edge_contrast}")
 
 
 PAPER = VideoMatchConfig(
     stages=LAST.stages,
     stride=LAST.stride,
+    views=1,
     colour=0,
     channels=0,
     scale=LAST.scale,
@@ -104,5 +119,6 @@ PAPER = VideoMatchConfig(
     rivals=True,
     foreground_update=True,
     c2=0.4,
+    edge_radius=0,
     precision="32",
 )

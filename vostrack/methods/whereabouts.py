@@ -15,13 +15,19 @@ from torch import Tensor
 from vostrack.ops.labels import add_channels
 from vostrack.ops.matching import extrude
 
-_SHORT_SIDE = 480
+SHORT_SIDE = 480
 """Lengths are given in pixels of a frame of this short side."""
+
+_SPECK = 0.1
+"""Share of the cells where an object was seen before, below which what is left does not count."""
 
 
 @dataclass(frozen=True)
 class Whereabouts:
     """Where objects were last seen.
+
+    What is left of an object that all but vanishes from one frame to the next may be a mistake, and the object out of
+    sight: such a frame does not count.
 
     Attributes:
         seen: bool (O, h, w), where each object was; empty for one that was never seen.
@@ -36,10 +42,16 @@ class Whereabouts:
         """Objects with masks bool (O, h, w) in the last frame."""
         return cls(torch.zeros_like(masks), masks.new_zeros(len(masks), dtype=torch.float32)).after(masks)
 
-    def after(self, masks: Tensor) -> Self:
-        """A frame later, in which objects have masks bool (O', h, w): O' - O of them are new."""
+    def after(self, masks: Tensor, given: bool = False) -> Self:
+        """A frame later.
+
+        Args:
+            masks: bool (O', h, w) of the objects, O' - O of which are new.
+            given: whether a person gave them: then they are no mistake, however small.
+        """
         seen, age = add_channels(self.seen, len(masks)), add_channels(self.age, len(masks))
-        there = masks.flatten(1).any(1)
+        cells, before = (x.flatten(1).sum(1) for x in (masks, seen))
+        there = (cells > 0) & (cells >= (0 if given else _SPECK) * before)
         return type(self)(torch.where(there[:, None, None], masks, seen), torch.where(there, 1.0, age + 1))
 
     def outside(self, pace: float) -> Tensor:
@@ -58,7 +70,7 @@ class Whereabouts:
 
 def in_cells(pixels: float, grid: torch.Size) -> float:
     """A length in pixels of a frame whose short side has 480, in cells of a grid (h, w): the stride cancels out."""
-    return pixels * min(grid) / _SHORT_SIDE
+    return pixels * min(grid) / SHORT_SIDE
 
 
 def masks_of(channels: Tensor, count: int) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vostrack.nets.encoders import StagedNet
 from vostrack.nets.fcn import CHANNELS, Fcn
 from vostrack.ops.grid import centres, sample_cells
 
@@ -22,13 +23,14 @@ _OFFSET_STD = 0.01
 _WIDTHS = {1: (2,), 3: (32, 16, 2), 5: (32, 32, 16, 16, 2)}
 
 
-class RpmNet(nn.Module):
-    """Embedding and matching module.
+class RpmNet(StagedNet):
+    """Embedding and matching module. Its stages are the maps of the embedding module: `Fcn.maps`.
 
     Paper: RPM-Net, section 3.1 and figure 3.
     """
 
     stride = Fcn.stride
+    stage_strides = (4, 8, 16, Fcn.stride)
 
     def __init__(self, depth: int = 18, deformable: bool = True, layers: int = 3, dilation: int = 1) -> None:
         """Random weights.
@@ -46,6 +48,10 @@ class RpmNet(nn.Module):
     def embed(self, image: Tensor) -> Tensor:
         """Embeddings (B, 32, h, w) of an image (B, 3, H, W) normalised as `normalised_rgb` does."""
         return cast(Tensor, self.embedding(image))
+
+    def stages(self, image: Tensor, last: int) -> list[Tensor]:
+        """As in `StagedNet`; the image is normalised as for `embed`."""
+        return self.embedding.maps(image, last)
 
     def match(self, reference: Tensor, target: Tensor) -> Tensor:
         """Offsets (B, 2, h, w), y then x in cells, from each cell of the target to its match in the reference.

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vostrack.nets.resnet import ResNet, ResNet18
+from vostrack.nets.views import mean_over_views
 
 
 class StagedNet(nn.Module):
@@ -26,10 +27,21 @@ class StagedNet(nn.Module):
         """Outputs (B, C, h, w) of the first `last` stages of an image (B, 3, H, W), normalised as for the weights."""
         return cast(list[Tensor], self.trunk(image, last))
 
-    def chosen_stages(self, image: Tensor, numbers: Sequence[int]) -> list[tuple[Tensor, int]]:
-        """Some of the stages, by their numbers from 1, in 32 bits, each with its stride in pixels."""
-        stages = self.stages(image, max(numbers))
-        return [(stages[number - 1].float(), self.stage_strides[number - 1]) for number in numbers]
+    def chosen_stages(self, image: Tensor, numbers: Sequence[int], views: int = 1) -> list[tuple[Tensor, int]]:
+        """Some of the stages, in 32 bits, each with its stride in pixels.
+
+        Args:
+            image: as for `stages`.
+            numbers: of the stages, from 1.
+            views: images that they are the mean over (`nets.views`).
+        """
+        strides = tuple(self.stage_strides[number - 1] for number in numbers)
+
+        def chosen(seen: Tensor) -> list[Tensor]:
+            stages = self.stages(seen, max(numbers))
+            return [stages[number - 1] for number in numbers]
+
+        return list(zip(mean_over_views(chosen, image, strides, views), strides, strict=True))
 
 
 class AnchorsNet(StagedNet):

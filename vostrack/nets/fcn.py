@@ -47,11 +47,17 @@ class Fcn(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Embeddings (B, 32, h, w), h = ceil(H / 4), of an image (B, 3, H, W) normalised as `normalised_rgb` does."""
+        return self.maps(image)[-1]
+
+    def maps(self, image: Tensor, last: int = 4) -> list[Tensor]:
+        """The first `last` of: the ResNet's features at strides 4, 8 and 16, and the embeddings."""
         first = self.trunk.stem(image)
+        if last < 4:
+            return [first, *self.trunk.stages(first, last - 1)]
         *skips, x = [first, *self.trunk.stages(first)]
         for up, skip in zip(self.up, reversed(skips), strict=True):
             x = up(F.relu(x), skip)
-        return x
+        return [*skips[:3], x]
 
 
 class _UpConvolution(nn.Module):

@@ -94,16 +94,15 @@ def principal_axes(features: Tensor, channels: int, whitening: float = 0.0, labe
 
     Args:
         features: (C, h, w).
-        channels: how many axes; 0, or as many as C, for none.
+        channels: how many axes, C at most; 0 for none.
         whitening: coordinates are divided by their variance to the power of half of this: 0 keeps them, 1 whitens.
         labels: (K, h, w), summing to 1 over K; without, all cells are of one label.
 
     Returns:
         (channels, C + 1): scaled orthogonal rows, with minus the mean's coordinate in the last column; or (0, C + 1).
     """
-    count = len(features)
-    if not 0 < channels < count:
-        return features.new_zeros(0, count + 1)
+    if not channels:
+        return features.new_zeros(0, len(features) + 1)
     flat = features.flatten(1).cpu().double()  # not every device has double
     mean = flat.mean(1, keepdim=True)
     covariance = (flat - mean) @ (flat - mean).T / flat.shape[1]
