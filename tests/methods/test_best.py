@@ -51,6 +51,10 @@ def test_features_are_those_of_both_networks_and_the_colours() -> None:
         torch.testing.assert_close(method.encode(image), torch.cat(parts), atol=1e-4, rtol=0)
         alone, _ = load_method("best", options={"precision": "32", "mast_stages": ""})
         torch.testing.assert_close(alone.encode(image), torch.cat((parts[0], parts[2])), atol=1e-4, rtol=0)
+        options = {"precision": "32", "mast_stages": "", "fine_stages": "1,2"}
+        fine = load_method("best", options=options)[0].encode(image)
+        assert fine.shape == (448 + 192 + 6, 30, 41)
+        torch.testing.assert_close(fine[:448], parts[0], atol=1e-4, rtol=0)
 
 
 def test_pixels_follow_the_edges_and_need_not() -> None:
@@ -184,6 +188,7 @@ trained_on = "nothing"
         {"stride": 5},
         {"stages": (4,)},
         {"mast_stages": (3,)},
+        {"fine_stages": (4,)},
     ],
 )
 def test_settings_that_make_no_sense(changes: dict[str, Any]) -> None:

@@ -15,7 +15,8 @@ from vostrack.errors import MethodError
 from vostrack.methods.soft_matching import MatchingState
 from vostrack.methods.videomatch import PAPER, VideoMatchConfig, VideoMatchMethod
 from vostrack.nets.encoders import VideoMatchNet
-from vostrack.ops.grid import to_pixels
+from vostrack.ops.color import normalised_rgb
+from vostrack.ops.grid import resize, to_pixels
 from vostrack.ops.guided import guided
 from vostrack.ops.hypercolumns import colours
 
@@ -283,11 +284,26 @@ def test_features_are_unit_vectors_and_colours_on_the_grid(preset: str) -> None:
     with torch.no_grad():
         image = torch.rand(3, 37, 51)
         features = chosen.encode(image)
-    width = sum((64, 128, 256, 512)[stage - 1] for stage in config.stages)
-    assert features.shape == (width + 6 * (config.colour > 0), -(-37 // config.stride), -(-51 // config.stride))
-    torch.testing.assert_close(features[:width].norm(dim=0), torch.ones(features.shape[1:]))
+    widths = [sum((64, 128, 256, 512)[stage - 1] for stage in stages) for stages in (config.stages, config.fine_stages)]
+    cells = -(-37 // config.stride), -(-51 // config.stride)
+    assert features.shape == (sum(widths) + 6 * (config.colour > 0), *cells)
+    coarse, fine, colour = features.split((*widths, len(features) - sum(widths)))
+    torch.testing.assert_close(coarse.norm(dim=0), torch.ones(cells))
+    if config.fine_stages:
+        torch.testing.assert_close(fine.norm(dim=0), torch.ones(cells))
     if config.colour:
-        torch.testing.assert_close(features[width:], config.colour * colours(image, config.stride))
+        torch.testing.assert_close(colour, config.colour * colours(image, config.stride))
+
+
+def test_fine_stages_are_those_of_a_larger_image_cell_by_cell() -> None:
+    net = VideoMatchNet().eval()
+    image = torch.rand(3, 45, 61, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        config = VideoMatchConfig(stages=(1,), fine_stages=(2,), colour=0, precision="32")
+        found = VideoMatchMethod(net, config).encode(image)[64:]
+        larger = normalised_rgb(resize(image[None], (89, 121), corners=True)[0])[None]
+        expected = normalize(net.stages(larger, 2)[1], dim=1)[0]  # its cells are 8 of its pixels apart, 4 of the image
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -306,6 +322,7 @@ def test_features_are_unit_vectors_and_colours_on_the_grid(preset: str) -> None:
         {"c2": 0.0},
         {"capacity": 1},
         {"views": 3},
+        {"fine_stages": (0,)},
         {"finetune_steps": -1},
         {"finetune_rate": 0.0},
     ],

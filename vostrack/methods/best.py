@@ -20,7 +20,7 @@ from vostrack.errors import MethodError
 from vostrack.methods.base import Objective, Recipe
 from vostrack.methods.soft_matching import SoftMatching
 from vostrack.methods.videomatch_config import VideoMatchConfig
-from vostrack.nets.encoders import BestNet, StagedNet
+from vostrack.nets.encoders import BestNet
 from vostrack.ops.color import normalised_lab, normalised_rgb
 from vostrack.ops.hypercolumns import describe
 from vostrack.ops.precision import quick_convolutions
@@ -33,16 +33,19 @@ class BestConfig(VideoMatchConfig):
 
     Attributes:
         stages: of the network of `anchors`, 1 to 3.
+        fine_stages: of the same.
         mast_stages: stages of the network of `mast-mem` beside them, 1 and 2; empty to leave it out.
     """
 
-    views: int = 1
+    fine_stages: tuple[int, ...] = ()
     mast_stages: tuple[int, ...] = (1, 2)
 
     def __post_init__(self) -> None:
         """Reject settings that make no sense."""
         if not set(self.stages) <= {1, 2, 3}:
             raise MethodError(f"stages must be among 1, 2, 3, not {self.stages}")
+        if not set(self.fine_stages) <= {1, 2, 3}:
+            raise MethodError(f"fine_stages must be among 1, 2, 3, not {self.fine_stages}")
         super().__post_init__()
         if not set(self.mast_stages) <= {1, 2}:
             raise MethodError(f"mast_stages must be among 1, 2, not {self.mast_stages}")
@@ -86,12 +89,10 @@ class BestMethod(SoftMatching):
 
     def encode(self, image: Tensor) -> Tensor:
         """Unit vectors of the chosen stages of each network, concatenated, and colours (C, h, w)."""
-        config = self.config
         # Colours are computed outside, where no rounding to bfloat16 reaches them.
-        wanted: list[tuple[StagedNet, Tensor, tuple[int, ...]]]
-        wanted = [(self.net.anchors, normalised_rgb(image)[None], config.stages)]
-        if config.mast_stages:
-            wanted.append((self.net.mast, normalised_lab(image)[None], config.mast_stages))
+        config, rgb, lab = self.config, normalised_rgb(image)[None], normalised_lab(image)[None]
         with quick_convolutions(config.precision, image.device):
-            nets = [net.chosen_stages(seen, stages, config.views) for net, seen, stages in wanted]
+            nets = self.net.anchors.scales(rgb, config.stages, config.fine_stages, config.views)
+            if config.mast_stages:
+                nets.append(self.net.mast.chosen_stages(lab, config.mast_stages, config.views))
         return describe(image, nets, config.stride, config.colour)

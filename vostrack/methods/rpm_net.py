@@ -54,6 +54,8 @@ class RpmConfig(VideoMatchConfig):
     """
 
     stages: tuple[int, ...] = (1, 2, 3, 4)
+    fine_stages: tuple[int, ...] = ()
+    views: int = 2
     pointed_only: bool = False
 
     def __post_init__(self) -> None:
@@ -114,8 +116,8 @@ class RpmNetMethod:
         if config.pointed_only:
             return embeddings
         with quick_convolutions(config.precision, image.device):
-            stages = self.net.chosen_stages(seen, config.stages, config.views)
-        return torch.cat((embeddings, describe(image, [stages], self.stride, config.colour)))
+            scales = self.net.scales(seen, config.stages, config.fine_stages, config.views)
+        return torch.cat((embeddings, describe(image, scales, self.stride, config.colour)))
 
     def begin(self, features: Tensor, labels: Tensor, state: RpmState | None = None) -> RpmState:
         """Take a frame whose labels were given; what was predicted before is dropped."""

@@ -61,11 +61,11 @@ class VideoMatchMethod(SoftMatching):
         self.net = net
 
     def encode(self, image: Tensor) -> Tensor:
-        """Unit vectors of the chosen stages, concatenated, and colours (C, h, w)."""
-        config = self.config
+        """Unit vectors of the chosen stages at each scale, concatenated, and colours (C, h, w)."""
+        config, seen = self.config, normalised_rgb(image)[None]
         with quick_convolutions(config.precision, image.device):
-            stages = self.net.chosen_stages(normalised_rgb(image)[None], config.stages, config.views)
-        return describe(image, [stages], config.stride, config.colour)
+            scales = self.net.scales(seen, config.stages, config.fine_stages, config.views)
+        return describe(image, scales, config.stride, config.colour)
 
     def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
         """Bilinear from cells to pixels; without `edge_radius` of the weighted matching scores, then softmax.

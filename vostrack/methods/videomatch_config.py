@@ -17,6 +17,7 @@ class VideoMatchConfig:
 
     Attributes:
         stages: stages of the trunk, 1 to 4, whose unit vectors are concatenated.
+        fine_stages: stages of the frame at twice its size, which are matched beside these; empty for none.
         stride: pixels from cell to cell, 4 or 8.
         views: images that the stages are the mean over: 1 for the frame, 2 with its mirror image, 4 upside down too.
         colour: weight of the cells' colours beside the stages; 0 leaves them out.
@@ -51,8 +52,9 @@ class VideoMatchConfig:
     """
 
     stages: tuple[int, ...] = FINE.stages
+    fine_stages: tuple[int, ...] = (1, 2)
     stride: int = FINE.stride
-    views: int = 2
+    views: int = 1
     colour: float = 3.0
     channels: int = 128
     whitening: float = 0.7
@@ -82,6 +84,8 @@ class VideoMatchConfig:
         """Reject settings that make no sense."""
         if not self.stages or not set(self.stages) <= {1, 2, 3, 4}:
             raise MethodError(f"stages must be among 1, 2, 3, 4, not {self.stages}")
+        if not set(self.fine_stages) <= {1, 2, 3, 4}:
+            raise MethodError(f"fine_stages must be among 1, 2, 3, 4, not {self.fine_stages}")
         if self.stride not in (4, 8):
             raise MethodError(f"stride must be 4 or 8, not {self.stride}")
         if self.views not in VIEWS:
@@ -108,8 +112,8 @@ class VideoMatchConfig:
 
 PAPER = VideoMatchConfig(
     stages=LAST.stages,
+    fine_stages=(),
     stride=LAST.stride,
-    views=1,
     colour=0,
     channels=0,
     scale=LAST.scale,

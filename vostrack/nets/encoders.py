@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vostrack.nets.resnet import ResNet, ResNet18
 from vostrack.nets.views import mean_over_views
+from vostrack.ops.grid import resize
 
 
 class StagedNet(nn.Module):
@@ -42,6 +43,27 @@ class StagedNet(nn.Module):
             return [stages[number - 1] for number in numbers]
 
         return list(zip(mean_over_views(chosen, image, strides, views), strides, strict=True))
+
+    def scales(
+        self, image: Tensor, numbers: Sequence[int], fine: Sequence[int], views: int
+    ) -> list[list[tuple[Tensor, int]]]:
+        """What `chosen_stages` gives for an image and, if any are wanted, for the image at twice its size.
+
+        Cells of the larger image lie half as far apart, and see half as far.
+
+        Args:
+            image: as for `stages`.
+            numbers: stages of the image, from 1.
+            fine: stages of the larger image; may be empty.
+            views: as for `chosen_stages`.
+        """
+        found = [self.chosen_stages(image, numbers, views)]
+        if fine:
+            height, width = image.shape[-2:]
+            # Corner pixels stay where they are, and with them the cells: pixel i becomes pixel 2 * i.
+            larger = resize(image, (2 * height - 1, 2 * width - 1), corners=True)
+            found.append([(stage, stride // 2) for stage, stride in self.chosen_stages(larger, fine, views)])
+        return found
 
 
 class AnchorsNet(StagedNet):
