@@ -126,7 +126,7 @@ def test_labels_are_stored_in_bytes(soft: bool) -> None:
 
 def test_soft_labels_are_read_as_they_were_predicted() -> None:
     """With one frame in memory and keys that single out a cell, the readout is that cell's stored labels."""
-    config = replace(configure("mast-mem", options={"first": "", "recent": "1"}), soft=True)
+    config = replace(configure("mast-mem", options={"first": "", "recent": "1", "channels": "0"}), soft=True)
     method, state = after(config, 1)
     features = 100 * torch.eye(12).view(12, *GRID)
     probs = probabilities(5)

@@ -17,7 +17,8 @@ from vostrack.methods.rpm_net import PAPER, RpmConfig, RpmNetMethod, RpmState
 from vostrack.methods.soft_matching import SoftMatching
 from vostrack.nets.deform import RpmNet
 from vostrack.ops.color import normalised_rgb
-from vostrack.ops.grid import to_cells
+from vostrack.ops.grid import to_cells, to_pixels
+from vostrack.ops.guided import guided
 from vostrack.ops.hypercolumns import colours
 from vostrack.weights import save_weights
 
@@ -183,6 +184,14 @@ def test_a_later_mask_joins_the_first_one() -> None:
     assert [len(template.counts) for template in state.matching.sets.templates] == [3, 4]
     assert torch.equal(state.features, features(1))
     assert state.labels.shape == (4, *GRID)
+
+
+def test_masks_follow_the_edges_by_default_and_not_as_published() -> None:
+    image = torch.rand(3, 24, 36, generator=torch.Generator().manual_seed(0))
+    probs = torch.rand(2, *GRID, generator=torch.Generator().manual_seed(1)).softmax(0)
+    plain = to_pixels(probs, 4, (24, 36))
+    assert torch.equal(method(PAPER, (0, 0)).enlarge(probs, image), plain)
+    assert torch.equal(method(RpmConfig(), (0, 0)).enlarge(probs, image), guided(plain, image, 1, 0.01**2))
 
 
 @pytest.mark.parametrize(("changes", "wrong"), [({"stride": 8}, "stride"), ({"stages": (5,)}, "stages")])

@@ -295,14 +295,17 @@ def test_features_are_unit_vectors_and_colours_on_the_grid(preset: str) -> None:
         torch.testing.assert_close(colour, config.colour * colours(image, config.stride))
 
 
-def test_fine_stages_are_those_of_a_larger_image_cell_by_cell() -> None:
+@pytest.mark.parametrize("size", [(45, 61), (46, 62), (47, 64)], ids=str)
+@pytest.mark.parametrize("stride", [4, 8])
+def test_fine_stages_are_those_of_a_larger_image_cell_by_cell(size: tuple[int, int], stride: int) -> None:
     net = VideoMatchNet().eval()
-    image = torch.rand(3, 45, 61, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        config = VideoMatchConfig(stages=(1,), fine_stages=(2,), colour=0, precision="32")
+        config = VideoMatchConfig(stages=(1,), fine_stages=(2,), stride=stride, colour=0, precision="32")
         found = VideoMatchMethod(net, config).encode(image)[64:]
-        larger = normalised_rgb(resize(image[None], (89, 121), corners=True)[0])[None]
-        expected = normalize(net.stages(larger, 2)[1], dim=1)[0]  # its cells are 8 of its pixels apart, 4 of the image
+        larger = normalised_rgb(resize(image[None], (2 * size[0] - 1, 2 * size[1] - 1), corners=True)[0])[None]
+        # Its cells are 8 of its pixels apart, 4 of the image.
+        expected = normalize(net.stages(larger, 2)[1], dim=1)[0, :, :: stride // 4, :: stride // 4]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 

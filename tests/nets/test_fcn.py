@@ -7,6 +7,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from vostrack.nets.deform import RpmNet
 from vostrack.nets.fcn import CHANNELS, Fcn
 from vostrack.nets.resnet import DEPTHS, ResNet
 
@@ -39,6 +40,18 @@ def shapeless(depth: int) -> Fcn:
     """A network of tensors without values: their shapes are all that the table is about."""
     with torch.device("meta"):
         return Fcn(depth)
+
+
+def test_maps_are_those_of_the_table_and_the_embeddings_and_the_first_of_them_need_no_more() -> None:
+    torch.manual_seed(0)
+    net, image = Fcn(18).eval(), torch.rand(1, 3, 45, 70)
+    with torch.no_grad():
+        maps = net.maps(image)
+        assert torch.equal(maps[3], net(image))
+        for count in (1, 2, 3):
+            assert all(torch.equal(*pair) for pair in zip(net.maps(image, count), maps[:count], strict=True))
+    for found, stride in zip(maps, RpmNet.stage_strides, strict=True):
+        assert found.shape[2:] == (-(-45 // stride), -(-70 // stride))
 
 
 @pytest.mark.parametrize("depth", DEPTHS)

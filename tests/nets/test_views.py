@@ -40,15 +40,25 @@ def test_what_is_mirrored_has_mirrored_features(dims: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("size", [(21, 33), (20, 30), (22, 32), (23, 31)], ids=str)
-def test_cells_of_all_views_lie_on_one_another(size: tuple[int, int]) -> None:
-    """Far from the border, the sum over views is that of convolutions with filters summed over mirror images."""
+@pytest.mark.parametrize("stride", [2, 8])
+def test_cells_of_all_views_lie_on_one_another(size: tuple[int, int], stride: int) -> None:
+    """Far from the border, the mean over views is that of convolutions with the mean of the mirrored filters."""
     image, net = picture(*size), Net()
     weight, bias = net.layers[0].weight, net.layers[0].bias
+    mean = torch.stack([weight, *(weight.flip(dims) for dims in VIEWS[4])]).mean(0)
     with torch.no_grad():
-        expected = nn.functional.conv2d(image, (weight + weight.flip(3)) / 2, bias, 2, 1)
-        found = mean_over_views(lambda x: net.stages(x)[:1], image, (4,), 2)[0]
+        expected = nn.functional.conv2d(image, mean, bias, 2, 1)
+        found = mean_over_views(lambda x: net.stages(x)[:1], image, (stride,), 4)[0]
     assert found.shape == expected.shape
-    torch.testing.assert_close(found[..., :-1], expected[..., :-1], atol=1e-6, rtol=0)
+    torch.testing.assert_close(found[..., :-1, :-1], expected[..., :-1, :-1], atol=1e-6, rtol=0)
+
+
+def test_an_output_that_is_asked_for_twice_is_the_same_twice() -> None:
+    image, net = picture(20, 30), Net()
+    with torch.no_grad():
+        once = mean_over_views(lambda x: net.stages(x)[:1], image, (2,), 2)
+        twice = mean_over_views(lambda x: net.stages(x)[:1] * 2, image, (2, 2), 2)
+    assert all(torch.equal(found, once[0]) for found in twice)
 
 
 def test_one_view_is_the_image_itself() -> None:

@@ -58,6 +58,17 @@ def test_no_axes_leave_features_as_they_are() -> None:
     assert project(features, axes) is features
 
 
+def test_what_does_not_vary_has_no_axis_however_many_are_asked_for() -> None:
+    features, later = stage(4, 6, 6, 0)[0], stage(4, 6, 6, 1)[0]
+    features[2] = 0.3
+    axes = principal_axes(features, 9, 1.0)
+    assert axes.shape == (3, 5)
+    later[2] = 1000
+    other = later.clone()
+    other[2] = -1000
+    torch.testing.assert_close(project(later, axes), project(other, axes), atol=1e-2, rtol=0)
+
+
 def test_there_are_no_more_axes_than_channels_and_they_give_unit_vectors() -> None:
     features = stage(4, 3, 3, 0)[0]
     axes = principal_axes(features, 9)

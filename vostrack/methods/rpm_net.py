@@ -134,7 +134,7 @@ class RpmNetMethod:
             return _strongest(sample(state.labels[None], offsets)[0])
         last, query = (self._matching.query(state.matching, x[CHANNELS:]) for x in (state.features, features))
         key, labels = (sample(x[None].float(), offsets, border=True)[0] for x in (last, state.labels))
-        pointed = (F.normalize(key, dim=0) * query).sum(0) - handicap(labels, self.config.scale)
+        pointed = (F.normalize(key, dim=0) * query).sum(0) + handicap(labels, self.config.scale)
         return self._matching.labelled(state.matching, query, list(pointed.flatten(1)[:, :, None]))
 
     def remember(self, state: RpmState, features: Tensor, probs: Tensor) -> RpmState:

@@ -1,4 +1,4 @@
-"""Cells are matched with what is known of each object and of its background: `videomatch` and `best` propagate with it.
+"""Cells are matched with what is known of each object and of its background: `videomatch`, `best`, `rpm-net` do it.
 
 Source: Hu, Huang, Schwing, "VideoMatch: Matching based Video Object Segmentation" (ECCV 2018), sections 3.2 to 3.4;
 `methods.videomatch` says what differs.

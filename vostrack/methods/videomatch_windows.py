@@ -17,7 +17,7 @@ from vostrack.ops.window import Window, far_ring, in_parts, tiles
 def recent_similarities(
     query: Tensor, bank: FrameBank, *, radius: int, reach: float, top_k: int, scale: float
 ) -> list[Tensor]:
-    """The highest similarities with the cells of each label around the same place, less what `handicap` gives.
+    """The highest similarities with the cells of each label around the same place, plus what `handicap` gives.
 
     Args:
         query: (h, w, C), unit vectors, contiguous.
@@ -31,7 +31,7 @@ def recent_similarities(
         (N, J) for each of the K labels, J at least `top_k`; -inf where the grid holds fewer cells.
     """
     keys, values = bank.used_keys, bank.used_values
-    lowered = -handicap(values, scale)
+    lowered = handicap(values, scale)
     window = Window(radius, disk=True)
     found = [_best_of_each(query, keys, lowered, window, top_k)]
     ring, step = far_ring(window, reach, (query.shape[0], query.shape[1]))
@@ -42,7 +42,7 @@ def recent_similarities(
 
 
 def handicap(values: Tensor, scale: float) -> Tensor:
-    """What the similarity with a cell of label probability v is lowered by: log(1 / v) / scale, elementwise.
+    """What is added to the similarity with a cell of label probability v: log(v) / scale, at most 0, elementwise.
 
     In a softmax of the weighted similarities the cell then weighs v times as much as one that is all of that label.
 
@@ -50,7 +50,7 @@ def handicap(values: Tensor, scale: float) -> Tensor:
         values: v, at least 0.
         scale: weight of the similarities.
     """
-    return -values.clamp(min=torch.finfo(values.dtype).tiny).log() / scale
+    return values.clamp(min=torch.finfo(values.dtype).tiny).log() / scale
 
 
 def _best_of_each(query: Tensor, keys: Tensor, lowered: Tensor, window: Window, top_k: int) -> tuple[Tensor, ...]:

@@ -47,7 +47,7 @@ class Whereabouts:
 
         Args:
             masks: bool (O', h, w) of the objects, O' - O of which are new.
-            given: whether a person gave them: then they are no mistake, however small.
+            given: whether a person gave this frame's labels: then they are no mistake, however small.
         """
         seen, age = add_channels(self.seen, len(masks)), add_channels(self.age, len(masks))
         cells, before = (x.flatten(1).sum(1) for x in (masks, seen))

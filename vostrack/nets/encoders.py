@@ -18,7 +18,7 @@ class StagedNet(nn.Module):
 
     Attributes:
         stage_strides: pixels from cell to cell of each stage.
-        trunk: gives the stages.
+        trunk: gives the stages, where a network does not say otherwise.
     """
 
     stage_strides: ClassVar[tuple[int, ...]]

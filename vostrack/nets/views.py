@@ -32,11 +32,14 @@ def mean_over_views(
     Returns:
         (B, C, h, w) for each output.
     """
-    means = [stage.float() for stage in stages(image)]
+    sums = [stage.float() for stage in stages(image)]
     for dims in VIEWS[views]:
-        for mean, seen in zip(means, stages(_continued(image, dims, max(strides)).flip(dims)), strict=True):
-            mean += seen.float().flip(dims)[..., : mean.shape[2], : mean.shape[3]]
-    return [mean / views for mean in means]
+        seen = stages(_continued(image, dims, max(strides)).flip(dims))
+        sums = [
+            total + stage.float().flip(dims)[..., : total.shape[2], : total.shape[3]]
+            for total, stage in zip(sums, seen, strict=True)
+        ]
+    return [total / views for total in sums]
 
 
 def _continued(image: Tensor, dims: tuple[int, ...], stride: int) -> Tensor:

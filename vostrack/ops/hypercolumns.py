@@ -44,9 +44,9 @@ def describe(image: Tensor, nets: Sequence[Sequence[Stage]], stride: int, colour
 
     Args:
         image: (3, H, W) in [0, 1].
-        nets: of each network, some stages (1, C_i, h_i, w_i) for this image.
+        nets: of each network or scale, some stages (1, C_i, h_i, w_i) for this image.
         stride: pixels from cell to cell of the result.
-        colour: weight of the colours beside the hypercolumns, which have length 1 for each network; 0 leaves them out.
+        colour: weight of the colours beside the hypercolumns, which have length 1 for each of these; 0 leaves them out.
 
     Returns:
         (C, h, w): the channels of all stages, and 6 more with colours.
@@ -94,19 +94,23 @@ def principal_axes(features: Tensor, channels: int, whitening: float = 0.0, labe
 
     Args:
         features: (C, h, w).
-        channels: how many axes, C at most; 0 for none.
+        channels: how many axes at most; there are no more than directions in which the features vary. 0 for none.
         whitening: coordinates are divided by their variance to the power of half of this: 0 keeps them, 1 whitens.
         labels: (K, h, w), summing to 1 over K; without, all cells are of one label.
 
     Returns:
-        (channels, C + 1): scaled orthogonal rows, with minus the mean's coordinate in the last column; or (0, C + 1).
+        (C', C + 1), C' at most `channels`: scaled orthogonal rows, with minus the mean's coordinate in the last column;
+        or (0, C + 1).
     """
     if not channels:
         return features.new_zeros(0, len(features) + 1)
     flat = features.flatten(1).cpu().double()  # not every device has double
     mean = flat.mean(1, keepdim=True)
     covariance = (flat - mean) @ (flat - mean).T / flat.shape[1]
-    basis = torch.linalg.eigh(covariance).eigenvectors[:, -channels:]
+    spread, directions = torch.linalg.eigh(covariance)
+    # What does not vary here says nothing; whitened, it would drown all else in a frame where it does.
+    varied = int((spread > _SHARE * spread[-1]).sum())
+    basis = directions[:, -min(channels, max(1, varied)) :]
     within = covariance if labels is None else covariance - _between(flat - mean, labels.flatten(1).to(flat))
     variances, turn = torch.linalg.eigh(basis.T @ within @ basis)
     # A blank image has directions without any variance: they must not become the loudest.
