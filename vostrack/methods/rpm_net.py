@@ -26,7 +26,7 @@ from vostrack.methods.explanation import Explanation
 from vostrack.methods.rpm_training import RECIPES, RpmNetObjective
 from vostrack.methods.soft_matching import MatchingState, SoftMatching
 from vostrack.methods.videomatch_config import VideoMatchConfig
-from vostrack.methods.videomatch_windows import handicap
+from vostrack.methods.videomatch_windows import log_prior
 from vostrack.nets.deform import RpmNet, receptive_field, sample
 from vostrack.nets.fcn import CHANNELS
 from vostrack.nets.resnet import DEPTHS
@@ -134,7 +134,7 @@ class RpmNetMethod:
             return _strongest(sample(state.labels[None], offsets)[0])
         last, query = (self._matching.query(state.matching, x[CHANNELS:]) for x in (state.features, features))
         key, labels = (sample(x[None].float(), offsets, border=True)[0] for x in (last, state.labels))
-        pointed = (F.normalize(key, dim=0) * query).sum(0) + handicap(labels, self.config.scale)
+        pointed = (F.normalize(key, dim=0) * query).sum(0) + log_prior(labels, self.config.scale)
         return self._matching.labelled(state.matching, query, list(pointed.flatten(1)[:, :, None]))
 
     def remember(self, state: RpmState, features: Tensor, probs: Tensor) -> RpmState:

@@ -17,7 +17,7 @@ from vostrack.ops.window import Window, far_ring, in_parts, tiles
 def recent_similarities(
     query: Tensor, bank: FrameBank, *, radius: int, reach: float, top_k: int, scale: float
 ) -> list[Tensor]:
-    """The highest similarities with the cells of each label around the same place, plus what `handicap` gives.
+    """The highest similarities with the cells of each label around the same place, plus what `log_prior` gives.
 
     Args:
         query: (h, w, C), unit vectors, contiguous.
@@ -31,17 +31,17 @@ def recent_similarities(
         (N, J) for each of the K labels, J at least `top_k`; -inf where the grid holds fewer cells.
     """
     keys, values = bank.used_keys, bank.used_values
-    lowered = handicap(values, scale)
+    priors = log_prior(values, scale)
     window = Window(radius, disk=True)
-    found = [_best_of_each(query, keys, lowered, window, top_k)]
+    found = [_best_of_each(query, keys, priors, window, top_k)]
     ring, step = far_ring(window, reach, (query.shape[0], query.shape[1]))
     if not ring.is_empty:
-        coarse, there = keys[::step, ::step].contiguous(), lowered[::step, ::step]
+        coarse, there = keys[::step, ::step].contiguous(), priors[::step, ::step]
         found.append(in_parts(query, step, lambda part: _best_of_each(part, coarse, there, ring, top_k)))
     return [torch.cat(parts, 1) for parts in zip(*found, strict=True)]
 
 
-def handicap(values: Tensor, scale: float) -> Tensor:
+def log_prior(values: Tensor, scale: float) -> Tensor:
     """What is added to the similarity with a cell of label probability v: log(v) / scale, at most 0, elementwise.
 
     In a softmax of the weighted similarities the cell then weighs v times as much as one that is all of that label.
@@ -53,10 +53,10 @@ def handicap(values: Tensor, scale: float) -> Tensor:
     return values.clamp(min=torch.finfo(values.dtype).tiny).log() / scale
 
 
-def _best_of_each(query: Tensor, keys: Tensor, lowered: Tensor, window: Window, top_k: int) -> tuple[Tensor, ...]:
+def _best_of_each(query: Tensor, keys: Tensor, priors: Tensor, window: Window, top_k: int) -> tuple[Tensor, ...]:
     """(N, top_k) for each label, the highest similarities in a window plus numbers (h, w, T, K)."""
     height, width, _ = query.shape
-    channels = lowered.flatten(0, 2).T.contiguous()
+    channels = priors.flatten(0, 2).T.contiguous()
     best = torch.full((len(channels), height, width, top_k), -torch.inf, device=query.device)
     for tile in tiles(query, keys, window):
         count = min(top_k, tile.similarity.shape[1])

@@ -39,7 +39,7 @@ def mean_over_views(
             total + stage.float().flip(dims)[..., : total.shape[2], : total.shape[3]]
             for total, stage in zip(sums, seen, strict=True)
         ]
-    return [total / views for total in sums]
+    return [total / views for total in sums] if views > 1 else sums
 
 
 def _continued(image: Tensor, dims: tuple[int, ...], stride: int) -> Tensor:
