@@ -19,7 +19,7 @@ from vostrack.methods.videomatch import VideoMatchMethod
 from vostrack.nets.encoders import AnchorsNet, BestNet, MastNet, VideoMatchNet
 from vostrack.ops import precision
 from vostrack.ops.color import normalised_lab, normalised_rgb
-from vostrack.ops.grid import to_pixels
+from vostrack.ops.grid import resize, to_pixels
 from vostrack.ops.guided import guided
 from vostrack.ops.hypercolumns import colours, hypercolumns
 from vostrack.weights import WeightsEntry, check, describe, find, load, save_weights
@@ -40,21 +40,23 @@ def test_features_are_those_of_both_networks_and_the_colours() -> None:
     """The shipped weights are those of `anchors` and `mast-mem`: their own stages give what `best` matches."""
     image = picture()
     rgb, lab = normalised_rgb(image)[None], normalised_lab(image)[None]
+    larger = resize(rgb, (2 * SIZE[0] - 1, 2 * SIZE[1] - 1), corners=True)
     with torch.no_grad():
-        method, _ = load_method("best", options={"precision": "32"})
         anchors, mast = load_method("anchors")[0].net, load_method("mast-mem")[0].net
+        fine = [(stage, stride // 2) for stage, stride in anchors.chosen_stages(larger, (1, 2), views=2)]
         parts = [
-            hypercolumns(anchors.chosen_stages(rgb, (1, 2, 3)), 4, (30, 41))[0],
-            hypercolumns(mast.chosen_stages(lab, (1, 2)), 4, (30, 41))[0],
+            hypercolumns(anchors.chosen_stages(rgb, (1, 2, 3), views=2), 4, (30, 41))[0],
+            hypercolumns(fine, 4, (30, 41))[0],
+            hypercolumns(mast.chosen_stages(lab, (1, 2), views=2), 4, (30, 41))[0],
             3 * colours(image, 4),
         ]
-        torch.testing.assert_close(method.encode(image), torch.cat(parts), atol=1e-4, rtol=0)
-        alone, _ = load_method("best", options={"precision": "32", "mast_stages": ""})
-        torch.testing.assert_close(alone.encode(image), torch.cat((parts[0], parts[2])), atol=1e-4, rtol=0)
-        options = {"precision": "32", "mast_stages": "", "fine_stages": "1,2"}
-        fine = load_method("best", options=options)[0].encode(image)
-        assert fine.shape == (448 + 192 + 6, 30, 41)
-        torch.testing.assert_close(fine[:448], parts[0], atol=1e-4, rtol=0)
+        for options, expected in (
+            ({}, parts),
+            ({"mast_stages": ""}, [*parts[:2], parts[3]]),
+            ({"fine_stages": ""}, [parts[0], *parts[2:]]),
+        ):
+            method, _ = load_method("best", options={"precision": "32", **options})
+            torch.testing.assert_close(method.encode(image), torch.cat(expected), atol=1e-4, rtol=0)
 
 
 def test_pixels_follow_the_edges_and_need_not() -> None:
@@ -92,8 +94,9 @@ def test_colours_reach_the_network_in_32_bits_where_it_computes_in_fewer(monkeyp
     method.net.mast.trunk.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     with torch.no_grad():
         method.encode(picture())
-    assert len(seen) == 1
-    assert torch.equal(seen[0], normalised_lab(picture())[None])
+    frame, mirrored = seen
+    assert torch.equal(frame, normalised_lab(picture())[None])
+    assert torch.equal(mirrored.flip(3)[..., : SIZE[1]], frame)
 
 
 @pytest.mark.parametrize(("origin", "net"), [("anchors", AnchorsNet), ("mast-mem", MastNet)])

@@ -1,8 +1,9 @@
 """`best`: the parts of the other methods that measured best together.
 
-What it is made of: stages of the networks of `anchors` and of `mast-mem` side by side, the matching of `videomatch`,
-which asks of each label by itself how well a cell matches it, in the first frame and in recent ones that are spaced as
-those of `mast-mem` are; then the labels are brought from cells to pixels along the edges of the image.
+What it is made of: stages of the networks of `anchors` and of `mast-mem` side by side, each the mean over the frame and
+its mirror image, and two of the frame at twice its size beside them; the matching of `videomatch`, which asks of each
+label by itself how well a cell matches it, in the first frame and in recent ones that are spaced as those of `mast-mem`
+are; then the labels are brought from cells to pixels along the edges of the image.
 docs/ablations.md has what each of these is worth, and what was left out.
 
 No paper of its own.
@@ -34,10 +35,11 @@ class BestConfig(VideoMatchConfig):
     Attributes:
         stages: of the network of `anchors`, 1 to 3.
         fine_stages: of the same.
+        views: of both networks.
         mast_stages: stages of the network of `mast-mem` beside them, 1 and 2; empty to leave it out.
     """
 
-    fine_stages: tuple[int, ...] = ()
+    views: int = 2
     mast_stages: tuple[int, ...] = (1, 2)
 
     def __post_init__(self) -> None:
