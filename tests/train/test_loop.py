@@ -243,8 +243,10 @@ def test_losses_are_computed_at_the_asked_precision(cache: FrameCache, tmp_path:
     assert kinds == {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
 
 
-def test_precision_is_chosen_for_the_device() -> None:
-    assert choose_precision("auto", CPU) == "32"
+@pytest.mark.parametrize(("fast", "chosen"), [(True, "bf16"), (False, "32")])
+def test_precision_is_chosen_for_the_device(fast: bool, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vostrack.train.settings.has_fast_bfloat16", lambda device: fast)
+    assert choose_precision("auto", CPU) == chosen
     assert choose_precision("bf16", CPU) == "bf16"
     with pytest.raises(VostrackError, match="'fp8'"):
         choose_precision("fp8", CPU)

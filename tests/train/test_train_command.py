@@ -102,6 +102,20 @@ def test_what_cannot_be_done_is_said_in_a_line(
     assert told[-1].startswith("error: ")
 
 
+@pytest.mark.parametrize(("fast", "precision", "warned"), [(False, "bf16", 1), (True, "bf16", 0), (False, "32", 0)])
+def test_a_precision_that_the_device_is_slow_at_is_named(
+    footage: Path,
+    fast: bool,
+    precision: str,
+    warned: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("vostrack.ops.precision.has_fast_bfloat16", lambda device: fast)
+    assert train("--data", footage, "--steps", 1, "--precision", precision) == 0
+    assert capsys.readouterr().err.count("bfloat16 is slow on this device (cpu)") == warned
+
+
 def test_footage_is_looked_for_where_the_help_says(
     footage: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

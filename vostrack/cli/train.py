@@ -112,7 +112,7 @@ def train(
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=_MACHINE)] = "auto",
     precision: Annotated[
-        str, typer.Option(help="auto (bf16 where a GPU has it), 32, bf16 or 16.", rich_help_panel=_MACHINE)
+        str, typer.Option(help="auto (bf16 where the device is quick at it), 32, bf16 or 16.", rich_help_panel=_MACHINE)
     ] = "auto",
     shares: Annotated[
         int | None,
@@ -192,7 +192,12 @@ def _train(job: TrainRun, team: Team) -> None:
     """Decode and train with a progress bar each; all of it goes to stderr, from the leading process alone."""
     from rich.console import Console
 
+    from vostrack.ops.precision import has_fast_bfloat16
+
     console = Console(stderr=True, soft_wrap=True, highlight=False, quiet=not team.leads)
+    if job.config.precision == "bf16" and not has_fast_bfloat16(team.device):
+        slow = f"bfloat16 is slow on this device ({team.device.type}): --precision auto takes what is quick"
+        console.print(slow, style="yellow", markup=False)
     prepared = _prepare(job, team, console)
     path = _run(job, team, prepared, console)
     console.print(f"weights: {path}", markup=False)

@@ -115,7 +115,8 @@ class RpmNetObjective:
             frames = _shaken(frames, self.recipe.shake, generator)
         first, second = normalised_rgb(frames).unbind(1)
         embeddings = self.module.embed(torch.cat((first, second)))
-        offsets = self.module.match(*embeddings.chunk(2))
+        # Where the network computes with fewer digits: too few for positions once they are added to those of the cells.
+        offsets = self.module.match(*embeddings.chunk(2)).float()
         reference, target = (to_cells(x.flatten(0, 1), self.module.stride) for x in (first, second))
         reference, target = (x.view(-1, 3, *x.shape[1:]) for x in (reference, target))
         by_blur = [

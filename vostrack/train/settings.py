@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from vostrack.errors import VostrackError, unknown_name
+from vostrack.ops.precision import has_fast_bfloat16
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)),
@@ -75,14 +76,13 @@ def learning_rate(base: float, step: int, seconds: float, config: TrainConfig) -
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """The precision of a name; "auto" takes bfloat16 on CUDA devices that compute with it, and else 32 bits.
+    """The precision of a name; "auto" takes bfloat16 on devices that are quick at it, and else 32 bits.
 
     Raises:
         VostrackError: an unknown precision.
     """
     if name == "auto":
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bf16" if fast else "32"
+        return "bf16" if has_fast_bfloat16(device) else "32"
     if name not in PRECISIONS:
         raise VostrackError(unknown_name("precision", name, ("auto", *PRECISIONS)))
     return name
