@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vostrack.benchmark.datasets import open_dataset
+from vostrack.benchmark.datasets.table import open_dataset
 from vostrack.benchmark.runner import Options, run_benchmark
 from vostrack.benchmark.variants import parse_variants
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.refine import fake_package
 
 # Test machines are shared: how long one example takes says nothing about the code.
 settings.register_profile("vostrack", deadline=None)
@@ -21,3 +26,18 @@ def dev_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"NO DEVELOPMENT DATA in {folder}: set VOSTRACK_DATA to its folder to run this test")
     return folder
+
+
+@pytest.fixture
+def fake_crf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Puts a pydensecrf in front of the path that does what FAKE_CRF says; gives its folder."""
+    (tmp_path / "pydensecrf").mkdir()
+    (tmp_path / "pydensecrf" / "__init__.py").write_text("")
+    shutil.copy(fake_package.__file__, tmp_path / "pydensecrf" / "densecrf.py")
+    names = ("pydensecrf", "pydensecrf.densecrf")
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in names:
+        sys.modules.pop(name, None)  # the real one, if there was one, comes back with the patch's end

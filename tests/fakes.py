@@ -180,7 +180,7 @@ def start(arguments: Sequence[object], log: Path, **settings: float) -> ForkServ
         settings: `save_seconds`, `frame_seconds`, `step_seconds` of a training step of adaptation, whose network is
             then a small one, and `file_limit` in bytes.
     """
-    _FORKS.set_forkserver_preload(["tests.fakes", "pytest", "vostrack.segmentation", "vostrack.cli"])
+    _FORKS.set_forkserver_preload(["tests.fakes", "pytest", "vostrack.run.segment", "vostrack.cli"])
     log.mkdir(parents=True, exist_ok=True)
     environment = {"VOSTRACK_WEIGHTS": os.environ["VOSTRACK_WEIGHTS"]}
     process = _FORKS.Process(target=_child, args=([str(text) for text in arguments], log, environment, settings))
@@ -193,12 +193,13 @@ def _child(arguments: list[str], log: Path, environment: Mapping[str, str], sett
         os.dup2(os.open(log / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.stdout, sys.stderr = io.TextIOWrapper(io.FileIO(1, "w")), io.TextIOWrapper(io.FileIO(2, "w"))
     os.environ.update(environment, FAKE_SECONDS=str(settings.get("frame_seconds", 0.0)))
-    from vostrack import cli, job
+    from vostrack import cli
+    from vostrack.run import passes
 
     METHODS[NAME] = PATH
     os.fsync = lambda descriptor: None
     torch.set_num_threads(1)
-    job._SAVE_SECONDS = settings.get("save_seconds", 20.0)
+    passes._SAVE_SECONDS = settings.get("save_seconds", 20.0)
     if "step_seconds" in settings:
         _slow_small_adaptation(settings["step_seconds"])
     if "file_limit" in settings:
@@ -217,8 +218,8 @@ def _child(arguments: list[str], log: Path, environment: Mapping[str, str], sett
 
 def _slow_small_adaptation(seconds: float) -> None:
     """So that a test can stop a training while it is under way."""
-    from tests.refine.clips import narrow_net
-    from vostrack.refine.adapt_model import AppearanceModel
+    from tests.adapt.clips import narrow_net
+    from vostrack.adapt.model import AppearanceModel
 
     narrow_net(pytest.MonkeyPatch())
     step = AppearanceModel.step

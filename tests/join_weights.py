@@ -15,7 +15,7 @@ from torch import Tensor
 from vostrack.errors import WeightsError
 from vostrack.methods.best import BestMethod
 from vostrack.nets.encoders import BestNet
-from vostrack.weights import describe, load, save_weights
+from vostrack.weights import load, read_details, save_weights
 
 _CHILDREN = {"anchors": "anchors", "mast-mem": "mast"}
 
@@ -32,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     net, details = BestNet(), {}
     for path in options.parts:
-        told = describe(path)
+        told = read_details(path)
         method = told["method"]
         if method not in BestMethod.adopts or method in details:
             raise WeightsError(f"{path} holds weights for {method!r}: give one file for each of {[*BestMethod.adopts]}")

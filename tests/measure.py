@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 
-from vostrack.benchmark.mask_folders import read_mask as read_truth
+from vostrack.benchmark.datasets.mask_folders import read_mask as read_truth
 from vostrack.benchmark.score import Scores, SequenceScorer
 from vostrack.methods import build_net, configure, load_method, method_class
 from vostrack.methods.base import Method
-from vostrack.nets.fold import for_inference
+from vostrack.nets.fusion import for_inference
 from vostrack.propagate import Propagator
 from vostrack.types import Clip
 from vostrack.video.masks import read_prompts

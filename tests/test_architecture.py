@@ -9,37 +9,16 @@ import vostrack
 
 ROOT = Path(vostrack.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-FOUNDATION = {"types", "errors", "files"}
-OPS = FOUNDATION | {"ops"}
-ENGINE = OPS | {"nets", "memory", "state", "options"}
-RESULTS = ENGINE | {"methods", "refine", "weights", "video", "propagate"}
-RUN = RESULTS | {"output", "summary"}
-# What each part of the package may import, besides itself; "" is the package's own name and version.
-ALLOWED: dict[str, set[str]] = {
-    "errors": set(),
-    "types": {"errors"},
-    "options": {"errors"},
-    "files": {"errors"},
-    "ops": {"types", "errors"},
-    "video": FOUNDATION,
-    "weights": FOUNDATION,
-    "nets": OPS,
-    "memory": OPS,
-    "state": FOUNDATION,
-    "summary": FOUNDATION,
-    "methods": ENGINE - {"files"} | {"weights"},
-    "refine": ENGINE - {"files"},
-    "propagate": ENGINE - {"files"} | {"methods", "refine"},
-    "output": RESULTS - {"weights", "nets"},
-    "job": RUN,
-    "segmentation": RUN | {"job", ""},
-    "train": RESULTS | {"segmentation", "benchmark", ""},
-    "benchmark": RUN | {"segmentation", ""},
-    "demo": RUN | {"segmentation", "benchmark"},
-    "inspection": RESULTS - {"weights"},
-    "cli": RUN | {"segmentation", "benchmark", "train", "demo", "inspection", ""},
-    "__main__": {"cli"},
-}
+PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
+
+
+def rows() -> list[list[str]]:
+    """The rooms of the package from the top row to the bottom, as docs/architecture.md lists them."""
+    section = PAGE.read_text(encoding="utf-8").partition("## Imports go one way")[2]
+    return [line.split() for line in section.split("```")[1].splitlines()[1:]]
+
+
+ROW = {room: number for number, row in enumerate(rows()) for room in row}
 
 
 def part(path: Path) -> str:
@@ -58,28 +37,22 @@ def imports(path: Path) -> set[str]:
         else:
             continue
         found |= {name for name in names if name.split(".")[0] == "vostrack"}
-    parts = {[*name.split("."), ""][1] for name in found}
-    return {name if name in ALLOWED else "" for name in parts}
+    rooms = {[*name.split("."), ""][1] for name in found}
+    return {room for room in rooms if room in ROW}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_flow_one_way(path: Path) -> None:
+def test_imports_go_down(path: Path) -> None:
     own = part(path)
     if own == "__init__":
         return
-    assert own in ALLOWED, f"{own} has no place in the layers: give it one in this test and in docs/architecture.md"
-    assert imports(path) <= ALLOWED[own] | {own}
+    assert own in ROW, f"{own} has no row in docs/architecture.md"
+    above = {room for room in imports(path) if room != own and ROW[room] <= ROW[own]}
+    assert not above, f"{own} imports from {sorted(above)}, which is not below it in docs/architecture.md"
 
 
-def test_nothing_imports_in_a_circle() -> None:
-    order: list[str] = []
-    left = dict(ALLOWED)
-    while left:
-        free = [name for name, below in left.items() if not below - {""} - set(order)]
-        assert free, f"a circle among {sorted(left)}"
-        order += free
-        left = {name: below for name, below in left.items() if name not in free}
-    assert order.index("ops") < order.index("methods") < order.index("segmentation") < order.index("cli")
+def test_every_room_is_there() -> None:
+    assert set(ROW) == {part(path) for path in FILES} - {"__init__"}
 
 
 def test_only_the_command_line_prints() -> None:

@@ -25,11 +25,11 @@ from tests.methods import test_contract as contract
 from vostrack import Clip, Frame, LabelMap, Propagator, load_method, open_clip
 from vostrack import cli as command_line
 from vostrack.cli.methods import _shown
-from vostrack.demo import write_clip
 from vostrack.errors import VostrackError
 from vostrack.files import sha256
 from vostrack.methods import METHODS, build_net, method_class, training_recipe
 from vostrack.methods.base import Batch
+from vostrack.video.synthetic import write_clip
 from vostrack.weights import save_weights
 
 ROOT = Path(__file__).resolve().parents[1]

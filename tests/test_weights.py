@@ -17,9 +17,9 @@ from vostrack.weights import (
     architecture,
     available,
     check,
-    describe,
     find,
     load,
+    read_details,
     read_manifest,
     save_weights,
     search_path,
@@ -112,12 +112,12 @@ def test_halves_come_back_as_what_the_network_holds(tmp_path: Path) -> None:
         wanted = net.state_dict()[name]
         assert tensor.dtype == wanted.dtype
         assert torch.equal(tensor, wanted.half().float() if wanted.is_floating_point() else wanted)
-    assert describe(tmp_path / "w.safetensors") == {"method": "fake", "net": "default", "details": {"steps": 3}}
+    assert read_details(tmp_path / "w.safetensors") == {"method": "fake", "net": "default", "details": {"steps": 3}}
 
 
 def test_a_file_names_the_network_that_it_fills(tmp_path: Path) -> None:
     save_weights(FakeNet(), "fake", tmp_path / "w.safetensors", {}, "large")
-    assert architecture(tmp_path / "w.safetensors") == describe(tmp_path / "w.safetensors")["net"] == "large"
+    assert architecture(tmp_path / "w.safetensors") == read_details(tmp_path / "w.safetensors")["net"] == "large"
     assert architecture(file(tmp_path / "old.safetensors", FakeNet().state_dict())) == "default"
     with pytest.raises(WeightsError, match="no weights at"):
         architecture(tmp_path / "missing.safetensors")
@@ -197,7 +197,7 @@ def test_safetensors_of_another_program_are_refused(tmp_path: Path) -> None:
     assert "was not written by `vostrack train`" in refusal(tmp_path / "w.safetensors")
     path = file(tmp_path / "d.safetensors", {"scale": torch.ones(1)}, details="{")
     with pytest.raises(WeightsError, match="details"):
-        describe(path)
+        read_details(path)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from vostrack.methods import load_method
     from vostrack.propagate import Propagator
-    from vostrack.segmentation import Settings, segment
+    from vostrack.run.segment import Settings, segment
     from vostrack.types import Clip, Frame, FrameStream, LabelMap, Prediction
     from vostrack.video.masks import read_mask
     from vostrack.video.reader import open_clip
@@ -51,8 +51,8 @@ _HOMES = {
     "LabelMap": "types",
     "Prediction": "types",
     "Propagator": "propagate",
-    "Settings": "segmentation",
-    "segment": "segmentation",
+    "Settings": "run.segment",
+    "segment": "run.segment",
     "load_method": "methods",
     "open_clip": "video.reader",
     "read_mask": "video.masks",

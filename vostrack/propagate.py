@@ -1,6 +1,6 @@
 """The only loop over time: frames and given masks in, a prediction for each frame out.
 
-`Propagator.run` is a generator. Progress bars, writers, timers, early stops and interruptions belong to whoever
+`Propagator.run` is a generator. EnginePosition bars, writers, timers, early stops and interruptions belong to whoever
 iterates; memory is that of the method's state and one frame, however long the clip is. Knows nothing of files and
 weights.
 """
@@ -22,7 +22,7 @@ from vostrack.types import Clip, Frame, LabelMap, Prediction
 
 
 @dataclass(frozen=True)
-class Progress:
+class EnginePosition:
     """Where a run stands: enough to go on after its last frame.
 
     Attributes:
@@ -55,7 +55,7 @@ class Propagator:
         size: int | None = 480,
         device: torch.device | str = "cpu",
         keep_probs: bool = False,
-        progress: Progress | None = None,
+        position: EnginePosition | None = None,
     ) -> None:
         """Prepare a run over one clip.
 
@@ -64,18 +64,18 @@ class Propagator:
             size: short side of the working resolution in pixels; None for that of the source. Never enlarges.
             device: where the method computes.
             keep_probs: whether predictions carry probabilities.
-            progress: where an earlier run of the same clip stopped; the clip's frames then start there.
+            position: where an earlier run of the same clip stopped; the clip's frames then start there.
         """
         self.method = method
         self.size = size
         self.device = torch.device(device)
         self.keep_probs = keep_probs
-        self.progress = progress or Progress()
+        self.position = position or EnginePosition()
 
     def run(self, clip: Clip) -> Iterator[Prediction]:
         """Propagate.
 
-        Frames before the first mask get empty label maps. After each yield, `progress` says where the run stands.
+        Frames before the first mask get empty label maps. After each yield, `position` says where the run stands.
 
         Args:
             clip: frames and masks.
@@ -90,29 +90,29 @@ class Propagator:
         check_prompts(clip.prompts)
         for frame in clip.frames:
             yield self._step(frame, clip.prompts.get(frame.index))
-        check_prompts(clip.prompts, self.progress.next_frame)
+        check_prompts(clip.prompts, self.position.next_frame)
 
     def _step(self, frame: Frame, given: LabelMap | None) -> Prediction:
         # no_grad rather than inference_mode: tensors made in the latter cannot enter the gradient scope of adaptation.
         with torch.no_grad():
             image = self._working(frame.image)
-            progress = self.progress
-            if progress.state is None and given is None:
-                self.progress = Progress(None, (), frame.index + 1)
+            position = self.position
+            if position.state is None and given is None:
+                self.position = EnginePosition(None, (), frame.index + 1)
                 nothing = LabelMap(torch.zeros(frame.image.shape[1:], dtype=torch.uint8), ())
                 return Prediction(frame, nothing, torch.ones_like(image[:1]).cpu() if self.keep_probs else None)
             features = self.method.encode(image)
-            if progress.state is None:
+            if position.state is None:
                 assert given is not None
                 return self._take(frame, features, image, given, None)
-            cells = self.method.predict(progress.state, features)
+            cells = self.method.predict(position.state, features)
             probs = self.method.enlarge(cells, image)
-            pixels = strongest(probs, progress.ids, (frame.image.shape[1], frame.image.shape[2]))
+            pixels = strongest(probs, position.ids, (frame.image.shape[1], frame.image.shape[2]))
             if given is not None:
                 return self._take(frame, features, image, given, pixels)
-            state = self.method.remember(progress.state, features, cells)
-            self.progress = Progress(state, progress.ids, frame.index + 1)
-            return Prediction(frame, LabelMap(pixels, progress.ids), probs.cpu() if self.keep_probs else None)
+            state = self.method.remember(position.state, features, cells)
+            self.position = EnginePosition(state, position.ids, frame.index + 1)
+            return Prediction(frame, LabelMap(pixels, position.ids), probs.cpu() if self.keep_probs else None)
 
     def _take(
         self, frame: Frame, features: Tensor, image: Tensor, given: LabelMap, predicted: Tensor | None
@@ -121,7 +121,7 @@ class Propagator:
         if given.pixels.shape != frame.image.shape[1:]:
             size, wanted = list(given.size), list(frame.image.shape[1:])
             raise MaskError(f"the mask for frame {frame.index} has size {size}, but the frame has {wanted} (H, W)")
-        known = self.progress.ids
+        known = self.position.ids
         ids = (*known, *(i for i in given.ids if i not in known))
         if predicted is None:
             pixels = without_void(given.pixels)
@@ -129,8 +129,8 @@ class Propagator:
             pixels = without_void(correct(predicted, given.pixels, given.ids))
         small = resize_labels(pixels, (image.shape[1], image.shape[2])).to(self.device)
         labels = one_hot(small, ids)
-        state = self.method.begin(features, labels, self.progress.state)
-        self.progress = Progress(state, ids, frame.index + 1)
+        state = self.method.begin(features, labels, self.position.state)
+        self.position = EnginePosition(state, ids, frame.index + 1)
         return Prediction(frame, LabelMap(pixels, ids), labels.cpu() if self.keep_probs else None)
 
     def working_size(self, source: tuple[int, int]) -> tuple[int, int]:

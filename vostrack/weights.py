@@ -226,7 +226,7 @@ def load(
 def _own(method: str, path: Path) -> WeightsEntry:
     """The first weights on the search path that are a method's own, not another's that it adopts."""
     for entry in available():
-        if entry.method == method and entry.path.is_file() and describe(entry.path)["method"] == method:
+        if entry.method == method and entry.path.is_file() and read_details(entry.path)["method"] == method:
             return entry
     raise WeightsError(f"{path} fills a part of {method}, and there are no weights of {method} itself for the rest")
 
@@ -280,7 +280,7 @@ def save_weights(
     write_bytes(path, save(tensors, metadata))
 
 
-def describe(path: Path) -> dict[str, Any]:
+def read_details(path: Path) -> dict[str, Any]:
     """What a weights file says of itself: "method", "net" and "details".
 
     Raises:

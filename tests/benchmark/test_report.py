@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from tests.benchmark import trees
-from vostrack.benchmark import plots
-from vostrack.benchmark.datasets import DATASETS, open_dataset
+from vostrack.benchmark.datasets.table import DATASETS, open_dataset
 from vostrack.benchmark.published import PUBLISHED
+from vostrack.benchmark.report import plots
 from vostrack.benchmark.results import read_results
 from vostrack.benchmark.runner import run_benchmark
 from vostrack.benchmark.variants import parse_variants

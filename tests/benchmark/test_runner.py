@@ -18,7 +18,7 @@ from tests import fakes
 from tests.benchmark import trees
 from tests.benchmark.runs import FAKE, davis, files
 from vostrack.benchmark import sequence_run
-from vostrack.benchmark.datasets import DATASETS, open_dataset
+from vostrack.benchmark.datasets.table import DATASETS, open_dataset
 from vostrack.benchmark.runner import Options, run_benchmark
 from vostrack.benchmark.score import score_folders
 from vostrack.benchmark.sequence_scores import score_sequence

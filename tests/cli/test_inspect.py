@@ -13,11 +13,19 @@ from PIL import Image
 from tests.fakes import IDS, NAME, corners, register, truth, write_clip, write_mask
 from vostrack.cli import run
 from vostrack.errors import InputError, MethodError
-from vostrack.inspection import MATCHED, SAMPLED, TARGET, choose_points, draw_matching, principal_colours, read_frames
 from vostrack.methods import METHODS
-from vostrack.methods.explanation import Explanation
+from vostrack.methods.base import Correspondences
 from vostrack.methods.rpm_net import RpmNetMethod
 from vostrack.nets.deform import RpmNet
+from vostrack.run.inspection import (
+    MATCHED,
+    SAMPLED,
+    TARGET,
+    choose_points,
+    draw_matching,
+    principal_colours,
+    read_frames,
+)
 from vostrack.weights import save_weights
 
 SIZE = (48, 64)
@@ -185,9 +193,9 @@ def test_points_are_spread_and_a_small_object_gets_one(tmp_path: Path) -> None:
 class Pointing(RpmNetMethod):
     """Says that each pixel comes from two pixels to its right."""
 
-    def explain(self, reference: torch.Tensor, target: torch.Tensor, pixels: torch.Tensor) -> Explanation:
+    def correspondences(self, reference: torch.Tensor, target: torch.Tensor, pixels: torch.Tensor) -> Correspondences:
         to = pixels + torch.tensor([0.0, 20.0])
-        return Explanation(tuple(place[None] for place in to), to, reference[:32], self.stride)
+        return Correspondences(tuple(place[None] for place in to), to, reference[:32], self.stride)
 
 
 def test_matches_are_drawn_where_they_are() -> None:

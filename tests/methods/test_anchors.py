@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from vostrack import device as precision
 from vostrack.errors import MethodError
-from vostrack.memory import FrameBank
+from vostrack.matching.memory import FrameBank
 from vostrack.methods.anchors import PAPER, AnchorsConfig, AnchorsMethod
 from vostrack.nets.encoders import AnchorsNet
-from vostrack.ops import precision
 from vostrack.ops.labels import one_hot
 
 GRID = (12, 20)

@@ -11,18 +11,18 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tests import join_weights
+from vostrack import device as precision
 from vostrack.errors import MethodError, WeightsError
 from vostrack.methods import DEFAULT, build_net, load_method, training_recipe
 from vostrack.methods.base import Recipe
 from vostrack.methods.best import BestConfig, BestMethod
 from vostrack.methods.videomatch import VideoMatchMethod
 from vostrack.nets.encoders import AnchorsNet, BestNet, MastNet, VideoMatchNet
-from vostrack.ops import precision
 from vostrack.ops.color import normalised_lab, normalised_rgb
 from vostrack.ops.grid import resize, to_pixels
 from vostrack.ops.guided import guided
 from vostrack.ops.hypercolumns import colours, hypercolumns
-from vostrack.weights import WeightsEntry, check, describe, find, load, save_weights
+from vostrack.weights import WeightsEntry, check, find, load, read_details, save_weights
 
 SIZE = (120, 162)
 
@@ -144,7 +144,7 @@ def test_joining_shipped_weights_gives_the_shipped_weights(tmp_path: Path, monke
     ours, theirs = load_file(tmp_path / "best.safetensors"), load_file(shipped.path)
     assert ours.keys() == theirs.keys() == build_net("best").state_dict().keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert describe(tmp_path / "best.safetensors") == describe(shipped.path)
+    assert read_details(tmp_path / "best.safetensors") == read_details(shipped.path)
 
 
 def test_it_is_not_trained_itself() -> None:

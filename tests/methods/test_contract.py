@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from vostrack.device import to_device
 from vostrack.methods import METHODS, load_method, method_class
 from vostrack.methods.base import Method
 from vostrack.ops.labels import one_hot
-from vostrack.output import to_device
-from vostrack.state import load_state, save_state
+from vostrack.run.state import load_state, save_state
 
 VARIANTS = [(name, preset) for name in METHODS for preset in method_class(name).presets]
 SIZE = (37, 51)

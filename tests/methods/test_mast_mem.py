@@ -126,7 +126,7 @@ def test_labels_are_stored_in_bytes(soft: bool) -> None:
 
 def test_soft_labels_are_read_as_they_were_predicted() -> None:
     """With one frame in memory and keys that single out a cell, the readout is that cell's stored labels."""
-    config = replace(configure("mast-mem", options={"first": "", "recent": "1", "channels": "0"}), soft=True)
+    config = replace(configure("mast-mem", options={"first": "", "recent": "1", "axes": "0"}), soft=True)
     method, state = after(config, 1)
     features = 100 * torch.eye(12).view(12, *GRID)
     probs = probabilities(5)
@@ -141,7 +141,7 @@ def test_the_ring_around_the_window_finds_what_moved_out_of_it(reach: float, sha
     labels = torch.zeros(2, 80, 96)
     labels[1, 32:48, 32:48] = 1
     labels[0] = 1 - labels[1]
-    method = MastMethod(Blind(), MastConfig(channels=0, radius=3, reach=reach))
+    method = MastMethod(Blind(), MastConfig(axes=0, radius=3, reach=reach))
     state = method.begin(features, labels)
     found = method.predict(state, torch.roll(features, (0, 8), (1, 2)))
     assert (found.argmax(0)[9:11, 17:19] == 1).float().mean() == share

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from tests.nets.test_deform import naive_sample, naive_value
 from vostrack.errors import MethodError
+from vostrack.matching.matcher import SoftMatching
 from vostrack.methods.rpm_net import PAPER, RpmConfig, RpmNetMethod, RpmState
-from vostrack.methods.soft_matching import SoftMatching
 from vostrack.nets.deform import RpmNet
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import to_cells, to_pixels
@@ -121,7 +121,7 @@ def test_published_propagation_knows_nothing_but_the_frame_before() -> None:
 
 
 GRID = (6, 9)
-MATCHED = RpmConfig(channels=0, radius=1, reach=0, context=1, top_k=2, scale=10.0, precision="32")
+MATCHED = RpmConfig(axes=0, radius=1, reach=0, context=1, top_k=2, scale=10.0, precision="32")
 
 
 def features(seed: int) -> Tensor:
@@ -171,7 +171,7 @@ def test_what_the_window_does_not_reach_is_found_where_the_network_points(contex
     target[32:, 2, 2] = last[32:, 2, 7]
     shares = []
     for offset in ((0, 5), (0, 0)):
-        pointing = method(replace(MATCHED, context=context, top_k=1, scale=40.0, dc=1e4), offset)
+        pointing = method(replace(MATCHED, context=context, top_k=1, scale=40.0, max_displacement=1e4), offset)
         state = pointing.remember(pointing.begin(start, given()), last, probs)
         shares.append(float(pointing.predict(state, target)[1, 2, 2]))
     assert shares[0] > 0.5 > shares[1]
@@ -252,7 +252,7 @@ def test_a_fixed_grid_is_explained_by_its_receptive_field() -> None:
     torch.manual_seed(0)
     explained = RpmNetMethod(RpmNet(deformable=False).eval())
     features = [explained.encode(torch.rand(3, 60, 60)) for _ in range(2)]
-    told = explained.explain(features[0], features[1], torch.tensor([[28.0, 32.0], [0.0, 4.0]]))
+    told = explained.correspondences(features[0], features[1], torch.tensor([[28.0, 32.0], [0.0, 4.0]]))
     for place, (y, x) in zip(told.sampled, ((28, 32), (0, 4)), strict=True):
         wanted = torch.tensor([(y + 4 * i, x + 4 * j) for i in range(-3, 4) for j in range(-3, 4)]).float()
         torch.testing.assert_close(place, wanted)
@@ -266,7 +266,7 @@ def test_deformable_layers_are_explained_tap_by_tap() -> None:
         layer.offset.weight.data.normal_(std=0.05)
     explained = RpmNetMethod(net)
     first, second = (explained.encode(torch.rand(3, 40, 48)) for _ in range(2))
-    told = explained.explain(first, second, torch.tensor([[20.0, 24.0]]))
+    told = explained.correspondences(first, second, torch.tensor([[20.0, 24.0]]))
 
     def at(field: Tensor, y: float, x: float) -> Tensor:
         y, x = min(max(y, 0.0), field.shape[1] - 1.0), min(max(x, 0.0), field.shape[2] - 1.0)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize
 
 from vostrack.errors import MethodError
-from vostrack.methods.soft_matching import MatchingState
+from vostrack.matching.matcher import MatchingState
 from vostrack.methods.videomatch import PAPER, VideoMatchConfig, VideoMatchMethod
 from vostrack.nets.encoders import VideoMatchNet
 from vostrack.ops.color import normalised_rgb
@@ -24,7 +24,7 @@ GRID = (12, 14)
 STRIDE = 8
 SIZE = (STRIDE * GRID[0], STRIDE * GRID[1])
 # Extrusion by 3 cells, erosion by 1: lengths are pixels at a short side of 480, that is 40 pixels a cell here.
-SMALL = replace(PAPER, dc=120.0, erosion=40.0, scale=6.0, top_k=3, c1=0.85, capacity=400)
+SMALL = replace(PAPER, max_displacement=120.0, erosion=40.0, scale=6.0, top_k=3, confident_threshold=0.85, capacity=400)
 
 
 def method(**changes: Any) -> VideoMatchMethod:
@@ -110,15 +110,15 @@ def test_prediction_equals_the_equations(given: Tensor, removal: bool) -> None:
     initial = [naive_initial(features, *split(state, k), SMALL) for k in range(1, len(given))]
     final = [y * near(mask, 3) if removal else y for y, mask in zip(initial, state.places.seen, strict=True)]
     assert any((y != z).any() for y, z in zip(initial, final, strict=True)) == removal
-    odds = torch.stack([y / (1 - y) * (1 - SMALL.c2) / SMALL.c2 for y in final])
+    odds = torch.stack([y / (1 - y) * (1 - SMALL.foreground_threshold) / SMALL.foreground_threshold for y in final])
     expected = torch.cat((torch.ones(1, *GRID), odds)) / (1 + odds.sum(0))
     torch.testing.assert_close(probs, expected.float(), atol=1e-5, rtol=1e-4)
     best = torch.stack(final).max(0)
-    assert torch.equal(probs.argmax(0), torch.where(best.values >= SMALL.c2, best.indices + 1, 0))
+    assert torch.equal(probs.argmax(0), torch.where(best.values >= SMALL.foreground_threshold, best.indices + 1, 0))
 
 
 def test_labels_that_are_no_rivals_compete_in_one_softmax() -> None:
-    chosen = method(rivals=False, outlier_removal=False, c2=0.5)
+    chosen = method(others_are_background=False, outlier_removal=False, foreground_threshold=0.5)
     state, features = started(chosen)
     (template,) = state.sets.templates
     parts = [part.double() for part in template.keys.split(template.counts)]
@@ -126,7 +126,10 @@ def test_labels_that_are_no_rivals_compete_in_one_softmax() -> None:
     scores = [[mean_best(x, part, SMALL.top_k) for x in rows(features.double())] for part in parts]
     expected = (SMALL.scale * torch.tensor(scores)).softmax(0).view(-1, *GRID)
     torch.testing.assert_close(chosen.predict(state, features), expected.float(), atol=1e-5, rtol=1e-4)
-    single = [method(rivals=rivals).predict(*started(method(), ONE)) for rivals in (True, False)]
+    single = [
+        method(others_are_background=others_are_background).predict(*started(method(), ONE))
+        for others_are_background in (True, False)
+    ]
     assert torch.equal(*single)
 
 
@@ -134,9 +137,9 @@ def test_a_cell_that_resembles_two_objects_is_not_left_to_the_background() -> No
     alike = frame(0).clone()
     alike[:, 6:11, 8:13] = alike[:, 1:6, 1:6]
     found = {}
-    for rivals in (True, False):
-        chosen = method(rivals=rivals, outlier_removal=False, c2=0.5)
-        found[rivals] = chosen.predict(chosen.begin(alike, TWO), alike)[:, 1:6, 1:6]
+    for others_are_background in (True, False):
+        chosen = method(others_are_background=others_are_background, outlier_removal=False, foreground_threshold=0.5)
+        found[others_are_background] = chosen.predict(chosen.begin(alike, TWO), alike)[:, 1:6, 1:6]
     assert found[False][0].mean() < 0.1
     assert found[True][0].mean() > 0.2
 
@@ -152,10 +155,10 @@ def test_update_equals_the_equations(given: Tensor, removal: bool) -> None:
     for k in range(1, len(given)):
         initial = naive_initial(features, *split(state, k), SMALL)
         outside = ~near(state.places.seen[k - 1], 3)
-        outliers = (initial >= SMALL.c2) & outside
+        outliers = (initial >= SMALL.foreground_threshold) & outside
         final = torch.where(outside, 0.0, initial) if removal else initial
         inner = eroded(probs.argmax(0) == k, 1) & ~outliers
-        sure = inner & (final > SMALL.c1)
+        sure = inner & (final > SMALL.confident_threshold)
         torch.testing.assert_close(after.sets.background[k - 1].used, rows(features)[outliers.flatten()])
         torch.testing.assert_close(after.sets.foreground[k - 1].used, rows(features)[sure.flatten()])
         kinds |= {
@@ -196,7 +199,7 @@ def test_added_features_are_matched_and_counted() -> None:
 
 
 def test_sets_stay_within_their_capacity_and_given_features_stay() -> None:
-    chosen = method(capacity=10, c1=0.5, background_update=False)
+    chosen = method(capacity=10, confident_threshold=0.5, background_update=False)
     state, features = started(chosen)
     given = state.sets.templates
     for _ in range(8):
@@ -318,11 +321,11 @@ def test_fine_stages_are_those_of_a_larger_image_cell_by_cell(size: tuple[int, i
         {"colour": -1.0},
         {"scale": 0.0},
         {"top_k": 0},
-        {"dc": 0.0},
-        {"dc": math.nan},
+        {"max_displacement": 0.0},
+        {"max_displacement": math.nan},
         {"erosion": -1.0},
-        {"c1": 1.0},
-        {"c2": 0.0},
+        {"confident_threshold": 1.0},
+        {"foreground_threshold": 0.0},
         {"capacity": 1},
         {"views": 3},
         {"fine_stages": (0,)},

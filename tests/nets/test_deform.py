@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import deform_conv2d
 
-from vostrack.nets.deform import Matching, RpmNet, deform_conv, sample
-from vostrack.nets.fold import for_inference
+from vostrack.nets.deform import Matching, RpmNet, deform_conv, warp
+from vostrack.nets.fusion import for_inference
 from vostrack.ops.grid import sample_cells
 
 SIZES = [(1, 1), (1, 6), (5, 7)]
@@ -55,10 +55,10 @@ def test_sampling_equals_the_formula(size: tuple[int, int]) -> None:
     x = torch.randn(2, 3, *size, generator=generator)
     offsets = 2.5 * torch.randn(2, 2, *size, generator=generator)
     expected = naive_sample(x, offsets)
-    torch.testing.assert_close(sample(x, offsets).double(), expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(sample(x.double(), offsets.double()), expected, atol=1e-12, rtol=1e-9)
+    torch.testing.assert_close(warp(x, offsets).double(), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(warp(x.double(), offsets.double()), expected, atol=1e-12, rtol=1e-9)
     theirs = deform_conv2d(x, offsets, torch.ones(3, 1, 1, 1))
-    torch.testing.assert_close(sample(x, offsets), theirs, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(warp(x, offsets), theirs, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -98,7 +98,7 @@ def test_a_constant_offset_shifts_the_map(height: int, width: int, dy: int, dx: 
     if not border:
         known = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
         shifted = shifted * known
-    torch.testing.assert_close(sample(x, offsets, border), shifted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(warp(x, offsets, border), shifted, atol=1e-5, rtol=0)
 
 
 def test_positions_of_a_map_may_be_on_another_grid() -> None:
@@ -186,4 +186,4 @@ def test_folding_changes_the_speed_and_not_the_offsets(deformable: bool) -> None
 def test_places_are_exact_in_half_precision() -> None:
     x = torch.arange(400.0).view(1, 1, 1, 400).expand(1, 1, 2, 400)
     offsets = torch.zeros(1, 2, 2, 400, dtype=torch.bfloat16)
-    torch.testing.assert_close(sample(x, offsets), x, atol=1e-3, rtol=1e-5)
+    torch.testing.assert_close(warp(x, offsets), x, atol=1e-3, rtol=1e-5)

@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 
 from vostrack.nets.encoders import AnchorsNet, MastNet
-from vostrack.nets.fold import for_inference
+from vostrack.nets.fusion import for_inference
 from vostrack.nets.resnet import ResNet18
 
 

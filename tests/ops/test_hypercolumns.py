@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from vostrack.ops.color import rgb_to_lab
 from vostrack.ops.grid import to_pixels
-from vostrack.ops.hypercolumns import colours, describe, hypercolumns, principal_axes, project
+from vostrack.ops.hypercolumns import cell_features, colours, hypercolumns, principal_axes, project
 
 
 def stage(channels: int, height: int, width: int, seed: int) -> Tensor:
@@ -110,11 +110,11 @@ def test_colours_are_mean_and_deviation_of_the_pixels_around_each_cell() -> None
 def test_a_description_is_the_hypercolumns_and_the_weighted_colours() -> None:
     image, fine, coarse = torch.rand(3, 26, 34), stage(3, 7, 9, 0)[:1], stage(5, 4, 5, 1)[:1]
     columns = hypercolumns([(fine, 4), (coarse, 8)], 4, (7, 9))[0]
-    torch.testing.assert_close(describe(image, [[(fine, 4), (coarse, 8)]], 4, 0.0), columns)
+    torch.testing.assert_close(cell_features(image, [[(fine, 4), (coarse, 8)]], 4, 0.0), columns)
     both = torch.cat((columns, 3 * colours(image, 4)))
-    torch.testing.assert_close(describe(image, [[(fine, 4), (coarse, 8)]], 4, 3.0), both)
+    torch.testing.assert_close(cell_features(image, [[(fine, 4), (coarse, 8)]], 4, 3.0), both)
     apart = torch.cat((normalize(fine[0], dim=0), hypercolumns([(coarse, 8)], 4, (7, 9))[0]))
-    torch.testing.assert_close(describe(image, [[(fine, 4)], [(coarse, 8)]], 4, 0.0), apart)
+    torch.testing.assert_close(cell_features(image, [[(fine, 4)], [(coarse, 8)]], 4, 0.0), apart)
 
 
 def test_whitening_with_labels_evens_out_the_variance_within_them() -> None:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from vostrack.errors import VostrackError
-from vostrack.refine.base import RefineStage, through, working_size
+from vostrack.refine.base import RefineFilter, through, working_size
 from vostrack.types import Frame, LabelMap, Prediction
 
 SIZE, SMALL = (12, 20), (6, 10)
@@ -72,7 +72,7 @@ def predictions(count: int, size: tuple[int, int] = SMALL, empty: int = 0) -> It
 def test_each_frame_is_refined_in_order_and_labels_are_those_of_the_refined_channels() -> None:
     refiner = Swap()
     given = list(predictions(9, SIZE))
-    with RefineStage(refiner, {}, keep_probs=True) as stage:
+    with RefineFilter(refiner, {}, keep_probs=True) as stage:
         refined = list(stage.run(iter(given)))
     assert [p.frame for p in refined] == [p.frame for p in given]
     for before, after in zip(given, refined, strict=True):
@@ -89,7 +89,7 @@ def test_each_frame_is_refined_in_order_and_labels_are_those_of_the_refined_chan
 def test_given_and_empty_frames_stay_as_they_are() -> None:
     refiner = Swap()
     given = list(predictions(6, SIZE, empty=2))
-    with RefineStage(refiner, {3: None, 5: None}, keep_probs=True) as stage:
+    with RefineFilter(refiner, {3: None, 5: None}, keep_probs=True) as stage:
         refined = list(stage.run(given))
     assert len(refiner.seen) == 2
     for index in (0, 1, 3, 5):
@@ -99,17 +99,17 @@ def test_given_and_empty_frames_stay_as_they_are() -> None:
 
 
 def test_probabilities_are_kept_only_where_they_are_wanted() -> None:
-    with RefineStage(Swap(), {0: None}) as stage:
+    with RefineFilter(Swap(), {0: None}) as stage:
         assert [p.probs for p in stage.run(predictions(3))] == [None] * 3
     bare = [Prediction(p.frame, p.labels) for p in predictions(1)]
-    with RefineStage(Swap(), {}) as stage, pytest.raises(ValueError, match="carry probabilities"):
+    with RefineFilter(Swap(), {}) as stage, pytest.raises(ValueError, match="carry probabilities"):
         list(stage.run(bare))
 
 
 def test_frames_are_refined_at_the_sources_size() -> None:
     refiner = Swap()
     given = list(predictions(2))
-    with RefineStage(refiner, {1: None}, keep_probs=True) as stage:
+    with RefineFilter(refiner, {1: None}, keep_probs=True) as stage:
         refined = list(stage.run(given))
     ((image, probs),) = refiner.seen
     assert np.array_equal(image, given[0].frame.image.numpy())
@@ -120,7 +120,7 @@ def test_frames_are_refined_at_the_sources_size() -> None:
 
 def test_large_frames_are_refined_at_the_refiners_size() -> None:
     refiner = Swap(size=9)
-    with RefineStage(refiner, {}) as stage:
+    with RefineFilter(refiner, {}) as stage:
         (refined,) = stage.run(predictions(1))
     ((image, probs),) = refiner.seen
     assert image.shape == (3, 9, 15)
@@ -160,7 +160,7 @@ def test_the_model_goes_on_meanwhile_but_not_without_bounds() -> None:
                 refiner.go.set()  # the fourth frame is made while the first one is still being refined
             yield prediction
 
-    with RefineStage(refiner, {}, depth=3) as stage:
+    with RefineFilter(refiner, {}, depth=3) as stage:
         refined = stage.run(model())
         assert next(refined).frame.index == 0
         assert made == [0, 1, 2, 3]
@@ -169,7 +169,7 @@ def test_the_model_goes_on_meanwhile_but_not_without_bounds() -> None:
 
 def test_a_stage_gives_all_it_holds_when_it_is_fed_no_more_and_goes_on_later() -> None:
     given = predictions(7)
-    with RefineStage(Swap(), {}) as stage:
+    with RefineFilter(Swap(), {}) as stage:
         first = list(stage.run(next(given) for _ in range(3)))
         assert [p.frame.index for p in first] == [0, 1, 2]
         assert [p.frame.index for p in stage.run(given)] == [3, 4, 5, 6]
@@ -177,7 +177,7 @@ def test_a_stage_gives_all_it_holds_when_it_is_fed_no_more_and_goes_on_later() -
 
 def test_stages_follow_one_another() -> None:
     plain = list(predictions(5, SIZE))
-    one, two = RefineStage(Swap(), {}, keep_probs=True), RefineStage(Swap(), {}, keep_probs=True)
+    one, two = RefineFilter(Swap(), {}, keep_probs=True), RefineFilter(Swap(), {}, keep_probs=True)
     with one, two:
         twice = list(through(iter(plain), [one, two]))
     for before, after in zip(plain, twice, strict=True):
@@ -194,7 +194,7 @@ def test_an_error_of_the_refiner_comes_out_where_its_frame_would_have() -> None:
 
     refiner = Broken()
     got: list[int] = []
-    with RefineStage(refiner, {}) as stage, pytest.raises(VostrackError, match="it broke"):
+    with RefineFilter(refiner, {}) as stage, pytest.raises(VostrackError, match="it broke"):
         got.extend(prediction.frame.index for prediction in stage.run(predictions(9)))
     assert got == [0, 1]
     assert refiner.open == 0
@@ -207,7 +207,7 @@ def test_leaving_a_stage_ends_what_is_under_way() -> None:
         yield from predictions(3)
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), RefineStage(refiner, {}) as stage:
+    with pytest.raises(KeyboardInterrupt), RefineFilter(refiner, {}) as stage:
         list(stage.run(stopped()))
     assert refiner.open == 0
     assert len(refiner.seen) <= 1

@@ -189,7 +189,7 @@ def test_channels_of_absent_objects_stay_empty() -> None:
 def test_options_become_settings() -> None:
     refiner = make_refiner("crf", {"iterations": "5", "bilateral_srgb": "2.5"})
     assert refiner is not None
-    told = refiner.describe()
+    told = refiner.record()
     assert (told["name"], told["iterations"], told["bilateral_srgb"], told["gaussian_sxy"]) == ("crf", 5, 2.5, 3.0)
     assert told["package"] == installed()
     assert refiner.size == 480

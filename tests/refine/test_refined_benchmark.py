@@ -10,7 +10,7 @@ import torch
 
 from tests.benchmark import trees
 from tests.fakes import read_labels, register
-from vostrack.benchmark.datasets import open_dataset
+from vostrack.benchmark.datasets.table import open_dataset
 from vostrack.benchmark.runner import run_benchmark
 from vostrack.benchmark.variants import Variant, parse_variants
 from vostrack.errors import MethodError, OutputExistsError

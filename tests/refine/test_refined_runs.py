@@ -17,9 +17,10 @@ import pytest
 
 from tests.fakes import IDS, SIZE, finish, read_labels, register, start, truth, write_clip, write_mask
 from tests.refine.test_crf import needs_package
-from vostrack import cli, job
+from vostrack import cli
 from vostrack.errors import OutputError, VostrackError
-from vostrack.segmentation import Settings, segment
+from vostrack.run import passes as job
+from vostrack.run.segment import Settings, segment
 
 COUNT = 10
 

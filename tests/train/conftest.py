@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.train.samples import write_footage
-from vostrack.train.cache import FrameCache, build_cache
-from vostrack.train.footage import find_footage
+from vostrack.train.data.cache import FrameCache, build_cache
+from vostrack.train.data.footage import find_footage
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tests.fakes import FakeMethod
 from vostrack.methods.base import Batch, ClipSpec, Recipe
-from vostrack.train.cache import FrameCache
+from vostrack.train.data.cache import FrameCache
 from vostrack.train.loop import StepReport, train
 from vostrack.train.parallel import Team
 from vostrack.train.settings import TrainConfig

@@ -20,8 +20,8 @@ from tests.train.samples import ALONE, CPU, Mean, run, write_labelled
 from vostrack import cli
 from vostrack.errors import MethodError, VostrackError
 from vostrack.methods import METHODS
-from vostrack.train.cache import FrameCache
 from vostrack.train.checkpoint import CHECKPOINT, METRICS
+from vostrack.train.data.cache import FrameCache
 from vostrack.train.parallel import Team, join_team
 from vostrack.train.settings import TrainConfig
 
@@ -73,7 +73,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
 
 
-CONFIG = TrainConfig(steps=6, batch=4, shares=2, evaluate_every=3)
+CONFIG = TrainConfig(steps=6, batch=4, micro_batches=2, evaluate_every=3)
 
 
 def _train(folder: Path, team: Team, stop: int | None) -> None:
@@ -128,7 +128,7 @@ def test_the_command_works_in_two_processes(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(METHODS, "tiny", "")
     assert together(_command, tmp_path, "--out", "two") == [0, 0], (tmp_path / "err1").read_text()
-    _command(tmp_path, "--out", "one", "--shares", "2")
+    _command(tmp_path, "--out", "one", "--micro-batches", "2")
     one, two = (load_file(tmp_path / folder / "tiny.safetensors") for folder in ("one", "two"))
     assert torch.equal(one["scale"], two["scale"])
     rows = [[{**row, "seconds": 0} for row in metrics(tmp_path / folder)] for folder in ("one", "two")]
@@ -142,7 +142,7 @@ def test_the_command_works_in_two_processes(
     ]
     assert files[0] == files[1]
     assert together(_command, tmp_path, "--out", "three", "--batch", "3") == [2, 2]
-    assert "--shares must divide --batch" in (tmp_path / "err0").read_text()
+    assert "--micro-batches must divide --batch" in (tmp_path / "err0").read_text()
 
 
 def _interrupted(folder: Path, team: Team) -> None:

@@ -11,9 +11,9 @@ import torch
 from tests.fakes import FakeMethod, FakeNet, fake_method
 from tests.train.samples import ALONE, CPU, write_image, write_labelled
 from vostrack.propagate import Propagator
-from vostrack.train.cache import FrameCache, build_cache
+from vostrack.train.data.cache import FrameCache, build_cache
+from vostrack.train.data.footage import find_labelled
 from vostrack.train.evaluate import as_clip, exam, held_out_scores, method_now
-from vostrack.train.footage import find_labelled
 from vostrack.types import LabelMap
 
 

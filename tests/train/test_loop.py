@@ -1,4 +1,4 @@
-"""Training resumes exactly, keeps its limits, and computes a batch in shares as it should."""
+"""Training resumes exactly, keeps its limits, and computes a batch in micro_batches as it should."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from tests.train.samples import ALONE, CPU, Mean, run
 from vostrack.errors import InputError, OutputError, VostrackError
 from vostrack.methods.base import Batch
-from vostrack.train.cache import FrameCache
 from vostrack.train.checkpoint import CHECKPOINT, METRICS
+from vostrack.train.data.cache import FrameCache
 from vostrack.train.loop import EvaluationReport, train
 from vostrack.train.settings import TrainConfig, choose_precision, learning_rate
 
@@ -44,7 +44,7 @@ def scores(objective: Mean) -> Callable[[], dict[str, float]]:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"shares": 2}, {"precision": "bf16"}, {"precision": "16"}, {"evaluate_every": 2}],
+    [{}, {"micro_batches": 2}, {"precision": "bf16"}, {"precision": "16"}, {"evaluate_every": 2}],
     ids=lambda settings: "-".join(map(str, settings.values())) or "plain",
 )
 def test_a_run_that_was_stopped_gives_the_same_losses_and_weights(
@@ -155,7 +155,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_it_spoils_the_weights(cac
     assert not (tmp_path / "run" / CHECKPOINT).exists()
 
 
-# --- shares ---
+# --- micro_batches ---
 
 
 class Plain(Mean):
@@ -173,8 +173,8 @@ class Plain(Mean):
 def test_shares_of_a_batch_have_the_gradients_of_the_batch(cache: FrameCache, tmp_path: Path) -> None:
     whole, parts = Plain(), Plain()
     one, other = (
-        run(objective, cache, tmp_path / str(shares), TrainConfig(steps=1, batch=6, shares=shares))
-        for objective, shares in ((whole, 1), (parts, 3))
+        run(objective, cache, tmp_path / str(micro_batches), TrainConfig(steps=1, batch=6, micro_batches=micro_batches))
+        for objective, micro_batches in ((whole, 1), (parts, 3))
     )
     assert other == pytest.approx(one, rel=1e-5)
     for name, parameter in whole.module.named_parameters():
@@ -193,7 +193,7 @@ def test_running_averages_are_means_over_the_shares(cache: FrameCache, tmp_path:
 
     objective = Watched()
     start = objective.module.get_buffer("1.running_mean").clone()
-    run(objective, cache, tmp_path / "run", TrainConfig(steps=1, batch=4, shares=2))
+    run(objective, cache, tmp_path / "run", TrainConfig(steps=1, batch=4, micro_batches=2))
     assert len(seen) == 2
     assert not torch.equal(seen[0], seen[1])
     expected = start + ((seen[0] - start) + (seen[1] - start)) / 2

@@ -21,7 +21,7 @@ from vostrack.cli.console import Stopped, StopSignals
 from vostrack.methods import METHODS, load_method
 from vostrack.train import run as training
 from vostrack.train.checkpoint import METRICS
-from vostrack.weights import describe
+from vostrack.weights import read_details
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def test_footage_becomes_weights(footage: Path, capsys: pytest.CaptureFixture[st
     assert loaded.name == "tiny.safetensors"
     assert method.scale == scale()  # type: ignore[attr-defined]
     assert [row["step"] for row in metrics()] == [1, 2, 3, 4]
-    details = describe(Path("runs/tiny/tiny.safetensors"))["details"]
+    details = read_details(Path("runs/tiny/tiny.safetensors"))["details"]
     assert (details["steps"], details["clips"], details["frames"], details["processes"]) == (4, 2, 12, 1)
     assert details["recipe"]["target"] == 1.0
     told = capsys.readouterr().err
@@ -60,7 +60,7 @@ def test_footage_becomes_weights(footage: Path, capsys: pytest.CaptureFixture[st
 def test_options_change_the_recipe_and_the_plain_ones_count_last(footage: Path) -> None:
     assert train("--data", footage, "--out", "a", "--recipe", "spoil", "--set", "target=3", "--set", "steps=9",
                  "--steps", 2, "--batch", 3, "--crop", 64, "--lr", 0.25, "--seed", 5) == 0  # fmt: skip
-    details = describe(Path("a/tiny.safetensors"))["details"]
+    details = read_details(Path("a/tiny.safetensors"))["details"]
     wanted = {"target": 3.0, "steps": 2, "batch": 3, "crop": 64, "learning_rate": 0.25}
     assert {key: details["recipe"][key] for key in wanted} == wanted
     assert {key: details["config"][key] for key in ("steps", "batch", "seed")} == {"steps": 2, "batch": 3, "seed": 5}
@@ -84,7 +84,7 @@ def test_training_starts_from_weights(footage: Path) -> None:
         (["--set", "schedule=linear"], 2, "choose from: cosine, poly"),
         (["--set", "steps=0"], 2, "must be positive"),
         (["--crop", "48"], 2, "multiple of 32"),
-        (["--batch", "3", "--shares", "2"], 2, "--shares must divide"),
+        (["--batch", "3", "--micro-batches", "2"], 2, "--micro-batches must divide"),
         (["--precision", "8"], 1, "unknown precision"),
         (["--from", "nothing"], 8, "nothing"),
         (["--recipe", "masks"], 5, "expected --data to hold JPEGImages/480p/NAME"),
@@ -111,7 +111,7 @@ def test_a_precision_that_the_device_is_slow_at_is_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("vostrack.ops.precision.has_fast_bfloat16", lambda device: fast)
+    monkeypatch.setattr("vostrack.device.has_fast_bfloat16", lambda device: fast)
     assert train("--data", footage, "--steps", 1, "--precision", precision) == 0
     assert capsys.readouterr().err.count("bfloat16 is slow on this device (cpu)") == warned
 
@@ -189,7 +189,7 @@ def test_the_weights_are_those_of_the_best_evaluation(capsys: pytest.CaptureFixt
     assert found[-1]["mean"] < best["mean"] - 0.05
     assert len([row for row in found if row["step"] > best["step"]]) == 3
     assert rows[-1] is found[-1]
-    details = describe(Path("runs/tiny/tiny.safetensors"))["details"]
+    details = read_details(Path("runs/tiny/tiny.safetensors"))["details"]
     assert (details["steps"], details["held_out"]) == (best["step"], pytest.approx(best["mean"]))
     assert "held-out J" in capsys.readouterr().err
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vostrack.benchmark.datasets import Dataset
+from vostrack.benchmark.datasets.table import Dataset
 from vostrack.benchmark.sequence_run import MASKS, PARTS, Outcome
 from vostrack.benchmark.sequence_scores import Row, finite, totals
 from vostrack.errors import InputError

@@ -27,15 +27,15 @@ from typing import Any
 
 import torch
 
-from vostrack.benchmark.datasets import Dataset
-from vostrack.benchmark.report import write_report
+from vostrack.benchmark.datasets.table import Dataset
+from vostrack.benchmark.report.page import write_report
 from vostrack.benchmark.results import write_results
 from vostrack.benchmark.sequence_run import RECORDS, Outcome, Task, run_sequence
-from vostrack.benchmark.variants import Variant, describe_variant, load_variant, under_protocol
+from vostrack.benchmark.variants import Variant, load_variant, under_protocol, variant_record
+from vostrack.device import choose_device
 from vostrack.errors import OutputError, OutputExistsError, VostrackError
 from vostrack.files import lock_folder, make_folder, output_error, remove_partials, shown, write_json
 from vostrack.methods import METHODS
-from vostrack.segmentation import choose_device
 
 Progress = Callable[[str, int, int], None]
 
@@ -110,7 +110,7 @@ def _settings(dataset: Dataset, variants: Items[Variant], options: Options, thre
     load_variant.cache_clear()  # weights may have changed since this process ran a benchmark
     device = str(choose_device(options.device))
     fixed = {"dataset": dataset.name, "split": dataset.split, "distance": dataset.distance}
-    return {v.name: describe_variant(v, options.size, device, threads) | fixed for v in variants}
+    return {v.name: variant_record(v, options.size, device, threads) | fixed for v in variants}
 
 
 def _holds(root: Path, out: Path, variants: Items[Variant]) -> bool:

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from vostrack.benchmark.mask_folders import Labels, list_folder, list_frames, read_mask
+from vostrack.benchmark.datasets.mask_folders import Labels, list_folder, list_frames, read_mask
 from vostrack.benchmark.metrics import Statistics, contour, is_binary, object_labels, region, statistics
 from vostrack.errors import DatasetError, VostrackError, unknown_name
 from vostrack.files import shown

@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from vostrack.benchmark.layouts import Part, Sequence, read_labels
+from vostrack.adapt.adaptation import Adaptation, AdaptFilter
+from vostrack.benchmark.datasets.layouts import Part, Sequence, read_labels
 from vostrack.benchmark.sequence_scores import Row, score_sequence
 from vostrack.benchmark.variants import Variant, load_variant, variant_adaptation, variant_refiner
 from vostrack.errors import DatasetError, VostrackError
 from vostrack.files import make_folder, sha256, shown, write_json
 from vostrack.methods.base import Method
 from vostrack.propagate import Propagator
-from vostrack.refine.adapt import Adaptation, AdaptStage
-from vostrack.refine.base import RefineStage, through
+from vostrack.refine.base import RefineFilter, through
 from vostrack.types import Clip, LabelMap, Prediction
 from vostrack.video.images import FolderStream
 from vostrack.video.prefetch import Prefetch
@@ -172,7 +172,7 @@ def _follow_part(task: Task, part: Part, method: Method[Any], seconds: dict[str,
                 yield prediction
 
     refiner, prompts = variant_refiner(task.variant), _prompts(task.sequence, part)
-    refining = [RefineStage(refiner, prompts)] if refiner else []
+    refining = [RefineFilter(refiner, prompts)] if refiner else []
     with ThreadedWriter([FileWriter(task.folder, render)]) as writing, ExitStack() as entered:
         for stage in refining:
             entered.enter_context(stage)
@@ -203,7 +203,7 @@ def _predictions(
         if adaptation is None:
             yield from predictions
         else:
-            stage = AdaptStage(adaptation.live if form == "live" else adaptation.watch)
+            stage = AdaptFilter(adaptation.live if form == "live" else adaptation.watch)
             for prediction in stage.run(predictions):
                 if form == "live":
                     yield prediction

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from vostrack.benchmark.layouts import Sequence, read_labels
-from vostrack.benchmark.mask_folders import Labels, read_mask
+from vostrack.benchmark.datasets.layouts import Sequence, read_labels
+from vostrack.benchmark.datasets.mask_folders import Labels, read_mask
 from vostrack.benchmark.metrics import contour, jumpcut_error, region, statistics
 from vostrack.errors import DatasetError
 from vostrack.files import shown

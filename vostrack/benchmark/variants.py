@@ -16,12 +16,12 @@ from typing import Any
 import torch
 
 from vostrack import __version__
+from vostrack.adapt.adaptation import adaptation_record
+from vostrack.adapt.config import AdaptConfig, adaptation_config
 from vostrack.errors import MethodError
 from vostrack.methods import load_method, method_class
 from vostrack.methods.base import Method
-from vostrack.refine import adaptation_config, make_refiner
-from vostrack.refine.adapt import describe
-from vostrack.refine.adapt_config import AdaptConfig
+from vostrack.refine import make_refiner
 from vostrack.refine.base import Refiner
 from vostrack.weights import LoadedWeights
 
@@ -148,7 +148,7 @@ def variant_adaptation(variant: Variant) -> AdaptConfig | None:
     return adaptation_config(variant.adapt, variant.adapt_preset, dict(variant.adapt_options))
 
 
-def describe_variant(variant: Variant, size: int | None, device: str, threads: int) -> dict[str, Any]:
+def variant_record(variant: Variant, size: int | None, device: str, threads: int) -> dict[str, Any]:
     """Everything about a variant that decides what its masks will be.
 
     Raises:
@@ -166,8 +166,10 @@ def describe_variant(variant: Variant, size: int | None, device: str, threads: i
         "config": asdict(method.config),
         "weights": asdict(weights),
         "size": size,
-        "adapt": describe(variant.adapt, adaptation, torch.device(device)) if variant.adapt and adaptation else None,
-        "refine": refiner.describe() if refiner else None,
+        "adapt": adaptation_record(variant.adapt, adaptation, torch.device(device))
+        if variant.adapt and adaptation
+        else None,
+        "refine": refiner.record() if refiner else None,
     }
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain

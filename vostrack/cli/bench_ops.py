@@ -25,11 +25,11 @@ def bench_ops(
     import json as formats
     from dataclasses import asdict, replace
 
-    from vostrack.benchmark.ops import compare
+    from vostrack.benchmark.speed import compare
+    from vostrack.device import choose_device
     from vostrack.methods import configure
-    from vostrack.segmentation import choose_device
 
-    config = replace(configure("anchors", preset), channels=0)
+    config = replace(configure("anchors", preset), axes=0)
     result = compare(config, channels, (height, width), repeats, choose_device(device))
     if json:
         print(formats.dumps({**asdict(result), "ratio": result.ratio}, indent=2))

@@ -80,7 +80,7 @@ def run(
 
     Masks go to OUT/VARIANT/Annotations/SEQUENCE, scores to OUT/results.json and OUT/results.csv.
     """
-    from vostrack.benchmark.datasets import open_dataset
+    from vostrack.benchmark.datasets.table import open_dataset
     from vostrack.benchmark.runner import Options, run_benchmark
     from vostrack.benchmark.variants import parse_variants
 

@@ -61,8 +61,8 @@ def demo(
 
 def _run(out: Path, method: str, weights: str | None, frames: int, size: int) -> tuple[dict[str, Any], Scores]:
     """Make the clip, segment it and score the masks; a report for `--json` and the scores."""
-    from vostrack.demo import clip_size, write_clip
-    from vostrack.segmentation import Settings, segment
+    from vostrack.run.segment import Settings, segment
+    from vostrack.video.synthetic import clip_size, write_clip
 
     height, width = clip_size(size)
     print(
@@ -122,7 +122,7 @@ def _begin(out: Path, frames: int) -> None:
 
 
 def _score(masks: Path, truth: Sequence[Path]) -> Scores:
-    from vostrack.benchmark.mask_folders import read_mask
+    from vostrack.benchmark.datasets.mask_folders import read_mask
     from vostrack.benchmark.score import Scores, SequenceScorer
 
     scorer = SequenceScorer("demo")

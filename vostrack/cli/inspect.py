@@ -43,8 +43,15 @@ def inspect(
 
     vostrack inspect dog.mp4 --frame 12 --reference 7 --point 420,260 --point 300,200 --out dog.png
     """
-    from vostrack.inspection import check_output, choose_points, draw_matching, explainer, read_frames, write_picture
     from vostrack.methods import load_method
+    from vostrack.run.inspection import (
+        check_output,
+        choose_points,
+        draw_matching,
+        inspectable,
+        read_frames,
+        write_picture,
+    )
 
     if point and mask is not None:
         raise typer.BadParameter("--point and --mask exclude each other", param_hint="--point")
@@ -53,7 +60,7 @@ def inspect(
     path = out or clip.with_name(f"{clip.stem}_inspect.png")
     check_output(path, [clip, *([mask] if mask is not None else [])], overwrite)
     loaded, _ = load_method(method, weights=weights)
-    explainer(loaded)
+    inspectable(loaded)
     known, target = read_frames(clip, (before, frame))
     points = given or choose_points((target.shape[1], target.shape[2]), mask)
     write_picture(path, draw_matching(loaded, known, target, points, size))

@@ -80,8 +80,8 @@ def segment(
     if not (adapt or adapt_live) and (adapt_set or adapt_preset != "default"):
         hint = "--adapt-set" if adapt_set else "--adapt-preset"
         raise typer.BadParameter("it needs --adapt or --adapt-live", param_hint=hint)
-    from vostrack.segmentation import Settings
-    from vostrack.segmentation import segment as run
+    from vostrack.run.segment import Settings
+    from vostrack.run.segment import segment as run
 
     wanted = {"masks": True, "overlay": overlay, "objects": objects, "probs": probs}
     settings = Settings(

@@ -114,7 +114,7 @@ def train(
     precision: Annotated[
         str, typer.Option(help="auto (bf16 where the device is quick at it), 32, bf16 or 16.", rich_help_panel=_MACHINE)
     ] = "auto",
-    shares: Annotated[
+    micro_batches: Annotated[
         int | None,
         typer.Option(
             min=1,
@@ -162,7 +162,7 @@ def train(
             steps=chosen.steps,
             batch=chosen.batch,
             schedule=chosen.schedule,
-            shares=shares or team.size,
+            micro_batches=micro_batches or team.size,
             seed=seed,
             precision=choose_precision(precision, team.device),
             compile=compiled,
@@ -192,7 +192,7 @@ def _train(job: TrainRun, team: Team) -> None:
     """Decode and train with a progress bar each; all of it goes to stderr, from the leading process alone."""
     from rich.console import Console
 
-    from vostrack.ops.precision import has_fast_bfloat16
+    from vostrack.device import has_fast_bfloat16
 
     console = Console(stderr=True, soft_wrap=True, highlight=False, quiet=not team.leads)
     if job.config.precision == "bf16" and not has_fast_bfloat16(team.device):

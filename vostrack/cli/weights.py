@@ -25,10 +25,10 @@ def weights(
     from rich.console import Console
     from rich.table import Table
 
-    from vostrack.weights import available, check, describe, search_path
+    from vostrack.weights import available, check, read_details, search_path
 
     if file is not None:
-        print(json.dumps(describe(file), indent=2))
+        print(json.dumps(read_details(file), indent=2))
         return
     console = Console()
     table = Table()

@@ -12,8 +12,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vostrack.config import with_options
 from vostrack.errors import MethodError, unknown_name
-from vostrack.options import with_options
 
 if TYPE_CHECKING:
     import torch
@@ -126,7 +126,7 @@ def load_method(
         WeightsError: the weights are missing, damaged or do not fit.
     """
     from vostrack import weights as store
-    from vostrack.nets.fold import for_inference
+    from vostrack.nets.fusion import for_inference
 
     factory = method_class(name)
     config = configure(name, preset, options)

@@ -224,3 +224,38 @@ class Objective(Protocol):
     def after_step(self) -> None:
         """Called after each step of the optimiser (a momentum copy follows here)."""
         ...
+
+
+@dataclass(frozen=True)
+class Correspondences:
+    """Where matching looked for some pixels of a frame. All places are y then x, in pixels of the encoded images.
+
+    Attributes:
+        sampled: for each pixel (P, 2), places whose features decided on its match.
+        matched: (N, 2), the place in the reference frame that the label of each pixel is read from.
+        features: (C, h, w), what was sampled.
+        stride: pixels from cell to cell of `features`, cell i being centred on pixel i * stride.
+    """
+
+    sampled: tuple[Tensor, ...]
+    matched: Tensor
+    features: Tensor
+    stride: int
+
+
+class Inspectable(Protocol):
+    """A method that can be inspected."""
+
+    def encode(self, image: Tensor) -> Tensor:
+        """As every method."""
+        ...
+
+    def correspondences(self, reference: Tensor, target: Tensor, pixels: Tensor) -> Correspondences:
+        """Where matching looks when a frame is labelled from another one.
+
+        Args:
+            reference: features of the frame whose labels are known, from `encode`.
+            target: features of the frame to label.
+            pixels: (N, 2), y then x, of the target frame.
+        """
+        ...

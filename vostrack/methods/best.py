@@ -17,14 +17,14 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from vostrack.device import autocast
 from vostrack.errors import MethodError
+from vostrack.matching.matcher import SoftMatching
+from vostrack.matching.settings import VideoMatchConfig
 from vostrack.methods.base import Objective, Recipe
-from vostrack.methods.soft_matching import SoftMatching
-from vostrack.methods.videomatch_config import VideoMatchConfig
 from vostrack.nets.encoders import BestNet
 from vostrack.ops.color import normalised_lab, normalised_rgb
-from vostrack.ops.hypercolumns import describe
-from vostrack.ops.precision import quick_convolutions
+from vostrack.ops.hypercolumns import cell_features
 from vostrack.weights import Adopt
 
 
@@ -93,8 +93,8 @@ class BestMethod(SoftMatching):
         """Unit vectors of the chosen stages of each network, concatenated, and colours (C, h, w)."""
         # Colours are computed outside, where no rounding to bfloat16 reaches them.
         config, rgb, lab = self.config, normalised_rgb(image)[None], normalised_lab(image)[None]
-        with quick_convolutions(config.precision, image.device):
+        with autocast(config.precision, image.device):
             nets = self.net.anchors.scales(rgb, config.stages, config.fine_stages, config.views)
             if config.mast_stages:
                 nets.append(self.net.mast.chosen_stages(lab, config.mast_stages, config.views))
-        return describe(image, nets, config.stride, config.colour)
+        return cell_features(image, nets, config.stride, config.colour)

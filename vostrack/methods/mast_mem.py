@@ -27,15 +27,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vostrack.device import PRECISIONS, autocast
 from vostrack.errors import MethodError
 from vostrack.methods.base import Recipe
-from vostrack.methods.mast_training import RECIPES, MastObjective
+from vostrack.methods.objectives.mast_mem import RECIPES, MastObjective
 from vostrack.nets.encoders import MastNet
 from vostrack.ops.color import normalised_lab
 from vostrack.ops.grid import size_of, to_cells, to_pixels
-from vostrack.ops.hypercolumns import describe, principal_axes, project
+from vostrack.ops.hypercolumns import cell_features, principal_axes, project
 from vostrack.ops.labels import add_channels
-from vostrack.ops.precision import PRECISIONS, quick_convolutions
 from vostrack.ops.search import attend_around, coarse_positions
 from vostrack.ops.window import Window, attend_beyond, attend_window, far_ring, join_attention
 from vostrack.weights import Adopt
@@ -48,7 +48,7 @@ class MastConfig:
     Attributes:
         stages: stages of the trunk, 1 to 4, whose unit vectors are concatenated; empty for the head's keys.
         colour: weight of the cells' colours beside the stages; 0 leaves them out.
-        channels: principal axes of the first frame that are kept; 0 keeps the features as they are.
+        axes: principal axes of the first frame that are kept; 0 keeps the features as they are.
         whitening: how far the axes' variances are evened out, from 0 (not at all) to 1 (fully).
         first: frames that stay in memory for good, counted from the first mask; given later masks stay as well. Where
             it is empty nothing stays, not even given masks.
@@ -68,7 +68,7 @@ class MastConfig:
 
     stages: tuple[int, ...] = (1, 2)
     colour: float = 3.0
-    channels: int = 128
+    axes: int = 128
     whitening: float = 0.7
     first: tuple[int, ...] = (0, 5)
     recent: tuple[int, ...] = (1, 3, 5)
@@ -86,8 +86,8 @@ class MastConfig:
         """Reject settings that make no sense."""
         if not set(self.stages) <= {1, 2, 3, 4}:
             raise MethodError(f"mast-mem: stages must be among 1, 2, 3, 4, not {self.stages}")
-        if self.channels < 0 or not 0 <= self.colour < inf or not 0 <= self.whitening <= 1:
-            raise MethodError("mast-mem: whitening must be from 0 to 1, colour and channels at least 0")
+        if self.axes < 0 or not 0 <= self.colour < inf or not 0 <= self.whitening <= 1:
+            raise MethodError("mast-mem: whitening must be from 0 to 1, colour and axes at least 0")
         if not self.recent or min(self.recent) < 1:
             raise MethodError(f"mast-mem: recent must list frames back, from 1, not {self.recent}")
         if any(index < 0 for index in self.first):
@@ -104,7 +104,7 @@ class MastConfig:
             raise MethodError(f"mast-mem: precision must be auto or 32, not {self.precision!r}")
 
 
-PAPER = MastConfig(stages=(), colour=0, channels=0, soft=False, reach=0, temperature=1.0, precision="32")
+PAPER = MastConfig(stages=(), colour=0, axes=0, soft=False, reach=0, temperature=1.0, precision="32")
 
 
 @dataclass(frozen=True)
@@ -172,15 +172,15 @@ class MastMethod:
         if not config.stages:
             keys: Tensor = net(lab)[0]
             return keys
-        with quick_convolutions(config.precision, image.device):
+        with autocast(config.precision, image.device):
             stages = net.chosen_stages(lab, config.stages)
-        return describe(image, [stages], self.stride, config.colour)
+        return cell_features(image, [stages], self.stride, config.colour)
 
     def begin(self, features: Tensor, labels: Tensor, state: MastState | None = None) -> MastState:
         """Pin a frame whose labels were given and forget those whose labels were only predicted."""
         cells = to_cells(labels, self.stride) if self.config.soft else labels[:, :: self.stride, :: self.stride]
         if state is None:
-            axes = principal_axes(features, self.config.channels, self.config.whitening, cells)
+            axes = principal_axes(features, self.config.axes, self.config.whitening, cells)
             state = MastState(axes, len(labels), 0, (), (), ())
         given = Memorised(state.next, _keys(features, state), _stored(cells, self.config.soft))
         pinned = tuple(self._with_new_objects(entry, given, state.count, len(labels)) for entry in state.pinned)

@@ -20,20 +20,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vostrack.device import autocast
 from vostrack.errors import MethodError
-from vostrack.methods.base import Recipe
-from vostrack.methods.explanation import Explanation
-from vostrack.methods.rpm_training import RECIPES, RpmNetObjective
-from vostrack.methods.soft_matching import MatchingState, SoftMatching
-from vostrack.methods.videomatch_config import VideoMatchConfig
-from vostrack.methods.videomatch_windows import log_prior
-from vostrack.nets.deform import RpmNet, receptive_field, sample
+from vostrack.matching.matcher import MatchingState, SoftMatching
+from vostrack.matching.recent import log_prior
+from vostrack.matching.settings import VideoMatchConfig
+from vostrack.methods.base import Correspondences, Recipe
+from vostrack.methods.objectives.rpm_net import RECIPES, RpmNetObjective
+from vostrack.nets.deform import RpmNet, receptive_field, warp
 from vostrack.nets.fcn import CHANNELS
 from vostrack.nets.resnet import DEPTHS
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import sample_cells, to_cells
-from vostrack.ops.hypercolumns import describe
-from vostrack.ops.precision import quick_convolutions
+from vostrack.ops.hypercolumns import cell_features
 from vostrack.weights import Adopt
 
 _MATCHING: dict[str, Callable[[int], RpmNet]] = {
@@ -115,9 +114,9 @@ class RpmNetMethod:
         embeddings = self.net.embed(seen)[0]
         if config.pointed_only:
             return embeddings
-        with quick_convolutions(config.precision, image.device):
+        with autocast(config.precision, image.device):
             scales = self.net.scales(seen, config.stages, config.fine_stages, config.views)
-        return torch.cat((embeddings, describe(image, scales, self.stride, config.colour)))
+        return torch.cat((embeddings, cell_features(image, scales, self.stride, config.colour)))
 
     def begin(self, features: Tensor, labels: Tensor, state: RpmState | None = None) -> RpmState:
         """Take a frame whose labels were given; what was predicted before is dropped."""
@@ -131,9 +130,9 @@ class RpmNetMethod:
         """Labels where the network points (Eq. 8 and 10), or of what is most similar, there and elsewhere."""
         offsets = self.net.match(state.features[None, :CHANNELS], features[None, :CHANNELS])
         if state.matching is None:
-            return _strongest(sample(state.labels[None], offsets)[0])
+            return _strongest(warp(state.labels[None], offsets)[0])
         last, query = (self._matching.query(state.matching, x[CHANNELS:]) for x in (state.features, features))
-        key, labels = (sample(x[None].float(), offsets, border=True)[0] for x in (last, state.labels))
+        key, labels = (warp(x[None].float(), offsets, border=True)[0] for x in (last, state.labels))
         pointed = (F.normalize(key, dim=0) * query).sum(0) + log_prior(labels, self.config.scale)
         return self._matching.labelled(state.matching, query, list(pointed.flatten(1)[:, :, None]))
 
@@ -146,10 +145,10 @@ class RpmNetMethod:
         """As `SoftMatching.enlarge`."""
         return self._matching.enlarge(probs, image)
 
-    def explain(self, reference: Tensor, target: Tensor, pixels: Tensor) -> Explanation:
+    def correspondences(self, reference: Tensor, target: Tensor, pixels: Tensor) -> Correspondences:
         """Sampling locations of the matching module: those of its last layer, seen through the layers before.
 
-        Arguments as for `explanation.Explains`.
+        Arguments as for `explanation.Inspectable`.
 
         Paper: RPM-Net, section 4.5 and figures 1 and 10.
         """
@@ -158,7 +157,9 @@ class RpmNetMethod:
         offsets = self.net.match(reference[None, :CHANNELS], target[None, :CHANNELS])
         matched = cells + sample_cells(offsets, cells.T[None, :, :, None], border=True)[0, :, :, 0].T
         sampled = receptive_field(self.net.matching.taps(both[None]), cells)
-        return Explanation(tuple(self.stride * places for places in sampled), self.stride * matched, both, self.stride)
+        return Correspondences(
+            tuple(self.stride * places for places in sampled), self.stride * matched, both, self.stride
+        )
 
 
 def _strongest(labels: Tensor) -> Tensor:

@@ -25,16 +25,33 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from vostrack.device import autocast
+from vostrack.matching.matcher import SoftMatching
+from vostrack.matching.settings import VideoMatchConfig
 from vostrack.methods.base import Recipe
-from vostrack.methods.soft_matching import SoftMatching
-from vostrack.methods.videomatch_config import PAPER, VideoMatchConfig
-from vostrack.methods.videomatch_training import RECIPES, VideoMatchObjective
+from vostrack.methods.objectives.videomatch import LAST, RECIPES, VideoMatchObjective
 from vostrack.nets.encoders import VideoMatchNet
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import size_of, to_pixels
-from vostrack.ops.hypercolumns import describe
-from vostrack.ops.precision import quick_convolutions
+from vostrack.ops.hypercolumns import cell_features
 from vostrack.weights import Adopt
+
+PAPER = VideoMatchConfig(
+    stages=LAST.stages,
+    fine_stages=(),
+    stride=LAST.stride,
+    colour=0,
+    axes=0,
+    scale=LAST.scale,
+    top_k=LAST.top_k,
+    template=0,
+    context=0,
+    others_are_background=True,
+    foreground_update=True,
+    foreground_threshold=0.4,
+    edge_radius=0,
+    precision="32",
+)
 
 
 def _trunk(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -64,9 +81,9 @@ class VideoMatchMethod(SoftMatching):
     def encode(self, image: Tensor) -> Tensor:
         """Unit vectors of the chosen stages at each scale, concatenated, and colours (C, h, w)."""
         config, seen = self.config, normalised_rgb(image)[None]
-        with quick_convolutions(config.precision, image.device):
+        with autocast(config.precision, image.device):
             scales = self.net.scales(seen, config.stages, config.fine_stages, config.views)
-        return describe(image, scales, config.stride, config.colour)
+        return cell_features(image, scales, config.stride, config.colour)
 
     def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
         """Bilinear from cells to pixels; without `edge_radius` of the weighted matching scores, then softmax.

@@ -1,6 +1,6 @@
 """The matching module of RPM-Net: convolutions that find, for each cell, where in the reference frame it came from.
 
-Their output is a field of offsets; the last, parameter-free deformable convolution (`sample`) reads any map of the
+Their output is a field of offsets; the last, parameter-free deformable convolution (`warp`) reads any map of the
 reference frame there: its colours in training, the maps of its objects in use. Knows nothing of images.
 Source: RPM-Net (Kim et al., 2020), section 3.3; Dai et al., "Deformable Convolutional Networks" (2017).
 """
@@ -152,7 +152,7 @@ def deform_conv(x: Tensor, taps: Tensor, weight: Tensor, bias: Tensor | None) ->
     return F.conv2d(columns, weight.flatten(1)[:, :, None, None], bias)
 
 
-def sample(x: Tensor, offsets: Tensor, border: bool = False) -> Tensor:
+def warp(x: Tensor, offsets: Tensor, border: bool = False) -> Tensor:
     """Read a map at each cell's own place plus an offset, bilinearly.
 
     This is the last deformable convolution, 1x1 with fixed weights of 1.

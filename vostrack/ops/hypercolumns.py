@@ -39,7 +39,7 @@ def hypercolumns(stages: Sequence[Stage], stride: int, size: tuple[int, int]) ->
     return F.normalize(torch.cat(columns, 1), dim=1)
 
 
-def describe(image: Tensor, nets: Sequence[Sequence[Stage]], stride: int, colour: float) -> Tensor:
+def cell_features(image: Tensor, nets: Sequence[Sequence[Stage]], stride: int, colour: float) -> Tensor:
     """Features of an image: hypercolumns of one or more networks, and the colours of the cells.
 
     Args:
@@ -99,7 +99,7 @@ def principal_axes(features: Tensor, channels: int, whitening: float = 0.0, labe
         labels: (K, h, w), summing to 1 over K; without, all cells are of one label.
 
     Returns:
-        (C', C + 1), C' at most `channels`: scaled orthogonal rows, with minus the mean's coordinate in the last column;
+        (C', C + 1), C' at most `axes`: scaled orthogonal rows, with minus the mean's coordinate in the last column;
         or (0, C + 1).
     """
     if not channels:

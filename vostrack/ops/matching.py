@@ -109,7 +109,7 @@ def fuse(log_odds: Tensor, threshold: float) -> Tensor:
 
     Args:
         log_odds: (O, h, w) of each object's foreground; -inf for one that cannot be there.
-        threshold: c2, in (0, 1).
+        threshold: c2 of the paper, in (0, 1).
 
     Returns:
         (K, h, w), summing to 1.

@@ -1,7 +1,7 @@
 """What a refinement is, and the stage that runs one beside the model.
 
 A run is a chain of stages, each of which takes predictions and gives predictions:
-`engine.run(clip) -> RefineStage.run -> writers`. Knows nothing of methods and files.
+`engine.run(clip) -> RefineFilter.run -> writers`. Knows nothing of methods and files.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Refiner(Protocol):
     @property
     def size(self) -> int: ...
 
-    def describe(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """All that decides its results, as JSON holds it."""
         ...
 
@@ -90,7 +90,7 @@ def through(predictions: Iterator[Prediction], stages: Sequence[Stage]) -> Itera
     return predictions
 
 
-class RefineStage:
+class RefineFilter:
     """Refines predictions in a thread, while whoever makes them goes on with the next ones.
 
     Differs: Refined masks are results, and the method never sees them. So it need not wait for them, and does the same

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from vostrack.benchmark.metrics import region
 from vostrack.errors import DatasetError
 from vostrack.methods.base import Method, MethodFactory
-from vostrack.nets.fold import for_inference
+from vostrack.nets.fusion import for_inference
 from vostrack.propagate import Propagator
-from vostrack.train.cache import FRAME_RATE, CachedClip, FrameCache
+from vostrack.train.data.cache import FRAME_RATE, CachedClip, FrameCache
 from vostrack.train.parallel import Team
 from vostrack.types import BACKGROUND, VOID, Clip, Frame, LabelMap
 

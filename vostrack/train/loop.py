@@ -18,11 +18,11 @@ from torch import nn
 
 from vostrack.errors import OutputError
 from vostrack.methods.base import Objective
-from vostrack.train.cache import FrameCache
 from vostrack.train.checkpoint import append_metrics, load_checkpoint, save_checkpoint, trim_metrics, unusable
+from vostrack.train.data.cache import FrameCache
+from vostrack.train.gradients import MicroBatches
 from vostrack.train.parallel import Team
 from vostrack.train.settings import TrainConfig, learning_rate
-from vostrack.train.shares import Shares
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ Report = StepReport | EvaluationReport
 
 
 @dataclass(frozen=True)
-class Progress:
+class LoopPosition:
     """Where a run stands.
 
     Attributes:
@@ -102,7 +102,7 @@ def train(
     identity = _identity(objective, config) | dict(settings or {})
     trainer.resume(folder, identity)
     if team.leads:
-        trim_metrics(folder, trainer.progress.step)
+        trim_metrics(folder, trainer.position.step)
     whole, saved = True, time.monotonic()
     try:
         while True:
@@ -151,13 +151,13 @@ class _Trainer:
         self.optimizer = objective.optimizer()
         self.generator = torch.Generator().manual_seed(config.seed)
         self.scaler = torch.amp.GradScaler(team.device.type, enabled=config.precision == "16")
-        self.shares = Shares(objective, cache, config, team, self.scaler)
-        self.progress, self.clock = Progress(), time.monotonic()
+        self.micro_batches = MicroBatches(objective, cache, config, team, self.scaler)
+        self.position, self.clock = LoopPosition(), time.monotonic()
 
     def state(self) -> dict[str, Any]:
         """All that decides how the run goes on."""
         return {
-            "progress": asdict(self.progress),
+            "position": asdict(self.position),
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -174,54 +174,54 @@ class _Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.generator.set_state(state["generator"])
-            self.progress = Progress(**state["progress"])
+            self.position = LoopPosition(**state["position"])
         except Exception as error:  # these raise whatever does not fit
             raise unusable(folder, error) from error
 
     def is_over(self) -> bool:
         """Whether steps, minutes or patience are used up."""
-        config, progress = self.config, self.progress
-        late = config.max_minutes is not None and progress.seconds >= 60 * config.max_minutes
-        stale = config.patience is not None and progress.stale >= config.patience
-        return progress.step >= config.steps or late or stale
+        config, position = self.config, self.position
+        late = config.max_minutes is not None and position.seconds >= 60 * config.max_minutes
+        stale = config.patience is not None and position.stale >= config.patience
+        return position.step >= config.steps or late or stale
 
     def evaluation_is_due(self) -> bool:
         """Whether the network should be evaluated as it stands."""
-        progress = self.progress
-        due = progress.step % self.config.evaluate_every == 0 or self.is_over()
-        return due and progress.evaluated != progress.step
+        position = self.position
+        due = position.step % self.config.evaluate_every == 0 or self.is_over()
+        return due and position.evaluated != position.step
 
     def evaluated(self, scores: dict[str, float]) -> EvaluationReport:
         """Take the scores of an evaluation."""
-        progress = self.progress
+        position = self.position
         mean = sum(scores.values()) / len(scores)
-        best = mean > progress.best
-        self.progress = replace(
-            progress,
-            evaluated=progress.step,
-            best=max(mean, progress.best),
-            stale=0 if best else progress.stale + 1,
+        best = mean > position.best
+        self.position = replace(
+            position,
+            evaluated=position.step,
+            best=max(mean, position.best),
+            stale=0 if best else position.stale + 1,
         )
-        return EvaluationReport(progress.step, progress.seconds, scores, mean, best)
+        return EvaluationReport(position.step, position.seconds, scores, mean, best)
 
     def step(self) -> StepReport:
         """Make a step."""
-        rate = learning_rate(self.objective.learning_rate, self.progress.step, self.progress.seconds, self.config)
+        rate = learning_rate(self.objective.learning_rate, self.position.step, self.position.seconds, self.config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        losses = self.shares.gradients(self.generator)
+        losses = self.micro_batches.gradients(self.generator)
         now = time.monotonic()
         # Rates and ends depend on the time, which must be the same for all: that of the leading process.
         elapsed, self.clock = (now - self.clock) * self.team.leads, now
         elapsed, *means = self.team.totals([elapsed, *losses.values()])
         losses = dict(zip(losses, means, strict=True))
-        step, seconds = self.progress.step + 1, self.progress.seconds + elapsed
+        step, seconds = self.position.step + 1, self.position.seconds + elapsed
         if not all(map(math.isfinite, means)):
             raise OutputError(f"the loss is not finite at step {step} ({losses}): train again with a lower --lr")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.objective.after_step()
-        self.progress = replace(self.progress, step=step, seconds=seconds)
+        self.position = replace(self.position, step=step, seconds=seconds)
         return StepReport(step, seconds, rate, losses)
 
 

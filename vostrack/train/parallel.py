@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vostrack.device import choose_device
 from vostrack.errors import VostrackError
-from vostrack.segmentation import choose_device
 
 # Others wait this long while the first process decodes footage; when a process dies, torchrun ends all of them anyway.
 _PATIENCE = timedelta(days=2)

@@ -18,9 +18,9 @@ from torch import Tensor
 from vostrack.files import atomic_path
 from vostrack.methods.base import Method
 from vostrack.propagate import Propagator
-from vostrack.train.cache import CachedClip, FrameCache
+from vostrack.train.data.cache import CachedClip, FrameCache
+from vostrack.train.data.stills import homography_clip
 from vostrack.train.evaluate import as_clip, exam
-from vostrack.train.stills import homography_clip
 from vostrack.types import LabelMap
 from vostrack.video.overlay import draw_overlay
 

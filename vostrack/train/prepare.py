@@ -15,10 +15,10 @@ from vostrack.errors import DatasetError, MethodError, OutputError, OutputExists
 from vostrack.files import make_folder, shown
 from vostrack.methods import build_net, method_class
 from vostrack.methods.base import Objective, Recipe
-from vostrack.train.cache import SHORT_SIDE, FrameCache, build_cache, hold_where_it_fits
 from vostrack.train.checkpoint import CHECKPOINT
+from vostrack.train.data.cache import SHORT_SIDE, FrameCache, build_cache, hold_where_it_fits
+from vostrack.train.data.footage import Source, find_footage, find_labelled, find_stills
 from vostrack.train.evaluate import HELD_OUT_FRAMES, HELD_OUT_SIZE
-from vostrack.train.footage import Source, find_footage, find_labelled, find_stills
 from vostrack.train.parallel import Team
 from vostrack.train.settings import SCHEDULES, TrainConfig
 
@@ -120,10 +120,10 @@ def _check(job: TrainRun, team: Team) -> None:
         raise MethodError(unknown_name("schedule", recipe.schedule, SCHEDULES))
     if min(recipe.steps, recipe.batch) < 1 or recipe.crop < 32 or recipe.crop % 32 or not recipe.learning_rate > 0:
         raise MethodError("steps, batch and learning rate must be positive, and the crop a multiple of 32")
-    if config.shares % team.size or recipe.batch % config.shares:
+    if config.micro_batches % team.size or recipe.batch % config.micro_batches:
         raise MethodError(
-            f"a batch of {recipe.batch} cannot be computed in {config.shares} shares by {team.size} processes: "
-            "--shares must divide --batch, and be a multiple of the number of processes"
+            f"a batch of {recipe.batch} cannot be computed in {config.micro_batches} parts by {team.size} processes: "
+            "--micro-batches must divide --batch, and be a multiple of the number of processes"
         )
 
 

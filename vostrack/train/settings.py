@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from vostrack.device import has_fast_bfloat16
 from vostrack.errors import VostrackError, unknown_name
-from vostrack.ops.precision import has_fast_bfloat16
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)),
@@ -33,7 +33,7 @@ class TrainConfig:
         steps: optimiser steps of the whole run.
         batch: clips a step (B).
         schedule: how the learning rate falls; one of `SCHEDULES`.
-        shares: parts that a batch is computed in; divides `batch`, and is a multiple of the number of processes.
+        micro_batches: parts that a batch is computed in; divides `batch`, and is a multiple of the number of processes.
         seed: of all randomness.
         precision: of losses and gradients; one of `PRECISIONS`. Weights and their updates have 32 bits.
         compile: whether the module goes through `torch.compile`.
@@ -47,7 +47,7 @@ class TrainConfig:
     steps: int = 2000
     batch: int = 6
     schedule: str = "cosine"
-    shares: int = 1
+    micro_batches: int = 1
     seed: int = 0
     precision: str = "32"
     compile: bool = False

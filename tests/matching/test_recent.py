@@ -1,0 +1,120 @@
+"""`videomatch` and recent frames: similarities equal the formula, labels count by degree, and the contract holds."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize, one_hot
+
+from tests.methods import test_contract as contract
+from vostrack.errors import MethodError
+from vostrack.matching.memory import FrameBank
+from vostrack.matching.recent import recent_similarities
+from vostrack.methods import load_method
+from vostrack.methods.videomatch import VideoMatchConfig, VideoMatchMethod
+from vostrack.nets.encoders import VideoMatchNet
+from vostrack.ops.grid import to_cells
+
+GRID = (9, 11)
+STRIDE = 4
+CONFIG = VideoMatchConfig(axes=0, context=2, spacing=2, radius=3, reach=0, top_k=2, scale=10.0, max_displacement=1e4)
+CHECKS = [check for name, check in vars(contract).items() if name.startswith("test_")]
+
+
+@pytest.fixture(scope="module")
+def paper() -> VideoMatchMethod:
+    return load_method("videomatch", preset="paper")[0]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_the_contract_holds_for_the_preset_of_the_paper(paper: VideoMatchMethod, check: Any, tmp_path: Path) -> None:
+    wanted = {"method": paper, "tmp_path": tmp_path}
+    with torch.no_grad():
+        check(**{name: wanted[name] for name in inspect.signature(check).parameters})
+
+
+def method(**changes: Any) -> VideoMatchMethod:
+    return VideoMatchMethod(VideoMatchNet(), replace(CONFIG, **changes))
+
+
+def features(seed: int) -> Tensor:
+    return normalize(torch.randn(6, *GRID, generator=torch.Generator().manual_seed(seed)), dim=0)
+
+
+def probabilities(seed: int) -> Tensor:
+    return torch.rand(3, *GRID, generator=torch.Generator().manual_seed(seed)).mul(4).softmax(0)
+
+
+def given() -> Tensor:
+    labels = torch.zeros(STRIDE * GRID[0], STRIDE * GRID[1], dtype=torch.int64)
+    labels[4:20, 6:22] = 1
+    labels[16:34, 25:40] = 2
+    return one_hot(labels, 3).permute(2, 0, 1).float()
+
+
+def test_similarities_equal_the_formula() -> None:
+    """Frames 3 and 1 of 4; a cell of probability v counts as log(v) / scale less similar."""
+    bank = FrameBank.empty(3, features(0), probabilities(0))
+    for number in range(4):
+        bank = bank.add(features(number), probabilities(number))
+    query = features(9)
+    grid = query.permute(1, 2, 0).contiguous()
+    found = recent_similarities(grid, bank.latest(2), radius=3, reach=0, top_k=2, scale=10.0)
+    assert len(found) == 3
+    for y, x in ((0, 0), (4, 5), (8, 10), (6, 2)):
+        for label, rows in enumerate(found):
+            expected = [
+                float(query[:, y, x].double() @ features(number)[:, v, u].double())
+                + math.log(float(probabilities(number)[label, v, u])) / 10
+                for number in (1, 3)
+                for v in range(GRID[0])
+                for u in range(GRID[1])
+                if math.dist((y, x), (v, u)) < 3
+            ]
+            assert rows[y * GRID[1] + x].tolist() == pytest.approx(sorted(expected, reverse=True)[:2], abs=1e-5)
+
+
+def test_two_keys_weigh_by_their_labels() -> None:
+    """Where all cells look alike, the softmax of the best of each label is that of its degree."""
+    same = normalize(torch.ones(6, *GRID), dim=0)
+    shares = torch.full((2, *GRID), 0.25)
+    shares[0] = 0.75
+    bank = FrameBank.empty(1, same, shares).add(same, shares)
+    found = recent_similarities(same.permute(1, 2, 0).contiguous(), bank, radius=2, reach=0, top_k=1, scale=10.0)
+    probs = (10.0 * torch.stack(found)[..., 0]).softmax(0)
+    torch.testing.assert_close(probs, shares.flatten(1), atol=1e-5, rtol=0)
+
+
+def test_recent_frames_follow_an_object_whose_looks_change() -> None:
+    """What resembles the object of the last frame, and nothing in the given one, belongs to it with a context alone."""
+    found = []
+    for context in (1, 0):
+        chosen = method(context=context, outlier_removal=False, top_k=1)
+        state = chosen.begin(features(0), given())
+        labels = to_cells(given(), STRIDE)
+        state = chosen.remember(state, features(1), labels)
+        predicted = chosen.predict(state, features(1)).argmax(0)
+        found.append(float((predicted == labels.argmax(0)).float().mean()))
+    assert found[0] > 0.95
+    assert found[1] < 0.7
+
+
+def test_a_template_keeps_so_many_cells_of_each_label_at_most() -> None:
+    state = method(template=7).begin(features(0), given())
+    (template,) = state.sets.templates
+    assert template.counts == (7, 7, 7)
+    known = {tuple(key.tolist()) for key in features(0).flatten(1).T}
+    assert all(tuple(key.tolist()) in known for key in template.keys)
+
+
+@pytest.mark.parametrize("change", [{"context": -1}, {"radius": 0}, {"reach": -1.0}, {"spacing": 0}, {"template": -1}])
+def test_settings_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(MethodError, match=next(iter(change))):
+        replace(CONFIG, **change)

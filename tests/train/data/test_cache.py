@@ -1,0 +1,189 @@
+"""Footage is found and decoded as it should, with its masks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.fakes import pictures
+from tests.train.samples import write_image, write_labelled
+from tests.video.media import write_video
+from vostrack.errors import DatasetError
+from vostrack.train.data.cache import FrameCache, build_cache, hold_where_it_fits
+from vostrack.train.data.footage import Source, find_footage, find_labelled, find_stills
+
+
+def labelled(root: Path, folder: Path) -> FrameCache:
+    return build_cache(find_labelled([root]), folder)
+
+
+def test_the_cache_is_used_again_for_the_same_sources_only(footage: Path, tmp_path: Path) -> None:
+    build_cache(find_footage([footage]), tmp_path / "cache")
+    stamp = (tmp_path / "cache" / "frames.u8").stat().st_mtime_ns
+    build_cache(find_footage([footage]), tmp_path / "cache")
+    assert (tmp_path / "cache" / "frames.u8").stat().st_mtime_ns == stamp
+    smaller = build_cache([Source(footage / "a")], tmp_path / "cache")
+    assert [clip.name for clip in smaller.clips] == ["a"]
+
+
+def test_a_cache_of_an_earlier_version_is_built_again(footage: Path, tmp_path: Path) -> None:
+    first = build_cache(find_footage([footage]), tmp_path / "cache")
+    index = json.loads((tmp_path / "cache" / "index.json").read_text())
+    (tmp_path / "cache" / "index.json").write_text(json.dumps(index | {"version": 1}))
+    with pytest.raises(DatasetError, match="damaged"):
+        FrameCache(tmp_path / "cache")
+    assert build_cache(find_footage([footage]), tmp_path / "cache").digest == first.digest
+
+
+def test_footage_that_cannot_be_read_is_left_out_and_named(footage: Path, tmp_path: Path) -> None:
+    (footage / "broken.mp4").write_text("not a video")
+    notes: list[str] = []
+    cache = build_cache(
+        find_footage([footage]), tmp_path / "cache", progress=lambda done, total, note: notes.append(note)
+    )
+    assert len(cache.clips) == 2
+    assert any("broken.mp4" in note for note in notes)
+
+
+def test_a_source_that_breaks_off_leaves_nothing_behind(footage: Path, tmp_path: Path) -> None:
+    write_image(footage / "a" / "7.png", np.zeros((9, 9, 3)))
+    cache = build_cache(find_footage([footage]), tmp_path / "cache")
+    (clip,) = cache.clips
+    with Image.open(footage / "b" / "4.png") as image:
+        expected = np.asarray(image)
+    assert np.array_equal(cache.frames(clip, [4])[0].permute(1, 2, 0).numpy(), expected)
+
+
+def test_a_folder_without_footage_is_an_error(tmp_path: Path) -> None:
+    for find, missing in ((find_footage, "no videos"), (find_stills, "no images"), (find_labelled, "no masks")):
+        with pytest.raises(DatasetError, match=missing):
+            find([tmp_path])
+        with pytest.raises(DatasetError, match="no folder"):
+            find([tmp_path / "missing"])
+
+
+def test_a_damaged_cache_is_an_error(footage: Path, tmp_path: Path) -> None:
+    build_cache(find_footage([footage]), tmp_path / "cache")
+    (tmp_path / "cache" / "frames.u8").write_bytes(b"short")
+    with pytest.raises(DatasetError, match="damaged"):
+        FrameCache(tmp_path / "cache")
+    with pytest.raises(DatasetError, match="damaged"):
+        build_cache(find_footage([footage]), tmp_path / "cache")
+
+
+def test_video_is_thinned_and_small(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    write_video(tmp_path / "data" / "x.mp4", pictures(25))
+    cache = build_cache(find_footage([tmp_path / "data"]), tmp_path / "cache", short_side=24)
+    (clip,) = cache.clips
+    assert (clip.count, clip.height, clip.width) == (9, 24, 32)  # every third of 25 a second
+    limited = build_cache(find_footage([tmp_path / "data"]), tmp_path / "cache", short_side=24, limit=4)
+    assert torch.equal(limited.frames(limited.clips[0], range(4)), cache.frames(clip, range(4)))
+    assert limited.clips[0].count == 4
+
+
+# --- masks ---
+
+
+def test_masks_are_no_footage(tmp_path: Path) -> None:
+    root = write_labelled(tmp_path / "davis")
+    assert [source.path.name for source in find_footage([root])] == ["one", "two"]
+
+
+def test_labels_lie_beside_their_frames(tmp_path: Path) -> None:
+    cache = labelled(write_labelled(tmp_path / "davis"), tmp_path / "cache")
+    assert [clip.name for clip in cache.clips] == ["one", "two"]
+    for clip in cache.clips:
+        frames, labels = cache.frames(clip, range(6)), cache.labels(clip, range(6))
+        assert torch.equal(labels, (frames[:, 0] == 200).byte())
+        assert torch.equal(frames[3, 1], torch.arange(40, dtype=torch.uint8)[:, None].expand(40, 60))
+
+
+def test_255_is_void_where_there_are_other_objects(tmp_path: Path) -> None:
+    root = write_labelled(tmp_path / "davis", value=255, names=("one",))
+    write_image(root / "Annotations" / "480p" / "one" / "00002.png", np.full((40, 60), 3))
+    cache = labelled(root, tmp_path / "cache")
+    labels = cache.labels(cache.clips[0], [1, 2])
+    assert labels[0].unique().tolist() == [0, 255]
+    assert labels[1].unique().tolist() == [3]
+
+
+def test_of_labelled_clips_the_frames_with_masks_are_kept(tmp_path: Path) -> None:
+    root = write_labelled(tmp_path / "davis", count=8, names=("one",))
+    for index in (0, 3, 4):
+        (root / "Annotations" / "480p" / "one" / f"{index:05d}.png").unlink()
+    cache = labelled(root, tmp_path / "cache")
+    (clip,) = cache.clips
+    assert clip.count == 5
+    lefts = [int((labels[20] == 1).nonzero()[0]) for labels in cache.labels(clip, range(5))]
+    assert lefts == [15 - 8 + 4 * index for index in (1, 2, 5, 6, 7)]
+
+
+def test_labels_shrink_with_their_frames_and_stay_labels(tmp_path: Path) -> None:
+    cache = build_cache(find_labelled([write_labelled(tmp_path / "davis", value=7)]), tmp_path / "cache", short_side=20)
+    clip = cache.clips[0]
+    labels = cache.labels(clip, [0])[0]
+    assert labels.shape == cache.frames(clip, [0]).shape[2:] == (20, 30)
+    expected = np.zeros((20, 30), np.uint8)
+    expected[6:14, 3:12] = 7
+    assert abs((labels.numpy() == 7).sum() - (expected == 7).sum()) <= 12
+    assert labels.unique().tolist() == [0, 7]
+
+
+def test_videos_can_have_masks_too(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    (root / "clips").mkdir(parents=True)
+    write_video(root / "clips" / "seq.mp4", pictures(6))
+    for index in range(6):
+        write_image(root / "Annotations" / "480p" / "seq" / f"{index:05d}.png", np.full((48, 64), index))
+    assert find_labelled([root]) == [Source(root / "clips" / "seq.mp4", root / "Annotations" / "480p" / "seq")]
+    cache = labelled(root, tmp_path / "cache")
+    assert cache.labels(cache.clips[0], range(6)).amax((1, 2)).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_masks_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    root = write_labelled(tmp_path / "davis")
+    write_image(root / "Annotations" / "480p" / "two" / "00001.png", np.zeros((9, 9)))
+    notes: list[str] = []
+    cache = build_cache(
+        find_labelled([root]), tmp_path / "cache", progress=lambda done, total, note: notes.append(note)
+    )
+    assert [clip.name for clip in cache.clips] == ["one"]
+    assert torch.equal(cache.labels(cache.clips[0], [5])[0], (cache.frames(cache.clips[0], [5])[0, 0] == 200).byte())
+    assert any("00001.png" in note and "[9, 9]" in note for note in notes)
+
+
+def test_masks_without_frames_are_an_error(tmp_path: Path) -> None:
+    write_image(tmp_path / "Annotations" / "seq" / "00000.png", np.zeros((9, 9)))
+    with pytest.raises(DatasetError, match=r"not its frames: expected JPEGImages"):
+        find_labelled([tmp_path])
+
+
+# --- stills ---
+
+
+def test_stills_are_clips_of_one_frame(tmp_path: Path) -> None:
+    for name in ("x.png", "deeper/x.png", "deeper/y.png"):
+        write_image(tmp_path / "stills" / name, np.full((60, 80, 3), len(name)))
+    cache = build_cache(find_stills([tmp_path / "stills"]), tmp_path / "cache", short_side=20)
+    assert [(clip.count, clip.height, clip.width) for clip in cache.clips] == [(1, 30, 40)] * 3
+    assert [int(cache.frames(clip, [0]).max()) for clip in cache.clips] == [5, 12, 12]
+
+
+def test_only_a_cuda_device_holds_a_cache_and_only_one_that_fits(
+    footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = build_cache(find_footage([footage]), tmp_path / "cache")
+    cuda, held = torch.device("cuda"), []
+    monkeypatch.setattr(cache, "hold", held.append)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * cache.nbytes - 1, 10**12))
+    assert not hold_where_it_fits(cache, cuda)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * cache.nbytes, 10**12))
+    assert not hold_where_it_fits(cache, torch.device("cpu"))
+    assert hold_where_it_fits(cache, cuda)
+    assert held == [cuda]

@@ -1,0 +1,218 @@
+"""What a sequence of a dataset is: frames, the masks that are given, the masks to be found, and the frames that count.
+
+Builds sequences from the files in a dataset's folders, one function a protocol. Knows nothing of particular datasets,
+methods or scores. A mask is a tuple of files: one label map, or one black and white image for each object (SegTrack).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from vostrack.benchmark.datasets.mask_folders import Labels, list_folder, list_frames, read_mask
+from vostrack.benchmark.metrics import is_binary, object_labels
+from vostrack.errors import DatasetError
+from vostrack.files import shown
+
+Files = tuple[Path, ...]
+Masks = Literal["labels", "binary", "grey"]
+"""What values of masks mean: ids, with 255 as void; 0 and 255 alone, object 1; the brighter half is an object."""
+
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm")
+_HALF = 127
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Frames that are followed from given masks on, without knowledge of any other frames.
+
+    Attributes:
+        frames: their names, in order; None for all of the source.
+        prompts: given masks by frame. An object is given once, where it first appears.
+        written: frames whose masks are results; None for all.
+    """
+
+    frames: tuple[str, ...] | None
+    prompts: Mapping[str, Files]
+    written: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """A sequence of a dataset.
+
+    Attributes:
+        name: of the sequence.
+        source: folder of images, or a video.
+        parts: most often one; see `Part`.
+        truths: true masks by frame; none where a server keeps them.
+        scored: frames that count, in order; an object counts only after the frame where it is given.
+        attributes: what the dataset says about it, such as "fast motion".
+        masks: what their values mean.
+    """
+
+    name: str
+    source: Path
+    parts: tuple[Part, ...]
+    truths: Mapping[str, Files]
+    scored: tuple[str, ...]
+    attributes: tuple[str, ...] = ()
+    masks: Masks = "labels"
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceFiles:
+    """Files of a sequence: frames by name in order (None in a video), and masks by name of the frame."""
+
+    name: str
+    source: Path
+    frames: tuple[str, ...] | None
+    masks: Mapping[str, Files]
+
+
+def find_files(name: str, images: Path, masks: Path) -> SequenceFiles:
+    """Look for the frames and masks of a sequence.
+
+    Args:
+        name: of the sequence.
+        images: folder that holds its folder of images, or its video.
+        masks: folder that holds its folder of masks, in which each object may have a folder of its own.
+
+    Raises:
+        DatasetError: there are no frames or no masks, or a mask is of a frame that is not there.
+    """
+    source, folder = _source(name, images), masks / name
+    objects = [child for child in list_folder(folder) if child.isdecimal() and (folder / child).is_dir()]
+    paths = [folder / child for child in sorted(objects, key=int)] or [folder]
+    names = list(dict.fromkeys(Path(file).stem for path in paths for file in list_frames(path)))
+    if not names:
+        raise DatasetError(f"sequence {shown(name)}: no PNG masks in {shown(folder)}")
+    found = {frame: tuple(path / f"{frame}.png" for path in paths) for frame in sorted(names, key=_order)}
+    if source.is_dir():
+        stems = [Path(file).stem for file in list_folder(source) if file.lower().endswith(IMAGES)]
+        frames = tuple(sorted(stems, key=_order))
+        require(name, "frame", found, frames, source)
+    else:
+        frames = None
+    return SequenceFiles(name, source, frames, found)
+
+
+def require(sequence: str, what: str, wanted: Iterable[str], there: Iterable[str], folder: Path) -> None:
+    """Raise `DatasetError` with the first of what is wanted and is not there."""
+    present = set(there)
+    if missing := [name for name in wanted if name not in present]:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise DatasetError(f"sequence {shown(sequence)}: {what} {shown(missing[0])}{more} is not in {shown(folder)}")
+
+
+def _source(name: str, images: Path) -> Path:
+    if (images / name).is_dir():
+        return images / name
+    for ending in VIDEOS:
+        if (images / f"{name}{ending}").is_file():
+            return images / f"{name}{ending}"
+    raise DatasetError(f"sequence {shown(name)}: no folder of frames {shown(images / name)}")
+
+
+def _order(name: str) -> tuple[int, str]:
+    return len(name), name
+
+
+def follow(found: SequenceFiles, labelled: bool, *, drop_last: bool) -> Sequence:
+    """Everything after the first mask is followed and, where the masks are there, scored.
+
+    Args:
+        found: its files.
+        labelled: whether there are masks to score with.
+        drop_last: DAVIS's rule, by which the last frame does not count either.
+
+    Raises:
+        DatasetError: there are too few masks to score any frame.
+    """
+    first, *others = found.masks
+    frames = found.frames and found.frames[found.frames.index(first) :]
+    scored = tuple(others[: len(others) - drop_last]) if labelled else ()
+    if labelled and not scored:
+        raise DatasetError(
+            f"sequence {shown(found.name)}: {len(found.masks)} masks, expected {2 + drop_last} or more: one is given"
+            + (", and the last is not scored" if drop_last else "")
+        )
+    truths = {frame: found.masks[frame] for frame in scored}
+    return Sequence(found.name, found.source, (Part(frames, {first: found.masks[first]}),), truths, scored)
+
+
+def follow_late(found: SequenceFiles, objects: Mapping[int, tuple[str, ...]], labelled: bool) -> Sequence:
+    """Objects may appear later: each is given at its first listed frame, and all listed frames are results.
+
+    Args:
+        found: its files.
+        objects: listed frames of each object.
+        labelled: whether the masks of the other frames are there too.
+    """
+    assert found.frames is not None
+    listed = tuple(sorted({frame for frames in objects.values() for frame in frames}, key=_order))
+    require(found.name, "listed frame", listed, found.frames, found.source)
+    starts = {min(frames, key=_order) for frames in objects.values()}
+    folder = next(iter(found.masks.values()))[0].parent
+    wanted = listed if labelled else starts
+    require(found.name, "mask of frame", sorted(wanted, key=_order), found.masks, folder)
+    prompts = {frame: found.masks[frame] for frame in sorted(starts, key=_order)}
+    frames = found.frames[found.frames.index(listed[0]) :]
+    scored = listed[1:] if labelled else ()
+    truths = {frame: found.masks[frame] for frame in scored}
+    return Sequence(found.name, found.source, (Part(frames, prompts, listed),), truths, scored)
+
+
+def jump(found: SequenceFiles, keyframes: Iterable[int], distance: int) -> Sequence:
+    """Masks are carried from each key frame to the one `distance` later, without those between.
+
+    Paper: VideoMatch, 4.2 and 4.3.
+
+    Raises:
+        DatasetError: the sequence is too short for any, or a mask is missing.
+    """
+    assert found.frames is not None
+    pairs = [
+        (found.frames[key], found.frames[key + distance]) for key in keyframes if key + distance < len(found.frames)
+    ]
+    if not pairs:
+        raise DatasetError(f"sequence {shown(found.name)}: {len(found.frames)} frames, expected over {distance}")
+    folder = next(iter(found.masks.values()))[0].parent
+    require(found.name, "mask of frame", (frame for pair in pairs for frame in pair), found.masks, folder)
+    parts = tuple(Part(pair, {pair[0]: found.masks[pair[0]]}, pair[1:]) for pair in pairs)
+    scored = tuple(target for _, target in pairs)
+    return Sequence(found.name, found.source, parts, {frame: found.masks[frame] for frame in scored}, scored)
+
+
+def read_labels(files: Files, masks: Masks) -> Labels:
+    """The label map of a frame: 0 background, else object ids; void counts as background.
+
+    Args:
+        files: of one label map, or of each object; there, later objects cover earlier ones.
+        masks: what their values mean; files of single objects are always "grey".
+
+    Raises:
+        DatasetError: a file is missing or damaged, sizes differ, or a binary mask holds other values.
+    """
+    if len(files) > 1 or masks == "grey":
+        return _merge(files)
+    labels = read_mask(files[0])
+    if masks == "binary" and labels.any() and not is_binary(labels):
+        values = ", ".join(map(str, np.unique(labels)[:6]))
+        raise DatasetError(f"mask {shown(files[0])} holds {values}: expected only 0 and 255, a single object")
+    return object_labels(labels, masks == "binary")
+
+
+def _merge(files: Files) -> Labels:
+    merged = np.zeros_like(read_mask(files[0]))
+    for number, file in enumerate(files, start=1):
+        mask = read_mask(file)
+        if mask.shape != merged.shape:
+            raise DatasetError(f"mask {shown(file)} is {mask.shape}, those before {merged.shape} (height, width)")
+        merged[mask > _HALF] = number
+    return merged

@@ -1,0 +1,309 @@
+"""The datasets that methods are measured on: a table of what each looks like, and opening one (docs/datasets.md).
+
+A dataset opens whole or not at all: what its lists name and its folders lack is said before any work starts. Fewer
+sequences than the official number are a subset, and `Dataset.subset` says so wherever figures are shown.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence as Names
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from vostrack.benchmark.datasets.layouts import (
+    VIDEOS,
+    Sequence,
+    SequenceFiles,
+    find_files,
+    follow,
+    follow_late,
+    jump,
+    require,
+)
+from vostrack.benchmark.datasets.lists import plain_name, read_attributes, read_list, read_meta
+from vostrack.benchmark.datasets.mask_folders import list_folder, read_mask
+from vostrack.benchmark.metrics import is_binary
+from vostrack.errors import DatasetError, unknown_name
+from vostrack.files import shown
+
+KEYFRAMES = range(0, 97, 16)
+"""JumpCut's key frames, from which masks are carried over."""
+
+_NAMED = 6
+_JUMPS = {"outlier_removal": "false"}  # VideoMatch, 4.3: an object may be anywhere after a jump
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSpec:
+    """What a dataset looks like, and how it is scored.
+
+    Attributes:
+        title: its name for people.
+        splits: official number of sequences by split, the default first; None where there is no such number.
+        images: folders that may hold the sequences' frames, below the root, the first that is there counts; "*" stands
+            for one folder, such as a resolution, "{split}" for the split.
+        annotations: the same for masks; the "*" is the folder that it was for `images`.
+        index: list of a split's sequences, if it has one: a text file, or YouTube-VOS's `meta.json`.
+        protocol: "davis" leaves out the first and last frame; "given" the given frames; "late" is that with objects
+            that appear later; "jump" carries masks over a distance, and counts pixels.
+        masks: what values mean; None if the first mask of a sequence decides between labels and 0/255.
+        unlabelled: splits whose masks a server keeps: the results are a submission.
+        grouped: names of sequences start with their class, which counts as an attribute.
+        method_options: settings that its protocol asks of methods that have them, by name, as text.
+    """
+
+    title: str
+    splits: Mapping[str, int | None]
+    images: tuple[str, ...] = ("JPEGImages/480p", "JPEGImages")
+    annotations: tuple[str, ...] = ("Annotations/480p", "Annotations")
+    index: str | None = None
+    protocol: Literal["davis", "given", "late", "jump"] = "davis"
+    masks: Literal["labels", "binary", "grey"] | None = "labels"
+    unlabelled: frozenset[str] = frozenset()
+    grouped: bool = False
+    method_options: Mapping[str, str] = field(default_factory=dict)
+
+
+def _youtube_vos(year: int, valid: int, test: int) -> DatasetSpec:
+    return DatasetSpec(
+        f"YouTube-VOS {year}",
+        {"valid": valid, "test": test, "train": 3471},
+        images=("{split}/JPEGImages", "JPEGImages"),
+        annotations=("{split}/Annotations", "Annotations"),
+        index="meta.json",
+        protocol="late",
+        unlabelled=frozenset({"valid", "test"}),
+    )
+
+
+DATASETS: dict[str, DatasetSpec] = {
+    "davis16": DatasetSpec(
+        "DAVIS-2016", {"val": 20, "train": 30, "trainval": 50}, index="ImageSets/480p/{split}.txt", masks="binary"
+    ),
+    "davis17": DatasetSpec(
+        "DAVIS-2017",
+        {"val": 30, "train": 60, "test-dev": 30},
+        index="ImageSets/2017/{split}.txt",
+        unlabelled=frozenset({"test-dev"}),
+    ),
+    "ytvos18": _youtube_vos(2018, 474, 508),
+    "ytvos19": _youtube_vos(2019, 507, 541),
+    "segtrack2": DatasetSpec(
+        "SegTrack v2", {"all": 14}, ("JPEGImages",), ("GroundTruth",), protocol="given", masks="grey"
+    ),
+    "youtube-objects": DatasetSpec(
+        "YouTube-Objects",
+        {"all": 126},
+        ("JPEGImages",),
+        ("Annotations",),
+        protocol="given",
+        masks=None,
+        grouped=True,
+    ),
+    "jumpcut": DatasetSpec(
+        "JumpCut", {"all": 22}, ("JPEGImages",), ("Annotations",), protocol="jump", masks=None, method_options=_JUMPS
+    ),
+    "folder": DatasetSpec(
+        "own clips",
+        {"all": None},
+        images=("JPEGImages/*", "JPEGImages", "clips"),
+        annotations=("Annotations/*", "Annotations"),
+        masks=None,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """An opened dataset.
+
+    Attributes:
+        name: key in `DATASETS`.
+        split: of it.
+        root: its folder.
+        sequences: those that were chosen, in order; at least one.
+        official: how many there are in the published split.
+        distance: JumpCut's transfer distance, in frames.
+    """
+
+    name: str
+    split: str
+    root: Path
+    sequences: tuple[Sequence, ...]
+    official: int | None
+    distance: int | None = None
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """What the dataset looks like."""
+        return DATASETS[self.name]
+
+    @property
+    def submission(self) -> bool:
+        """Whether a server scores the results, since it keeps the masks."""
+        return self.split in self.spec.unlabelled
+
+    @property
+    def subset(self) -> str | None:
+        """That these are not all sequences, if so; figures must not be shown without it."""
+        count = len(self.sequences)
+        return f"subset of {count} of {self.official}" if self.official and count != self.official else None
+
+
+def open_dataset(
+    name: str,
+    root: Path | None = None,
+    split: str | None = None,
+    *,
+    sequences: Names[str] | None = None,
+    limit: int | None = None,
+    allow_subset: bool = False,
+    distance: int = 16,
+) -> Dataset:
+    """Find a dataset and check that it is whole.
+
+    Args:
+        name: one of `DATASETS`.
+        root: its folder; else it is looked for in `$VOSTRACK_DATA` and `./data`.
+        split: one of its splits; the first of its spec, if not given.
+        sequences: names of those that are wanted; all, if not given.
+        limit: take at most so many of them, the first ones.
+        allow_subset: leave out sequences that the list names and the root lacks.
+        distance: for JumpCut, how far masks are carried, in frames.
+
+    Raises:
+        DatasetError: an unknown name, or something that the root lacks: a list, a sequence, a frame, a mask.
+    """
+    spec, split = _spec(name, split)
+    root, images, masks = _find(name, spec, root, split)
+    build, listed = _builder(spec, root, split, images, distance)
+    chosen = _choose(listed, sequences)
+    if allow_subset and sequences is None:
+        chosen = [sequence for sequence in chosen if _there(sequence, images) and (masks / sequence).is_dir()]
+    _check_there(chosen, images, masks, root)
+    attributes = read_attributes(root)
+    opened = (
+        _finish(build(find_files(sequence, images, masks)), spec, attributes.get(sequence, ()))
+        for sequence in islice(chosen, limit)
+    )
+    jumps = spec.protocol == "jump"
+    dataset = Dataset(name, split, root, tuple(opened), spec.splits[split], distance if jumps else None)
+    if not dataset.sequences:
+        raise DatasetError(f"{shown(root)} has no sequence of {name} {split}")
+    return dataset
+
+
+def _spec(name: str, split: str | None) -> tuple[DatasetSpec, str]:
+    if name not in DATASETS:
+        raise DatasetError(unknown_name("dataset", name, DATASETS))
+    spec = DATASETS[name]
+    split = split or next(iter(spec.splits))
+    if split not in spec.splits:
+        raise DatasetError(unknown_name(f"split of {name}", split, spec.splits))
+    return spec, split
+
+
+def _builder(
+    spec: DatasetSpec, root: Path, split: str, images: Path, distance: int
+) -> tuple[Callable[[SequenceFiles], Sequence], list[str]]:
+    """How a sequence is built from its files, and the names of all sequences."""
+    labelled = split not in spec.unlabelled
+    if spec.protocol == "late":
+        meta = read_meta(images.parent / "meta.json")
+        return lambda found: follow_late(found, meta[found.name], labelled), list(meta)
+    lists = read_list(root / spec.index.format(split=split)) if spec.index else None
+    names = list(lists) if lists is not None else _folder_names(images)
+    if spec.protocol == "jump":
+        return lambda found: jump(found, KEYFRAMES, distance), names
+
+    def build(found: SequenceFiles) -> Sequence:
+        if lists is not None:
+            _check_frames(found, lists[found.name], every_mask=labelled)
+        return follow(found, labelled, drop_last=spec.protocol == "davis")
+
+    return build, names
+
+
+def _check_frames(found: SequenceFiles, listed: tuple[str, ...], every_mask: bool) -> None:
+    """DAVIS has a mask for each frame; a gap would shift which frame is the last, and so the scores."""
+    frames = listed or found.frames or ()
+    require(found.name, "listed frame", frames, found.frames or (), found.source)
+    folder = next(iter(found.masks.values()))[0].parent
+    require(found.name, "mask of frame", frames if every_mask else frames[:1], found.masks, folder)
+
+
+def _finish(sequence: Sequence, spec: DatasetSpec, attributes: tuple[str, ...]) -> Sequence:
+    masks = spec.masks
+    if masks is None:
+        first = next(iter(sequence.parts[0].prompts.values()))
+        masks = "binary" if len(first) == 1 and is_binary(read_mask(first[0])) else "labels"
+    if spec.grouped:
+        attributes = (*attributes, sequence.name.split("_")[0].split("-")[0])
+    return replace(sequence, masks=masks, attributes=attributes)
+
+
+def _choose(listed: list[str], wanted: Names[str] | None) -> list[str]:
+    if wanted is None:
+        return listed
+    for name in wanted:
+        if name not in listed:
+            raise DatasetError(unknown_name("sequence", name, listed))
+    return list(dict.fromkeys(wanted))
+
+
+def _there(sequence: str, images: Path) -> bool:
+    return (images / sequence).is_dir() or any((images / f"{sequence}{ending}").is_file() for ending in VIDEOS)
+
+
+def _check_there(chosen: list[str], images: Path, masks: Path, root: Path) -> None:
+    for what, missing in (
+        ("the frames", [name for name in chosen if not _there(name, images)]),
+        ("the masks", [name for name in chosen if not (masks / name).is_dir()]),
+    ):
+        if missing:
+            more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+            raise DatasetError(
+                f"{shown(root)} lacks {what} of {len(missing)} of {len(chosen)} sequences: "
+                f"{shown(', '.join(missing[:_NAMED]))}{more}; complete it, or use --allow-subset or --sequences"
+            )
+
+
+def _folder_names(images: Path) -> list[str]:
+    """Sequences of a dataset without a list: all folders, or videos."""
+    there = [name for name in list_folder(images) if (images / name).is_dir()]
+    there += [Path(name).stem for name in list_folder(images) if name.lower().endswith(VIDEOS)]
+    return [plain_name(name, images) for name in dict.fromkeys(there)]
+
+
+def _find(name: str, spec: DatasetSpec, root: Path | None, split: str) -> tuple[Path, Path, Path]:
+    """The root of a dataset, and its folders of frames and of masks."""
+    bases = [Path(os.environ["VOSTRACK_DATA"])] if os.environ.get("VOSTRACK_DATA") else []
+    searched = [base / sub for base in (*bases, Path("data")) for sub in (name, ".")]
+    annotations = ""
+    for place in [root] if root is not None else searched:
+        for images in _image_folders(place, spec, split):
+            patterns = [text.format(split=split).replace("*", images.name) for text in spec.annotations]
+            masks = next((place / pattern for pattern in patterns if (place / pattern).is_dir()), None)
+            if masks is not None:
+                return place, images, masks
+            annotations = (
+                annotations
+                or f"{shown(images)} is there, but no masks: expected {' or '.join(patterns)} in {shown(place)}"
+            )
+    if annotations:
+        raise DatasetError(annotations)
+    wanted = " or ".join(f"{pattern}/SEQUENCE".format(split=split) for pattern in spec.images)
+    where = " or ".join(shown(place) for place in ([root] if root is not None else searched))
+    raise DatasetError(f"{spec.title} is not in {where}: expected {wanted} below it; name its folder with --root")
+
+
+def _image_folders(place: Path, spec: DatasetSpec, split: str) -> Iterator[Path]:
+    for pattern in spec.images:
+        for folder in sorted(place.glob(pattern.format(split=split))) if place.is_dir() else ():
+            # What stands for "*" must hold sequences, not be one.
+            if folder.is_dir() and ("*" not in pattern or any(child.is_dir() for child in folder.iterdir())):
+                yield folder

@@ -1,0 +1,1 @@
+"""The report of a benchmark: one page with plots and pictures."""

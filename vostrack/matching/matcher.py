@@ -1,0 +1,193 @@
+"""Cells are matched with what is known of each object and of its background: `videomatch`, `best`, `rpm-net` do it.
+
+Source: Hu, Huang, Schwing, "VideoMatch: Matching based Video Object Segmentation" (ECCV 2018), sections 3.2 to 3.4;
+`methods.videomatch` says what differs.
+
+Each cell of a frame is compared with the cells of the object and with those of the background in the given frame; the
+mean of its K highest similarities with either goes into a two-way softmax. What is far from the object's last place is
+removed. Sure cells of the object and removed ones are added to the two sets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vostrack.device import working_type
+from vostrack.matching.finetune import fine_tune
+from vostrack.matching.location import SHORT_SIDE, LastSeen, in_cells, masks_of
+from vostrack.matching.memory import FrameBank
+from vostrack.matching.recent import recent_similarities
+from vostrack.matching.sets import AddedFeatures, FeatureSets, Template
+from vostrack.matching.settings import VideoMatchConfig
+from vostrack.ops.grid import size_of, to_cells, to_pixels
+from vostrack.ops.guided import guided
+from vostrack.ops.hypercolumns import principal_axes, project
+from vostrack.ops.labels import whole_cells
+from vostrack.ops.matching import erode, fuse, unfuse
+
+_LIMIT = 20.0
+"""Largest log-odds: nothing is surer in float32, and outliers stay below zero."""
+
+_REMOVED = 40.0
+"""Taken from the log-odds of outliers: they are gone, and `remember` can still tell what was predicted for them."""
+
+_SAMPLE = 4
+"""Top-K hits are counted for every 4th cell of each row and column: how often is a matter of proportion."""
+
+
+@dataclass(frozen=True)
+class MatchingState:
+    """What is known of a clip.
+
+    Attributes:
+        projection: (C', C + 1) of the features, or (0, C + 1) for none (`ops.hypercolumns.project`).
+        sets: foreground and background of each object.
+        recent: the last frames; None without a context.
+        places: where each object was last seen.
+    """
+
+    projection: Tensor
+    sets: FeatureSets
+    recent: FrameBank | None
+    places: LastSeen
+
+
+class SoftMatching:
+    """Soft matching with the foreground and the background of each object, of any features."""
+
+    state_type = MatchingState
+    config: VideoMatchConfig
+
+    def __init__(self, config: VideoMatchConfig) -> None:
+        """Matching with some settings."""
+        self.config = config
+
+    @property
+    def stride(self) -> int:
+        """Pixels from cell to cell."""
+        return self.config.stride
+
+    def begin(self, features: Tensor, labels: Tensor, state: MatchingState | None = None) -> MatchingState:
+        """Make a frame whose labels were given a template; added features are dropped."""
+        channels, count = whole_cells(to_cells(labels, self.stride)), len(labels)
+        projection = self._projection(features, channels) if state is None else state.projection
+        grid = project(features, projection)
+        keys, recent = _rows(grid), self._started(grid, labels)
+        templates = (
+            *(state.sets.templates if state else ()),
+            Template.of(keys, channels.flatten(), count, self.config.template),
+        )
+        empty = (AddedFeatures.empty(self.config.capacity, keys),) * (count - 1)
+        masks = masks_of(channels, count)
+        places = state.places.after(masks, given=True) if state else LastSeen.of(masks)
+        return MatchingState(projection, FeatureSets(templates, empty, empty), recent, places)
+
+    def predict(self, state: MatchingState, features: Tensor) -> Tensor:
+        """Two-way softmax of the matching scores, without outliers, fused over the objects (section 3.2 to 3.4)."""
+        return self.labelled(state, self.query(state, features), [])
+
+    def query(self, state: MatchingState, features: Tensor) -> Tensor:
+        """Features (C, h, w) projected (C', h, w), in the precision of the comparison."""
+        return self._key(project(features, state.projection))
+
+    def labelled(self, state: MatchingState, query: Tensor, further: list[Tensor]) -> Tensor:
+        """The prediction for what `query` gives, with further similarities (N, J) with cells of each label, or none."""
+        recent = self._recent(state, query)
+        if recent and further:
+            recent = [torch.cat(pair, 1) for pair in zip(recent, further, strict=True)]
+        foreground, background = state.sets.scores(
+            _rows(query), self.config.top_k, recent or further, self.config.others_are_background
+        )
+        log_odds = (self.config.scale * (foreground - background)).clamp(max=_LIMIT).view(-1, *query.shape[1:])
+        if self.config.outlier_removal:
+            log_odds = log_odds - _REMOVED * state.places.outside(self.config.max_displacement)
+        return fuse(log_odds, self.config.foreground_threshold)
+
+    def remember(self, state: MatchingState, features: Tensor, probs: Tensor) -> MatchingState:
+        """Add sure cells to the foreground and removed ones to the background of each object (section 3.3).
+
+        The frame takes the place of the oldest recent one.
+        """
+        masks = masks_of(probs.argmax(0), len(probs))
+        places = state.places.after(masks)
+        grid = project(features, state.projection)
+        recent = state.recent.add(self._key(grid), probs) if state.recent else None
+        if not self.config.foreground_update and not self.config.background_update:
+            return MatchingState(state.projection, state.sets, recent, places)
+        outliers, nothing = self._outliers(state, probs), torch.zeros_like(masks)
+        sure = self._sure(masks, probs) & ~outliers if self.config.foreground_update else nothing
+        sets = state.sets.counted(
+            _rows(grid[:, ::_SAMPLE, ::_SAMPLE]), self.config.top_k, self.config.others_are_background
+        )
+        sets = sets.extended(
+            _rows(grid),
+            sure.flatten(1),
+            (outliers if self.config.background_update else nothing).flatten(1),
+        )
+        return MatchingState(state.projection, sets, recent, places)
+
+    def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
+        """Bilinear from cells to pixels, then along the edges of the image (He et al., "Guided Image Filtering")."""
+        pixels, config = to_pixels(probs, self.stride, size_of(image)), self.config
+        if not config.edge_radius:
+            return pixels
+        radius = max(1, round(config.edge_radius * min(size_of(image)) / SHORT_SIDE))
+        return guided(pixels, image, radius, config.edge_contrast**2)
+
+    def _key(self, grid: Tensor) -> Tensor:
+        """Projected features (C', h, w) in the precision of the comparison."""
+        return grid.to(working_type(self.config.precision, grid.device))
+
+    def _started(self, grid: Tensor, labels: Tensor) -> FrameBank | None:
+        """Recent frames that begin with one whose labels were given; predicted ones are dropped."""
+        if not self.config.context:
+            return None
+        key, shares = self._key(grid), to_cells(labels, self.stride)
+        return FrameBank.empty((self.config.context - 1) * self.config.spacing + 1, key, shares).add(key, shares)
+
+    def _recent(self, state: MatchingState, query: Tensor) -> list[Tensor]:
+        """Similarities (N, J) of cells (C', h, w) with those of each label in recent frames, if there are any."""
+        if not state.recent:
+            return []
+        config, bank = self.config, state.recent.latest(self.config.spacing)
+        grid = query.permute(1, 2, 0).contiguous()
+        return recent_similarities(
+            grid, bank, radius=config.radius, reach=config.reach, top_k=config.top_k, scale=config.scale
+        )
+
+    def _projection(self, features: Tensor, channels: Tensor) -> Tensor:
+        """Principal axes of the first frame, fine-tuned if that is asked for."""
+        config = self.config
+        labels = F.one_hot(channels).permute(2, 0, 1)
+        axes = principal_axes(features, config.axes, config.whitening, labels)
+        if not config.finetune_steps:
+            return axes
+        steps, rate = config.finetune_steps, config.finetune_rate
+        return fine_tune(features, channels, axes, steps=steps, rate=rate, scale=config.scale, top_k=config.top_k)
+
+    def _outliers(self, state: MatchingState, probs: Tensor) -> Tensor:
+        """bool (O, h, w): cells that were predicted as foreground initially and lie outside (the set b_t)."""
+        outside = state.places.outside(self.config.max_displacement)
+        log_odds = unfuse(probs, self.config.foreground_threshold)
+        if self.config.outlier_removal:
+            log_odds = log_odds + _REMOVED * outside
+        return outside & (log_odds >= _logit(self.config.foreground_threshold))
+
+    def _sure(self, masks: Tensor, probs: Tensor) -> Tensor:
+        """bool (O, h, w): cells of the final masks that are probable and far from the border."""
+        inner = erode(masks, in_cells(self.config.erosion, masks.shape[1:]))
+        return inner & (unfuse(probs, self.config.foreground_threshold) > _logit(self.config.confident_threshold))
+
+
+def _rows(features: Tensor) -> Tensor:
+    """(C, h, w) -> (h * w, C), contiguous."""
+    return features.flatten(1).T.contiguous()
+
+
+def _logit(probability: float) -> float:
+    return log(probability / (1 - probability))

@@ -1,0 +1,170 @@
+"""Training of `rpm-net`: a frame's colours are put together from another frame's, read where the network points.
+
+Paper: RPM-Net (Kim et al., 2020), sections 3.3, 3.4 and 4.1, Eq. 5 to 7 and 9.
+
+Differs: the frame cache holds 10 frames a second, so that frames t-5 and t of the paper's footage are up to two
+cached frames apart; which of them is the target is drawn at random. The recipe `paper` has the published settings, but
+for the batch, which is not stated, and the rate, which falls with each step. The recipe `default` learns within an hour
+on a CPU: Adam, small crops, a random zoom and shift of each frame as of a camera that shakes, Eq. 9 on blurred colours
+as well, since the gradient of bilinear sampling reaches no further than a cell, and offsets that are kept smooth where
+the image is, since nothing else says what they should be there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vostrack.errors import MethodError
+from vostrack.methods.base import Batch, ClipSpec, Recipe
+from vostrack.nets.deform import RpmNet, warp
+from vostrack.ops.color import normalised_rgb
+from vostrack.ops.grid import sample, similarity_grid, to_cells
+
+GAP = 2
+"""Cached frames from t-5 to t."""
+
+_EDGE = 2.2
+_SHARP = 1e-3
+
+
+@dataclass(frozen=True)
+class RpmRecipe(Recipe):
+    """How the network is trained.
+
+    Attributes:
+        optimizer: "adam", or "sgd" with the published momentum of 0.9 and weight decay of 5e-4.
+        blur: the loss is summed over colours blurred with boxes of these radii, in cells; 0 for none.
+        shake: each frame is cut anew by a window that is smaller by up to this share, at a random place.
+        smooth: weight of the roughness of the offsets.
+    """
+
+    learning_rate: float = 1e-3
+    optimizer: str = "adam"
+    blur: tuple[int, ...] = (0, 1, 3)
+    shake: float = 0.15
+    smooth: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Reject settings that make no sense."""
+        if self.optimizer not in ("adam", "sgd"):
+            raise MethodError(f"rpm-net: optimizer must be adam or sgd, not {self.optimizer!r}")
+        if not self.blur or min(self.blur) < 0:
+            raise MethodError(f"rpm-net: blur must list radii from 0, not {self.blur}")
+        if not 0 <= self.shake < 1 or not self.smooth >= 0:
+            raise MethodError("rpm-net: shake must be from 0 to below 1, and smooth at least 0")
+
+
+# 100 epochs of 3501 videos.
+PAPER = RpmRecipe(
+    net="resnet101-deformable",
+    crop=512,
+    batch=4,
+    steps=87525,
+    schedule="poly",
+    optimizer="sgd",
+    blur=(0,),
+    shake=0.0,
+    smooth=0.0,
+)
+
+RECIPES = {"default": RpmRecipe(), "shipped": RpmRecipe(steps=2400), "paper": PAPER}
+
+
+class RpmNetObjective:
+    """Reconstruction of a frame's colours from another frame."""
+
+    def __init__(self, net: RpmNet, recipe: RpmRecipe = RECIPES["default"]) -> None:
+        """Train `net` in place.
+
+        Args:
+            net: the network.
+            recipe: one of `RECIPES`, or changed from it.
+        """
+        self.module = net
+        self.recipe = recipe
+        self.clips = ClipSpec(frames=2, gap=GAP, crop=recipe.crop)
+        self.learning_rate = recipe.learning_rate
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """What the recipe names."""
+        if self.recipe.optimizer == "sgd":
+            return torch.optim.SGD(self.module.parameters(), lr=self.learning_rate, momentum=0.9, weight_decay=5e-4)
+        return torch.optim.Adam(self.module.parameters(), lr=self.learning_rate)
+
+    def after_step(self) -> None:
+        """Nothing follows a step."""
+
+    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Loss of reconstructing one frame of each pair from the other; which from which is drawn at random.
+
+        Args:
+            batch: frames (B, 2, 3, S, S) in [0, 1].
+            generator: on the CPU.
+
+        Returns:
+            "loss"; "colour", Eq. 9 alone; "unmoved", what Eq. 9 gives where all offsets are 0. Colours are those that
+            the network sees, of unit variance: the paper does not say, and its learning rate suits this scale.
+        """
+        frames = batch.frames.flip(1) if torch.rand((), generator=generator) < 0.5 else batch.frames
+        if self.recipe.shake:
+            frames = _shaken(frames, self.recipe.shake, generator)
+        first, second = normalised_rgb(frames).unbind(1)
+        embeddings = self.module.embed(torch.cat((first, second)))
+        # Where the network computes with fewer digits: too few for positions once they are added to those of the cells.
+        offsets = self.module.match(*embeddings.chunk(2)).float()
+        reference, target = (to_cells(x.flatten(0, 1), self.module.stride) for x in (first, second))
+        reference, target = (x.view(-1, 3, *x.shape[1:]) for x in (reference, target))
+        by_blur = [
+            colour_loss(warp(_blurred(reference, radius), offsets), _blurred(target, radius))
+            for radius in self.recipe.blur
+        ]
+        with torch.no_grad():
+            colour = colour_loss(warp(reference, offsets), target)
+            unmoved = colour_loss(reference, target)
+        loss = torch.stack(by_blur).sum() + self.recipe.smooth * roughness(offsets, target)
+        return {"loss": loss, "colour": colour, "unmoved": unmoved}
+
+
+def colour_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """Squared distance of colours (B, 3, h, w), mean over the cells.
+
+    Paper: RPM-Net, Eq. 9.
+    """
+    return (prediction - target).square().sum(1).mean()
+
+
+def roughness(offsets: Tensor, image: Tensor) -> Tensor:
+    """How much neighbouring offsets differ, where the image does not.
+
+    Args:
+        offsets: (B, 2, h, w), in cells.
+        image: (B, 3, h, w), normalised as `normalised_rgb` does.
+
+    Returns:
+        A scalar, in cells: the mean length of differences, each times exp(-2.2 |difference of colours|).
+    """
+    total = offsets.new_zeros(())
+    for dim in (-2, -1):
+        edge = image.diff(dim=dim).abs().mean(1)
+        step = (offsets.diff(dim=dim).square().sum(1) + _SHARP).sqrt()
+        total = total + ((-_EDGE * edge).exp() * step).mean()
+    return total
+
+
+def _blurred(x: Tensor, radius: int) -> Tensor:
+    """Mean over boxes of 2 * radius + 1 cells a side, as far as they are inside."""
+    return F.avg_pool2d(x, 2 * radius + 1, 1, radius, count_include_pad=False) if radius else x
+
+
+def _shaken(frames: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Each frame of (B, T, 3, S, S) through a window of its own."""
+    count = frames.shape[0] * frames.shape[1]
+    scale = 1 - strength * torch.rand(count, generator=generator)
+    shift = (2 * torch.rand(count, 2, generator=generator) - 1) * (1 - scale)[:, None]
+    scale, shift = scale.to(frames.device), shift.to(frames.device)
+    grid = similarity_grid(scale, shift, torch.ones_like(scale), (frames.shape[-2], frames.shape[-1]))
+    return sample(frames.flatten(0, 1), grid).view_as(frames)

@@ -1,0 +1,1 @@
+"""Footage for training: found, decoded once, and cut into random batches."""

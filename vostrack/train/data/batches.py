@@ -1,0 +1,166 @@
+"""Random clips from a cache: chosen on the CPU with one generator, cut and resized where the model computes.
+
+The choice is apart from the cutting, so that several processes can draw the same batch and each cut its share. Knows
+nothing of models and losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vostrack.errors import DatasetError
+from vostrack.methods.base import Batch, ClipSpec
+from vostrack.ops.grid import resize
+from vostrack.train.data.cache import CachedClip, FrameCache
+from vostrack.train.data.stills import homography_clip
+from vostrack.types import BACKGROUND, VOID
+
+_SMALLEST = 8
+_TRIES = 10
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Where a clip of a batch comes from.
+
+    Attributes:
+        clip: in the cache.
+        indices: of its frames, in order of time.
+        top: of the square window, in pixels; negative where the window is higher than the frame.
+        left: likewise.
+        side: of the window, in pixels.
+        flip: whether the clip is mirrored.
+        seed: of the motion of a still.
+    """
+
+    clip: CachedClip
+    indices: tuple[int, ...]
+    top: int
+    left: int
+    side: int
+    flip: bool = False
+    seed: int = 0
+
+
+def random_batch(
+    cache: FrameCache, spec: ClipSpec, count: int, generator: torch.Generator, device: torch.device
+) -> Batch:
+    """Draw random clips; arguments and result as for `choose` and `cut`."""
+    return cut(cache, spec, choose(cache, spec, count, generator), device)
+
+
+def choose(cache: FrameCache, spec: ClipSpec, count: int, generator: torch.Generator) -> list[Crop]:
+    """Choose random clips; depends on what is in the cache and on the generator alone.
+
+    Where labels are wanted, windows are drawn up to ten times, until all frames show a part of an object.
+
+    Args:
+        cache: where from.
+        spec: length, spacing and crop of a clip.
+        count: clips in the batch (B).
+        generator: source of all randomness, on the CPU.
+
+    Raises:
+        DatasetError: a clip has no labels, and the spec wants them.
+    """
+    return [_choose(cache, spec, generator) for _ in range(count)]
+
+
+def cut(cache: FrameCache, spec: ClipSpec, cuts: Sequence[Crop], device: torch.device) -> Batch:
+    """Crop clips from the cache, all frames and labels of a clip by the same window.
+
+    Where a window is larger than the frame, the border of the frame is repeated, and labels are void.
+
+    Args:
+        cache: where from.
+        spec: as for `choose`.
+        cuts: from `choose`.
+        device: where the crops are resized and returned.
+
+    Returns:
+        Frames (B, T, 3, crop, crop) in [0, 1] in order of time, and labels (B, T, crop, crop) if the spec wants them.
+    """
+    frames = torch.stack([_frames(cache, spec, one, device) for one in cuts])
+    return Batch(frames, torch.stack([_labels(cache, spec, one, device) for one in cuts]) if spec.labels else None)
+
+
+def _choose(cache: FrameCache, spec: ClipSpec, generator: torch.Generator) -> Crop:
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=generator))
+
+    clip = cache.clips[int(torch.randint(len(cache.clips), (), generator=generator))]
+    indices = _pick(clip.count, spec, generator)
+    for _ in range(_TRIES if spec.labels else 1):
+        side = max(_SMALLEST, round(min(clip.height, clip.width) * uniform(*spec.scale)))
+        top = round(uniform(0, clip.height - side))
+        left = round(uniform(0, clip.width - side))
+        window = Crop(clip, tuple(indices), top, left, side)
+        if spec.labels and _shows_object(cache, window):
+            break
+    flip = uniform(0, 1) < 0.5
+    seed = int(torch.randint(2**62, (), generator=generator)) if clip.count == 1 else 0
+    return replace(window, flip=flip, seed=seed)
+
+
+def _shows_object(cache: FrameCache, window: Crop) -> bool:
+    """Whether every frame has a part of an object in the window."""
+    rows, columns, _ = _window(window)
+    labels = _labels_of(cache, window)[:, rows, columns]
+    return bool(((labels != BACKGROUND) & (labels != VOID)).flatten(1).any(1).all())
+
+
+def _pick(count: int, spec: ClipSpec, generator: torch.Generator) -> list[int]:
+    """Frame indices in order of time, at random distances up to `gap`, or up to what the clip has room for.
+
+    A clip with fewer frames than asked for repeats some.
+    """
+    gap = min(spec.gap, max(1, (count - 1) // max(1, spec.frames - 1)))
+    steps = torch.randint(1, gap + 1, (spec.frames - 1,), generator=generator)
+    offsets = [0, *torch.cumsum(steps, 0).tolist()]
+    if offsets[-1] >= count:
+        offsets = [offset * (count - 1) // offsets[-1] for offset in offsets]
+    start = int(torch.randint(count - offsets[-1], (), generator=generator))
+    return [start + offset for offset in offsets]
+
+
+def _frames(cache: FrameCache, spec: ClipSpec, one: Crop, device: torch.device) -> Tensor:
+    """(T, 3, crop, crop) in [0, 1]."""
+    rows, columns, padding = _window(one)
+    if one.clip.count == 1:
+        whole = cache.frames(one.clip, [0])[0].to(device).float() / 255
+        moving = homography_clip(whole, len(one.indices), torch.Generator().manual_seed(one.seed))
+        pixels = moving[:, :, rows, columns]
+    else:
+        pixels = cache.frames(one.clip, one.indices, rows, columns).to(device).float() / 255
+    if any(padding):
+        pixels = F.pad(pixels, padding, mode="replicate")
+    crop = resize(pixels, (spec.crop, spec.crop), antialias=True)
+    return crop.flip(-1) if one.flip else crop
+
+
+def _labels(cache: FrameCache, spec: ClipSpec, one: Crop, device: torch.device) -> Tensor:
+    """uint8 (T, crop, crop), by the nearest pixel."""
+    rows, columns, padding = _window(one)
+    pixels = F.pad(_labels_of(cache, one)[:, rows, columns].to(device), padding, value=VOID)
+    crop = F.interpolate(pixels[:, None], (spec.crop, spec.crop), mode="nearest-exact")[:, 0]
+    return crop.flip(-1) if one.flip else crop
+
+
+def _labels_of(cache: FrameCache, one: Crop) -> Tensor:
+    """Whole label maps (T, H, W)."""
+    if one.clip.labels is None:
+        raise DatasetError(f"{one.clip.name} has no masks, and training this method needs them")
+    return cache.labels(one.clip, one.indices)
+
+
+def _window(one: Crop) -> tuple[slice, slice, tuple[int, int, int, int]]:
+    """Rows and columns of the frame that the window covers, and what it has beyond: left, right, top, bottom."""
+    bottom, right = one.top + one.side, one.left + one.side
+    rows, columns = slice(max(one.top, 0), bottom), slice(max(one.left, 0), right)
+    padding = (-min(one.left, 0), max(right - one.clip.width, 0), -min(one.top, 0), max(bottom - one.clip.height, 0))
+    return rows, columns, padding
