@@ -21,9 +21,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tests.video.media import write_video
+from vostrack.benchmark.variants import Variant
 from vostrack.files import sha256
 from vostrack.methods import METHODS
 from vostrack.methods.base import Method, Recipe
+from vostrack.run.pipeline import PipelineConfig
 from vostrack.video.palette import palette_image
 from vostrack.weights import Adopt, save_weights
 
@@ -103,6 +105,11 @@ def fake_method(preset: str = "default") -> Method[Any]:
     net = FakeNet()
     nn.init.constant_(net.scale, 40.0)
     return FakeMethod(net, FakeMethod.presets[preset])  # type: ignore[return-value]
+
+
+def variant(**config: Any) -> Variant:
+    """A variant of the fake method."""
+    return Variant(PipelineConfig(method=NAME, **config), NAME)
 
 
 def write_weights(folder: Path, method: str = NAME, name: str = "fake-1") -> Path:
@@ -199,7 +206,7 @@ def _child(arguments: list[str], log: Path, environment: Mapping[str, str], sett
     METHODS[NAME] = PATH
     os.fsync = lambda descriptor: None
     torch.set_num_threads(1)
-    passes._SAVE_SECONDS = settings.get("save_seconds", 20.0)
+    passes.SAVE_SECONDS = settings.get("save_seconds", 20.0)
     if "step_seconds" in settings:
         _slow_small_adaptation(settings["step_seconds"])
     if "file_limit" in settings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import inspect
 import json
@@ -177,28 +176,6 @@ def test_the_file_map_names_every_module_and_nothing_else() -> None:
     assert len(named) == len(set(named))
     assert {name for name in named if not (ROOT / name).is_file()} == set()
     assert {name for name in modules if not name.endswith("__init__.py")} - set(named) == set()
-
-
-def imports(module: Path) -> set[str]:
-    """Parts of the package that a module imports, by the name below `vostrack`."""
-    found = set()
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "vostrack":
-            _, _, below = node.module.partition(".")
-            found |= {below.split(".")[0]} if below else {alias.name for alias in node.names}
-    return found - {"__version__"}
-
-
-def test_imports_go_one_way() -> None:
-    section = read("docs/architecture.md").partition("## Imports go one way")[2]
-    rows = [row.split() for row in blocks(section, "text")[0].splitlines()]
-    level = {name: -number for number, row in enumerate(rows) for name in row}
-    for path in (ROOT / "vostrack").rglob("*.py"):
-        here = path.relative_to(ROOT / "vostrack").parts[0].removesuffix(".py")
-        if here in ("__init__", "_weights"):
-            continue
-        upward = {name for name in imports(path) if name != here and level[name] >= level[here]}
-        assert upward == set(), f"{path.name} imports {upward}"
 
 
 # --- formats ---

@@ -2,7 +2,8 @@
 
     import vostrack
 
-    summary = vostrack.segment("dog.mp4", "first.png", settings=vostrack.Settings(method="anchors"))
+    for prediction in vostrack.track("dog.mp4", {0: "first.png"}):
+        print(prediction.index, (prediction.mask > 0).sum())
 
 Names are imported when they are first used, so that `import vostrack` is quick and does not import torch.
 """
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vostrack.errors import (
+        Cancelled,
         DatasetError,
         InputError,
         MaskError,
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
     )
     from vostrack.methods import load_method
     from vostrack.propagate import Propagator
-    from vostrack.run.segment import Settings, segment
+    from vostrack.run.callbacks import Callbacks
+    from vostrack.run.segment import segment
+    from vostrack.run.track import track
     from vostrack.types import Clip, Frame, FrameStream, LabelMap, Prediction
     from vostrack.video.masks import read_mask
     from vostrack.video.reader import open_clip
@@ -37,6 +41,7 @@ except PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "0+unknown"
 
 _HOMES = {
+    "Cancelled": "errors",
     "DatasetError": "errors",
     "InputError": "errors",
     "MaskError": "errors",
@@ -51,14 +56,17 @@ _HOMES = {
     "LabelMap": "types",
     "Prediction": "types",
     "Propagator": "propagate",
-    "Settings": "run.segment",
+    "Callbacks": "run.callbacks",
     "segment": "run.segment",
+    "track": "run.track",
     "load_method": "methods",
     "open_clip": "video.reader",
     "read_mask": "video.masks",
 }
 
 __all__ = [
+    "Callbacks",
+    "Cancelled",
     "Clip",
     "DatasetError",
     "Frame",
@@ -71,7 +79,6 @@ __all__ = [
     "OutputExistsError",
     "Prediction",
     "Propagator",
-    "Settings",
     "VostrackError",
     "WeightsError",
     "__version__",
@@ -79,6 +86,7 @@ __all__ = [
     "open_clip",
     "read_mask",
     "segment",
+    "track",
 ]
 
 

@@ -7,7 +7,8 @@
     │   └── OutputExistsError     9   a result is there already and nobody asked to overwrite it
     ├── WeightsError              8   weights are missing, damaged or made for another network
     ├── MethodError               2   an unknown method, or options that it does not have
-    └── DatasetError              5   a dataset folder is not laid out as expected
+    ├── DatasetError              5   a dataset folder is not laid out as expected
+    └── Cancelled                 1   the caller's callbacks asked to stop
 
 A message says in one line what was expected, what was found, where, and what to do next. The command line prints it
 as it is and ends with `exit_code`; the other codes (2 usage, 7 out of memory, 130 and 143
@@ -66,6 +67,10 @@ class DatasetError(VostrackError):
     """A dataset folder is incomplete or not laid out as expected."""
 
     exit_code = 5
+
+
+class Cancelled(VostrackError):
+    """The caller's callbacks asked to stop; what was done so far is kept."""
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from vostrack.errors import MaskError
 from vostrack.methods.base import Method
 from vostrack.ops.grid import resize
 from vostrack.ops.labels import correct, one_hot, resize_labels, strongest, without_void
-from vostrack.types import Clip, Frame, LabelMap, Prediction
+from vostrack.types import BACKGROUND, VOID, Clip, Frame, LabelMap, Prediction
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,15 @@ class EnginePosition:
 
 
 def check_prompts(prompts: Mapping[int, LabelMap], count: int | None = None) -> None:
-    """Raise `MaskError` where there is no mask, or one for a frame that a clip of `count` frames does not have."""
+    """Raise `MaskError` where there is no mask, one for a frame that is not there, or an id unlisted."""
     if not prompts:
         raise MaskError("no mask was given: name the objects of at least one frame with --mask")
     if min(prompts) < 0:
         raise MaskError(f"there is a mask for frame {min(prompts)}, but frames count from 0")
+    for index, given in prompts.items():
+        unlisted = set(torch.unique(given.pixels).tolist()) - {BACKGROUND, VOID, *given.ids}
+        if unlisted:
+            raise MaskError(f"the mask of frame {index} holds {min(unlisted)}, which is not among its ids {given.ids}")
     if count is not None and max(prompts) >= count:
         raise MaskError(f"there is a mask for frame {max(prompts)}, but the clip ends with frame {count - 1}")
 

@@ -16,7 +16,12 @@ from fractions import Fraction
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor
+
+from vostrack.errors import MaskError
 
 BACKGROUND = 0
 VOID = 255
@@ -81,11 +86,24 @@ class LabelMap:
 
     Attributes:
         pixels: uint8 (H, W): 0 background, 255 void (unknown), else an object id.
-        ids: the object ids that this map speaks about, in channel order; a listed id may have no pixel.
+        ids: the object ids that this map speaks about, from 1 to 254, each once, in channel order; a listed id may have
+            no pixel.
+
+    Raises:
+        MaskError: pixels of another type or shape, or such ids.
     """
 
     pixels: Tensor
     ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what could only give wrong masks later."""
+        pixels, ids = self.pixels, self.ids
+        if not isinstance(pixels, Tensor) or pixels.dtype != torch.uint8 or pixels.ndim != 2:
+            found = f"{pixels.dtype} {tuple(pixels.shape)}" if isinstance(pixels, Tensor) else type(pixels).__name__
+            raise MaskError(f"a label map holds a uint8 tensor (H, W), not {found}")
+        if len(set(ids)) < len(ids) or not all(isinstance(i, int) and BACKGROUND < i < VOID for i in ids):
+            raise MaskError(f"object ids are whole numbers from 1 to {MAX_OBJECTS}, each once, not {ids}")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -120,3 +138,18 @@ class Prediction:
     frame: Frame
     labels: LabelMap
     probs: Tensor | None = None
+
+    @property
+    def index(self) -> int:
+        """Position of the frame in the clip, from 0."""
+        return self.frame.index
+
+    @property
+    def mask(self) -> npt.NDArray[np.uint8]:
+        """uint8 (H, W) at the source's size: 0 is background, every other value an object id."""
+        return self.labels.pixels.numpy()
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Ids of the objects that are known up to this frame, whether they are visible or not."""
+        return self.labels.ids

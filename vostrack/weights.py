@@ -6,6 +6,7 @@ is read, and every tensor must fit: there are no random weights in silence. Know
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -25,6 +26,9 @@ from vostrack.files import sha256, write_bytes
 
 FORMAT = "vostrack-weights-1"
 MANIFEST = "manifest.toml"
+
+RANDOM = "random"
+"""Asks for a network as it is initialised with seed 0, to measure what learning is worth."""
 
 Adopt = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 """Picks and renames the tensors of another method's network, so that they fill whole children of a network."""
@@ -221,6 +225,15 @@ def load(
         rest = load(net, method, _own(method, path)).sha256
     net.load_state_dict({**net.state_dict(), **{name: x.to(wanted[name].dtype) for name, x in tensors.items()}})
     return LoadedWeights(path.name if isinstance(source, Path) else source.name, digest, rest)
+
+
+def initialised(build: Callable[[], nn.Module]) -> tuple[nn.Module, LoadedWeights]:
+    """A network with the weights that it is initialised with after seed 0; nobody else's random numbers change."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = build()
+    digest = hashlib.sha256(save({name: tensor.contiguous() for name, tensor in net.state_dict().items()}))
+    return net, LoadedWeights(RANDOM, digest.hexdigest())
 
 
 def _own(method: str, path: Path) -> WeightsEntry:

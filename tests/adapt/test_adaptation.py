@@ -185,7 +185,7 @@ def test_a_correction_keeps_what_it_does_not_speak_about() -> None:
 
 
 def test_known_ids_are_those_that_the_masks_so_far_name_in_their_order() -> None:
-    nothing = torch.zeros(1, 1)
+    nothing = torch.zeros(1, 1, dtype=torch.uint8)
     prompts = {4: LabelMap(nothing, (7, 9)), 0: LabelMap(nothing, (9, 2)), 6: LabelMap(nothing, (1,))}
     assert [known_ids(prompts, index) for index in (0, 3, 4, 6)] == [(9, 2), (9, 2), (9, 2, 7), (9, 2, 7, 1)]
 

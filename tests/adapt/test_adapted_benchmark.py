@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests import fakes
 from tests.adapt.clips import SMALL, narrow_net
 from tests.benchmark import trees
 from tests.fakes import register
 from vostrack.benchmark.datasets.table import Dataset, open_dataset
 from vostrack.benchmark.runner import run_benchmark
-from vostrack.benchmark.variants import Variant, parse_variants
+from vostrack.cli.variants import parse_variants
 from vostrack.errors import MethodError
-from vostrack.run.segment import Settings, segment
+from vostrack.run.pipeline import PipelineConfig
+from vostrack.run.segment import segment
 
-OPTIONS = {key: str(value) for key, value in SMALL.items()}
+OPTIONS = dict(SMALL)
 SETTINGS = "".join(f",adapt-{key}={value}" for key, value in SMALL.items())
 
 
@@ -35,16 +38,15 @@ def test_variants_can_be_adapted() -> None:
     texts = ["fake,adapt=clip", "fake,adapt=live", "fake,adapt=clip,refine=crf", "fake,adapt=clip,adapt-preset=paper"]
     variants = parse_variants(texts)
     assert [v.name for v in variants] == ["fake-adapt", "fake-adapt-live", "fake-adapt-crf", "fake-adapt-paper"]
-    assert variants[2] == Variant("fake", adapt="clip", refine="crf")
+    assert variants[2].pipeline == PipelineConfig(method="fake", adapt="clip", refine="crf")
     (full,) = parse_variants(["fake:slow,rate=0.2,adapt=live,adapt-half-life=9,refine=crf,refine-size=240"])
-    assert full.options == (("rate", "0.2"),)
-    assert (full.adapt, full.adapt_options) == ("live", (("half_life", "9"),))
-    assert full.refine_options == (("size", "240"),)
+    config = full.pipeline
+    assert config.settings == {"rate": 0.2}
+    assert (config.adapt, config.adapt_settings) == ("live", {"half_life": 9.0})
+    assert config.refine_settings == {"size": 240}
     assert full.name.startswith("fake-slow-adapt-live-crf-")
-    for variant in (*variants, full):
-        assert parse_variants([variant.text]) == [variant]
-    options = {"adapt_options": (("size", "240"),)}, {"refine_options": (("size", "240"),)}
-    assert len({Variant("fake", adapt="clip", refine="crf", **given).name for given in options}) == 2
+    options: tuple[dict[str, Any], ...] = {"adapt_settings": {"size": 240}}, {"refine_settings": {"size": 240}}
+    assert len({fakes.variant(adapt="clip", refine="crf", **given).name for given in options}) == 2
 
 
 @pytest.mark.usefixtures("fake_crf")
@@ -57,13 +59,20 @@ def test_the_benchmark_adapts_as_segment_does(form: str, dataset: Dataset, tmp_p
         assert described.items() >= {"form": form, **SMALL}.items()
         times = report["timing"]["variants"][variant.name]["seconds_per_frame"]
         assert min(times["adapt"], times["model"], times["decode"]) > 0
-        assert (times["refine"] > 0) == (variant.refine is not None)
+        assert (times["refine"] > 0) == (variant.pipeline.refine is not None)
         for sequence in dataset.sequences:
             mask = dataset.root / "Annotations" / "480p" / sequence.name / "00000.png"
-            settings = Settings(
-                "fake", adapt=form, adapt_options=OPTIONS, refine=variant.refine, outputs=("masks",), overwrite=True
+            segment(
+                sequence.source,
+                mask,
+                tmp_path / "one",
+                method="fake",
+                adapt=form,
+                adapt_settings=OPTIONS,
+                refine=variant.pipeline.refine,
+                outputs=("masks",),
+                overwrite=True,
             )
-            segment(sequence.source, mask, tmp_path / "one", settings)
             for path in sorted((tmp_path / "one" / "masks").iterdir()):
                 assert (tmp_path / "out" / variant.name / "Annotations" / sequence.name / path.name).read_bytes() == (
                     path.read_bytes()
@@ -89,6 +98,6 @@ def test_results_of_other_settings_are_not_taken(dataset: Dataset, tmp_path: Pat
     for words in ("adapt=life", "adapt=clip,adapt-x=1", "adapt-size=64", "adapt=clip,adapt-preset=papr"):
         with pytest.raises(MethodError, match="adaptation"):
             run_benchmark(dataset, parse_variants([f"fake,{words}"]), tmp_path / "out")
-    run_benchmark(dataset, [Variant("fake")], tmp_path / "out")
+    run_benchmark(dataset, [fakes.variant()], tmp_path / "out")
     kept = json.loads((tmp_path / "out" / "fake" / ".vostrack" / "settings").read_text())
     assert kept["adapt"] is None

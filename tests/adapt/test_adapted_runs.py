@@ -25,11 +25,12 @@ from vostrack.adapt.model import AppearanceModel
 from vostrack.errors import MethodError, OutputError, OutputExistsError
 from vostrack.ops.grid import resize
 from vostrack.run import passes as job
-from vostrack.run.segment import Settings, segment
+from vostrack.run.callbacks import Callbacks
+from vostrack.run.segment import segment
 
 COUNT = 7
 STEPS = SMALL["iterations"]
-OPTIONS = {key: str(value) for key, value in SMALL.items()}
+OPTIONS = dict(SMALL)
 ALL = ("masks", "overlay", "objects", "probs")
 PHASES = ("following", "training", "segmenting")
 
@@ -46,26 +47,26 @@ def clip(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def masks(tmp_path: Path) -> list[str]:
+def masks(tmp_path: Path) -> dict[int, Path]:
     """The first mask has both objects, and the one of frame 4 another object in the place of the first."""
     late = write_mask(tmp_path / "late.png", np.where(truth(4) == 3, 7, 0).astype(np.uint8))
-    return [str(write_mask(tmp_path / "first.png")), f"4:{late}"]
+    return {0: write_mask(tmp_path / "first.png"), 4: late}
 
 
-class Watch:
+class Watch(Callbacks):
     """Notes phases and counts, and raises at one of them, if so told."""
 
     def __init__(self, at: tuple[str, int] | None = None) -> None:
-        self.at, self.phase, self.seen = at, "", dict[str, list[tuple[int, int | None]]]()
+        self.at, self.entered, self.seen = at, "", dict[str, list[tuple[int, int | None]]]()
 
-    def on_phase(self, name: str) -> None:
-        self.phase = name
+    def phase(self, name: str) -> None:
+        self.entered = name
         assert name not in self.seen
         self.seen[name] = []
 
-    def on_frame(self, done: int, count: int | None) -> None:
-        self.seen.setdefault(self.phase, []).append((done, count))
-        if (self.phase, done) == self.at:
+    def progress(self, done: int, total: int | None) -> None:
+        self.seen.setdefault(self.entered, []).append((done, total))
+        if (self.entered, done) == self.at:
             raise Stop
 
 
@@ -73,8 +74,8 @@ def run(
     clip: Path, masks: Any, out: Path, adapt: str | None = "clip", watch: Watch | None = None, **settings: Any
 ) -> dict[str, Any]:
     watch = watch or Watch()
-    given = Settings(**({"method": "fake", "adapt": adapt, "adapt_options": OPTIONS if adapt else {}} | settings))
-    return segment(clip, masks, out, given, watch.on_frame, on_phase=watch.on_phase)
+    given: dict[str, Any] = {"method": "fake", "adapt": adapt, "adapt_settings": OPTIONS if adapt else {}}
+    return segment(clip, masks, out, callbacks=watch, **given | settings)
 
 
 def hidden(out: Path) -> set[str]:
@@ -90,9 +91,9 @@ def probabilities(out: Path, index: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("form", ["clip", "live"])
-def test_masks_are_those_of_the_adaptation(form: str, clip: Path, masks: list[str], tmp_path: Path) -> None:
+def test_masks_are_those_of_the_adaptation(form: str, clip: Path, masks: dict[int, Path], tmp_path: Path) -> None:
     summary = run(clip, masks, tmp_path / "out", form)
-    prompts = {0: read_mask(masks[0], (48, 64)).labels, 4: read_mask(masks[1][2:], (48, 64)).labels}
+    prompts = {0: read_mask(masks[0], (48, 64)).labels, 4: read_mask(masks[4], (48, 64)).labels}
     adaptation = Adaptation(prompts, AdaptConfig(**SMALL))
     with open_clip(clip) as frames:
         predictions = Propagator(load_method("fake")[0]).run(Clip(frames, prompts))
@@ -110,7 +111,7 @@ def test_masks_are_those_of_the_adaptation(form: str, clip: Path, masks: list[st
     assert results(tmp_path / "plain") != results(tmp_path / "out")
 
 
-def test_two_passes_say_where_they_are(clip: Path, masks: list[str], tmp_path: Path) -> None:
+def test_two_passes_say_where_they_are(clip: Path, masks: dict[int, Path], tmp_path: Path) -> None:
     watch = Watch()
     run(clip, masks, tmp_path / "out", watch=watch)
     assert list(watch.seen) == list(PHASES)
@@ -124,7 +125,7 @@ def test_two_passes_say_where_they_are(clip: Path, masks: list[str], tmp_path: P
 
 @pytest.mark.usefixtures("fake_crf")
 @pytest.mark.parametrize("form", ["clip", "live"])
-def test_what_is_adapted_is_refined_behind_that(form: str, clip: Path, masks: list[str], tmp_path: Path) -> None:
+def test_what_is_adapted_is_refined_behind_that(form: str, clip: Path, masks: dict[int, Path], tmp_path: Path) -> None:
     plain, out = tmp_path / "plain", tmp_path / "out"
     run(clip, masks, plain, form, outputs=("probs",), size=24)
     summary = run(clip, masks, out, form, outputs=("probs",), size=24, refine="crf")
@@ -142,7 +143,7 @@ def test_what_is_adapted_is_refined_behind_that(form: str, clip: Path, masks: li
 
 
 @pytest.mark.parametrize("form", ["clip", "live"])
-def test_a_clip_of_one_frame(form: str, masks: list[str], tmp_path: Path) -> None:
+def test_a_clip_of_one_frame(form: str, masks: dict[int, Path], tmp_path: Path) -> None:
     folder = tmp_path / "one"
     folder.mkdir()
     Image.fromarray(pictures(1)[0]).save(folder / "only.png")
@@ -151,15 +152,17 @@ def test_a_clip_of_one_frame(form: str, masks: list[str], tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("form", ["clip", "live"])
-def test_frames_before_the_first_mask_stay_empty(form: str, clip: Path, masks: list[str], tmp_path: Path) -> None:
-    run(clip, masks[1], tmp_path / "out", form, outputs=("probs",))
+def test_frames_before_the_first_mask_stay_empty(form: str, clip: Path, masks: dict[int, Path], tmp_path: Path) -> None:
+    run(clip, {4: masks[4]}, tmp_path / "out", form, outputs=("probs",))
     assert not any(labels(tmp_path / "out", index).any() for index in range(4))
     assert np.array_equal(labels(tmp_path / "out", 4) > 0, truth(4) == 3)
 
 
-def test_a_live_adaptation_that_the_clip_is_too_short_for_says_so(clip: Path, masks: list[str], tmp_path: Path) -> None:
-    options = {**OPTIONS, "live_warm_up": "8", "live_steps": "1"}
-    summary = run(clip, masks[0], tmp_path / "out", "live", adapt_options=options)
+def test_a_live_adaptation_that_the_clip_is_too_short_for_says_so(
+    clip: Path, masks: dict[int, Path], tmp_path: Path
+) -> None:
+    options = {**OPTIONS, "live_warm_up": 8, "live_steps": 1}
+    summary = run(clip, masks[0], tmp_path / "out", "live", adapt_settings=options)
     run(clip, masks[0], tmp_path / "plain", None)
     assert results(tmp_path / "out") == results(tmp_path / "plain")
     assert summary["warnings"] == ["the adaptation had no effect: 5 of 8 steps to warm up were done"]
@@ -167,14 +170,14 @@ def test_a_live_adaptation_that_the_clip_is_too_short_for_says_so(clip: Path, ma
     assert few == "4 steps of adaptation are few and can make masks worse: 100 or more are advised"
 
 
-def test_settings_that_go_with_no_adaptation_are_refused(clip: Path, masks: list[str], tmp_path: Path) -> None:
+def test_settings_that_go_with_no_adaptation_are_refused(clip: Path, masks: dict[int, Path], tmp_path: Path) -> None:
     for settings, words in (
         ({"adapt": "life"}, "did you mean 'live'"),
-        ({"adapt": None, "adapt_options": OPTIONS}, "there is no adaptation to set size, "),
+        ({"adapt": None, "adapt_settings": OPTIONS}, "there is no adaptation to set size, "),
         ({"adapt": None, "adapt_preset": "paper"}, "there is no adaptation to set the preset paper of"),
         ({"adapt_preset": "papers"}, "unknown preset of the adaptation 'papers'; did you mean 'paper'"),
-        ({"adapt_options": {"steps": "1"}}, "unknown option of adaptation 'steps'"),
-        ({"adapt_options": {"size": "1"}}, "size must be from 64 to 2048, not 1"),
+        ({"adapt_settings": {"steps": 1}}, "unknown option of adaptation 'steps'"),
+        ({"adapt_settings": {"size": 1}}, "size must be from 64 to 2048, not 1"),
     ):
         with pytest.raises(MethodError, match=re.escape(words)):
             run(clip, masks, tmp_path / "out", **settings)
@@ -188,9 +191,9 @@ def test_settings_that_go_with_no_adaptation_are_refused(clip: Path, masks: list
 @pytest.mark.parametrize("seconds", [0.0, 20.0])
 @pytest.mark.parametrize("form", ["clip", "live"])
 def test_a_stopped_run_goes_on_to_the_same_bytes(
-    form: str, clip: Path, masks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+    form: str, clip: Path, masks: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
-    monkeypatch.setattr(job, "_SAVE_SECONDS", seconds)
+    monkeypatch.setattr(job, "SAVE_SECONDS", seconds)
     plain, out = tmp_path / "plain", tmp_path / "out"
     settings = {"outputs": ALL, "refine": "crf"}
     expected = run(clip, masks, plain, form, **settings)
@@ -214,7 +217,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     assert hidden(out) == hidden(plain) == {"run.json", "frames.jsonl"}
 
 
-def test_a_folder_of_images_goes_on_as_well(masks: list[str], tmp_path: Path) -> None:
+def test_a_folder_of_images_goes_on_as_well(masks: dict[int, Path], tmp_path: Path) -> None:
     folder = tmp_path / "frames"
     folder.mkdir()
     for index, picture in enumerate(pictures(COUNT)):
@@ -239,7 +242,7 @@ def test_a_folder_of_images_goes_on_as_well(masks: list[str], tmp_path: Path) ->
 )
 def test_what_breaks_without_a_warning_is_done_again_from_the_last_save(
     clip: Path,
-    masks: list[str],
+    masks: dict[int, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     seconds: float,
@@ -247,7 +250,7 @@ def test_what_breaks_without_a_warning_is_done_again_from_the_last_save(
     name: str,
     phase: str,
 ) -> None:
-    monkeypatch.setattr(job, "_SAVE_SECONDS", seconds)
+    monkeypatch.setattr(job, "SAVE_SECONDS", seconds)
     form = "clip" if phase else "live"
     run(clip, masks, tmp_path / "plain", form)
     whole, calls = getattr(owner, name), 0
@@ -273,11 +276,11 @@ def test_what_breaks_without_a_warning_is_done_again_from_the_last_save(
     assert results(tmp_path / "out") == results(tmp_path / "plain")
 
 
-def test_other_settings_cannot_go_on(clip: Path, masks: list[str], tmp_path: Path) -> None:
+def test_other_settings_cannot_go_on(clip: Path, masks: dict[int, Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(Stop):
         run(clip, masks, out, watch=Watch(("training", 2)))
-    for changes in ({"adapt": "live"}, {"adapt_options": {**OPTIONS, "seed": "1"}}, {"adapt_preset": "paper"}):
+    for changes in ({"adapt": "live"}, {"adapt_settings": {**OPTIONS, "seed": 1}}, {"adapt_preset": "paper"}):
         with pytest.raises(OutputError, match="adapt changed since"):
             run(clip, masks, out, resume=True, **changes)
     with pytest.raises(OutputError, match="adapt changed since"):
@@ -287,7 +290,9 @@ def test_other_settings_cannot_go_on(clip: Path, masks: list[str], tmp_path: Pat
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"next_frame": true}', '{"next_frame": -1}', "\udcff"])
-def test_a_damaged_note_of_the_second_pass_is_refused(clip: Path, masks: list[str], tmp_path: Path, text: str) -> None:
+def test_a_damaged_note_of_the_second_pass_is_refused(
+    clip: Path, masks: dict[int, Path], tmp_path: Path, text: str
+) -> None:
     out = tmp_path / "out"
     with pytest.raises(Stop):
         run(clip, masks, out, watch=Watch(("segmenting", 2)))
@@ -296,7 +301,7 @@ def test_a_damaged_note_of_the_second_pass_is_refused(clip: Path, masks: list[st
         run(clip, masks, out, resume=True)
 
 
-def test_state_that_a_kill_left_behind_a_complete_run_goes(clip: Path, masks: list[str], tmp_path: Path) -> None:
+def test_state_that_a_kill_left_behind_a_complete_run_goes(clip: Path, masks: dict[int, Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(clip, masks, out)
     (out / ".vostrack" / "state.safetensors").write_bytes(b"large")
@@ -311,7 +316,7 @@ COMMAND = ["--method", "fake", "--no-overlay"]
     ("number", "phase"), [(signal.SIGINT, "training"), (signal.SIGKILL, "training"), (signal.SIGKILL, "segmenting")]
 )
 def test_a_process_that_is_stopped_or_killed_can_go_on(
-    number: signal.Signals, phase: str, masks: list[str], tmp_path: Path
+    number: signal.Signals, phase: str, masks: dict[int, Path], tmp_path: Path
 ) -> None:
     clip, out, log = write_clip(tmp_path / "long.mp4", 30), tmp_path / "out", tmp_path / "log"
     sets = [text for key, value in OPTIONS.items() for text in ("--adapt-set", f"{key}={value}")]
@@ -345,7 +350,7 @@ def test_a_process_that_is_stopped_or_killed_can_go_on(
 
 
 def test_the_command_takes_adaptations(
-    clip: Path, masks: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    clip: Path, masks: dict[int, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     command = ["segment", str(clip), "-m", masks[0], *COMMAND, "-o", str(tmp_path / "out"), "--overwrite"]
     small = [text for key, value in OPTIONS.items() for text in ("--adapt-set", f"{key.replace('_', '-')}={value}")]

@@ -9,9 +9,8 @@ from typing import Any
 from tests import fakes
 from tests.benchmark import trees
 from vostrack.benchmark.datasets.table import Dataset, open_dataset
-from vostrack.benchmark.variants import Variant
 
-FAKE = [Variant(fakes.NAME)]
+FAKE = [fakes.variant()]
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -20,7 +20,7 @@ from vostrack.benchmark.published import PUBLISHED
 from vostrack.benchmark.report import plots
 from vostrack.benchmark.results import read_results
 from vostrack.benchmark.runner import run_benchmark
-from vostrack.benchmark.variants import parse_variants
+from vostrack.cli.variants import parse_variants
 
 VOID = {"meta", "link", "img", "line", "circle", "rect", "br"}
 

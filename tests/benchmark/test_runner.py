@@ -22,11 +22,14 @@ from vostrack.benchmark.datasets.table import DATASETS, open_dataset
 from vostrack.benchmark.runner import Options, run_benchmark
 from vostrack.benchmark.score import score_folders
 from vostrack.benchmark.sequence_scores import score_sequence
-from vostrack.benchmark.variants import Variant, parse_variants
+from vostrack.benchmark.variants import check_different
+from vostrack.cli.variants import parse_variants
 from vostrack.errors import DatasetError, MethodError, OutputError, OutputExistsError, VostrackError
+from vostrack.run.pipeline import PipelineConfig
 from vostrack.weights import save_weights
 
 pytestmark = pytest.mark.usefixtures("fake_weights")
+SMALL = [fakes.variant(size=32)]
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -171,11 +174,11 @@ def test_other_settings_are_not_mixed(tmp_path: Path, fake_weights: Path) -> Non
     dataset, out = davis(tmp_path), tmp_path / "out"
     run_benchmark(dataset, FAKE, out)
     with pytest.raises(OutputExistsError, match=r"other settings \(size changed\)"):
-        run_benchmark(dataset, FAKE, out, Options(size=32))
-    run_benchmark(dataset, FAKE, out, Options(size=32, overwrite=True))
-    assert run_benchmark(dataset, FAKE, out, Options(size=32))["timing"]["variants"]["fake"]["verified"]
+        run_benchmark(dataset, SMALL, out)
+    run_benchmark(dataset, SMALL, out, Options(overwrite=True))
+    assert run_benchmark(dataset, SMALL, out)["timing"]["variants"]["fake"]["verified"]
     path = fake_weights.with_name("other.safetensors")
-    variant = Variant(fakes.NAME, weights=str(path))
+    variant = fakes.variant(weights=str(path))
     save_weights(fakes.FakeNet(), fakes.NAME, path, {})
     run_benchmark(dataset, [variant], out)
     save_weights(fakes.FakeNet(), fakes.NAME, path, {})
@@ -240,14 +243,20 @@ def test_texts_that_are_no_variants_are_refused(text: str) -> None:
 
 
 def test_variants_are_parsed_and_named() -> None:
-    plain, full = parse_variants(["anchors", "anchors:paper,layers=1,2,top-k=3,weights=a/b.safetensors"])
-    assert (plain, plain.name, plain.text) == (Variant("anchors"), "anchors", "anchors")
-    assert full.options == (("layers", "1,2"), ("top_k", "3"))
-    assert (full.preset, full.weights) == ("paper", "a/b.safetensors")
+    plain, full = parse_variants(["anchors", "anchors:paper,stages=1,2,top-k=3,weights=a/b.safetensors"])
+    assert (plain.pipeline, plain.name, plain.text) == (PipelineConfig(method="anchors"), "anchors", "anchors")
+    assert full.pipeline.settings == {"stages": (1, 2), "top_k": 3}
+    assert (full.pipeline.preset, full.pipeline.weights) == ("paper", "a/b.safetensors")
     assert full.name.startswith("anchors-paper-")
-    assert parse_variants([full.text]) == [full]
+    check_different([plain, full])
     with pytest.raises(MethodError, match="twice"):
-        parse_variants(["fake", "fake"])
+        check_different(parse_variants(["fake", "fake:default"]))
+
+
+def test_random_weights_say_so_in_the_name() -> None:
+    trained, random = parse_variants(["fake", "fake,weights=random"])
+    assert (trained.name, random.name) == ("fake", "fake-random")
+    assert parse_variants(["fake", "fake:slow"], weights="random")[1].name == "fake-slow-random"
 
 
 @pytest.mark.data
@@ -262,8 +271,8 @@ def test_masks_of_others_are_scored_as_by_the_official_code(dev_data: Path) -> N
 def test_settings_that_a_protocol_asks_for_reach_methods_that_have_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = {"rate": "0.5", "outlier_removal": "false"}
-    monkeypatch.setitem(DATASETS, "jumpcut", replace(DATASETS["jumpcut"], method_options=wanted))
+    wanted = {"rate": 0.5, "outlier_removal": False}
+    monkeypatch.setitem(DATASETS, "jumpcut", replace(DATASETS["jumpcut"], method_settings=wanted))
     variants = parse_variants(["fake", "fake,rate=0.25"])
     run_benchmark(open_dataset("jumpcut", trees.jumpcut(tmp_path / "data")), variants, tmp_path / "out")
     rates = [

@@ -213,11 +213,11 @@ def test_demo_that_was_stopped_can_be_started_again(
         if done == 2:
             raise console.Stopped(2)
 
-    advance = console.FrameBar.advance
-    monkeypatch.setattr(console.FrameBar, "advance", stop)
+    advance = console.FrameBar.progress
+    monkeypatch.setattr(console.FrameBar, "progress", stop)
     with pytest.raises(console.Stopped, match="start again with the same command"):
         demo(out=tmp_path, method="anchors", frames=4, size=48, weights=weights)
-    monkeypatch.setattr(console.FrameBar, "advance", advance)
+    monkeypatch.setattr(console.FrameBar, "progress", advance)
     assert not (tmp_path / "clip.mp4").exists()
     assert not list(tmp_path.glob(".vostrack-*"))
     assert run(["demo", "--out", str(tmp_path), "--weights", weights, *TINY]) == 0

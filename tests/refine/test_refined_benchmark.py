@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import fakes
 from tests.benchmark import trees
 from tests.fakes import read_labels, register
 from vostrack.benchmark.datasets.table import open_dataset
 from vostrack.benchmark.runner import run_benchmark
-from vostrack.benchmark.variants import Variant, parse_variants
+from vostrack.cli.variants import parse_variants
 from vostrack.errors import MethodError, OutputExistsError
+from vostrack.run.pipeline import PipelineConfig
 
 
 @pytest.fixture(autouse=True)
@@ -23,14 +25,12 @@ def _registered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_variants_can_be_refined() -> None:
     plain, other, full = parse_variants(["fake", "fake,refine=crf", "fake:slow,rate=0.2,refine=crf,refine-size=240"])
-    assert (plain.refine, plain.name) == (None, "fake")
-    assert (other, other.name) == (Variant("fake", refine="crf"), "fake-crf")
-    assert full.options == (("rate", "0.2"),)
-    assert (full.refine, full.refine_options) == ("crf", (("size", "240"),))
+    assert (plain.pipeline.refine, plain.name) == (None, "fake")
+    assert (other.pipeline, other.name) == (PipelineConfig(method="fake", refine="crf"), "fake-crf")
+    assert full.pipeline.settings == {"rate": 0.2}
+    assert (full.pipeline.refine, full.pipeline.refine_settings) == ("crf", {"size": 240})
     assert full.name.startswith("fake-slow-crf-")
-    for variant in (plain, other, full):
-        assert parse_variants([variant.text]) == [variant]
-    assert len({Variant("fake", refine="crf", refine_options=(("size", n),)).name for n in "12"}) == 2
+    assert len({fakes.variant(refine="crf", refine_settings={"size": n}).name for n in (1, 2)}) == 2
 
 
 @pytest.mark.usefixtures("fake_crf")
@@ -56,13 +56,13 @@ def test_the_benchmark_refines(tmp_path: Path) -> None:
 
 def test_results_from_before_there_were_refinements_are_not_refused(tmp_path: Path) -> None:
     dataset = open_dataset("davis16", trees.davis16(tmp_path / "davis"))
-    run_benchmark(dataset, [Variant("fake")], tmp_path / "out")
+    run_benchmark(dataset, [fakes.variant()], tmp_path / "out")
     settings = tmp_path / "out" / "fake" / ".vostrack" / "settings"
     kept = json.loads(settings.read_text())
     del kept["refine"]
     settings.write_text(json.dumps(kept))
-    run_benchmark(dataset, [Variant("fake")], tmp_path / "out")
+    run_benchmark(dataset, [fakes.variant()], tmp_path / "out")
     kept["size"] = 77
     settings.write_text(json.dumps(kept))
     with pytest.raises(OutputExistsError, match=r"\(size changed\)"):
-        run_benchmark(dataset, [Variant("fake")], tmp_path / "out")
+        run_benchmark(dataset, [fakes.variant()], tmp_path / "out")

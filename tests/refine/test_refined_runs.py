@@ -20,7 +20,8 @@ from tests.refine.test_crf import needs_package
 from vostrack import cli
 from vostrack.errors import OutputError, VostrackError
 from vostrack.run import passes as job
-from vostrack.run.segment import Settings, segment
+from vostrack.run.callbacks import Callbacks
+from vostrack.run.segment import segment
 
 COUNT = 10
 
@@ -40,8 +41,8 @@ def mask(tmp_path: Path) -> Path:
     return write_mask(tmp_path / "first.png")
 
 
-def run(clip: Path, masks: Any, out: Path, on_frame: Any = lambda done, count: None, **settings: Any) -> dict[str, Any]:
-    return segment(clip, masks, out, Settings(method="fake", **({"refine": "crf"} | settings)), on_frame)
+def run(clip: Path, masks: Any, out: Path, callbacks: Callbacks | None = None, **settings: Any) -> dict[str, Any]:
+    return segment(clip, masks, out, callbacks=callbacks, **{"method": "fake", "refine": "crf"} | settings)
 
 
 def results(folder: Path) -> dict[str, bytes]:
@@ -63,12 +64,15 @@ class Stop(Exception):
     pass
 
 
-def stop_after(count: int) -> Callable[[int, int | None], None]:
-    def on_frame(done: int, total: int | None) -> None:
-        if done == count:
-            raise Stop
+class StopAfter(Callbacks):
+    """Raises after so many frames."""
 
-    return on_frame
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def progress(self, done: int, total: int | None) -> None:
+        if done == self.count:
+            raise Stop
 
 
 # What a run writes.
@@ -80,8 +84,8 @@ def test_masks_are_refined_but_for_given_ones_and_the_method_never_sees_them(
 ) -> None:
     late = write_mask(tmp_path / "late.png", truth(4))
     plain, out = tmp_path / "plain", tmp_path / "out"
-    run(clip, [mask, f"4:{late}"], plain, refine=None)
-    summary = run(clip, [mask, f"4:{late}"], out, outputs=("objects", "overlay"))
+    run(clip, {0: mask, 4: late}, plain, refine=None)
+    summary = run(clip, {0: mask, 4: late}, out, outputs=("objects", "overlay"))
     for index in range(COUNT):
         before = labels(plain, index)
         assert np.array_equal(labels(out, index), before if index in (0, 4) else refined(before))
@@ -95,7 +99,7 @@ def test_masks_are_refined_but_for_given_ones_and_the_method_never_sees_them(
 @pytest.mark.usefixtures("fake_crf")
 def test_frames_before_the_first_mask_stay_empty(clip: Path, tmp_path: Path) -> None:
     late = write_mask(tmp_path / "late.png", truth(4))
-    run(clip, f"4:{late}", tmp_path / "out")
+    run(clip, {4: late}, tmp_path / "out")
     assert not any(labels(tmp_path / "out", index).any() for index in range(4))
     assert np.array_equal(labels(tmp_path / "out", 4), truth(4))
 
@@ -116,7 +120,7 @@ def test_probabilities_that_are_written_are_the_refined_ones(clip: Path, mask: P
 
 @pytest.mark.usefixtures("fake_crf")
 def test_the_summary_says_how_it_was_refined(clip: Path, mask: Path, tmp_path: Path) -> None:
-    summary = run(clip, mask, tmp_path / "out", refine_options={"iterations": "7"})
+    summary = run(clip, mask, tmp_path / "out", refine_settings={"iterations": 7})
     assert summary["refine"]["name"] == "crf"
     assert summary["refine"]["iterations"] == 7
     assert summary["refine"]["bilateral_sxy"] == 40
@@ -144,15 +148,15 @@ def test_noise_at_the_edges_goes(clip: Path, mask: Path, tmp_path: Path) -> None
 def test_a_stopped_run_goes_on_to_the_same_bytes(
     clip: Path, mask: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
-    monkeypatch.setattr(job, "_SAVE_SECONDS", seconds)
+    monkeypatch.setattr(job, "SAVE_SECONDS", seconds)
     outputs = ("masks", "overlay", "objects", "probs")
     late = write_mask(tmp_path / "late.png", np.where(truth(5) == 3, 7, 0).astype(np.uint8))
-    masks = [str(mask), f"5:{late}"]
+    masks = {0: mask, 5: late}
     plain, out = tmp_path / "plain", tmp_path / "out"
     expected = run(clip, masks, plain, outputs=outputs)
     for count in (1, 4, 2, 6, COUNT):
         with pytest.raises(Stop):
-            run(clip, masks, out, stop_after(count), outputs=outputs, resume=True)
+            run(clip, masks, out, StopAfter(count), outputs=outputs, resume=True)
         assert (out / ".vostrack" / "state.safetensors").exists()
         assert len(list((out / "masks").iterdir())) >= count
     summary = run(clip, masks, out, outputs=outputs, resume=True)
@@ -163,8 +167,8 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
 def test_resuming_with_another_refinement_is_refused(clip: Path, mask: Path, tmp_path: Path, fake_crf: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(Stop):
-        run(clip, mask, out, stop_after(3))
-    for changes in ({"refine": None}, {"refine_options": {"iterations": "3"}}):
+        run(clip, mask, out, StopAfter(3))
+    for changes in ({"refine": None}, {"refine_settings": {"iterations": 3}}):
         with pytest.raises(OutputError, match="refine changed since"):
             run(clip, mask, out, resume=True, **changes)
     assert run(clip, mask, out, resume=True)["frames"] == COUNT

@@ -142,25 +142,25 @@ def test_a_summary_that_does_not_fit_its_masks_is_not_believed(tmp_path: Path, t
 
 def test_progress_comes_back_with_its_state(tmp_path: Path) -> None:
     folder = begun(tmp_path)
-    assert folder.load_progress(State, torch.device("cpu")) == (EnginePosition(), None)
+    assert folder.load_position(State, torch.device("cpu")) == (EnginePosition(), None)
     state = State(Inner(torch.arange(4.0)), (torch.ones(2), torch.zeros(1)), 7)
     for saved in (EnginePosition(state, (3, 200), 12), EnginePosition(None, (), 2)):
-        folder.save_progress(saved)
-        loaded, _ = folder.load_progress(State, torch.device("cpu"))
+        folder.save_position(saved)
+        loaded, _ = folder.load_position(State, torch.device("cpu"))
         assert (loaded.ids, loaded.next_frame) == (saved.ids, saved.next_frame)
         assert type(loaded.state) is type(saved.state)
     pair = LabelledFrame(1, 1, 2, torch.ones(3, 2, 2, dtype=torch.uint8), torch.zeros(2, 2))
     sample = TrainingFrames((3,), (), (pair,), 2, 5)
-    folder.save_progress(EnginePosition(state, (3,), 1), AdaptState(sample))
-    loaded, adapt = folder.load_progress(State, torch.device("cpu"))
+    folder.save_position(EnginePosition(state, (3,), 1), AdaptState(sample))
+    loaded, adapt = folder.load_position(State, torch.device("cpu"))
     assert torch.equal(loaded.state.inner.x, state.inner.x)
     assert adapt is not None
     assert (adapt.model, adapt.sample.ids, adapt.sample.spacing, adapt.sample.offered) == (None, (3,), 2, 5)
     assert torch.equal(adapt.sample.predicted[0].image, sample.predicted[0].image)
     with pytest.raises(OutputError, match="--overwrite"):
-        folder.load_progress(Inner, torch.device("cpu"))
+        folder.load_position(Inner, torch.device("cpu"))
     folder.complete({"frames": 2})
-    assert folder.load_progress(State, torch.device("cpu")) == (EnginePosition(), None)
+    assert folder.load_position(State, torch.device("cpu")) == (EnginePosition(), None)
 
 
 def test_where_the_second_pass_stands_comes_back(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,10 @@ from tests.fakes import (
     write_mask,
 )
 from tests.video.media import noise, read, write_video
+from vostrack.device import choose_device
 from vostrack.errors import InputError, MaskError, OutputError, OutputExistsError, VostrackError
-from vostrack.run.segment import Settings, choose_device, default_folder, segment
+from vostrack.run.callbacks import Callbacks
+from vostrack.run.segment import default_folder, segment
 from vostrack.video import writer
 
 COUNT = 12
@@ -52,7 +53,7 @@ def mask(tmp_path: Path) -> Path:
 
 
 def run(clip: Path, mask: Any, out: Path | None = None, **settings: Any) -> dict[str, Any]:
-    return segment(clip, mask, out, Settings(method="fake", **settings))
+    return segment(clip, mask, out, method="fake", **settings)
 
 
 def tree(folder: Path, *, summary: bool = False) -> dict[str, bytes]:
@@ -79,18 +80,21 @@ class Stop(Exception):
     pass
 
 
-def stop_after(count: int) -> Callable[[int, int | None], None]:
-    def on_frame(done: int, total: int | None) -> None:
-        if done == count:
-            raise Stop
+class StopAfter(Callbacks):
+    """Raises after so many frames."""
 
-    return on_frame
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def progress(self, done: int, total: int | None) -> None:
+        if done == self.count:
+            raise Stop
 
 
 def interrupted(clip: Path, mask: Path, out: Path, count: int, **settings: Any) -> None:
     """A run that its caller stops after so many frames."""
     with pytest.raises(Stop):
-        segment(clip, mask, out, Settings(method="fake", **settings), on_frame=stop_after(count))
+        run(clip, mask, out, callbacks=StopAfter(count), **settings)
     assert not (out / "summary.json").exists()
     assert not (out / "overlay.mp4").exists()
 
@@ -101,7 +105,9 @@ def interrupted(clip: Path, mask: Path, out: Path, count: int, **settings: Any) 
 def test_a_video_gets_a_mask_for_each_frame_an_overlay_and_a_summary(clip: Path, mask: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     seen: list[tuple[int, int | None]] = []
-    summary = segment(clip, mask, out, Settings(method="fake"), on_frame=lambda done, count: seen.append((done, count)))
+    watch = Callbacks()
+    watch.progress = lambda done, total: seen.append((done, total))  # type: ignore[method-assign]
+    summary = run(clip, mask, out, callbacks=watch)
     assert shown(out) == {f"masks/{index:05d}.png" for index in range(COUNT)} | {"overlay.mp4", "summary.json"}
     assert np.array_equal(read_labels(out / "masks" / "00000.png"), truth())
     last = read_labels(out / "masks" / f"{COUNT - 1:05d}.png")
@@ -116,7 +122,7 @@ def test_a_video_gets_a_mask_for_each_frame_an_overlay_and_a_summary(clip: Path,
 
 
 def test_the_summary_says_what_was_done(clip: Path, mask: Path, tmp_path: Path) -> None:
-    summary = run(clip, mask, tmp_path / "out", options={"rate": "0.2"}, size=32)
+    summary = run(clip, mask, tmp_path / "out", settings={"rate": 0.2}, size=32)
     assert summary["frames"] == COUNT
     assert summary["frame_size"] == list(SIZE)
     assert summary["method"] == "fake"
@@ -146,7 +152,9 @@ def test_an_object_that_vanishes_is_in_the_summary(tmp_path: Path, mask: Path) -
         images[index][top : top + 16, left : left + 16] = 105
     clip = write_video(tmp_path / "clip.mp4", images, options={"crf": "12"})
     notes: list[str] = []
-    summary = segment(clip, mask, tmp_path / "out", Settings(method="fake"), on_note=notes.append)
+    watch = Callbacks()
+    watch.note = notes.append  # type: ignore[method-assign]
+    summary = run(clip, mask, tmp_path / "out", callbacks=watch)
     assert "object 200 vanished at frame 7" in summary["warnings"]
     assert summary["warnings"] == notes
     assert summary["objects"]["200"]["last_frame"] == 6
@@ -168,7 +176,7 @@ def test_a_folder_of_images_keeps_its_names(tmp_path: Path, mask: Path) -> None:
 def test_other_outputs_are_written_when_they_are_asked_for(clip: Path, tmp_path: Path) -> None:
     late = write_mask(tmp_path / "late.png", truth(2))
     out = tmp_path / "out"
-    run(clip, [f"2:{late}"], out, outputs=("objects", "probs"))
+    run(clip, {2: late}, out, outputs=("objects", "probs"))
     assert not (out / "overlay.mp4").exists()
     assert len(list((out / "masks").iterdir())) == len(list((out / "probs").iterdir())) == COUNT
     assert {path.name for path in (out / "objects").iterdir()} == {"3", "200"}
@@ -261,9 +269,9 @@ def test_a_link_in_the_output_folder_is_not_followed(clip: Path, mask: Path, tmp
 def test_masks_that_do_not_fit_leave_nothing_behind(clip: Path, mask: Path, tmp_path: Path) -> None:
     wrong = write_mask(tmp_path / "wrong.png", truth()[:40])
     for masks, words in (
-        ([], "no mask was given"),
+        ({}, "no mask was given"),
         (wrong, "64x40"),
-        ([mask, f"{COUNT}:{mask}"], f"mask for frame {COUNT}, but the clip ends with frame {COUNT - 1}"),
+        ({0: mask, COUNT: mask}, f"mask for frame {COUNT}, but the clip ends with frame {COUNT - 1}"),
         (tmp_path / "none.png", r"none\.png"),
     ):
         with pytest.raises(MaskError, match=words):
@@ -290,13 +298,12 @@ def test_unknown_outputs_and_devices_are_refused(clip: Path, mask: Path, tmp_pat
 def test_an_interrupted_run_goes_on_to_the_same_bytes(clip: Path, mask: Path, tmp_path: Path) -> None:
     outputs = ("masks", "overlay", "objects", "probs")
     late = write_mask(tmp_path / "late.png", np.where(truth(5) == 3, 7, 0).astype(np.uint8))
-    masks = [str(mask), f"5:{late}"]
+    masks = {0: mask, 5: late}
     plain, out = tmp_path / "plain", tmp_path / "out"
-    expected = segment(clip, masks, plain, Settings(method="fake", outputs=outputs))
+    expected = run(clip, masks, plain, outputs=outputs)
     for count in (1, 4, 2, 6, COUNT):  # 2 is among the frames that were done before
-        settings = Settings(method="fake", outputs=outputs, resume=True)
         with pytest.raises(Stop):
-            segment(clip, masks, out, settings, on_frame=stop_after(count))
+            run(clip, masks, out, callbacks=StopAfter(count), outputs=outputs, resume=True)
         whole(out)
     summary = run(clip, masks, out, outputs=outputs, resume=True)
     results = {name: data for name, data in tree(plain).items() if not name.startswith(".vostrack/")}
@@ -416,13 +423,14 @@ def test_an_error_of_a_writer_stops_the_run(mask: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(writer, "write_bytes", fail)
     done = 0
 
-    def count(index: int, total: int | None) -> None:
-        nonlocal done
-        done = index
-        time.sleep(0.01)
+    class Count(Callbacks):
+        def progress(self, index: int, total: int | None) -> None:
+            nonlocal done
+            done = index
+            time.sleep(0.01)
 
     with pytest.raises(OutputError, match="no more room"):
-        segment(clip, mask, tmp_path / "out", Settings(method="fake"), on_frame=count)
+        run(clip, mask, tmp_path / "out", callbacks=Count())
     assert done < 20
     assert len(wrote) == 3
     whole(tmp_path / "out")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from PIL import Image
 
 from tests.video.mask_samples import BLUE, RED, SIZE, WHITE, Pixels, boxes, check, read
 from vostrack.errors import MaskError
-from vostrack.video.masks import parse_mask_option, read_mask, read_prompts
+from vostrack.video.masks import read_mask, read_prompts
 from vostrack.video.palette import PALETTE, palette_image
 
 
@@ -81,9 +80,9 @@ class TestErrors:
             Image.fromarray(color.astype(np.uint8).reshape(10, 10, 3).repeat(3, 0).repeat(3, 1)).save(
                 tmp_path / f"{part}.png"
             )
-            paths.append(f"{part}:{tmp_path / str(part)}.png")
+            paths.append(tmp_path / f"{part}.png")
         with pytest.raises(MaskError, match="300 colours, and at most 254 objects"):
-            read_prompts(paths, (30, 30))
+            read_prompts(dict(enumerate(paths)), (30, 30))
 
     def test_message_is_one_line(self, tmp_path: Path) -> None:
         path = tmp_path / "a\nb.png"
@@ -98,37 +97,6 @@ class TestErrors:
             read_mask(dev_data / "davis16/JPEGImages/480p/dog/00000.jpg", (480, 854))
 
 
-class TestOptions:
-    @pytest.mark.parametrize(
-        ("text", "frame", "path"),
-        [
-            ("a.png", 0, "a.png"),
-            ("0:a.png", 0, "a.png"),
-            ("120:b/a:1.png", 120, "b/a:1.png"),
-            (r"C:\x.png", 0, r"C:\x.png"),
-            (r"7:C:\x.png", 7, r"C:\x.png"),
-            ("-1:a.png", 0, "-1:a.png"),
-            ("x:a.png", 0, "x:a.png"),
-            ("٣:a.png", 0, "٣:a.png"),
-            ("5:", 0, "5:"),
-            (f"{'9' * 5000}:a.png", 0, f"{'9' * 5000}:a.png"),
-        ],
-    )
-    def test_split(self, text: str, frame: int, path: str) -> None:
-        assert parse_mask_option(text) == (frame, Path(path))
-
-    def test_file_with_a_colon_in_its_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.chdir(tmp_path)
-        Path("3:a.png").touch()
-        assert parse_mask_option("3:a.png") == (0, Path("3:a.png"))
-        Path("a.png").touch()
-        assert parse_mask_option("3:a.png") == (3, Path("a.png"))
-
-    def test_empty(self) -> None:
-        with pytest.raises(MaskError, match="empty name"):
-            parse_mask_option(" ")
-
-
 class TestPrompts:
     def save(self, folder: Path, name: str, image: Pixels) -> str:
         Image.fromarray(image).save(folder / name)
@@ -136,20 +104,15 @@ class TestPrompts:
 
     def test_several_frames_in_any_order(self, tmp_path: Path) -> None:
         later, first = self.save(tmp_path, "l.png", boxes(7)), self.save(tmp_path, "f.png", boxes(1, 2, 255))
-        prompts, notes = read_prompts([f"120:{later}", f"5:{first}"], SIZE)
+        prompts, notes = read_prompts({120: later, 5: first}, SIZE)
         assert [(frame, labels.ids) for frame, labels in prompts.items()] == [(5, (1, 2)), (120, (7,))]
         assert notes == ["f.png: grey values are object ids, and 255 is void, not an object"]
-        assert read_prompts([], SIZE) == ({}, [])
-
-    def test_two_masks_for_a_frame(self, tmp_path: Path) -> None:
-        with pytest.raises(MaskError, match=re.escape("two masks for frame 0: a.png and b.png; give")):
-            read_prompts(["a.png", "0:b.png"], SIZE)
+        assert read_prompts({}, SIZE) == ({}, [])
 
     def test_a_colour_is_the_same_object_in_all_masks(self, tmp_path: Path) -> None:
         first = self.save(tmp_path, "f.png", boxes(RED, WHITE))
         others = [self.save(tmp_path, f"{place}.png", boxes(color)) for place, color in enumerate((WHITE, RED, BLUE))]
-        options = [f"{frame}:{path}" for frame, path in enumerate([first, *others])]
-        prompts, notes = read_prompts(options, SIZE)
+        prompts, notes = read_prompts(dict(enumerate([first, *others])), SIZE)
         assert [labels.ids for labels in prompts.values()] == [(2, 3), (3,), (2,), (1,)]
         assert notes[1] == "0.png: colours became objects: #ffffff = 3"
 
@@ -159,12 +122,12 @@ class TestPrompts:
             self.save(tmp_path, "1.png", boxes((200, 9, 90))),
             self.save(tmp_path, "2.png", boxes((205, 0, 95), (100, 0, 90))),
         ]
-        prompts, _ = read_prompts([f"{frame}:{path}" for frame, path in enumerate(paths)], SIZE)
+        prompts, _ = read_prompts(dict(enumerate(paths)), SIZE)
         assert [labels.ids for labels in prompts.values()] == [(2, 3), (2,), (1, 2)]
 
     def test_palette_colours_keep_their_ids(self, tmp_path: Path) -> None:
         paths = [self.save(tmp_path, f"{number}.png", PALETTE[boxes(number)]) for number in (1, 9, 200)]
-        prompts, notes = read_prompts([f"{frame}:{path}" for frame, path in enumerate(paths)], SIZE)
+        prompts, notes = read_prompts(dict(enumerate(paths)), SIZE)
         assert [labels.ids for labels in prompts.values()] == [(1,), (9,), (200,)]
         assert notes == []
 

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from vostrack.benchmark.datasets.table import Dataset
-from vostrack.benchmark.sequence_run import MASKS, PARTS, Outcome
+from vostrack.benchmark.sequence_run import MASKS, Outcome
 from vostrack.benchmark.sequence_scores import Row, finite, totals
 from vostrack.errors import InputError
 from vostrack.files import atomic_path, shown, write_json, write_text
+from vostrack.run.passes import PARTS
 
 FORMAT = "vostrack-benchmark-1"
 RESULTS = "results.json"

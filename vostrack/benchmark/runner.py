@@ -17,7 +17,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Items
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -31,13 +31,12 @@ from vostrack.benchmark.datasets.table import Dataset
 from vostrack.benchmark.report.page import write_report
 from vostrack.benchmark.results import write_results
 from vostrack.benchmark.sequence_run import RECORDS, Outcome, Task, run_sequence
-from vostrack.benchmark.variants import Variant, load_variant, under_protocol, variant_record
-from vostrack.device import choose_device
-from vostrack.errors import OutputError, OutputExistsError, VostrackError
+from vostrack.benchmark.variants import PIPELINES, Variant, check_different, under_protocol
+from vostrack.errors import Cancelled, OutputError, OutputExistsError, VostrackError
 from vostrack.files import lock_folder, make_folder, output_error, remove_partials, shown, write_json
 from vostrack.methods import METHODS
-
-Progress = Callable[[str, int, int], None]
+from vostrack.run.callbacks import Callbacks
+from vostrack.run.pipeline import PipelineConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +44,10 @@ class Options:
     """How to run a benchmark.
 
     Attributes:
-        size: short side of the working resolution in pixels; None for the frames' own.
-        device: as in `Settings`.
         jobs: number of processes, which share the threads of this one.
         overwrite: whether results that were made with other settings are replaced.
     """
 
-    size: int | None = 480
-    device: str = "auto"
     jobs: int = 1
     overwrite: bool = False
 
@@ -62,7 +57,7 @@ def run_benchmark(
     variants: Items[Variant],
     out: Path,
     options: Options | None = None,
-    progress: Progress = lambda name, done, count: None,
+    callbacks: Callbacks | None = None,
 ) -> dict[str, Any]:
     """Run variants over a dataset, write masks and scores, and go on where an earlier run stopped.
 
@@ -73,7 +68,7 @@ def run_benchmark(
         variants: what to run; at least one.
         out: folder for the results.
         options: how.
-        progress: called after each sequence with its name, the number done, and that of all.
+        callbacks: what is called on the way; progress counts sequences.
 
     Returns:
         What is in `results.json` (docs/datasets.md).
@@ -86,31 +81,32 @@ def run_benchmark(
         raise ValueError("at least one job and one variant are needed")
     if _holds(dataset.root, out, variants):
         raise OutputError(f"{shown(out)} lies in the dataset's own folders: choose another --out")
-    variants = [under_protocol(variant, dataset.spec.method_options) for variant in variants]
+    check_different(variants)
+    pipelines = {v.name: under_protocol(v, dataset.spec.method_settings) for v in variants}
     threads = max(1, torch.get_num_threads() // options.jobs)
-    settings = _settings(dataset, variants, options, threads)
+    settings = _settings(dataset, pipelines, threads)
     with lock_folder(out):
         remove_partials(out)
         for variant in variants:
             _prepare(out / variant.name, settings[variant.name], options.overwrite)
         tasks = [
-            Task(sequence, variant, settings[variant.name], out / variant.name, dataset.spec.protocol == "jump")
-            for variant in variants
+            Task(sequence, name, pipeline, settings[name], out / name, dataset.spec.protocol == "jump")
+            for name, pipeline in pipelines.items()
             for sequence in dataset.sequences
         ]
-        outcomes = _run(tasks, min(options.jobs, len(tasks)), threads, progress)
-        grouped = {v.name: [outcomes[v.name, s.name] for s in dataset.sequences] for v in variants}
+        outcomes = _run(tasks, min(options.jobs, len(tasks)), threads, callbacks or Callbacks())
+        grouped = {name: [outcomes[name, s.name] for s in dataset.sequences] for name in pipelines}
         report = write_results(out, dataset, settings, grouped)
         write_report(out, dataset, report)
         return report
 
 
-def _settings(dataset: Dataset, variants: Items[Variant], options: Options, threads: int) -> dict[str, dict[str, Any]]:
+def _settings(dataset: Dataset, pipelines: Mapping[str, PipelineConfig], threads: int) -> dict[str, dict[str, Any]]:
     """All that decides masks, by name of the variant; fails here, where a variant cannot be had."""
-    load_variant.cache_clear()  # weights may have changed since this process ran a benchmark
-    device = str(choose_device(options.device))
+    PIPELINES.clear()  # weights may have changed since this process ran a benchmark
     fixed = {"dataset": dataset.name, "split": dataset.split, "distance": dataset.distance}
-    return {v.name: variant_record(v, options.size, device, threads) | fixed for v in variants}
+    fixed |= {"threads": threads}
+    return {name: PIPELINES.load(config).record() | fixed for name, config in pipelines.items()}
 
 
 def _holds(root: Path, out: Path, variants: Items[Variant]) -> bool:
@@ -142,12 +138,14 @@ def _prepare(folder: Path, settings: Mapping[str, Any], overwrite: bool) -> None
     write_json(path, settings)
 
 
-def _run(tasks: Items[Task], jobs: int, threads: int, report: Progress) -> dict[tuple[str, str], Outcome]:
+def _run(tasks: Items[Task], jobs: int, threads: int, callbacks: Callbacks) -> dict[tuple[str, str], Outcome]:
     outcomes: dict[tuple[str, str], Outcome] = {}
 
     def keep(task: Task, outcome: Outcome) -> None:
-        outcomes[task.variant.name, task.sequence.name] = outcome
-        report(f"{task.variant.name} {task.sequence.name}", len(outcomes), len(tasks))
+        outcomes[task.variant, task.sequence.name] = outcome
+        callbacks.progress(len(outcomes), len(tasks))
+        if callbacks.cancelled():
+            raise Cancelled(f"cancelled after {len(outcomes)} of {len(tasks)} sequences: run again to go on")
 
     if jobs == 1:
         for task in tasks:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -18,25 +17,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from vostrack.adapt.adaptation import Adaptation, AdaptFilter
 from vostrack.benchmark.datasets.layouts import Part, Sequence, read_labels
 from vostrack.benchmark.sequence_scores import Row, score_sequence
-from vostrack.benchmark.variants import Variant, load_variant, variant_adaptation, variant_refiner
+from vostrack.benchmark.variants import PIPELINES
 from vostrack.errors import DatasetError, VostrackError
 from vostrack.files import make_folder, sha256, shown, write_json
-from vostrack.methods.base import Method
-from vostrack.propagate import Propagator
-from vostrack.refine.base import RefineFilter, through
-from vostrack.types import Clip, LabelMap, Prediction
+from vostrack.run.passes import PARTS, Passes
+from vostrack.run.pipeline import Pipeline, PipelineConfig
+from vostrack.types import LabelMap, Prediction
 from vostrack.video.images import FolderStream
-from vostrack.video.prefetch import Prefetch
 from vostrack.video.reader import open_clip
 from vostrack.video.stream import ClipStream
 from vostrack.video.writer import FileWriter, ThreadedWriter, mask_files
 
 RECORDS = ".vostrack"
 MASKS = "Annotations"
-PARTS = ("model", "adapt", "refine", "decode", "write")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +40,16 @@ class Task:
 
     Attributes:
         sequence: of the dataset.
-        variant: that follows its objects.
-        settings: everything else that decides the masks.
+        variant: name of the variant.
+        pipeline: that makes the masks.
+        settings: everything that decides the masks.
         folder: where the variant's results lie.
         jump: whether to score as JumpCut does.
     """
 
     sequence: Sequence
-    variant: Variant
+    variant: str
+    pipeline: PipelineConfig
     settings: Mapping[str, Any]
     folder: Path
     jump: bool
@@ -142,12 +139,15 @@ def _inside(folder: Path, frame: str) -> Path:
 
 def _follow(task: Task) -> dict[str, Any]:
     """Write the masks of all parts; the record of them."""
-    method, weights = load_variant(task.variant, task.settings["device"])
-    if asdict(weights) != task.settings["weights"]:
-        raise VostrackError(f"the weights of {task.variant.text} changed while the benchmark ran: start it again")
+    pipeline = PIPELINES.load(task.pipeline)
+    if asdict(pipeline.weights) != task.settings["weights"]:
+        raise VostrackError(f"the weights of {task.variant} changed while the benchmark ran: start it again")
     seconds = dict.fromkeys(PARTS, 0.0)
-    written: list[str] = []
-    frames = sum(_follow_part(task, part, method, seconds, written) for part in task.sequence.parts)
+    frames, written = 0, list[str]()
+    for part in task.sequence.parts:
+        passes, names = _follow_part(task, part, pipeline)
+        frames, written = frames + passes.frames, written + names
+        seconds = {name: value + passes.seconds[name] for name, value in seconds.items()}
     if missing := [frame for frame in task.sequence.scored if frame not in written]:
         raise DatasetError(f"there is ground truth for frame {missing[0]}, but the clip has only {frames} frames")
     return {"frames": frames, "masks": {frame: sha256(task.masks / f"{frame}.png") for frame in written}} | {
@@ -155,81 +155,26 @@ def _follow(task: Task) -> dict[str, Any]:
     }
 
 
-def _follow_part(task: Task, part: Part, method: Method[Any], seconds: dict[str, float], written: list[str]) -> int:
-    """Follow one part and count its frames; adds to seconds and to the names of written frames."""
+def _follow_part(task: Task, part: Part, pipeline: Pipeline) -> tuple[Passes, list[str]]:
+    """Follow one part and write its masks; the run that did it, and the names of the frames."""
 
     def render(prediction: Prediction) -> Iterator[tuple[str, bytes]]:
         for name, data in mask_files(prediction):
             yield f"{MASKS}/{task.sequence.name}/{PurePath(name).name}", data
 
-    count = 0
+    def opened() -> ClipStream:
+        return _open(task.sequence, part)
 
-    def scored(predictions: Iterator[Prediction]) -> Iterator[Prediction]:
-        nonlocal count
-        for prediction in predictions:
-            count += 1
-            if part.written is None or prediction.frame.name in part.written:
-                yield prediction
-
-    refiner, prompts = variant_refiner(task.variant), _prompts(task.sequence, part)
-    refining = [RefineFilter(refiner, prompts)] if refiner else []
-    with ThreadedWriter([FileWriter(task.folder, render)]) as writing, ExitStack() as entered:
-        for stage in refining:
-            entered.enter_context(stage)
-        made = _predictions(task, part, method, prompts, refiner is not None, seconds)
-        predictions = entered.enter_context(closing(made))
-        for prediction in through(scored(predictions), refining):
-            writing.write(prediction)
-            written.append(prediction.frame.name)
-    seconds["refine"] += sum(stage.seconds for stage in refining)
-    seconds["write"] += writing.seconds
-    return count
-
-
-def _predictions(
-    task: Task,
-    part: Part,
-    method: Method[Any],
-    prompts: Mapping[int, LabelMap],
-    probs: bool,
-    seconds: dict[str, float],
-) -> Generator[Prediction, None, None]:
-    """Predictions of all frames of a part, adapted where the variant is; adds to seconds when they are through."""
-    config, form, device = variant_adaptation(task.variant), task.variant.adapt, task.settings["device"]
-    adaptation = Adaptation(prompts, config, device) if config else None
-    engine = Propagator(method, task.settings["size"], device, keep_probs=probs and form != "clip")
-    with Prefetch(_open(task.sequence, part)) as frames:
-        predictions = _timed(engine.run(Clip(frames, prompts)), seconds, "model", frames)
-        if adaptation is None:
-            yield from predictions
-        else:
-            stage = AdaptFilter(adaptation.live if form == "live" else adaptation.watch)
-            for prediction in stage.run(predictions):
-                if form == "live":
-                    yield prediction
-            seconds["adapt"] += stage.seconds
-    seconds["decode"] += frames.busy
-    if adaptation is None or form == "live":
-        return
-    start = time.perf_counter()
-    for _ in adaptation.train():
-        pass
-    seconds["adapt"] += time.perf_counter() - start
-    with Prefetch(_open(task.sequence, part)) as frames:
-        size = engine.working_size(frames.size) if probs else None
-        yield from _timed((adaptation.apply(frame, size) for frame in frames), seconds, "adapt", frames)
-    seconds["decode"] += frames.busy
-
-
-def _timed(
-    predictions: Iterator[Prediction], seconds: dict[str, float], name: str, frames: Prefetch
-) -> Iterator[Prediction]:
-    """The same; the time to make them, but for waiting for frames, is added to seconds."""
-    start, waited = time.perf_counter(), 0.0
-    for prediction in predictions:
-        seconds[name] += time.perf_counter() - start - (frames.waited - waited)
-        yield prediction
-        start, waited = time.perf_counter(), frames.waited
+    written = []
+    prompts = _prompts(task.sequence, part)
+    with opened() as stream, ThreadedWriter([FileWriter(task.folder, render)]) as writing:
+        passes = Passes(pipeline, prompts, stream, opened, only=part.written)
+        with closing(passes.run()) as predictions:
+            for prediction in predictions:
+                writing.write(prediction)
+                written.append(prediction.frame.name)
+    passes.seconds["write"] += writing.seconds
+    return passes, written
 
 
 def _open(sequence: Sequence, part: Part) -> ClipStream:

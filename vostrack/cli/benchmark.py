@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from vostrack.cli.benchmark_tables import print_comparison, print_results, sequence_bar
-from vostrack.cli.console import Stopped
-from vostrack.cli.segment import _size
+from vostrack.cli.benchmark_tables import SequenceBar, print_comparison, print_results
+from vostrack.cli.segment import parse_size
 from vostrack.methods import DEFAULT
 
 
@@ -62,6 +59,10 @@ def run(
         ),
     ] = None,
     size: Annotated[str, typer.Option(help="Short side that methods work at, in pixels, or `full`.")] = "480",
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Of methods that name none: a file, a name or `random`.", show_default="the method's own"),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Number of processes.")] = 1,
     sequences: Annotated[
@@ -82,37 +83,16 @@ def run(
     """
     from vostrack.benchmark.datasets.table import open_dataset
     from vostrack.benchmark.runner import Options, run_benchmark
-    from vostrack.benchmark.variants import parse_variants
+    from vostrack.cli.variants import parse_variants
 
-    variants = parse_variants(method or [DEFAULT])
+    variants = parse_variants(method or [DEFAULT], parse_size(size), device, weights)
     chosen = [name.strip() for name in sequences.split(",") if name.strip()] if sequences else None
     opened = open_dataset(
         dataset, root, split, sequences=chosen, limit=limit, allow_subset=allow_subset, distance=distance
     )
-    options = Options(_size(size), device, jobs, overwrite)
-    interrupts: list[int] = []
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        interrupts.append(number)
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGINT, interrupt)
-    try:
-        with sequence_bar() as advance:
-
-            def advanced(name: str, done: int, count: int) -> None:
-                # Where an interruption falls into a callback of C code, Python drops it: it is looked for here as well.
-                if interrupts:
-                    raise KeyboardInterrupt
-                advance(name, done, count)
-
-            report = run_benchmark(opened, variants, out, options, advanced)
-    except KeyboardInterrupt:
-        stop = Stopped(signal.SIGINT)
-        stop.args = ("go on with the same command",)
-        raise stop from None
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    options = Options(jobs, overwrite)
+    with SequenceBar() as bar:
+        report = run_benchmark(opened, variants, out, options, bar)
     print_results(report, json)
     if not json:
         print(f"results: {out / 'report.html'}", file=sys.stderr)

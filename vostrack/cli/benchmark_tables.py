@@ -2,29 +2,59 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+import signal
+from collections.abc import Mapping
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from vostrack.cli.console import Stopped
+from vostrack.run.callbacks import Callbacks
 
 if TYPE_CHECKING:
     from vostrack.benchmark.compare import Comparison
 
 
-@contextlib.contextmanager
-def sequence_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr, where that is a terminal; gives what is called after each sequence."""
-    from rich.console import Console
-    from rich.progress import Progress
+class SequenceBar(Callbacks):
+    """Progress over sequences on stderr, where that is a terminal; Ctrl-C ends the benchmark at once."""
 
-    errors = Console(stderr=True)
-    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        task = bar.add_task("benchmark", total=None)
+    def __init__(self) -> None:
+        """Nothing is drawn yet."""
+        from rich.console import Console
+        from rich.progress import Progress
 
-        def advance(name: str, done: int, count: int) -> None:
-            bar.update(task, completed=done, total=count)
+        errors = Console(stderr=True)
+        self._bar = Progress(console=errors, transient=True, disable=not errors.is_terminal)
+        self._task = self._bar.add_task("benchmark", total=None)
+        self._interrupted = False
+        self._previous: Any = None
 
-        yield advance
+    def progress(self, done: int, total: int | None) -> None:
+        """Show how many sequences are done."""
+        self._bar.update(self._task, completed=done, total=total)
+
+    def cancelled(self) -> bool:
+        """Whether Ctrl-C was pressed: where it falls into a callback of C code, Python drops the exception."""
+        return self._interrupted
+
+    def __enter__(self) -> Self:
+        self._previous = signal.signal(signal.SIGINT, self._interrupt)
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+        signal.signal(signal.SIGINT, self._previous)
+        if self._interrupted and kind is not None:
+            stop = Stopped(signal.SIGINT)
+            stop.args = ("go on with the same command",)
+            raise stop from None
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._interrupted = True
+        raise KeyboardInterrupt
 
 
 def print_results(report: Mapping[str, Any], as_json: bool) -> None:

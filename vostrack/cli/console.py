@@ -14,6 +14,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from vostrack.run.callbacks import Callbacks
+
 
 class Stopped(BaseException):
     """Ctrl-C or SIGTERM, at a point from which the run can be resumed.
@@ -59,14 +61,14 @@ class StopSignals:
         self._console.print(f"stopping after {self.after} (once more to stop at once)")
 
 
-class FrameBar:
+class FrameBar(Callbacks):
     """Progress on stderr, with an ETA; the first Ctrl-C ends the run after the frame at hand, the second at once."""
 
     def __init__(self, name: str, quiet: bool = False) -> None:
         """Nothing is drawn where stderr is not a terminal, or when quiet; then notes are plain lines."""
         self.console = Console(stderr=True)
         self._quiet = quiet
-        self._progress = Progress(
+        self._bar = Progress(
             TextColumn("{task.description}", markup=False),  # a file's name may look like markup
             BarColumn(),
             MofNCompleteColumn(),
@@ -77,21 +79,21 @@ class FrameBar:
             disable=quiet or not self.console.is_terminal,
         )
         self._name, self._unit = name, "frame"
-        self._task = self._progress.add_task(name, total=None, rate="")
+        self._task = self._bar.add_task(name, total=None, rate="")
         self._signals = StopSignals(self.console, "this frame")
 
     def phase(self, name: str) -> None:
         """Begin the bar again for what comes next; that counts steps if it is a training, else frames."""
         self._unit = "step" if name == "training" else "frame"
         self._signals.after = f"this {self._unit}"
-        self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(f"{self._name}: {name}", total=None, rate="")
+        self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(f"{self._name}: {name}", total=None, rate="")
 
-    def advance(self, done: int, count: int | None) -> None:
-        """Show that `done` of `count` frames are done; raises `Stopped` if the user wants to stop."""
-        task = self._progress.tasks[0]
+    def progress(self, done: int, total: int | None) -> None:
+        """Show that `done` of `total` frames are done; raises `Stopped` if the user wants to stop."""
+        task = self._bar.tasks[0]
         rate = f"{task.speed:.2f} {self._unit}s/s" if task.speed else ""
-        self._progress.update(self._task, completed=done, total=count, rate=rate)
+        self._bar.update(self._task, completed=done, total=total, rate=rate)
         self._signals.check()
 
     def note(self, text: str) -> None:
@@ -101,13 +103,13 @@ class FrameBar:
 
     def __enter__(self) -> Self:
         self._signals.__enter__()
-        self._progress.start()
+        self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self._bar.stop()
         self._signals.__exit__(kind, error, trace)
 
 

@@ -61,7 +61,7 @@ def demo(
 
 def _run(out: Path, method: str, weights: str | None, frames: int, size: int) -> tuple[dict[str, Any], Scores]:
     """Make the clip, segment it and score the masks; a report for `--json` and the scores."""
-    from vostrack.run.segment import Settings, segment
+    from vostrack.run.segment import segment
     from vostrack.video.synthetic import clip_size, write_clip
 
     height, width = clip_size(size)
@@ -70,11 +70,12 @@ def _run(out: Path, method: str, weights: str | None, frames: int, size: int) ->
     )
     _begin(out, frames)
     with FrameBar("making the clip") as bar:
-        truth = write_clip(out, frames, (height, width), bar.advance)
+        truth = write_clip(out, frames, (height, width), bar.progress)
     clip, first = out / "clip.mp4", out / "first.png"
-    settings = Settings(method=method, weights=weights, size=None, overwrite=True)
     with FrameBar("following") as bar:
-        summary = segment(clip, first, out / "result", settings, bar.advance, bar.note)
+        summary = segment(
+            clip, first, out / "result", method=method, weights=weights, size=None, overwrite=True, callbacks=bar
+        )
     scores = _score(out / "result" / "masks", truth)
     report = {
         "synthetic": True,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,35 +82,71 @@ def segment(
     if not (adapt or adapt_live) and (adapt_set or adapt_preset != "default"):
         hint = "--adapt-set" if adapt_set else "--adapt-preset"
         raise typer.BadParameter("it needs --adapt or --adapt-live", param_hint=hint)
-    from vostrack.run.segment import Settings
     from vostrack.run.segment import segment as run
 
     wanted = {"masks": True, "overlay": overlay, "objects": objects, "probs": probs}
-    settings = Settings(
-        method=method,
-        weights=weights,
-        preset=preset,
-        options=parse_options(set_ or []),
-        size=_size(size),
-        device=device,
-        adapt="clip" if adapt else "live" if adapt_live else None,
-        adapt_preset=adapt_preset,
-        adapt_options=parse_options(adapt_set or [], "--adapt-set"),
-        refine=refine,
-        refine_options=parse_options(refine_set or [], "--refine-set"),
-        outputs=[name for name, on in wanted.items() if on],
-        resize_mask=resize_mask,
-        overwrite=overwrite,
-        resume=resume,
-    )
+    masks = parse_masks(mask)
     with FrameBar(clip.name, quiet) as bar:
-        summary: dict[str, Any] = run(clip, mask, out, settings, bar.advance, bar.note, bar.phase)
+        summary: dict[str, Any] = run(
+            clip,
+            masks,
+            out,
+            method=method,
+            weights=weights,
+            preset=preset,
+            settings=parse_options(set_ or []),
+            size=parse_size(size),
+            device=device,
+            adapt="clip" if adapt else "live" if adapt_live else None,
+            adapt_preset=adapt_preset,
+            adapt_settings=parse_options(adapt_set or [], "--adapt-set"),
+            refine=refine,
+            refine_settings=parse_options(refine_set or [], "--refine-set"),
+            outputs=[name for name, on in wanted.items() if on],
+            resize_mask=resize_mask,
+            overwrite=overwrite,
+            resume=resume,
+            callbacks=bar,
+        )
     printed_summary(summary, json, quiet)
 
 
-def _size(text: str) -> int | None:
+def parse_size(text: str) -> int | None:
+    """The short side in pixels; None for "full"."""
     if text == "full":
         return None
     if not text.isdecimal() or not 16 <= int(text) <= 8192:
         raise typer.BadParameter("expected a number of pixels from 16 to 8192, or full", param_hint="--size")
     return int(text)
+
+
+def parse_masks(texts: Sequence[str]) -> dict[int, Path]:
+    r"""Paths by frame, from `FRAME:PATH`, or `PATH` for frame 0.
+
+    Only digits before the first colon are a frame: `C:\mask.png` and `-1:mask.png` are paths. A file that is there
+    under the whole name is a path too, unless the rest is there as well.
+    """
+    from vostrack.errors import MaskError
+    from vostrack.files import shown
+
+    paths: dict[int, Path] = {}
+    for text in texts:
+        if not text.strip():
+            raise MaskError("the mask is an empty name; expected PATH or FRAME:PATH, such as 0:first.png")
+        match = re.fullmatch(r"([0-9]{1,9}):(.+)", text, re.DOTALL)
+        whole = match is None or (_exists(text) and not _exists(match[2]))
+        frame, path = (0, Path(text)) if match is None or whole else (int(match[1]), Path(match[2]))
+        if frame in paths:
+            raise MaskError(
+                f"two masks for frame {frame}: {shown(paths[frame])} and {shown(path)}; "
+                "give one image, or a folder with one file per object"
+            )
+        paths[frame] = path
+    return paths
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):
+        return False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,7 +114,7 @@ def load_method(
 
     Args:
         name: of the method.
-        weights: a file or a name from `vostrack weights`; None for the method's own.
+        weights: a file, a name from `vostrack weights`, or "random"; None for the method's own.
         preset: named configuration.
         options: fields of the configuration to change, as text.
         device: where it computes.
@@ -130,7 +131,10 @@ def load_method(
 
     factory = method_class(name)
     config = configure(name, preset, options)
-    source = store.find(name, weights)
-    net = build_net(name, store.architecture(source))
-    loaded = store.load(net, name, source, factory.adopts)
+    if weights == store.RANDOM:
+        net, loaded = store.initialised(partial(build_net, name))
+    else:
+        source = store.find(name, weights)
+        net = build_net(name, store.architecture(source))
+        loaded = store.load(net, name, source, factory.adopts)
     return factory(for_inference(net).to(device), config), loaded

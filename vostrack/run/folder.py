@@ -83,17 +83,17 @@ class OutputFolder:
         write_json(self._record, record)
         return None
 
-    def load_progress(self, state_type: type[Any], device: torch.device) -> tuple[EnginePosition, AdaptState | None]:
+    def load_position(self, state_type: type[Any], device: torch.device) -> tuple[EnginePosition, AdaptState | None]:
         """Where the earlier run and its adaptation, if it has one, stopped; their beginning where it saved nothing."""
         if not self._state.exists():
             return EnginePosition(), None
         saved = load_state(self._state, _saved_type(state_type))
         return EnginePosition(to_device(saved.state, device), saved.ids, saved.next_frame), saved.adapt
 
-    def save_progress(self, progress: EnginePosition, adapt: AdaptState | None = None) -> None:
+    def save_position(self, position: EnginePosition, adapt: AdaptState | None = None) -> None:
         """Save where a run and its adaptation stand; all results up to there must be on the disk."""
-        saved = {"state": progress.state, "ids": progress.ids, "next_frame": progress.next_frame, "adapt": adapt}
-        save_state(self._state, _saved_type(type(progress.state))(**saved))
+        saved = {"state": position.state, "ids": position.ids, "next_frame": position.next_frame, "adapt": adapt}
+        save_state(self._state, _saved_type(type(position.state))(**saved))
 
     def load_second(self) -> int:
         """The first frame that the second pass of an earlier run has not done.

@@ -1,269 +1,325 @@
-"""One run of `segment` after everything was opened and checked: frames go through the chain, and its state is saved.
+"""The passes of a pipeline over one clip: reader, engine, adaptation and refinement put together.
 
-The chain is `engine.run -> stages -> writers`. To save where the run stands, nothing may be under way in between: the
-stages are fed until it is time to save, and they give all that they hold when they are fed no more.
+The only place that does so. Whoever wants the masks of a clip iterates `Passes.run` and does with each prediction what
+it likes: `run.segment` writes files, the benchmark scores, `run.track` hands them to the caller.
 
-With an adaptation in two passes the first pass writes nothing, the network is trained, and in the second pass the
-network takes the place of the engine. `.vostrack/state.safetensors` says where the first two stand and
-`.vostrack/second.json` where the last one does.
+Predictions go through filters (adaptation, refinement) that may hold some back. To save where the run stands nothing
+may be under way in between: the filters are fed until it is time to save, and give all they hold when they are fed no
+more. With an adaptation in two passes the first pass gives nothing, a network is trained, and in the second pass, over
+the clip opened again, it takes the place of the engine.
 """
 
 from __future__ import annotations
 
-import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
-from pathlib import Path
-from typing import Any
+from math import inf
+from types import TracebackType
+from typing import Any, Protocol, Self
 
-from vostrack.adapt.adaptation import Adaptation, AdaptFilter
-from vostrack.errors import InputError
-from vostrack.propagate import Propagator
-from vostrack.refine.base import Stage, through
-from vostrack.run.folder import OutputFolder
-from vostrack.run.summary import ObjectLog, peak_rss_mb
-from vostrack.types import Clip, Frame, LabelMap, Prediction
+import torch
+
+from vostrack.adapt.adaptation import Adaptation, AdaptFilter, AdaptState
+from vostrack.adapt.config import FEW_ITERATIONS
+from vostrack.errors import Cancelled
+from vostrack.propagate import EnginePosition, Propagator
+from vostrack.refine.base import RefineFilter
+from vostrack.run.callbacks import Callbacks
+from vostrack.run.pipeline import Pipeline
+from vostrack.types import Clip, Frame, FrameStream, LabelMap, Prediction
 from vostrack.video.prefetch import Prefetch
-from vostrack.video.writer import WRITERS, Destination, ThreadedWriter, Writer
 
 PARTS = ("decode", "model", "adapt", "refine", "write")
+"""What the time of a run goes to."""
+
 FIRST, TRAINING, SECOND = "following", "training", "segmenting"
 
-_SAVE_SECONDS = 20.0
-_ADAPTED = 3  # an adaptation's state is large: it is saved so many times less often
+SAVE_SECONDS = 20.0
+"""Seconds from one save to the next; an adaptation's state is large and saved a third as often."""
+
+_ADAPTED = 3
 
 
-@dataclass(frozen=True)
-class Reports:
-    """Whom a run tells how it goes; the parameters of `segment`."""
+class Store(Protocol):
+    """Where a run is kept, so that it can be resumed."""
 
-    on_frame: Callable[[int, int | None], None]
-    on_note: Callable[[str], None]
-    on_phase: Callable[[str], None]
+    def load(self, state_type: type[Any], device: torch.device) -> tuple[EnginePosition, AdaptState | None]:
+        """Where the engine and its adaptation stopped; their beginning where nothing was saved."""
+        ...
+
+    def save(self, position: EnginePosition, adapt: AdaptState | None) -> None:
+        """Keep where both stand; all predictions up to there have been taken."""
+        ...
+
+    def load_second(self) -> int:
+        """The first frame that the second of two passes has not done."""
+        ...
+
+    def save_second(self, next_frame: int) -> None:
+        """Keep where the second pass stands."""
+        ...
+
+    def done(self, frame: Frame) -> None:
+        """Take a frame whose prediction an earlier run gave."""
+        ...
 
 
-class Job:
-    """A run over one clip, into one folder."""
+class Filter(Protocol):
+    """Takes predictions and gives predictions; entered before use.
+
+    Attributes:
+        seconds: time spent at work, in whichever thread.
+    """
+
+    seconds: float
+
+    def run(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+        """Give a prediction for each that is taken, in order.
+
+        It may take some before it gives the first, but gives all when there are no more to take: so a caller empties
+        the chain by ending what it feeds in. It goes on with the next call.
+        """
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Passes:
+    """A pipeline's run over one clip.
+
+    Attributes:
+        seconds: spent so far, for each of `PARTS`; whoever writes adds to "write".
+        notes: what a user may want to know, each once.
+        frames: predictions that this run has made.
+        skipped: seconds that went to frames which an earlier run had done.
+    """
 
     def __init__(
         self,
-        folder: OutputFolder,
-        record: Mapping[str, Any],
-        source: Path,
-        prompts: Mapping[int, LabelMap],
-        reports: Reports,
+        pipeline: Pipeline,
+        masks: Mapping[int, LabelMap],
+        stream: FrameStream,
+        reopen: Callable[[], FrameStream],
+        *,
+        callbacks: Callbacks | None = None,
+        probs: bool = False,
+        only: Container[str] | None = None,
+        store: Store | None = None,
+        prefetch: int = 4,
     ) -> None:
-        """Take what `segment` has prepared."""
-        self.folder, self.record, self.source, self.prompts = folder, record, source, prompts
-        self.reports = reports
-        self.log = ObjectLog()
-        self.notes: list[str] = []
-        self.seconds = dict.fromkeys(PARTS, 0.0)
-        self._start = time.perf_counter()
-
-    def note(self, text: str) -> None:
-        """Keep a note for the summary and pass it on, once."""
-        if text not in self.notes:
-            self.notes.append(text)
-            self.reports.on_note(text)
-
-    def run(
-        self, frames: Prefetch, engine: Propagator, stages: Mapping[str, Stage], adaptation: Adaptation | None = None
-    ) -> dict[str, Any]:
-        """One pass: propagate, refine and write; the state is saved every so often and when `on_frame` raises.
+        """Prepare a run; nothing is read yet.
 
         Args:
-            frames: the clip.
-            engine: at the point where the run begins or goes on.
-            stages: what predictions go through, in this order; not yet entered.
-            adaptation: the one that is among the stages, if one is.
-
-        Returns:
-            The summary.
+            pipeline: ready.
+            masks: that were given, by frame.
+            stream: the clip; closed at the end of its pass.
+            reopen: opens the clip again, for an adaptation in two passes.
+            callbacks: what is called on the way.
+            probs: whether predictions carry probabilities.
+            only: names of the frames whose predictions are wanted; None for all.
+            store: where the run is kept and goes on from; None for a run from start to end.
+            prefetch: frames that are decoded ahead; 0 to read in the caller's thread.
         """
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.notes: list[str] = []
+        self.frames, self.skipped = 0, 0.0
+        self._pipeline, self._masks, self._stream, self._reopen = pipeline, masks, stream, reopen
+        self._callbacks = callbacks or Callbacks()
+        self._only, self._store, self._prefetch = only, store, prefetch
+        refiner = pipeline.refiner()
+        self._filters: dict[str, Filter] = {"refine": RefineFilter(refiner, masks, probs)} if refiner else {}
+        self._probs = probs or refiner is not None
 
-        def save() -> None:
-            self.folder.save_progress(engine.position, adaptation.state if adaptation else None)
+    def note(self, text: str) -> None:
+        """Keep a note and pass it on, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+            self._callbacks.note(text)
+
+    def run(self) -> Generator[Prediction, None, None]:
+        """All passes.
+
+        Yields:
+            The final prediction of each frame that is wanted, in order. Who takes one is done with it when asking for
+            the next.
+
+        Raises:
+            Cancelled: the callbacks said so. What they raise is passed on in the same way: as soon as what is under way
+                has been given and the run is kept.
+            VostrackError: from the clip, the masks, the adaptation or the refinement.
+        """
+        pipeline, form = self._pipeline, self._pipeline.config.adapt
+        start = EnginePosition(), None
+        position, adapted = self._store.load(pipeline.method.state_type, pipeline.device) if self._store else start
+        adaptation = Adaptation(self._masks, pipeline.adapt, pipeline.device, adapted) if pipeline.adapt else None
+        keep_probs = self._probs and form != "clip"
+        engine = Propagator(pipeline.method, pipeline.config.size, pipeline.device, keep_probs, position)
+        if adaptation is None or form == "live":
+            yield from self._only_pass(engine, adaptation)
+        else:
+            self._learn(engine, adaptation)
+            yield from self._second_pass(engine, adaptation)
+
+    def _only_pass(self, engine: Propagator, adaptation: Adaptation | None) -> Iterator[Prediction]:
+        """Propagate and filter; the adaptation, if there is one, is the first filter."""
+        filters = {"adapt": AdaptFilter(adaptation.live), **self._filters} if adaptation else self._filters
 
         def predictions(coming: Iterator[Frame]) -> Iterator[Prediction]:
-            yield from engine.run(Clip(coming, self.prompts))
+            yield from engine.run(Clip(coming, self._masks))
             if adaptation and adaptation.steps < (needed := adaptation.config.live_warm_up):
                 self.note(f"the adaptation had no effect: {adaptation.steps} of {needed} steps to warm up were done")
 
-        every = _SAVE_SECONDS * (_ADAPTED if adaptation else 1)
-        return self._written(frames, engine.position.next_frame, predictions, "model", stages, save, every)
+        save, every = self._saving(engine, adaptation)
+        yield from self._final(self._stream, engine.position.next_frame, predictions, "model", filters, save, every)
 
-    def learn(self, frames: Prefetch, engine: Propagator, adaptation: Adaptation) -> None:
-        """First of two passes, and the training that follows; saved as in `run`. What is done already is left out.
+    def _second_pass(self, engine: Propagator, adaptation: Adaptation) -> Iterator[Prediction]:
+        """The trained network gives the predictions, over the clip opened again."""
+        store = self._store
+        first = made = store.load_second() if store else 0
 
-        Args:
-            frames: the clip.
-            engine: at the point where the pass begins or goes on.
-            adaptation: likewise.
-        """
+        def predictions(coming: Iterator[Frame]) -> Iterator[Prediction]:
+            nonlocal made
+            for frame in coming:
+                made = frame.index + 1
+                yield adaptation.apply(frame, size)
 
         def save() -> None:
-            self.folder.save_progress(engine.position, adaptation.state)
+            if store:
+                store.save_second(made)
 
+        self._callbacks.phase(SECOND)
+        stream = self._reopen()
+        size = engine.working_size(stream.size) if self._probs else None
+        yield from self._final(stream, first, predictions, "adapt", self._filters, save, SAVE_SECONDS)
+
+    def _saving(self, engine: Propagator, adaptation: Adaptation | None) -> tuple[Callable[[], None], float]:
+        """What keeps engine and adaptation, and after how many seconds it should."""
+
+        def save() -> None:
+            if self._store:
+                self._store.save(engine.position, adaptation.state if adaptation else None)
+
+        return save, SAVE_SECONDS * (_ADAPTED if adaptation else 1)
+
+    def _learn(self, engine: Propagator, adaptation: Adaptation) -> None:
+        """First of two passes, and the training that follows; what is done already is left out."""
+        if (steps := adaptation.config.iterations) < FEW_ITERATIONS:
+            self.note(
+                f"{steps} steps of adaptation are few and can make masks worse: {FEW_ITERATIONS} or more are advised"
+            )
+        save, every = self._saving(engine, adaptation)
         if not adaptation.steps:
-            self.reports.on_phase(FIRST)
-            self._watch(frames, engine, adaptation, save)
+            self._callbacks.phase(FIRST)
+            self._watch(engine, adaptation, save, every)
             engine.position = replace(engine.position, state=None)  # it may be large, and nobody needs it any more
             save()
         if adaptation.steps < adaptation.config.iterations:
-            self.reports.on_phase(TRAINING)
-            self._train(adaptation, save)
+            self._callbacks.phase(TRAINING)
+            self._train(adaptation, save, every)
             save()
 
-    def apply(
-        self, frames: Prefetch, adaptation: Adaptation, probs_size: tuple[int, int] | None, stages: Mapping[str, Stage]
-    ) -> dict[str, Any]:
-        """Second of two passes: the network's masks are refined and written; saved as in `run`.
-
-        Args:
-            frames: the clip, opened again.
-            adaptation: trained.
-            probs_size: (H, W) of the probabilities that predictions carry, or None for none.
-            stages: what predictions go through, in this order; not yet entered.
-
-        Returns:
-            The summary.
-        """
-
-        def save() -> None:
-            self.folder.save_second(self.log.frames)
-
-        def predictions(coming: Iterator[Frame]) -> Iterator[Prediction]:
-            return (adaptation.apply(frame, probs_size) for frame in coming)
-
-        self.reports.on_phase(SECOND)
-        return self._written(frames, self.folder.load_second(), predictions, "adapt", stages, save, _SAVE_SECONDS)
-
-    def _watch(self, frames: Prefetch, engine: Propagator, adaptation: Adaptation, save: Callable[[], None]) -> None:
-        stage = AdaptFilter(adaptation.watch)
-        with frames:
+    def _watch(self, engine: Propagator, adaptation: Adaptation, save: Callable[[], None], every: float) -> None:
+        """The adaptation takes its frames from the predictions of the engine."""
+        watching = AdaptFilter(adaptation.watch)
+        with Prefetch(self._stream, self._prefetch) as frames:
             coming = iter(frames)
             for frame in islice(coming, engine.position.next_frame):
-                self.reports.on_frame(frame.index + 1, frames.count)
-            feed = Feed(frames, self.reports.on_frame, save, _SAVE_SECONDS * _ADAPTED)
-            for _ in feed.through(engine.run(Clip(coming, self.prompts)), (stage,)):
+                self._tell(frame.index + 1, frames.count)
+            feeder = _Feeder(frames, self._tell, save, every if self._store else inf)
+            for _ in feeder.through(engine.run(Clip(coming, self._masks)), (watching,)):
                 pass
-        self.seconds["decode"] += frames.busy
-        self.seconds["model"] += feed.seconds
-        self.seconds["adapt"] += stage.seconds
+        self._spend(decode=frames.busy, model=feeder.seconds, adapt=watching.seconds)
 
-    def _train(self, adaptation: Adaptation, save: Callable[[], None]) -> None:
+    def _train(self, adaptation: Adaptation, save: Callable[[], None], every: float) -> None:
         start = saved = time.perf_counter()
         for _ in adaptation.train():
             try:
-                self.reports.on_frame(adaptation.steps, adaptation.config.iterations)
+                self._tell(adaptation.steps, adaptation.config.iterations)
             except BaseException:
                 save()  # only here: within a step the network is neither what it was nor what it will be
                 raise
-            if time.perf_counter() - saved > _SAVE_SECONDS * _ADAPTED:
+            if time.perf_counter() - saved > every:
                 save()
                 saved = time.perf_counter()
-        self.seconds["adapt"] += time.perf_counter() - start
+        self._spend(adapt=time.perf_counter() - start)
 
-    def _written(
+    def _final(
         self,
-        frames: Prefetch,
+        stream: FrameStream,
         first: int,
         predictions: Callable[[Iterator[Frame]], Iterator[Prediction]],
         part: str,
-        stages: Mapping[str, Stage],
+        filters: Mapping[str, Filter],
         save: Callable[[], None],
         every: float,
-    ) -> dict[str, Any]:
-        """The pass that writes results, from frame `first` on; `part` is what making predictions counts as."""
-        to = Destination(self.folder.path, None if self.source.is_dir() else self.source, frames.fps)
-        writers = {name: WRITERS[name](to) for name in self.record["outputs"]}
-        with frames, ThreadedWriter(list(writers.values())) as writing, ExitStack() as entered:
-            for stage in stages.values():
-                entered.enter_context(stage)
+    ) -> Iterator[Prediction]:
+        """The pass that gives results, from frame `first` on; making predictions counts as `part`."""
+        with Prefetch(stream, self._prefetch) as frames, ExitStack() as entered:
+            for link in filters.values():
+                entered.enter_context(link)
             coming = iter(frames)
             start = time.perf_counter()
-            self._read_again(islice(coming, first), frames.count, writers.get("overlay"))
-            again = time.perf_counter() - start
-
-            def flush_and_save() -> None:
-                writing.flush()
-                save()
-
-            feed = Feed(frames, self.reports.on_frame, flush_and_save, every)
-            for prediction in feed.through(predictions(coming), tuple(stages.values())):
-                self.folder.announce(prediction.frame)
-                writing.write(prediction)
-                self.log.add(prediction)
-        for text in (*frames.notes, *writing.notes, *self.log.warnings()):
+            for frame in islice(coming, first):
+                assert self._store is not None
+                self._store.done(frame)
+                self._tell(frame.index + 1, frames.count)
+            self.skipped = time.perf_counter() - start
+            feeder = _Feeder(frames, self._tell, save, every if self._store else inf)
+            yield from feeder.through(self._wanted(predictions(coming)), tuple(filters.values()))
+        for text in frames.notes:
             self.note(text)
-        spent = {"decode": frames.busy, part: feed.seconds, "write": writing.seconds}
-        for name, seconds in (*spent.items(), *((name, stage.seconds) for name, stage in stages.items())):
-            self.seconds[name] += seconds
-        return self._summary(frames, self.log.frames - first, time.perf_counter() - self._start - again)
+        self._spend(decode=frames.busy, **{part: feeder.seconds})
+        self._spend(**{name: link.seconds for name, link in filters.items()})
 
-    def _read_again(self, frames: Iterable[Frame], count: int | None, overlay: Writer | None) -> None:
-        """Frames that are done go to the log and the overlay with the masks that lie there.
+    def _wanted(self, predictions: Iterator[Prediction]) -> Iterator[Prediction]:
+        """Those predictions that are wanted, all of them counted."""
+        for prediction in predictions:
+            self.frames += 1
+            if self._only is None or prediction.frame.name in self._only:
+                yield prediction
 
-        A video file cannot be continued, so that the overlay starts again from its first frame.
-        """
-        for frame in frames:
-            done = self.folder.read_prediction(frame, self.prompts)
-            self.log.add(done)
-            if overlay is not None:
-                overlay.write(done)
-            self.reports.on_frame(frame.index + 1, count)
+    def _tell(self, done: int, total: int | None) -> None:
+        self._callbacks.progress(done, total)
+        if self._callbacks.cancelled():
+            raise Cancelled(f"cancelled after {done} of {total or 'all'}: run again with resume to go on")
 
-    def _summary(self, frames: Prefetch, new: int, total: float) -> dict[str, Any]:
-        """Write and give the summary of a run that wrote `new` frames."""
-        if not self.log.frames:
-            raise InputError(f"{frames.name} has no frames: check the file")
-        seconds = {name: value / max(new, 1) for name, value in (self.seconds | {"total": total}).items()}
-        seconds["decode"] = self.seconds["decode"] / self.log.frames  # a run that goes on decodes all of them
-        summary = {
-            **self.record,
-            "out": str(self.folder.path),
-            "frames": self.log.frames,
-            "frame_size": list(frames.size),
-            "objects": self.log.objects(),
-            "seconds_per_frame": {name: round(value, 4) for name, value in seconds.items()},
-            "peak_rss_mb": peak_rss_mb(),
-            "python": platform.python_version(),
-            "warnings": self.notes,
-        }
-        self.folder.complete(summary)
-        return summary
+    def _spend(self, **seconds: float) -> None:
+        for name, value in seconds.items():
+            self.seconds[name] += value
 
 
-class Feed:
-    """Feeds stages, and stops feeding them to save where they stand: every so often, and when `on_frame` raises.
+class _Feeder:
+    """Feeds filters, and stops feeding them to save where they stand: every so often, and when `tell` raises.
 
     Attributes:
         seconds: time spent to make the predictions that they are fed with, but for waiting for frames.
     """
 
     def __init__(
-        self, frames: Prefetch, on_frame: Callable[[int, int | None], None], save: Callable[[], None], every: float
+        self, frames: Prefetch, tell: Callable[[int, int | None], None], save: Callable[[], None], every: float
     ) -> None:
         """Take what saves, and after how many seconds."""
         self.seconds = 0.0
-        self._frames, self._on_frame, self._save, self._every = frames, on_frame, save, every
+        self._frames, self._tell, self._save, self._every = frames, tell, save, every
         self._done = False  # there are no more predictions
-        self._stop: BaseException | None = None  # what `on_frame` raised
+        self._stop: BaseException | None = None  # what `tell` raised
 
-    def through(self, predictions: Iterator[Prediction], stages: tuple[Stage, ...]) -> Iterator[Prediction]:
-        """Predictions after all stages; who takes one is done with it when asking for the next.
-
-        Raises:
-            BaseException: what `on_frame` raised, as soon as what is under way is through and the state is saved.
-        """
+    def through(self, predictions: Iterator[Prediction], filters: tuple[Filter, ...]) -> Iterator[Prediction]:
+        """Predictions after all filters; raises what `tell` raised, once all is through and saved."""
         while not self._done:
-            for prediction in through(self._until_save(predictions), stages):
+            fed: Iterator[Prediction] = self._until_save(predictions)
+            for link in filters:
+                fed = link.run(fed)
+            for prediction in fed:
                 yield prediction
-                self._tell(prediction.frame)
+                self._report(prediction.frame)
             # Only here is the state sure to be whole, and all that was predicted up to it through.
             if self._stop is not None or not self._done:
                 self._save()
@@ -284,10 +340,10 @@ class Feed:
             if time.monotonic() > end:
                 return
 
-    def _tell(self, frame: Frame) -> None:
+    def _report(self, frame: Frame) -> None:
         if self._stop is not None:
             return
         try:
-            self._on_frame(frame.index + 1, self._frames.count)
+            self._tell(frame.index + 1, self._frames.count)
         except BaseException as error:
             self._stop = error

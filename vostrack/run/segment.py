@@ -1,193 +1,211 @@
-"""One clip, from files to files: reader, masks, method, refinement and writers put together.
-
-`segment` is a function of its inputs: the command line, the benchmark runner and batch jobs all call it. It prints
-nothing.
-"""
+"""`vostrack.segment`: one clip, from files to files."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import platform
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vostrack import __version__
-from vostrack.adapt.adaptation import Adaptation, AdaptFilter, adaptation_record
-from vostrack.adapt.config import FEW_ITERATIONS, AdaptConfig, adaptation_config
-from vostrack.device import choose_device
-from vostrack.errors import VostrackError, unknown_name
+from vostrack.adapt.adaptation import AdaptState
+from vostrack.errors import InputError, VostrackError, unknown_name
 from vostrack.files import lock_folder
-from vostrack.methods import DEFAULT, load_method
-from vostrack.methods.base import Method
-from vostrack.propagate import Propagator, check_prompts
-from vostrack.refine import make_refiner
-from vostrack.refine.base import RefineFilter, Refiner, Stage
+from vostrack.methods import DEFAULT
+from vostrack.propagate import EnginePosition, check_prompts
+from vostrack.run.callbacks import Callbacks
 from vostrack.run.folder import OutputFolder, digest, fingerprint
-from vostrack.run.passes import Job, Reports
-from vostrack.types import LabelMap
-from vostrack.video.masks import parse_mask_option, read_prompts
-from vostrack.video.prefetch import Prefetch
+from vostrack.run.passes import Passes
+from vostrack.run.pipeline import PipelineConfig, load_pipeline
+from vostrack.run.summary import ObjectLog, peak_rss_mb
+from vostrack.types import Frame, FrameStream, LabelMap
+from vostrack.video.masks import GivenMask, by_frame, read_prompts
 from vostrack.video.reader import open_clip
-from vostrack.video.stream import ClipStream
-from vostrack.video.writer import WRITERS
+from vostrack.video.writer import WRITERS, Destination, ThreadedWriter
 
 OUTPUTS = tuple(WRITERS)
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to segment.
+def segment(
+    clip: str | Path,
+    masks: GivenMask | Mapping[int, GivenMask],
+    out: str | Path | None = None,
+    *,
+    method: str = DEFAULT,
+    preset: str = "default",
+    settings: Mapping[str, Any] | None = None,
+    weights: str | Path | None = None,
+    size: int | None = 480,
+    device: str = "auto",
+    adapt: str | None = None,
+    adapt_preset: str = "default",
+    adapt_settings: Mapping[str, Any] | None = None,
+    refine: str | None = None,
+    refine_settings: Mapping[str, Any] | None = None,
+    outputs: Iterable[str] = ("masks", "overlay"),
+    resize_mask: bool = False,
+    overwrite: bool = False,
+    resume: bool = False,
+    callbacks: Callbacks | None = None,
+) -> dict[str, Any]:
+    """Follow the objects of given masks through a clip and write the results.
 
-    Attributes:
+    Args:
+        clip: a video file or a folder of images.
+        masks: by frame, from 0, or the one of the first frame alone: a path, a PIL image, an array or tensor (H, W) of
+            ids, or a `LabelMap`; see `vostrack.track`.
+        out: output folder; by default `<clip>_vostrack` next to the clip.
         method: name of the method.
+        preset: named settings of the method.
+        settings: settings of the method to change, by name, such as `{"radius": 8}`.
         weights: file or name of weights; None for the method's own.
-        preset: named configuration of the method.
-        options: fields of the configuration to change, as text.
         size: short side of the working resolution in pixels; None for the source's.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         adapt: form of online adaptation: "clip" for two passes, "live" for one; None for none.
         adapt_preset: its named settings.
-        adapt_options: settings to change, as text.
+        adapt_settings: settings of it to change, by name.
         refine: name of the refinement of the masks ("crf"); None for none.
-        refine_options: fields of its configuration to change, as text.
-        outputs: names of writers, among "masks", "overlay", "objects", "probs"; masks are always written.
+        refine_settings: settings of it to change, by name.
+        outputs: what to write, among "masks", "overlay", "objects", "probs"; masks are always written.
         resize_mask: whether masks of another size but the same shape are accepted.
         overwrite: whether the results of an earlier run in the output folder are replaced.
         resume: whether an interrupted run in the output folder is continued.
-    """
-
-    method: str = DEFAULT
-    weights: str | Path | None = None
-    preset: str = "default"
-    options: Mapping[str, str] = field(default_factory=dict)
-    size: int | None = 480
-    device: str = "auto"
-    adapt: str | None = None
-    adapt_preset: str = "default"
-    adapt_options: Mapping[str, str] = field(default_factory=dict)
-    refine: str | None = None
-    refine_options: Mapping[str, str] = field(default_factory=dict)
-    outputs: Sequence[str] = ("masks", "overlay")
-    resize_mask: bool = False
-    overwrite: bool = False
-    resume: bool = False
-
-
-def segment(
-    source: str | Path,
-    masks: str | Path | Sequence[str | Path],
-    out: str | Path | None = None,
-    settings: Settings | None = None,
-    on_frame: Callable[[int, int | None], None] = lambda done, count: None,
-    on_note: Callable[[str], None] = lambda note: None,
-    on_phase: Callable[[str], None] = lambda phase: None,
-) -> dict[str, Any]:
-    """Segment a clip and write the results.
-
-    Args:
-        source: a video file or a folder of images.
-        masks: a mask of the first frame, or several as "FRAME:PATH".
-        out: output folder; by default `<clip>_vostrack` next to the clip.
-        settings: how.
-        on_frame: called after each frame with the number of frames done and, where known, the number of all; what it
-            raises stops the run at a point from which it can be resumed.
-        on_note: called with each thing worth knowing, as soon as it is known.
-        on_phase: called where an adaptation in two passes enters a phase, "following", "training" or "segmenting";
-            `on_frame` counts within a phase, while training the steps.
+        callbacks: what is called on the way.
 
     Returns:
         The summary that is also written to `summary.json` (docs/formats.md).
 
     Raises:
         InputError, MaskError: the clip or a mask cannot be used.
-        MethodError, WeightsError: the method, the adaptation or the refinement cannot be had.
+        MethodError, WeightsError: an unknown name or setting; weights that are missing or do not fit.
         OutputError: the results cannot be written, are there already, or cannot be resumed.
+        Cancelled: the callbacks said so; the run can be resumed.
     """
-    settings = settings or Settings()
-    for name in settings.outputs:
-        if name not in OUTPUTS:
-            raise VostrackError(unknown_name("output", name, OUTPUTS))
-    device = choose_device(settings.device)
-    config = adaptation_config(settings.adapt, settings.adapt_preset, settings.adapt_options)
-    refiner = make_refiner(settings.refine, settings.refine_options)
-    given = [str(masks)] if isinstance(masks, str | Path) else [str(mask) for mask in masks]
+    config = PipelineConfig(
+        method=method,
+        preset=preset,
+        settings=settings or {},
+        weights=weights,
+        size=size,
+        device=device,
+        adapt=adapt,
+        adapt_preset=adapt_preset,
+        adapt_settings=adapt_settings or {},
+        refine=refine,
+        refine_settings=refine_settings or {},
+    )
+    source, given, wanted = Path(clip), by_frame(masks), _outputs(outputs)
+    pipeline = load_pipeline(config)
     with open_clip(source) as stream:
-        prompts, notes = read_prompts(given, stream.size, resize=settings.resize_mask, stored_size=stream.stored_size)
+        prompts, notes = read_prompts(given, stream.size, resize=resize_mask, stored_size=stream.stored_size)
         check_prompts(prompts, stream.count)
-        folder = OutputFolder(Path(out) if out is not None else default_folder(Path(source)))
-        folder.refuse_inputs([Path(source), *(parse_mask_option(text)[1] for text in given)])
-        method, weights = load_method(
-            settings.method,
-            weights=settings.weights,
-            preset=settings.preset,
-            options=settings.options,
-            device=device,
-        )
-        record = _record(settings, device, Path(source), prompts) | _plain(config=method.config, weights=weights)
-        record["adapt"] = adaptation_record(settings.adapt, config, device) if settings.adapt and config else None
-        record["refine"] = refiner.record() if refiner else None
+        folder = OutputFolder(Path(out) if out is not None else default_folder(source))
+        folder.refuse_inputs([source, *(Path(mask) for mask in given.values() if isinstance(mask, str | Path))])
+        record = pipeline.record() | {
+            "clip": fingerprint(source),
+            "masks": {str(index): digest(prompt) for index, prompt in sorted(prompts.items())},
+            "outputs": wanted,
+        }
         with lock_folder(folder.path):
-            finished = folder.prepare(record, overwrite=settings.overwrite, resume=settings.resume)
+            finished = folder.prepare(record, overwrite=overwrite, resume=resume)
             if finished is not None:
                 return finished
-            job = Job(folder, record, Path(source), prompts, Reports(on_frame, on_note, on_phase))
-            for note in notes:
-                job.note(note)
-            return _run(job, settings, stream, method, device, config, refiner)
+            store = _FolderStore(folder, prompts, wanted, source, stream.fps)
+            probs = "probs" in wanted
+            passes = Passes(
+                pipeline, prompts, stream, lambda: open_clip(source), callbacks=callbacks, probs=probs, store=store
+            )
+            return _write(passes, store, stream, notes, record)
 
 
-def _run(
-    job: Job,
-    settings: Settings,
-    stream: ClipStream,
-    method: Method[Any],
-    device: torch.device,
-    config: AdaptConfig | None,
-    refiner: Refiner | None,
+def _outputs(names: Iterable[str]) -> list[str]:
+    """Names of writers, sorted, masks among them."""
+    if isinstance(names, str):
+        raise VostrackError(f"outputs must be a list of names such as ['overlay'], not {names!r}")
+    wanted = sorted({"masks", *names})
+    for name in wanted:
+        if name not in OUTPUTS:
+            raise VostrackError(unknown_name("output", name, OUTPUTS))
+    return wanted
+
+
+class _FolderStore:
+    """Keeps a run in its output folder; a `Store`."""
+
+    def __init__(
+        self,
+        folder: OutputFolder,
+        masks: Mapping[int, LabelMap],
+        outputs: Sequence[str],
+        source: Path,
+        fps: Fraction | None,
+    ) -> None:
+        self.folder, self.log = folder, ObjectLog()
+        to = Destination(folder.path, None if source.is_dir() else source, fps)
+        writers = {name: WRITERS[name](to) for name in outputs}
+        self.writing = ThreadedWriter(list(writers.values()))
+        self._masks, self._overlay = masks, writers.get("overlay")
+
+    def load(self, state_type: type[Any], device: torch.device) -> tuple[EnginePosition, AdaptState | None]:
+        return self.folder.load_position(state_type, device)
+
+    def save(self, position: EnginePosition, adapt: AdaptState | None) -> None:
+        self.writing.flush()
+        self.folder.save_position(position, adapt)
+
+    def load_second(self) -> int:
+        return self.folder.load_second()
+
+    def save_second(self, next_frame: int) -> None:
+        self.writing.flush()
+        self.folder.save_second(next_frame)
+
+    def done(self, frame: Frame) -> None:
+        """The frame goes to the log and to the overlay, since a video file cannot be continued."""
+        prediction = self.folder.read_prediction(frame, self._masks)
+        self.log.add(prediction)
+        if self._overlay is not None:
+            self._overlay.write(prediction)
+
+
+def _write(
+    passes: Passes, store: _FolderStore, stream: FrameStream, notes: Sequence[str], record: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Run what was prepared, from its beginning or from where it stopped: in two passes, or in one."""
-    progress, adapted = job.folder.load_progress(method.state_type, device)
-    adaptation = Adaptation(job.prompts, config, device, adapted) if config else None
-    write_probs, live = "probs" in settings.outputs, settings.adapt == "live"
-    probs = write_probs or refiner is not None
-    engine = Propagator(method, settings.size, device, probs and (live or not adaptation), progress)
-    stages: dict[str, Stage] = {"refine": RefineFilter(refiner, job.prompts, write_probs)} if refiner else {}
-    if adaptation is None:
-        return job.run(Prefetch(stream), engine, stages)
-    if live:
-        return job.run(Prefetch(stream), engine, {"adapt": AdaptFilter(adaptation.live), **stages}, adaptation)
-    if (steps := adaptation.config.iterations) < FEW_ITERATIONS:
-        job.note(f"{steps} steps of adaptation are few and can make masks worse: {FEW_ITERATIONS} or more are advised")
-    job.learn(Prefetch(stream), engine, adaptation)
-    size = engine.working_size(stream.size) if probs else None
-    with open_clip(job.source) as again:
-        return job.apply(Prefetch(again), adaptation, size, stages)
-
-
-def _record(settings: Settings, device: torch.device, source: Path, prompts: Mapping[int, LabelMap]) -> dict[str, Any]:
-    """Everything that decides what the results will be, but for the method's configuration and weights."""
-    return {
-        "vostrack": __version__,
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "device": str(device),
-        "clip": fingerprint(source),
-        "masks": {str(index): digest(prompt) for index, prompt in sorted(prompts.items())},
-        "method": settings.method,
-        "preset": settings.preset,
-        "size": settings.size,
-        "outputs": sorted({"masks", *settings.outputs}),
+    """Write all predictions, and the summary at the end."""
+    start, folder, log = time.perf_counter(), store.folder, store.log
+    for text in notes:
+        passes.note(text)
+    with store.writing as writing, closing(passes.run()) as predictions:
+        for prediction in predictions:
+            folder.announce(prediction.frame)
+            writing.write(prediction)
+            log.add(prediction)
+    passes.seconds["write"] += writing.seconds
+    for text in (*writing.notes, *log.warnings()):
+        passes.note(text)
+    if not log.frames:
+        raise InputError(f"{stream.name} has no frames: check the file")
+    total = time.perf_counter() - start - passes.skipped
+    seconds = {name: value / max(passes.frames, 1) for name, value in (passes.seconds | {"total": total}).items()}
+    seconds["decode"] = passes.seconds["decode"] / log.frames  # a run that goes on decodes all of them
+    summary = {
+        **record,
+        "out": str(folder.path),
+        "frames": log.frames,
+        "frame_size": list(stream.size),
+        "objects": log.objects(),
+        "seconds_per_frame": {name: round(value, 4) for name, value in seconds.items()},
+        "peak_rss_mb": peak_rss_mb(),
+        "python": platform.python_version(),
+        "warnings": passes.notes,
     }
-
-
-def _plain(**parts: Any) -> dict[str, Any]:
-    """Dataclasses as they are read back from JSON, with lists for tuples."""
-    plain: dict[str, Any] = json.loads(json.dumps({name: asdict(part) for name, part in parts.items()}))
-    return plain
+    folder.complete(summary)
+    return summary
 
 
 def default_folder(source: Path) -> Path:

@@ -105,7 +105,7 @@ def read_image(path: Path) -> tuple[Tensor, tuple[int, int], list[str]]:
             stored = (image.height, image.width)
             check_size(stored, where)
             notes = _notes(image)
-            pixels = np.array(_to_rgb(ImageOps.exif_transpose(image), where).transpose(2, 0, 1), order="C")
+            pixels = np.array(to_rgb(ImageOps.exif_transpose(image), where).transpose(2, 0, 1), order="C")
     except InputError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files, and its warnings too
@@ -113,7 +113,7 @@ def read_image(path: Path) -> tuple[Tensor, tuple[int, int], list[str]]:
     return torch.from_numpy(pixels), stored, notes
 
 
-def _to_rgb(image: Image.Image, where: str) -> npt.NDArray[np.uint8]:
+def to_rgb(image: Image.Image, where: str) -> npt.NDArray[np.uint8]:
     """Pixels of an image of any mode as uint8 (H, W, 3)."""
     if image.mode.startswith("I;16"):
         # Pillow would cut values over 255 off instead of scaling them.

@@ -58,7 +58,7 @@ def open_image(
             found = (image.width, image.height) if turned else (image.height, image.width)
             check_size(found, size, stored, resize, where)
             indexed, lossy = image.format != "GIF", image.format in _LOSSY
-            upright = _plain(ImageOps.exif_transpose(image), indexed)
+            upright = upright_image(image, indexed)
         if (upright.height, upright.width) != found:
             raise ValueError(
                 f"its header says {size_text(found)}, it holds {size_text((upright.height, upright.width))}"
@@ -106,12 +106,14 @@ def check_size(
         raise MaskError(f"{said}, and at most {MAX_PIXELS} pixels are accepted: scale the mask down")
 
 
-def _plain(image: Image.Image, indexed: bool) -> Image.Image:
-    """Reduce the modes to those that mean something for a mask.
+def upright_image(image: Image.Image, indexed: bool = True) -> Image.Image:
+    """An image as its EXIF tag says, in one of the modes that mean something for a mask.
 
     Args:
-        indexed: whether a palette index means an id; GIF writers sort the palette, so that theirs means nothing.
+        image: opened.
+        indexed: whether a palette index means an id; GIF writers sort the palette, so theirs means nothing.
     """
+    image = ImageOps.exif_transpose(image)
     if image.mode in ("1", "L", "LA", "RGB", "RGBA", "F") or image.mode.startswith("I"):
         return image
     if image.mode == "P" and indexed:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from torch import Tensor
 
 from vostrack.errors import MaskError
 from vostrack.types import BACKGROUND, MAX_OBJECTS, VOID
@@ -64,6 +66,34 @@ def image_labels(image: Image.Image, where: str, *, lossy: bool = False) -> Labe
     if image.mode == "RGB":
         return _from_channels(pixels, where, lossy)
     return _from_channels(_eight_bits(pixels, where)[..., None], where, lossy)
+
+
+def array_labels(array: npt.NDArray[Any] | Tensor, where: str) -> Labels:
+    """Read an array or tensor (H, W) of ids: 0 is background, 255 void, but 255 alone is object 1; or of booleans.
+
+    Args:
+        array: of booleans or whole numbers; any layout in memory.
+        where: the mask, as it is named in messages.
+
+    Raises:
+        MaskError: another shape or type, or values outside of 0 to 255.
+    """
+    try:
+        values = np.asarray(array.detach().cpu() if isinstance(array, Tensor) else array)
+    except (TypeError, ValueError):
+        values = np.empty(0, object)
+    if values.dtype.kind not in "bui" or values.ndim != 2 or not values.size:
+        found = f"{values.dtype} {values.shape}" if values.size else type(array).__name__
+        raise MaskError(f"{where} is {found}: expected (H, W) of booleans or whole object ids from 0 to {MAX_OBJECTS}")
+    if values.dtype.kind == "b":
+        return Labels(values.astype(np.uint8))
+    if values.min() < BACKGROUND or values.max() > VOID:
+        wrong = values.min() if values.min() < BACKGROUND else values.max()
+        raise MaskError(f"{where} holds {wrong}, and object ids go from 1 to {MAX_OBJECTS}: number the objects from 1")
+    pixels = values.astype(np.uint8)
+    if not ((pixels != BACKGROUND) & (pixels != VOID)).any():
+        pixels = (pixels == VOID).astype(np.uint8)
+    return Labels(pixels)
 
 
 def color_ids(colors: Sequence[Color], where: str, tolerance: int = 0) -> list[int]:

@@ -1,4 +1,4 @@
-"""Reading the masks that users bring: one image, or a folder with one file per object, to a label map.
+"""Reading the masks that users bring, from files, images and arrays, to label maps.
 
 What an image means is decided by its content, never by its name, and everything that was assumed is said in notes.
 `snap` deals with soft edges, `mask_labels` with ids, `mask_image` with files. Knows nothing of video.
@@ -6,23 +6,29 @@ What an image means is decided by its content, never by its name, and everything
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from PIL import Image
+from torch import Tensor
 
 from vostrack.errors import MaskError
 from vostrack.files import shown
 from vostrack.types import BACKGROUND, MAX_OBJECTS, VOID, LabelMap
 from vostrack.video.images import natural_key
-from vostrack.video.mask_image import ENDINGS, open_image
+from vostrack.video.mask_image import ENDINGS, check_size, open_image, upright_image
 from vostrack.video.mask_labels import (
     Bytes,
     Color,
     Labels,
+    array_labels,
     color_ids,
     color_note,
     image_labels,
@@ -32,6 +38,9 @@ from vostrack.video.mask_labels import (
     thin_note,
 )
 from vostrack.video.stream import first_line, size_text
+
+GivenMask = str | Path | Image.Image | npt.NDArray[Any] | Tensor | LabelMap
+"""What can be given as the mask of a frame."""
 
 # Colours of one object may differ by this much between the files of a lossy format.
 _SAME_COLOR = 12
@@ -90,60 +99,52 @@ def read_mask(
     Raises:
         MaskError: missing, no image, a photo, of the wrong size, without an object, or with ids above 254.
     """
-    return _finish(_load(Path(path), _Request(size, resize, stored_size)))
+    path = Path(path)
+    return _finish(_load(path, shown(path.name), _Request(size, resize, stored_size)))
+
+
+def by_frame(masks: GivenMask | Mapping[int, GivenMask]) -> dict[int, GivenMask]:
+    """Masks by frame; one alone is that of the first frame.
+
+    Raises:
+        MaskError: a key is no frame index.
+    """
+    if not isinstance(masks, Mapping):
+        return {0: masks}
+    try:
+        return {operator.index(frame): mask for frame, mask in masks.items()}
+    except TypeError as error:
+        raise MaskError(f"masks are given by frame index, such as {{0: mask}}, not {list(masks)[:3]}") from error
 
 
 def read_prompts(
-    options: Sequence[str], size: tuple[int, int], *, resize: bool = False, stored_size: tuple[int, int] | None = None
+    masks: Mapping[int, GivenMask],
+    size: tuple[int, int],
+    *,
+    resize: bool = False,
+    stored_size: tuple[int, int] | None = None,
 ) -> tuple[dict[int, LabelMap], list[str]]:
-    """Read the masks of several frames, each given as for `parse_mask_option`; see `read_mask`.
+    """Read the masks of several frames; see `read_mask` for files, `array_labels` for arrays and tensors.
 
-    Where masks are in colours outside the palette, a colour is the same object in all of them.
+    A PIL image means what its file would. A `LabelMap` is taken as it is. Where masks are in colours outside the
+    palette, a colour is the same object in all of them.
 
     Returns:
-        The label maps by frame, frames ascending, and all notes, each with the name of its file.
+        The label maps by frame, frames ascending, and all notes, each with the name of its mask.
 
     Raises:
-        MaskError: a mask cannot be used, or two are for the same frame.
+        MaskError: a mask cannot be used.
     """
-    paths: dict[int, Path] = {}
-    for frame, path in map(parse_mask_option, options):
-        if frame in paths:
-            raise MaskError(
-                f"two masks for frame {frame}: {shown(paths[frame])} and {shown(path)}; "
-                "give one image, or a folder with one file per object"
-            )
-        paths[frame] = path
     request = _Request(size, resize, stored_size)
-    loaded = [_load(paths[frame], request) for frame in sorted(paths)]
-    _share_colors(loaded)
-    files = dict(zip(sorted(paths), map(_finish, loaded), strict=True))
-    notes = [f"{shown(paths[frame].name)}: {note}" for frame, file in files.items() for note in file.notes]
+    names = {
+        frame: shown(Path(mask).name) if isinstance(mask, str | Path) else f"mask of frame {frame}"
+        for frame, mask in sorted(masks.items())
+    }
+    loaded = {frame: _load(masks[frame], names[frame], request) for frame in names}
+    _share_colors([labels for labels in loaded.values() if isinstance(labels, Labels)])
+    files = {frame: _finish(labels) for frame, labels in loaded.items()}
+    notes = [f"{names[frame]}: {note}" for frame, file in files.items() for note in file.notes]
     return {frame: file.labels for frame, file in files.items()}, notes
-
-
-def parse_mask_option(text: str) -> tuple[int, Path]:
-    r"""Split `FRAME:PATH`, or `PATH` for frame 0.
-
-    Only digits before the first colon are a frame: `C:\mask.png` and `-1:mask.png` are paths. A file that is there
-    under the whole name is a path too, unless the rest is there as well.
-
-    Raises:
-        MaskError: the text is empty.
-    """
-    if not text.strip():
-        raise MaskError("the mask is an empty name; expected PATH or FRAME:PATH, such as 0:first.png")
-    match = re.fullmatch(r"([0-9]{1,9}):(.+)", text, re.DOTALL)
-    if match is None or (_exists(Path(text)) and not _exists(Path(match[2]))):
-        return 0, Path(text)
-    return int(match[1]), Path(match[2])
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:
-        return False
 
 
 def _is_folder(path: Path) -> bool:
@@ -153,20 +154,37 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _load(path: Path, request: _Request) -> Labels:
-    """Read a file or a folder; the ids of colours may still change."""
-    labels = _read_folder(path, request) if _is_folder(path) else _read_file(path, request)
+def _load(mask: GivenMask, name: str, request: _Request) -> Labels | LabelMap:
+    """Read a mask of any kind; the ids of colours may still change."""
+    where = f"mask {shown(mask)}" if isinstance(mask, str | Path) else f"the {name}"
+    if isinstance(mask, LabelMap):
+        check_size(mask.size, request.size, request.stored_size, False, where)
+        return mask
+    if isinstance(mask, str | Path):
+        path = Path(mask)
+        labels = _read_folder(path, request) if _is_folder(path) else _read_file(path, request)
+    elif isinstance(mask, Image.Image):
+        labels = _fitted(image_labels(upright_image(mask), where), where, request)
+    else:
+        labels = _fitted(array_labels(mask, where), where, request)
     if not object_ids(labels.pixels):
-        raise MaskError(f"mask {shown(path)} has no object: all pixels are background or void; paint the object white")
+        raise MaskError(f"{where} has no object: all pixels are background or void; paint the object white")
     return labels
 
 
 def _read_file(path: Path, request: _Request) -> Labels:
     image, lossy = open_image(path, request.size, request.stored_size, request.resize)
-    labels = image_labels(image, f"mask {shown(path)}", lossy=lossy)
-    if labels.pixels.shape != request.size:
+    where = f"mask {shown(path)}"
+    return _fitted(image_labels(image, where, lossy=lossy), where, request)
+
+
+def _fitted(labels: Labels, where: str, request: _Request) -> Labels:
+    """The labels at the size of the clip, with notes on what was resized and what is thin."""
+    height, width = labels.pixels.shape
+    check_size((height, width), request.size, request.stored_size, request.resize, where)
+    if (height, width) != request.size:
         labels.pixels = _resized(labels.pixels, request.size)
-        labels.notes.append(f"resized from {image.width}x{image.height} to {size_text(request.size)}")
+        labels.notes.append(f"resized from {width}x{height} to {size_text(request.size)}")
     labels.notes.extend(thin_note(labels.pixels))
     return labels
 
@@ -273,6 +291,8 @@ def _same(one: Color, other: Color) -> bool:
     return max(abs(a - b) for a, b in zip(one, other, strict=True)) <= _SAME_COLOR
 
 
-def _finish(labels: Labels) -> MaskFile:
+def _finish(labels: Labels | LabelMap) -> MaskFile:
+    if isinstance(labels, LabelMap):
+        return MaskFile(labels, ())
     pixels = torch.from_numpy(np.array(labels.pixels, order="C"))
     return MaskFile(LabelMap(pixels, tuple(object_ids(labels.pixels))), (*labels.notes, *color_note(labels.colors)))

@@ -30,18 +30,22 @@ class Prefetch:
 
         Args:
             stream: not yet iterated.
-            depth: frames that are kept ready, at most.
+            depth: frames that are kept ready, at most; 0 to read without a thread.
         """
         self.name, self.size, self.stored_size = stream.name, stream.size, stream.stored_size
         self.fps, self.count, self.notes = stream.fps, stream.count, stream.notes
         self.busy = self.waited = 0.0
         self._stream = stream
+        self._depth = depth
         self._ready: Queue[object] = Queue(depth)
         self._stop = Event()
         self._thread: Thread | None = None
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames in order, until this is closed; raises what the source raises."""
+        if not self._depth:
+            yield from self._here()
+            return
         self._thread = Thread(target=self._read, name="vostrack-reader", daemon=True)
         self._thread.start()
         while not self._stop.is_set():
@@ -54,6 +58,15 @@ class Prefetch:
                 raise item
             assert isinstance(item, Frame)
             yield item
+
+    def _here(self) -> Iterator[Frame]:
+        """Frames read in the caller's thread, who waits for each."""
+        start = time.perf_counter()
+        for frame in self._stream:
+            spent = time.perf_counter() - start
+            self.busy, self.waited = self.busy + spent, self.waited + spent
+            yield frame
+            start = time.perf_counter()
 
     def _read(self) -> None:
         start = time.perf_counter()

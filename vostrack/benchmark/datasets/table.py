@@ -12,7 +12,7 @@ from collections.abc import Sequence as Names
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from vostrack.benchmark.datasets.layouts import (
     VIDEOS,
@@ -34,7 +34,7 @@ KEYFRAMES = range(0, 97, 16)
 """JumpCut's key frames, from which masks are carried over."""
 
 _NAMED = 6
-_JUMPS = {"outlier_removal": "false"}  # VideoMatch, 4.3: an object may be anywhere after a jump
+_JUMPS = {"outlier_removal": False}  # VideoMatch, 4.3: an object may be anywhere after a jump
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class DatasetSpec:
         masks: what values mean; None if the first mask of a sequence decides between labels and 0/255.
         unlabelled: splits whose masks a server keeps: the results are a submission.
         grouped: names of sequences start with their class, which counts as an attribute.
-        method_options: settings that its protocol asks of methods that have them, by name, as text.
+        method_settings: settings that its protocol asks of methods that have them, by name.
     """
 
     title: str
@@ -65,7 +65,7 @@ class DatasetSpec:
     masks: Literal["labels", "binary", "grey"] | None = "labels"
     unlabelled: frozenset[str] = frozenset()
     grouped: bool = False
-    method_options: Mapping[str, str] = field(default_factory=dict)
+    method_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _youtube_vos(year: int, valid: int, test: int) -> DatasetSpec:
@@ -105,7 +105,7 @@ DATASETS: dict[str, DatasetSpec] = {
         grouped=True,
     ),
     "jumpcut": DatasetSpec(
-        "JumpCut", {"all": 22}, ("JPEGImages",), ("Annotations",), protocol="jump", masks=None, method_options=_JUMPS
+        "JumpCut", {"all": 22}, ("JPEGImages",), ("Annotations",), protocol="jump", masks=None, method_settings=_JUMPS
     ),
     "folder": DatasetSpec(
         "own clips",

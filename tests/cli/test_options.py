@@ -1,0 +1,48 @@
+"""What is typed for masks and sizes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from vostrack.cli.segment import parse_masks
+from vostrack.errors import MaskError
+
+
+@pytest.mark.parametrize(
+    ("text", "frame", "path"),
+    [
+        ("a.png", 0, "a.png"),
+        ("0:a.png", 0, "a.png"),
+        ("120:b/a:1.png", 120, "b/a:1.png"),
+        (r"C:\x.png", 0, r"C:\x.png"),
+        (r"7:C:\x.png", 7, r"C:\x.png"),
+        ("-1:a.png", 0, "-1:a.png"),
+        ("x:a.png", 0, "x:a.png"),
+        ("٣:a.png", 0, "٣:a.png"),
+        ("5:", 0, "5:"),
+        (f"{'9' * 5000}:a.png", 0, f"{'9' * 5000}:a.png"),
+    ],
+)
+def test_a_mask_may_name_its_frame(text: str, frame: int, path: str) -> None:
+    assert parse_masks([text]) == {frame: Path(path)}
+
+
+def test_a_file_with_a_colon_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("3:a.png").touch()
+    assert parse_masks(["3:a.png"]) == {0: Path("3:a.png")}
+    Path("a.png").touch()
+    assert parse_masks(["3:a.png"]) == {3: Path("a.png")}
+
+
+def test_an_empty_name_is_refused() -> None:
+    with pytest.raises(MaskError, match="empty name"):
+        parse_masks([" "])
+
+
+def test_two_masks_for_a_frame_are_refused() -> None:
+    with pytest.raises(MaskError, match=re.escape("two masks for frame 0: a.png and b.png; give")):
+        parse_masks(["a.png", "0:b.png"])

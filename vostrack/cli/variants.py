@@ -1,0 +1,67 @@
+"""Variants as asked for on the command line: `anchors`, `anchors:paper`, `anchors,adapt=clip,refine=crf`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vostrack.benchmark.variants import Variant
+
+_ADAPT, _REFINE = "adapt_", "refine_"
+_FORMAT = re.compile(r"([\w.-]+)(?::([\w.-]+))?((?:,[\w-]+=[^=]*)*)")
+
+
+def parse_variants(
+    texts: Sequence[str], size: int | None = 480, device: str = "auto", weights: str | None = None
+) -> list[Variant]:
+    """Variants from texts "METHOD[:PRESET][,KEY=VALUE...]".
+
+    The key "weights" takes a file, a name or "random", "adapt" a form of adaptation, "adapt_preset" its preset, and
+    "adapt_KEY" changes a setting of it; "refine" takes a refinement, and "refine_KEY" changes a setting of that one.
+
+    Args:
+        texts: one a variant.
+        size: short side of the working resolution, in pixels.
+        device: where all of them compute.
+        weights: of those that name none.
+
+    Raises:
+        MethodError: a text is none.
+    """
+    return [_parse(text, size, device, weights) for text in texts]
+
+
+def _parse(text: str, size: int | None, device: str, weights: str | None) -> Variant:
+    from vostrack.benchmark.variants import Variant
+    from vostrack.errors import MethodError
+    from vostrack.run.pipeline import PipelineConfig
+
+    match = _FORMAT.fullmatch(text)
+    if match is None:
+        raise MethodError(f"{text!r} is no variant: expected METHOD, METHOD:PRESET or METHOD:PRESET,KEY=VALUE")
+    # A comma inside of a value belongs to it: only one before "KEY=" parts two options.
+    pairs = [pair.split("=", 1) for pair in re.split(r",(?=[\w-]+=)", match[3])[1:]]
+    options = {key.replace("-", "_"): value for key, value in pairs}
+    named, adapt, refine = (options.pop(key, None) for key in ("weights", "adapt", "refine"))
+    adapt_preset = options.pop(f"{_ADAPT}preset", "default")
+    adapting, refining = (
+        {key.removeprefix(start): options.pop(key) for key in list(options) if key.startswith(start)}
+        for start in (_ADAPT, _REFINE)
+    )
+    method, preset = match[1], match[2] or "default"
+    config = PipelineConfig(
+        method=method,
+        preset=preset,
+        settings=options,
+        weights=named or weights,
+        size=size,
+        device=device,
+        adapt=adapt,
+        adapt_preset=adapt_preset,
+        adapt_settings=adapting,
+        refine=refine,
+        refine_settings=refining,
+    )
+    return Variant(config, text)

@@ -1,0 +1,31 @@
+"""How a run talks to its caller: progress, phases, notes, and whether to stop.
+
+Imports no torch, so that the command line can derive its progress bar from it.
+"""
+
+from __future__ import annotations
+
+
+class Callbacks:
+    """What a run calls while it works, all in the caller's thread. Override what you need; by default nothing happens.
+
+    What a method raises stops the run at a point from which it can be resumed.
+    """
+
+    def progress(self, done: int, total: int | None) -> None:
+        """Called after each frame, or each step while an adaptation trains.
+
+        Args:
+            done: frames or steps that are done, from 1.
+            total: how many there are; None where the clip does not say.
+        """
+
+    def phase(self, name: str) -> None:
+        """Called where a run in several phases enters one: "following", "training", "segmenting"; counts start anew."""
+
+    def note(self, text: str) -> None:
+        """Called with each thing worth knowing, one line, as soon as it is known."""
+
+    def cancelled(self) -> bool:
+        """Asked after each frame or step; where it says yes, the run stops with `vostrack.Cancelled`."""
+        return False

@@ -1,0 +1,122 @@
+"""What makes the masks of a clip: a method with its settings and weights, an adaptation, a refinement.
+
+`PipelineConfig` says what is wanted, `load_pipeline` makes it ready, and `Pipeline.record` is everything that decides
+what the masks will be, which resuming and benchmarks compare.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vostrack import __version__
+from vostrack.adapt.adaptation import adaptation_record
+from vostrack.adapt.config import AdaptConfig, adaptation_config
+from vostrack.device import choose_device
+from vostrack.methods import DEFAULT, load_method
+from vostrack.methods.base import Method
+from vostrack.refine import make_refiner
+from vostrack.refine.base import Refiner
+from vostrack.weights import LoadedWeights
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """How the masks of a clip are made.
+
+    Attributes:
+        method: name of the method.
+        preset: named settings of the method.
+        settings: settings of the method to change, by name.
+        weights: file or name of weights; None for the method's own.
+        size: short side of the working resolution in pixels; None for the source's.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        adapt: form of online adaptation: "clip" for two passes, "live" for one; None for none.
+        adapt_preset: its named settings.
+        adapt_settings: settings of it to change, by name.
+        refine: name of the refinement of the masks ("crf"); None for none.
+        refine_settings: settings of it to change, by name.
+    """
+
+    method: str = DEFAULT
+    preset: str = "default"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | Path | None = None
+    size: int | None = 480
+    device: str = "auto"
+    adapt: str | None = None
+    adapt_preset: str = "default"
+    adapt_settings: Mapping[str, Any] = field(default_factory=dict)
+    refine: str | None = None
+    refine_settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A pipeline that is ready to run.
+
+    Attributes:
+        config: what was asked for.
+        method: with its network on `device`.
+        weights: that the method has.
+        device: where it computes.
+        adapt: settings of the adaptation, or None.
+    """
+
+    config: PipelineConfig
+    method: Method[Any]
+    weights: LoadedWeights
+    device: torch.device
+    adapt: AdaptConfig | None
+
+    def refiner(self) -> Refiner | None:
+        """A fresh refiner, not yet entered, or None."""
+        return make_refiner(self.config.refine, _interim(self.config.refine_settings))
+
+    def record(self) -> dict[str, Any]:
+        """Everything that decides what the masks of given frames and masks will be, as JSON holds it."""
+        config, refiner = self.config, self.refiner()
+        record = {
+            "vostrack": __version__,
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "device": str(self.device),
+            "method": config.method,
+            "preset": config.preset,
+            "config": asdict(self.method.config),
+            "weights": asdict(self.weights),
+            "size": config.size,
+            "adapt": adaptation_record(config.adapt, self.adapt, self.device) if config.adapt and self.adapt else None,
+            "refine": refiner.record() if refiner else None,
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(record))
+        return plain
+
+
+def load_pipeline(config: PipelineConfig) -> Pipeline:
+    """Make a pipeline ready.
+
+    Raises:
+        VostrackError: the device is not there, or a package that the refinement needs.
+        MethodError: an unknown name or setting of the method, the adaptation or the refinement.
+        WeightsError: the weights are missing, damaged or do not fit.
+    """
+    device = choose_device(config.device)
+    adapt = adaptation_config(config.adapt, config.adapt_preset, _interim(config.adapt_settings))
+    make_refiner(config.refine, _interim(config.refine_settings))  # fails, where it does, before weights are read
+    method, weights = load_method(
+        config.method, weights=config.weights, preset=config.preset, options=_interim(config.settings), device=device
+    )
+    return Pipeline(config, method, weights, device, adapt)
+
+
+def _interim(settings: Mapping[str, Any]) -> dict[str, str]:
+    def text(value: Any) -> str:
+        return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+    return {key: text(value) for key, value in settings.items()}

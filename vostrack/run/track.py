@@ -1,0 +1,111 @@
+"""`vostrack.track`: masks for frames in memory, or of a clip, one after the other, with nothing written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from vostrack.errors import InputError
+from vostrack.methods import DEFAULT
+from vostrack.propagate import check_prompts
+from vostrack.run.callbacks import Callbacks
+from vostrack.run.passes import Passes
+from vostrack.run.pipeline import PipelineConfig, load_pipeline
+from vostrack.types import FrameStream, Prediction
+from vostrack.video.arrays import ArrayStream
+from vostrack.video.masks import GivenMask, by_frame, read_prompts
+from vostrack.video.reader import open_clip
+
+_AHEAD = 4
+
+
+def track(
+    frames: Iterable[Any] | str | os.PathLike[str],
+    masks: GivenMask | Mapping[int, GivenMask],
+    *,
+    method: str = DEFAULT,
+    preset: str = "default",
+    settings: Mapping[str, Any] | None = None,
+    weights: str | Path | None = None,
+    size: int | None = 480,
+    device: str = "auto",
+    refine: str | None = None,
+    refine_settings: Mapping[str, Any] | None = None,
+    callbacks: Callbacks | None = None,
+) -> Iterator[Prediction]:
+    """Follow the objects of given masks through frames.
+
+        for prediction in vostrack.track(frames, {0: mask}):
+            prediction.mask  # uint8 (H, W): 0 is background, else an object id
+
+    What cannot be used fails in the call, not in the loop. Memory does not grow with the number of frames. The loop may
+    be left at any point; closing the iterator releases everything at once.
+
+    Args:
+        frames: any iterable, also a generator, of uint8 arrays (H, W, 3) in RGB, uint8 tensors (3, H, W) or PIL images,
+            all of one size; an opened clip; or the path of a video or of a folder of images.
+        masks: by frame, from 0, or that of the first frame alone: an array or tensor (H, W) of booleans or of object
+            ids from 1 to 254, with 0 as background and 255 as unknown; a PIL image or the path of one, which mean the
+            same; or a `LabelMap`.
+        method: name of the method.
+        preset: named settings of the method.
+        settings: settings of the method to change, by name, such as `{"radius": 8}`.
+        weights: file or name of weights; None for the method's own.
+        size: short side of the working resolution in pixels; None for that of the frames. Masks have the size of the
+            frames in any case.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        refine: name of the refinement of the masks ("crf"); None for none.
+        refine_settings: settings of it to change, by name.
+        callbacks: what is called on the way.
+
+    Yields:
+        A `Prediction` for each frame, in order: `mask`, `ids`, `index`. Frames before the first mask have empty masks.
+
+    Raises:
+        InputError, MaskError: the frames or a mask cannot be used.
+        MethodError, WeightsError: an unknown name or setting; weights that are missing or do not fit.
+        Cancelled: the callbacks said so.
+    """
+    pipeline = load_pipeline(
+        PipelineConfig(
+            method=method,
+            preset=preset,
+            settings=settings or {},
+            weights=weights,
+            size=size,
+            device=device,
+            refine=refine,
+            refine_settings=refine_settings or {},
+        )
+    )
+    stream = _open(frames)
+    try:
+        prompts, notes = read_prompts(by_frame(masks), stream.size, stored_size=stream.stored_size)
+        check_prompts(prompts, stream.count)
+        # A generator of the caller's runs in the caller's thread.
+        ahead = 0 if isinstance(stream, ArrayStream) else _AHEAD
+        passes = Passes(pipeline, prompts, stream, _no_second_pass, callbacks=callbacks, prefetch=ahead)
+        for text in notes:
+            passes.note(text)
+    except BaseException:
+        stream.close()
+        raise
+    return _iterate(passes, stream)
+
+
+def _iterate(passes: Passes, stream: FrameStream) -> Iterator[Prediction]:
+    with stream, closing(passes.run()) as predictions:
+        yield from predictions
+
+
+def _open(frames: Iterable[Any] | str | os.PathLike[str]) -> FrameStream:
+    if isinstance(frames, str | os.PathLike):
+        return open_clip(frames)
+    return frames if isinstance(frames, FrameStream) else ArrayStream(frames)
+
+
+def _no_second_pass() -> FrameStream:
+    raise InputError("frames in memory are read once")
