@@ -20,6 +20,7 @@ import torch
 import typer
 from PIL import Image
 
+import vostrack
 from tests.methods import test_contract as contract
 from vostrack import Clip, Frame, LabelMap, Propagator, load_method, open_clip
 from vostrack import cli as command_line
@@ -236,7 +237,7 @@ def test_the_settings_of_a_method_are_those_of_its_presets(name: str) -> None:
 
 
 @pytest.mark.usefixtures("some_weights", "clip_folder")
-@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/api.md"])
 def test_python_examples_run(page: str) -> None:
     examples = blocks(read(page), "python")
     assert examples
@@ -245,6 +246,40 @@ def test_python_examples_run(page: str) -> None:
     if page == "docs/index.md":
         with Image.open("frame.png") as frame, open_clip("dog.mp4") as clip:
             assert (frame.height, frame.width) == clip.size
+
+
+def test_the_page_of_the_api_has_every_public_name() -> None:
+    page = read("docs/api.md")
+    headings = set(re.findall(r"^## (\w+)$", page, re.MULTILINE))
+    errors = set(re.findall(r"^\| `(\w+)` \|", page.partition("## Errors")[2], re.MULTILINE))
+    assert headings - {"Errors"} | errors | {"__version__"} == set(vostrack.__all__)
+
+
+_TYPED = """
+from collections.abc import Iterator
+import numpy as np
+import numpy.typing as npt
+import vostrack
+
+class Watch(vostrack.Callbacks):
+    def progress(self, done: int, total: int | None) -> None:
+        print(done)
+
+def areas(frames: Iterator[npt.NDArray[np.uint8]], mask: npt.NDArray[np.uint8]) -> list[int]:
+    predictions = vostrack.track(frames, {0: mask}, settings={"radius": 8}, size=None, callbacks=Watch())
+    return [int((prediction.mask == prediction.ids[0]).sum()) for prediction in predictions]
+
+summary = vostrack.segment("dog.mp4", "first.png", method="anchors", outputs=["masks"])
+print(summary["frames"])
+"""
+
+
+@pytest.mark.slow
+def test_a_script_that_uses_the_api_is_typed(tmp_path: Path) -> None:
+    mypy = pytest.importorskip("mypy.api")
+    (tmp_path / "script.py").write_text(_TYPED)
+    printed, _, code = mypy.run(["--strict", "--config-file", "", str(tmp_path / "script.py")])
+    assert code == 0, printed
 
 
 @pytest.fixture

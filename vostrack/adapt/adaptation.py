@@ -181,7 +181,7 @@ class AdaptFilter:
     """
 
     def __init__(self, work: Callable[[Prediction], Prediction]) -> None:
-        """A stage that does the work on each prediction."""
+        """A filter that does the work on each prediction."""
         self.seconds = 0.0
         self._work = work
 

@@ -1,14 +1,13 @@
-"""What a refinement is, and the stage that runs one beside the model.
+"""What a refinement is, and the filter that runs one beside the model.
 
-A run is a chain of stages, each of which takes predictions and gives predictions:
-`engine.run(clip) -> RefineFilter.run -> writers`. Knows nothing of methods and files.
+Knows nothing of methods and files.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -59,37 +58,6 @@ class Refiner(Protocol):
     ) -> None: ...
 
 
-class Stage(Protocol):
-    """A link in the chain from the engine to the writers; entered before use.
-
-    Attributes:
-        seconds: time spent at work, in whichever thread.
-    """
-
-    seconds: float
-
-    def run(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
-        """Give a prediction for each that is taken, in order.
-
-        It may take some before it gives the first, but gives all when there are no more to take: so a caller empties
-        the chain, to save where a run stands, by ending what it feeds in. It goes on with the next call.
-        """
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-def through(predictions: Iterator[Prediction], stages: Sequence[Stage]) -> Iterator[Prediction]:
-    """Predictions after all stages."""
-    for stage in stages:
-        predictions = stage.run(predictions)
-    return predictions
-
-
 class RefineFilter:
     """Refines predictions in a thread, while whoever makes them goes on with the next ones.
 
@@ -101,10 +69,10 @@ class RefineFilter:
     """
 
     def __init__(self, refiner: Refiner, given: Container[int], keep_probs: bool = False, depth: int = 3) -> None:
-        """Prepare a stage.
+        """Prepare a filter.
 
         Args:
-            refiner: not yet entered; the stage enters and leaves it.
+            refiner: not yet entered; the filter enters and leaves it.
             given: indices of the frames whose mask was given; their predictions stay as they are.
             keep_probs: whether the results carry probabilities.
             depth: predictions that may wait, at most.

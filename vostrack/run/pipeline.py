@@ -7,6 +7,7 @@ what the masks will be, which resuming and benchmarks compare.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from vostrack import __version__
 from vostrack.adapt.adaptation import adaptation_record
 from vostrack.adapt.config import AdaptConfig, adaptation_config
 from vostrack.device import choose_device
+from vostrack.errors import VostrackError
 from vostrack.methods import DEFAULT, load_method
 from vostrack.methods.base import Method
 from vostrack.refine import make_refiner
@@ -98,14 +100,24 @@ class Pipeline:
         return plain
 
 
+_LOADED_IN = os.getpid()
+
+
 def load_pipeline(config: PipelineConfig) -> Pipeline:
     """Make a pipeline ready.
 
     Raises:
-        VostrackError: the device is not there, or a package that the refinement needs.
+        VostrackError: the device is not there, or a package that the refinement needs; or the process is a fork in
+            which torch would hang.
         MethodError: an unknown name or setting of the method, the adaptation or the refinement.
         WeightsError: the weights are missing, damaged or do not fit.
     """
+    if os.getpid() != _LOADED_IN and torch.get_num_threads() > 1:
+        # torch's threads stay in the parent; the first computation that wants them would wait for ever.
+        raise VostrackError(
+            "this process was forked from one that had loaded torch: start it with 'spawn' or 'forkserver', "
+            "or call torch.set_num_threads(1) in it first"
+        )
     device = choose_device(config.device)
     adapt = adaptation_config(config.adapt, config.adapt_preset, _interim(config.adapt_settings))
     make_refiner(config.refine, _interim(config.refine_settings))  # fails, where it does, before weights are read

@@ -60,17 +60,10 @@ def segment(
         masks: by frame, from 0, or the one of the first frame alone: a path, a PIL image, an array or tensor (H, W) of
             ids, or a `LabelMap`; see `vostrack.track`.
         out: output folder; by default `<clip>_vostrack` next to the clip.
-        method: name of the method.
-        preset: named settings of the method.
-        settings: settings of the method to change, by name, such as `{"radius": 8}`.
-        weights: file or name of weights; None for the method's own.
-        size: short side of the working resolution in pixels; None for the source's.
-        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        method, preset, settings, weights, size, device, refine, refine_settings: as for `vostrack.track`.
         adapt: form of online adaptation: "clip" for two passes, "live" for one; None for none.
         adapt_preset: its named settings.
         adapt_settings: settings of it to change, by name.
-        refine: name of the refinement of the masks ("crf"); None for none.
-        refine_settings: settings of it to change, by name.
         outputs: what to write, among "masks", "overlay", "objects", "probs"; masks are always written.
         resize_mask: whether masks of another size but the same shape are accepted.
         overwrite: whether the results of an earlier run in the output folder are replaced.

@@ -80,6 +80,8 @@ def read_array(value: Any, where: str) -> Tensor:
     Raises:
         InputError: anything else.
     """
+    if isinstance(value, Frame):
+        return read_array(value.image, where)
     if isinstance(value, Image.Image):
         check_size((value.height, value.width), where)
         return torch.from_numpy(np.array(to_rgb(value, where).transpose(2, 0, 1), order="C"))
