@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -234,6 +234,36 @@ def initialised(build: Callable[[], nn.Module]) -> tuple[nn.Module, LoadedWeight
         net = build()
     digest = hashlib.sha256(save({name: tensor.contiguous() for name, tensor in net.state_dict().items()}))
     return net, LoadedWeights(RANDOM, digest.hexdigest())
+
+
+def join(net: nn.Module, method: str, paths: Sequence[Path], adopts: Mapping[str, Adopt]) -> dict[str, dict[str, Any]]:
+    """Fill a network with the weights of several other methods, each of which fills a part.
+
+    Args:
+        net: on the CPU; all its parameters and buffers are overwritten.
+        method: whose network it is.
+        paths: a weights file of each method that it adopts.
+        adopts: as for `load`.
+
+    Returns:
+        By method, how its weights were trained, and the hash of their file.
+
+    Raises:
+        WeightsError: a file is missing or damaged, or is of none of these methods, or some part is left out.
+    """
+    tensors: dict[str, Tensor] = {}
+    details: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        told = read_details(path)
+        origin = told["method"]
+        if origin not in adopts or origin in details:
+            raise WeightsError(f"{path} holds weights of {origin!r}: give one file for each of {', '.join(adopts)}")
+        tensors |= adopts[origin](_read(path)[0])
+        details[origin] = {**told["details"], "sha256": check(path)}
+    wanted = net.state_dict()
+    _fit(tensors, wanted, Path(f"{method}, joined from {' and '.join(map(str, paths))}"))
+    net.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()})
+    return details
 
 
 def _own(method: str, path: Path) -> WeightsEntry:

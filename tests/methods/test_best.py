@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tests import join_weights
 from vostrack import device as precision
 from vostrack.errors import MethodError, WeightsError
 from vostrack.methods import DEFAULT, build_net, load_method, training_recipe
@@ -22,7 +21,7 @@ from vostrack.ops.color import normalised_lab, normalised_rgb
 from vostrack.ops.grid import resize, to_pixels
 from vostrack.ops.guided import guided
 from vostrack.ops.hypercolumns import colours, hypercolumns
-from vostrack.weights import WeightsEntry, check, find, load, read_details, save_weights
+from vostrack.weights import WeightsEntry, check, find, join, load, read_details, save_weights
 
 SIZE = (120, 162)
 
@@ -135,10 +134,10 @@ def test_a_file_of_best_must_have_both_parts(tmp_path: Path) -> None:
         load(BestNet(), "best", tmp_path / "half.safetensors", BestMethod.adopts)
 
 
-def test_joining_shipped_weights_gives_the_shipped_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joining_shipped_weights_gives_the_shipped_weights(tmp_path: Path) -> None:
     parts = [entry.path for entry in map(find, BestMethod.adopts) if isinstance(entry, WeightsEntry)]
-    monkeypatch.setattr("sys.argv", ["join_weights", *map(str, parts), str(tmp_path / "best.safetensors")])
-    join_weights.main()
+    net = build_net("best")
+    save_weights(net, "best", tmp_path / "best.safetensors", join(net, "best", parts, BestMethod.adopts))
     shipped = find("best")
     assert isinstance(shipped, WeightsEntry)
     ours, theirs = load_file(tmp_path / "best.safetensors"), load_file(shipped.path)

@@ -20,7 +20,7 @@ from vostrack.cli.methods import methods
 from vostrack.cli.score import score
 from vostrack.cli.segment import segment
 from vostrack.cli.train import train
-from vostrack.cli.weights import weights
+from vostrack.cli.weights import app as weights
 
 OUT_OF_MEMORY = 7
 INTERRUPTED = 130
@@ -37,9 +37,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (segment, demo, train, inspect, methods, weights, score, bench_ops):
+for command in (segment, demo, train, inspect, methods, score, bench_ops):
     app.command()(command)
 app.add_typer(benchmark)
+app.add_typer(weights)
 
 
 def _version(wanted: bool) -> None:

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from vostrack.cli.benchmark_tables import SequenceBar, print_comparison, print_results
+from vostrack.cli.console import DefaultGroup
 from vostrack.cli.segment import parse_size
 from vostrack.methods import DEFAULT
 
-
-class _Group(TyperGroup):
-    """A group whose first command may be left out: `benchmark davis17` is `benchmark run davis17`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
-
-
-app = typer.Typer(name="benchmark", cls=_Group, no_args_is_help=True)
+app = typer.Typer(name="benchmark", cls=DefaultGroup, no_args_is_help=True)
 
 
 @app.callback()

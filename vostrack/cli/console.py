@@ -13,6 +13,7 @@ from typing import Any, Self
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from typer.core import TyperGroup
 
 from vostrack.run.callbacks import Callbacks
 
@@ -111,6 +112,17 @@ class FrameBar(Callbacks):
     ) -> None:
         self._bar.stop()
         self._signals.__exit__(kind, error, trace)
+
+
+class DefaultGroup(TyperGroup):
+    """A group whose first command may be left out: `benchmark davis17` is `benchmark run davis17`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the name of the first command where there is none."""
+        named = args[:1] in [[name] for name in (*self.commands, "-h", "--help")]
+        if not named and (args or not self.no_args_is_help):
+            args = [next(iter(self.commands)), *args]
+        return super().parse_args(ctx, args)
 
 
 def parse_options(pairs: Sequence[str], flag: str = "--set") -> dict[str, str]:

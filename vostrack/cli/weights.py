@@ -1,25 +1,38 @@
-"""`vostrack weights`: which weights there are, where they are looked for, and whether they are whole."""
+"""`vostrack weights`: which weights there are and whether they are whole, and `vostrack weights join`."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from vostrack.cli.console import DefaultGroup
 
-def weights(
-    file: Annotated[Path | None, typer.Argument(help="Show what this weights file says of itself.")] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Check the size and hash of every file.")] = False,
-) -> None:
-    """List the weights and the folders that are searched for them, in order.
+app = typer.Typer(name="weights", cls=DefaultGroup)
+
+
+@app.callback()
+def weights() -> None:
+    """List the weights and the folders that are searched for them: `vostrack weights`, with the options of `list`.
 
     [bold]Examples[/bold]
 
     vostrack weights --verify
 
     vostrack weights runs/anchors/anchors.safetensors
+
+    vostrack weights join anchors.safetensors mast-mem.safetensors best.safetensors
     """
+
+
+@app.command("list")
+def list_(
+    file: Annotated[Path | None, typer.Argument(help="Show what this weights file says of itself.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Check the size and hash of every file.")] = False,
+) -> None:
+    """List the weights and the folders that are searched for them, in order."""
     import json
 
     from rich.console import Console
@@ -45,3 +58,34 @@ def weights(
         console.print(f"  {folder}", highlight=False, markup=False, soft_wrap=True)
     if verify:
         console.print("all files are whole")
+
+
+@app.command("join")
+def join(
+    parts: Annotated[list[Path], typer.Argument(help="A weights file of each method, then the file to write.")],
+    method: Annotated[str, typer.Option("--method", help="Whose weights to make.")] = "best",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier file.")] = False,
+) -> None:
+    """Make the weights of `best` from those of the methods whose networks it has.
+
+    [bold]Example[/bold]
+
+    vostrack weights join runs/anchors/anchors.safetensors runs/mast-mem/mast-mem.safetensors best.safetensors
+    """
+    from vostrack.errors import OutputExistsError
+    from vostrack.files import shown
+    from vostrack.methods import build_net, method_class
+    from vostrack.weights import join as join_weights
+    from vostrack.weights import save_weights
+
+    *files, out = parts
+    adopts = method_class(method).adopts
+    if len(files) != len(adopts):
+        raise typer.BadParameter(
+            f"expected a file for each of {', '.join(adopts) or 'no method'}, then the file to write"
+        )
+    if out.exists() and not overwrite:
+        raise OutputExistsError(f"{shown(out)} is there already: choose another name, or --overwrite")
+    net = build_net(method)
+    save_weights(net, method, out, join_weights(net, method, files, adopts))
+    print(f"weights: {out}", file=sys.stderr)
