@@ -21,6 +21,7 @@ import torch
 
 from vostrack.benchmark.datasets.mask_folders import read_mask as read_truth
 from vostrack.benchmark.score import Scores, SequenceScorer
+from vostrack.cli.settings import parse_settings
 from vostrack.methods import build_net, configure, load_method, method_class
 from vostrack.methods.base import Method
 from vostrack.nets.fusion import for_inference
@@ -31,9 +32,9 @@ from vostrack.video.reader import open_clip
 
 
 def load(options: argparse.Namespace) -> Method[Any]:
-    changes = dict(pair.split("=", 1) for pair in options.set)
+    changes = parse_settings(options.set, configure(options.method, options.preset), options.method, "--set")
     if not options.random:
-        return load_method(options.method, weights=options.weights, preset=options.preset, options=changes)[0]
+        return load_method(options.method, weights=options.weights, preset=options.preset, settings=changes)[0]
     torch.manual_seed(0)
     factory = method_class(options.method)
     return factory(for_inference(build_net(options.method)), configure(options.method, options.preset, changes))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -224,16 +222,3 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
         make_refiner("crf")
     assert "pip install 'vostrack[crf]'" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
-
-
-def test_the_page_tells_the_settings() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "refinement.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+)` \| (\S+) \| (\d+) to (\d+) \|", page, re.MULTILINE)
-    assert [row[0] for row in rows] == [field.name for field in fields(CrfConfig)]
-    for name, default, least, most in rows:
-        assert float(default) == getattr(CrfConfig(), name)
-        kind = type(getattr(CrfConfig(), name))
-        for edge, outward in ((kind(least), -1), (kind(most), 1)):
-            assert getattr(replace(CrfConfig(), **{name: edge}), name) == edge
-            with pytest.raises(MethodError, match=f"{name} must be from {least} to {most}"):
-                replace(CrfConfig(), **{name: edge + outward})
