@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from tests.video.media import write_video
 from vostrack.benchmark.variants import Variant
+from vostrack.config import Config, setting
 from vostrack.files import sha256
 from vostrack.methods import METHODS
-from vostrack.methods.base import Method, Recipe
+from vostrack.methods.base import Method, Objective
 from vostrack.run.pipeline import PipelineConfig
 from vostrack.video.palette import palette_image
 from vostrack.weights import Adopt, save_weights
@@ -36,11 +37,11 @@ STRIDE = 4
 
 
 @dataclass(frozen=True)
-class FakeConfig:
-    rate: float = 0.1
-    steps: int = 1
-    soft: bool = True
-    scales: tuple[int, ...] = (1, 2)
+class FakeConfig(Config):
+    rate: float = setting(0.1, "how fast means move", low=0, high=1)
+    steps: int = setting(1, "steps to take", low=1, unit="steps")
+    soft: bool = setting(True, "whether it is soft")
+    scales: tuple[int, ...] = setting((1, 2), "scales to look at", low=1)
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ class FakeMethod:
     presets: ClassVar[Mapping[str, FakeConfig]] = {"default": FakeConfig(), "slow": FakeConfig(rate=0.01)}
     state_type = FakeState
     nets: ClassVar[Mapping[str, type[nn.Module]]] = {"default": FakeNet}
-    recipes: ClassVar[Mapping[str, Recipe]] = {"default": Recipe()}
     adopts: ClassVar[Mapping[str, Adopt]] = {}
+    objective: ClassVar[type[Objective] | None] = None
     stride = STRIDE
 
     def __init__(self, net: nn.Module, config: FakeConfig) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import json
 import re
@@ -24,7 +23,7 @@ import vostrack
 from tests.methods import test_contract as contract
 from vostrack import Clip, Frame, LabelMap, Propagator, load_method, open_clip
 from vostrack import cli as command_line
-from vostrack.cli.methods import _shown
+from vostrack.cli.docs import with_tables
 from vostrack.errors import VostrackError
 from vostrack.files import sha256
 from vostrack.methods import METHODS, build_net, method_class, training_recipe
@@ -129,7 +128,8 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         # Raises where an option is unknown, a value is out of range or something required is missing.
         command, rest = COMMANDS.commands[words[0]], words[1:]
         if nested := getattr(command, "commands", {}):
-            command, rest = (nested[rest[0]], rest[1:]) if rest[0] in nested else (nested["run"], rest)
+            first = next(iter(nested))
+            command, rest = (nested[rest[0]], rest[1:]) if rest[:1] and rest[0] in nested else (nested[first], rest)
         method = command.make_context(words[0], rest).params.get("method") or []
         asked = [method] if isinstance(method, str) else method
         assert {re.split("[:,]", text)[0] for text in asked} <= {"METHOD", *METHODS}, words
@@ -224,13 +224,16 @@ def test_the_readme_names_every_method() -> None:
     assert sorted(named) == sorted(METHODS)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_tables_of_settings_are_up_to_date(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert with_tables(text) == text, "run `python -m vostrack.cli.docs docs`"
+
+
 @pytest.mark.parametrize("name", METHODS)
-def test_the_settings_of_a_method_are_those_of_its_presets(name: str) -> None:
-    presets = method_class(name).presets
-    rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", read(f"docs/methods/{name}.md"), re.MULTILINE)
-    told = {key: [cell.strip() for cell in cells.split("|")][: len(presets)] for key, cells in rows}
-    fields = [field.name for field in dataclasses.fields(presets["default"])]
-    assert told == {key: [_shown(getattr(config, key)) for config in presets.values()] for key in fields}
+def test_every_method_has_tables_of_its_settings_and_recipes(name: str) -> None:
+    kinds = re.findall(rf"^<!-- (settings|recipes): {name} -->$", read(f"docs/methods/{name}.md"), re.MULTILINE)
+    assert kinds == (["settings", "recipes"] if method_class(name).objective else ["settings"])
 
 
 # --- code ---
@@ -340,7 +343,8 @@ def test_the_example_method_keeps_the_contract(example: str, check: Any, tmp_pat
 def test_the_example_objective_learns(example: str) -> None:
     torch.manual_seed(0)
     factory = method_class(example)
-    objective = factory.build_objective(build_net(example).train(), training_recipe(example, options={"crop": "64"}))
+    assert factory.objective is not None
+    objective = factory.objective(build_net(example).train(), training_recipe(example, settings={"crop": 64}))
     frames = torch.rand(2, 1, 3, 64, 64).expand(-1, 2, -1, -1, -1) * torch.tensor([1.0, 0.8]).view(1, 2, 1, 1, 1)
     optimizer = objective.optimizer()
     losses = []

@@ -11,7 +11,7 @@ import vostrack
 from tests.fakes import NAME, PATH, FakeConfig, FakeMethod
 from vostrack import methods
 from vostrack.errors import MethodError
-from vostrack.methods import DEFAULT, METHODS, configure, method_class, registered
+from vostrack.methods import DEFAULT, METHODS, configure, method_class, registered, training_recipe
 
 
 @pytest.fixture
@@ -86,26 +86,17 @@ def test_unknown_names_suggest_the_closest() -> None:
         method_class("ankors")
     with pytest.raises(MethodError, match=r"unknown preset of fake 'slwo'; did you mean 'slow'\?"):
         configure(NAME, "slwo")
-    with pytest.raises(MethodError, match=r"unknown option of fake 'step'; did you mean 'steps'\? \(choose from: rate"):
-        configure(NAME, options={"step": "3"})
+    with pytest.raises(MethodError, match=r"unknown setting of fake 'step'; did you mean 'steps'\? \(choose"):
+        configure(NAME, settings={"step": 3})
 
 
-def test_options_become_what_the_configuration_declares() -> None:
+def test_a_configuration_is_a_preset_with_some_settings_changed() -> None:
     assert configure(NAME) == FakeConfig()
-    assert configure(NAME, "slow", {"steps": "3"}) == FakeConfig(rate=0.01, steps=3)
-    options = {"rate": "2e-1", "soft": "No", "scales": "4, 5,6,"}
-    assert configure(NAME, options=options) == FakeConfig(rate=0.2, soft=False, scales=(4, 5, 6))
+    assert configure(NAME, "slow", {"steps": 3}) == FakeConfig(rate=0.01, steps=3)
+    with pytest.raises(MethodError, match=r"^fake: rate must be from 0 to 1, not 2\.0$"):
+        configure(NAME, settings={"rate": 2})
 
 
-@pytest.mark.parametrize(
-    ("key", "text", "wanted"),
-    [
-        ("steps", "1.5", "a whole number"),
-        ("rate", "fast", "a number"),
-        ("soft", "maybe", "true or false"),
-        ("scales", "1,b", "numbers separated by commas"),
-    ],
-)
-def test_values_of_the_wrong_kind_are_refused(key: str, text: str, wanted: str) -> None:
-    with pytest.raises(MethodError, match=f"option {key} of fake must be {wanted}, not '{text}'"):
-        configure(NAME, options={key: text})
+def test_a_method_without_an_objective_has_no_recipes() -> None:
+    with pytest.raises(MethodError, match="fake is not trained itself: train another method"):
+        training_recipe(NAME)

@@ -83,5 +83,6 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:
     """
     names = sorted(valid)
     close = difflib.get_close_matches(name, names, n=1)
+    name = name if len(name) <= 60 else f"{name[:56]} ..."
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return f"unknown {kind} {name!r}{hint} (choose from: {', '.join(names)})"

@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.adapt.clips import CONFIG, box, frame, moving_boxes, narrow_net, prediction, spoiled
 from vostrack.adapt.adaptation import Adaptation, AdaptFilter, AdaptState, known_channels, known_ids
 from vostrack.adapt.config import AdaptConfig
-from vostrack.refine.base import Stage
+from vostrack.run.passes import Filter
 from vostrack.run.state import load_state, save_state
 from vostrack.types import LabelMap, Prediction
 
@@ -138,7 +138,7 @@ def test_the_live_form_never_looks_ahead() -> None:
     assert equal(one[:5], changed[:5])
     assert not equal(one[5:], changed[5:])
     read: list[int] = []
-    stage: Stage = AdaptFilter(Adaptation(first_masks(clip, 0), CONFIG).live)
+    stage: Filter = AdaptFilter(Adaptation(first_masks(clip, 0), CONFIG).live)
     with stage:
         for index, p in enumerate(stage.run(read.append(p.frame.index) or p for p in clip)):
             assert p.frame.index == index == read[-1]

@@ -176,7 +176,7 @@ def test_settings_that_go_with_no_adaptation_are_refused(clip: Path, masks: dict
         ({"adapt": None, "adapt_settings": OPTIONS}, "there is no adaptation to set size, "),
         ({"adapt": None, "adapt_preset": "paper"}, "there is no adaptation to set the preset paper of"),
         ({"adapt_preset": "papers"}, "unknown preset of the adaptation 'papers'; did you mean 'paper'"),
-        ({"adapt_settings": {"steps": 1}}, "unknown option of adaptation 'steps'"),
+        ({"adapt_settings": {"steps": 1}}, "unknown setting of adaptation 'steps'"),
         ({"adapt_settings": {"size": 1}}, "size must be from 64 to 2048, not 1"),
     ):
         with pytest.raises(MethodError, match=re.escape(words)):
@@ -367,7 +367,7 @@ def test_the_command_takes_adaptations(
         (["--adapt-preset", "paper"], "it needs --adapt or --adapt-live"),
         (["--adapt", "--adapt-preset", "papr"], "did you mean 'paper'"),
         (["--adapt", "--adapt-set", "size"], "--adapt-set"),
-        (["--adapt", "--adapt-set", "x=1"], "unknown option of adaptation 'x'"),
+        (["--adapt", "--adapt-set", "x=1"], "unknown setting of adaptation 'x'"),
     ):
         assert cli.run([*command, *arguments]) == 2
         assert words in capfd.readouterr().err

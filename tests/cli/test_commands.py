@@ -14,7 +14,7 @@ import vostrack
 from tests.fakes import register
 from vostrack import cli
 from vostrack.cli import app, run
-from vostrack.cli.methods import _scores
+from vostrack.cli.methods import SCORES
 from vostrack.errors import DatasetError, InputError, MaskError, MethodError, OutputError, VostrackError, WeightsError
 from vostrack.methods import METHODS
 from vostrack.weights import read_manifest
@@ -163,20 +163,43 @@ def test_shipped_weights_have_the_figures_that_the_list_shows() -> None:
     shipped = read_manifest(Path(__file__).parents[2] / "weights")
     assert {entry.method for entry in shipped} == set(METHODS) - {"fake"}
     for entry in shipped:
-        region, contour, seconds = map(float, _scores(entry))
+        region, contour, seconds = (float(entry.scores[key]) for key in SCORES)
         assert 0 < region < 1
         assert 0 < contour < 1
         assert 0 < seconds < 60
-    assert _scores(None) == ["-", "-", "-"]
 
 
-def test_settings_of_a_method_are_listed_by_preset(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_of_methods_fits_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(METHODS, "fake")
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(["methods"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    for method in METHODS:
+        assert any(f" {method} " in line for line in lines)
+
+
+def test_settings_of_a_method_are_listed_with_range_presets_and_meaning(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["methods", "fake"]) == 0
-    shown = capsys.readouterr().out
-    for word in ("default", "slow", "rate", "0.01", "scales", "1,2", "true"):
-        assert word in shown
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    for line in ("rate=0.1 0 to 1; slow: 0.01", "how fast means move", "scales=1,2 each at least 1", "soft=true"):
+        assert line.split() in lines
     assert run(["methods", "fakes"]) == 2
     assert "did you mean 'fake'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "fake"])
+def test_settings_can_be_read_in_80_columns_group_by_group(
+    method: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(["methods", method]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert {"features", "matching", "memory"} <= set(lines)
 
 
 def test_stdout_of_a_run_is_json_in_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from vostrack import device as precision
 from vostrack.errors import MethodError, WeightsError
 from vostrack.methods import DEFAULT, build_net, load_method, training_recipe
-from vostrack.methods.base import Recipe
 from vostrack.methods.best import BestConfig, BestMethod
 from vostrack.methods.videomatch import VideoMatchMethod
 from vostrack.nets.encoders import AnchorsNet, BestNet, MastNet, VideoMatchNet
@@ -49,12 +48,12 @@ def test_features_are_those_of_both_networks_and_the_colours() -> None:
             hypercolumns(mast.chosen_stages(lab, (1, 2), views=2), 4, (30, 41))[0],
             3 * colours(image, 4),
         ]
-        for options, expected in (
+        for settings, expected in (
             ({}, parts),
-            ({"mast_stages": ""}, [*parts[:2], parts[3]]),
-            ({"fine_stages": ""}, [parts[0], *parts[2:]]),
+            ({"mast_stages": ()}, [*parts[:2], parts[3]]),
+            ({"fine_stages": ()}, [parts[0], *parts[2:]]),
         ):
-            method, _ = load_method("best", options={"precision": "32", **options})
+            method, _ = load_method("best", settings={"precision": "32", **settings})
             torch.testing.assert_close(method.encode(image), torch.cat(expected), atol=1e-4, rtol=0)
 
 
@@ -149,8 +148,7 @@ def test_joining_shipped_weights_gives_the_shipped_weights(tmp_path: Path) -> No
 def test_it_is_not_trained_itself() -> None:
     with pytest.raises(MethodError, match="train anchors or mast-mem, whose weights it takes"):
         training_recipe("best")
-    with pytest.raises(MethodError, match="no objective"):
-        BestMethod.build_objective(BestNet(), Recipe())
+    assert BestMethod.objective is None
 
 
 def test_own_weights_are_told_from_adopted_ones_in_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

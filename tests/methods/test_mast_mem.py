@@ -40,7 +40,7 @@ def _without_gradients() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def variant() -> MastMethod:
-    return load_method("mast-mem", options={"soft": "true", "spread": "3"})[0]
+    return load_method("mast-mem", settings={"soft": True, "spread": 3})[0]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -67,18 +67,18 @@ def after(config: MastConfig, frames: int) -> tuple[MastMethod, MastState]:
 
 
 @pytest.mark.parametrize(
-    ("options", "numbers"),
+    ("settings", "numbers"),
     [
         ({}, [0, 5, 35, 37, 39]),
-        ({"first": "", "recent": "1"}, [39]),
-        ({"first": "0", "recent": "1,3"}, [0, 37, 39]),
-        ({"spread": "64"}, list(range(40))),
-        ({"spread": "5", "first": "0", "recent": "1"}, [0, 8, 16, 24, 32, 39]),
+        ({"first": (), "recent": (1,)}, [39]),
+        ({"first": (0,), "recent": (1, 3)}, [0, 37, 39]),
+        ({"spread": 64}, list(range(40))),
+        ({"spread": 5, "first": (0,), "recent": (1,)}, [0, 8, 16, 24, 32, 39]),
     ],
 )
-def test_the_memory_holds_the_frames_of_its_settings(options: dict[str, str], numbers: list[int]) -> None:
+def test_the_memory_holds_the_frames_of_its_settings(settings: dict[str, Any], numbers: list[int]) -> None:
     """Among them those of Zhu et al., Table 2: 5, 1, 3 and all earlier frames."""
-    method, state = after(configure("mast-mem", options=options), 40)
+    method, state = after(configure("mast-mem", settings=settings), 40)
     assert [entry.number for entry in method.select(state)] == numbers
 
 
@@ -126,7 +126,7 @@ def test_labels_are_stored_in_bytes(soft: bool) -> None:
 
 def test_soft_labels_are_read_as_they_were_predicted() -> None:
     """With one frame in memory and keys that single out a cell, the readout is that cell's stored labels."""
-    config = replace(configure("mast-mem", options={"first": "", "recent": "1", "axes": "0"}), soft=True)
+    config = replace(configure("mast-mem", settings={"first": (), "recent": (1,), "axes": 0}), soft=True)
     method, state = after(config, 1)
     features = 100 * torch.eye(12).view(12, *GRID)
     probs = probabilities(5)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from vostrack.errors import VostrackError
-from vostrack.refine.base import RefineFilter, through, working_size
+from vostrack.refine.base import RefineFilter, working_size
 from vostrack.types import Frame, LabelMap, Prediction
 
 SIZE, SMALL = (12, 20), (6, 10)
@@ -179,10 +179,9 @@ def test_stages_follow_one_another() -> None:
     plain = list(predictions(5, SIZE))
     one, two = RefineFilter(Swap(), {}, keep_probs=True), RefineFilter(Swap(), {}, keep_probs=True)
     with one, two:
-        twice = list(through(iter(plain), [one, two]))
+        twice = list(two.run(one.run(iter(plain))))
     for before, after in zip(plain, twice, strict=True):
         assert torch.equal(after.probs, before.probs)  # type: ignore[arg-type]
-    assert [p.frame for p in through(iter(plain), [])] == [p.frame for p in plain]
 
 
 def test_an_error_of_the_refiner_comes_out_where_its_frame_would_have() -> None:

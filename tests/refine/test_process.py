@@ -50,7 +50,7 @@ IMAGE, PROBS, _ = scene()
 
 @needs_package
 def test_the_process_gives_what_inference_gives() -> None:
-    made = make_refiner("crf", {"iterations": "3"})
+    made = make_refiner("crf", {"iterations": 3})
     assert made is not None
     config = CrfConfig(iterations=3)
     with made as refiner:

@@ -50,7 +50,7 @@ def test_the_benchmark_refines(tmp_path: Path) -> None:
     again = run_benchmark(dataset, variants, tmp_path / "out")
     assert again["timing"]["variants"]["fake-crf"]["verified"] == [s.name for s in dataset.sequences]
     assert again["variants"] == report["variants"]
-    with pytest.raises(MethodError, match="unknown option of crf"):
+    with pytest.raises(MethodError, match="unknown setting of crf"):
         run_benchmark(dataset, parse_variants(["fake,refine=crf,refine-x=1"]), tmp_path / "out")
 
 

@@ -274,7 +274,7 @@ def test_the_command_takes_refinements(
     assert ", refine 0." in capfd.readouterr().err
     for arguments, code, words in (
         (["--refine", "crv"], 2, "did you mean 'crf'?"),
-        (["--refine", "crf", "--refine-set", "x=1"], 2, "unknown option of crf 'x'"),
+        (["--refine", "crf", "--refine-set", "x=1"], 2, "unknown setting of crf 'x'"),
         (["--refine-set", "iterations=1"], 2, "there is no refinement to set iterations of"),
         (["--refine", "crf", "--refine-set", "iterations"], 2, "--refine-set"),
     ):

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tests.fakes import FakeMethod
-from vostrack.methods.base import Batch, ClipSpec, Recipe
+from vostrack.methods.base import Batch, ClipSpec, Objective, Recipe
 from vostrack.train.data.cache import FrameCache
 from vostrack.train.loop import StepReport, train
 from vostrack.train.parallel import Team
@@ -111,6 +111,12 @@ class TinyRecipe(Recipe):
 class TinyObjective:
     """Takes the method's only parameter to a target, step by step; brightness adds noise."""
 
+    recipes: ClassVar[Mapping[str, TinyRecipe]] = {
+        "default": TinyRecipe(),
+        "masks": TinyRecipe(masks=True),
+        "spoil": TinyRecipe(target=-60.0, learning_rate=4.0, steps=30),
+    }
+
     def __init__(self, net: nn.Module, recipe: TinyRecipe) -> None:
         self.module, self.recipe, self.learning_rate = net, recipe, recipe.learning_rate
         self.clips = ClipSpec(frames=2, gap=2, crop=recipe.crop, labels=recipe.masks)
@@ -131,9 +137,4 @@ class TinyMethod(FakeMethod):
     """The method that follows colours, with something to train: below zero, its scale turns it upside down."""
 
     name: ClassVar[str] = "tiny"
-    recipes: ClassVar[Mapping[str, Recipe]] = {
-        "default": TinyRecipe(),
-        "masks": TinyRecipe(masks=True),
-        "spoil": TinyRecipe(target=-60.0, learning_rate=4.0, steps=30),
-    }
-    build_objective: ClassVar[type[TinyObjective]] = TinyObjective
+    objective: ClassVar[type[Objective] | None] = TinyObjective

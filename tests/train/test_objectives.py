@@ -11,8 +11,9 @@ from vostrack.methods import METHODS, build_net, method_class, training_recipe
 from vostrack.methods.base import Batch
 from vostrack.train.settings import SCHEDULES
 
-RECIPES = [(name, recipe) for name in METHODS for recipe in method_class(name).recipes]
-SMALL = {"crop": "64", "batch": "2", "steps": "1", "learning_rate": "3e-4", "schedule": "cosine"}
+OBJECTIVES = {name: objective for name in METHODS if (objective := method_class(name).objective)}
+RECIPES = [(name, recipe) for name, objective in OBJECTIVES.items() for recipe in objective.recipes]
+SMALL = {"crop": 64, "batch": 2, "steps": 1, "learning_rate": 3e-4, "schedule": "cosine"}
 # Those that do not differ in size and rate alone.
 DISTINCT = list({(name, training_recipe(name, recipe, SMALL)): (name, recipe) for name, recipe in RECIPES}.values())
 
@@ -22,7 +23,7 @@ def objective(request: pytest.FixtureRequest) -> Any:
     method, name = request.param
     recipe = training_recipe(method, name, SMALL)
     torch.manual_seed(0)
-    objective = method_class(method).build_objective(build_net(method, recipe.net), recipe)
+    objective = OBJECTIVES[method](build_net(method, recipe.net), recipe)
     objective.module.train()
     return objective
 

@@ -6,11 +6,9 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from typer.core import TyperGroup
@@ -123,17 +121,6 @@ class DefaultGroup(TyperGroup):
         if not named and (args or not self.no_args_is_help):
             args = [next(iter(self.commands)), *args]
         return super().parse_args(ctx, args)
-
-
-def parse_options(pairs: Sequence[str], flag: str = "--set") -> dict[str, str]:
-    """Options "key=value" as a mapping; keys may be spelled with hyphens. Errors name the flag."""
-    options: dict[str, str] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"expected KEY=VALUE, found {pair!r}", param_hint=flag)
-        options[key.strip().replace("-", "_")] = value.strip()
-    return options
 
 
 def printed_summary(summary: dict[str, Any], as_json: bool, quiet: bool = False) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from textwrap import fill
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from vostrack.weights import WeightsEntry
+from vostrack.cli.settings import as_text, limits
+
+SCORES = {"J_240p": "J", "F_240p": "F", "s_per_frame_240p": "s/frame"}
+"""Headings of the measurement that all methods have in common, by its keys in the manifest of the weights."""
 
 
 def methods(
@@ -21,6 +24,10 @@ def methods(
 
     vostrack methods anchors
     """
+    if name is not None:
+        _print_settings(name)
+        return
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
@@ -28,50 +35,46 @@ def methods(
     from vostrack.weights import available
 
     console = Console()
-    if name is not None:
-        _details(name)
-        return
-    table = Table()
-    for heading in ("method", "paper", "weights", "licence"):
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("method", "weights", *SCORES.values()):
         table.add_column(heading, overflow="fold")
-    for heading in ("J", "F", "s/frame"):
-        table.add_column(heading, min_width=5)
+    table.add_column("paper")
     weights = available()
     for method in registered():
         own = next((entry for entry in weights if entry.method == method), None)
         label = f"{method} (default)" if method == DEFAULT else method
         paper = method_class(method).paper if method in METHODS else registered()[method]
-        about = (own.name, own.licence) if own else ("none", "")
-        table.add_row(label, paper, *about, *_scores(own))
+        scores = (str(own.scores.get(key, "-")) if own else "-" for key in SCORES)
+        table.add_row(label, own.name if own else "none", *scores, paper)
     console.print(table)
     console.print("J and F: 13 of the 20 sequences of DAVIS-2016 validation, --size 240.")
     console.print("Seconds a frame: the same size, one thread of a shared CPU.")
 
 
-def _scores(weights: WeightsEntry | None) -> list[str]:
-    """What the manifest gives for the measurement that all methods have in common."""
-    names = ("J_240p", "F_240p", "s_per_frame_240p")
-    return [str(weights.scores.get(name, "-")) if weights else "-" for name in names]
-
-
-def _details(name: str) -> None:
-    import dataclasses
+def _print_settings(name: str) -> None:
+    """Each setting of a method as it is typed after --set, with unit, range, other presets and meaning."""
+    from itertools import groupby
 
     from rich.console import Console
-    from rich.table import Table
 
+    from vostrack.config import settings_of
     from vostrack.methods import method_class
 
-    presets = method_class(name).presets
-    table = Table(title=f"{name}: settings for --set, by --preset")
-    table.add_column("setting")
-    for preset in presets:
-        table.add_column(preset)
-    for field in dataclasses.fields(presets["default"]):
-        values = [getattr(config, field.name) for config in presets.values()]
-        table.add_row(field.name, *(_shown(value) for value in values))
-    Console().print(table)
-
-
-def _shown(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
+    console, factory = Console(highlight=False), method_class(name)
+    wide = min(console.width, 100)
+    default = factory.presets["default"]
+    console.print(
+        f"{name}\npaper: {factory.paper}\n--preset {', '.join(factory.presets)}\n--set KEY=VALUE", markup=False
+    )
+    for group, settings in groupby(settings_of(type(default)), lambda each: each.group):
+        if group:
+            console.print(f"\n{group}", style="bold")
+        for each in settings:
+            values = {preset: as_text(getattr(config, each.name)) for preset, config in factory.presets.items()}
+            others = [f"{preset}: {text or 'empty'}" for preset, text in values.items() if text != values["default"]]
+            head = f"  {each.name}={values['default']}".ljust(30)
+            notes = "; ".join(filter(None, (limits(each), *others)))
+            console.print(fill(f"{head} {notes}", wide, subsequent_indent=" " * 31).rstrip(), markup=False)
+            indent = " " * 6
+            text = fill(each.meaning, wide, initial_indent=indent, subsequent_indent=indent)
+            console.print(text, style="dim", markup=False)

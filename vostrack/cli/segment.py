@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from vostrack.cli.console import FrameBar, parse_options, printed_summary
-from vostrack.methods import DEFAULT
+from vostrack.cli.console import FrameBar, printed_summary
+from vostrack.cli.settings import parse_settings
+from vostrack.methods import DEFAULT, configure
 
 
 def segment(
@@ -82,10 +83,17 @@ def segment(
     if not (adapt or adapt_live) and (adapt_set or adapt_preset != "default"):
         hint = "--adapt-set" if adapt_set else "--adapt-preset"
         raise typer.BadParameter("it needs --adapt or --adapt-live", param_hint=hint)
+    from vostrack.adapt.config import AdaptConfig, adaptation_config
+    from vostrack.refine.crf import CrfConfig
     from vostrack.run.segment import segment as run
 
     wanted = {"masks": True, "overlay": overlay, "objects": objects, "probs": probs}
     masks = parse_masks(mask)
+    form = "clip" if adapt else "live" if adapt_live else None
+    settings = parse_settings(set_ or [], configure(method, preset), method, "--set")
+    adaptation = adaptation_config(form, adapt_preset) or AdaptConfig()
+    adapt_settings = parse_settings(adapt_set or [], adaptation, "adaptation", "--adapt-set")
+    refine_settings = parse_settings(refine_set or [], CrfConfig(), refine or "crf", "--refine-set")
     with FrameBar(clip.name, quiet) as bar:
         summary: dict[str, Any] = run(
             clip,
@@ -94,14 +102,14 @@ def segment(
             method=method,
             weights=weights,
             preset=preset,
-            settings=parse_options(set_ or []),
+            settings=settings,
             size=parse_size(size),
             device=device,
-            adapt="clip" if adapt else "live" if adapt_live else None,
+            adapt=form,
             adapt_preset=adapt_preset,
-            adapt_settings=parse_options(adapt_set or [], "--adapt-set"),
+            adapt_settings=adapt_settings,
             refine=refine,
-            refine_settings=parse_options(refine_set or [], "--refine-set"),
+            refine_settings=refine_settings,
             outputs=[name for name, on in wanted.items() if on],
             resize_mask=resize_mask,
             overwrite=overwrite,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vostrack.cli.console import StopSignals, parse_options
+from vostrack.cli.console import StopSignals
+from vostrack.cli.settings import parse_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,33 +20,31 @@ if TYPE_CHECKING:
     from vostrack.train.prepare import Prepared, TrainRun
 
 _WINDOW = 50
-_FOOTAGE, _RECIPE, _EVALUATION, _MACHINE = "Footage", "Recipe", "Evaluation", "Machine"
+_FOOTAGE, _EVALUATION, _MACHINE = "Footage", "Evaluation", "Machine"
+
+
+def _option(panel: str, text: str, *names: str, **more: Any) -> Any:
+    """An option in one of the panels of the help."""
+    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
+
+
+def _recipe(text: str, *names: str, **more: Any) -> Any:
+    """An option that changes the recipe, which has its default."""
+    return _option("Recipe", text, *names, show_default=False, **more)
 
 
 def train(
     data: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--data",
-            "-d",
-            help="Folder of videos or of frame folders. Repeatable.",
-            show_default="see below",
-            rich_help_panel=_FOOTAGE,
+        _option(
+            _FOOTAGE, "Folder of videos or of frame folders. Repeatable.", "--data", "-d", show_default="see below"
         ),
     ] = None,
     stills: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--stills",
-            help="Folder of single images, set in motion. Repeatable.",
-            show_default="none",
-            rich_help_panel=_FOOTAGE,
-        ),
+        _option(_FOOTAGE, "Folder of single images, set in motion. Repeatable.", show_default="none"),
     ] = None,
-    cache: Annotated[
-        Path | None,
-        typer.Option(help="Folder for decoded frames.", show_default="OUT/cache", rich_help_panel=_FOOTAGE),
-    ] = None,
+    cache: Annotated[Path | None, _option(_FOOTAGE, "Folder for decoded frames.", show_default="OUT/cache")] = None,
     method: Annotated[
         str, typer.Option("--method", help="What to train; `best` takes the weights of `anchors` and `mast-mem`.")
     ] = "anchors",
@@ -56,76 +55,36 @@ def train(
     max_minutes: Annotated[
         float | None, typer.Option(min=0.05, help="End after this time; the learning rate falls accordingly.")
     ] = None,
-    recipe: Annotated[
-        str, typer.Option(help="Named settings of the method's training.", rich_help_panel=_RECIPE)
-    ] = "default",
-    start: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            help="Weights to start from: file, name, or `random`.",
-            show_default=False,
-            rich_help_panel=_RECIPE,
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimiser steps.", show_default=False, rich_help_panel=_RECIPE)
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option(min=1, help="Clips a step.", show_default=False, rich_help_panel=_RECIPE)
-    ] = None,
-    crop: Annotated[
-        int | None,
-        typer.Option(
-            min=32, max=1024, help="Side of the crops, a multiple of 32.", show_default=False, rich_help_panel=_RECIPE
-        ),
-    ] = None,
-    lr: Annotated[
-        float | None, typer.Option(min=0.0, help="Learning rate.", show_default=False, rich_help_panel=_RECIPE)
-    ] = None,
+    recipe: Annotated[str, _option("Recipe", "Named settings of the method's training.")] = "default",
+    start: Annotated[str | None, _recipe("Weights to start from: file, name, or `random`.", "--from")] = None,
+    steps: Annotated[int | None, _recipe("Optimiser steps.")] = None,
+    batch: Annotated[int | None, _recipe("Clips in a step.")] = None,
+    crop: Annotated[int | None, _recipe("Side of the crops, a multiple of 32.")] = None,
+    lr: Annotated[float | None, _recipe("Learning rate.")] = None,
     options: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Any field of the recipe. Repeatable.", rich_help_panel=_RECIPE
-        ),
+        list[str] | None, _recipe("Any setting of the recipe. Repeatable.", "--set", metavar="KEY=VALUE")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all randomness.", rich_help_panel=_RECIPE)] = 0,
-    held_out: Annotated[
-        Path | None,
-        typer.Option("--held-out", help="Folder of clips with masks, laid out as DAVIS.", rich_help_panel=_EVALUATION),
-    ] = None,
-    evaluate_every: Annotated[
-        int, typer.Option(min=1, help="Steps between evaluations on --held-out.", rich_help_panel=_EVALUATION)
-    ] = 200,
+    seed: Annotated[int, _option("Recipe", "Seed of all randomness.")] = 0,
+    held_out: Annotated[Path | None, _option(_EVALUATION, "Folder of clips with masks, laid out as DAVIS.")] = None,
+    evaluate_every: Annotated[int, _option(_EVALUATION, "Steps between evaluations on --held-out.")] = 200,
     patience: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="End after so many evaluations without gain.", show_default="never", rich_help_panel=_EVALUATION
-        ),
+        int | None, _option(_EVALUATION, "End after so many evaluations without gain.", show_default="never")
     ] = None,
     pictures: Annotated[
-        float,
-        typer.Option(min=0.0, help="Minutes between pictures of predictions; 0: none.", rich_help_panel=_EVALUATION),
+        float, _option(_EVALUATION, "Minutes between pictures of predictions; 0: none.", min=0.0)
     ] = 10.0,
-    board: Annotated[
-        bool, typer.Option("--board", help="Log for TensorBoard to OUT/tensorboard.", rich_help_panel=_EVALUATION)
-    ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=_MACHINE)] = "auto",
+    board: Annotated[bool, _option(_EVALUATION, "Log for TensorBoard to OUT/tensorboard.", "--board")] = False,
+    device: Annotated[str, _option(_MACHINE, "auto, cpu, cuda or mps.")] = "auto",
     precision: Annotated[
-        str, typer.Option(help="auto (bf16 where the device is quick at it), 32, bf16 or 16.", rich_help_panel=_MACHINE)
+        str, _option(_MACHINE, "auto (bf16 where the device is quick at it), 32, bf16 or 16.")
     ] = "auto",
     micro_batches: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Compute a batch in so many parts, to save memory.",
-            show_default="number of processes",
-            rich_help_panel=_MACHINE,
+        _option(
+            _MACHINE, "Compute a batch in so many parts, to save memory.", min=1, show_default="number of processes"
         ),
     ] = None,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the network with torch.compile.", rich_help_panel=_MACHINE)
-    ] = False,
+    compiled: Annotated[bool, _option(_MACHINE, "Compile the network with torch.compile.", "--compile")] = False,
 ) -> None:
     """Train a method's weights on footage; most methods need no masks.
 
@@ -142,6 +101,7 @@ def train(
 
     vostrack train --data footage/ --max-minutes 60 --resume
     """
+    from vostrack.config import changed
     from vostrack.methods import training_recipe
     from vostrack.train.parallel import join_team
     from vostrack.train.prepare import TrainRun, default_data
@@ -154,8 +114,9 @@ def train(
         "crop": crop,
         "learning_rate": lr,
     }
-    changes = {key: str(value) for key, value in given.items() if value is not None}
-    chosen = training_recipe(method, recipe, parse_options(options or []) | changes)
+    named = training_recipe(method, recipe)
+    changes = parse_settings(options or [], named, method, "--set")
+    chosen = changed(named, changes | {key: value for key, value in given.items() if value is not None}, method)
     footage = tuple(data) if data else () if stills else default_data()
     with join_team(device) as team:
         config = TrainConfig(

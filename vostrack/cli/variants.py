@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from vostrack.cli.settings import parse_settings
 
 if TYPE_CHECKING:
     from vostrack.benchmark.variants import Variant
+    from vostrack.config import Config
 
 _ADAPT, _REFINE = "adapt_", "refine_"
 _FORMAT = re.compile(r"([\w.-]+)(?::([\w.-]+))?((?:,[\w-]+=[^=]*)*)")
@@ -34,8 +37,11 @@ def parse_variants(
 
 
 def _parse(text: str, size: int | None, device: str, weights: str | None) -> Variant:
+    from vostrack.adapt.config import AdaptConfig, adaptation_config
     from vostrack.benchmark.variants import Variant
     from vostrack.errors import MethodError
+    from vostrack.methods import configure
+    from vostrack.refine.crf import CrfConfig
     from vostrack.run.pipeline import PipelineConfig
 
     match = _FORMAT.fullmatch(text)
@@ -51,17 +57,22 @@ def _parse(text: str, size: int | None, device: str, weights: str | None) -> Var
         for start in (_ADAPT, _REFINE)
     )
     method, preset = match[1], match[2] or "default"
+    adaptation = adaptation_config(adapt, adapt_preset) or AdaptConfig()
     config = PipelineConfig(
         method=method,
         preset=preset,
-        settings=options,
+        settings=_typed(options, configure(method, preset), method, text),
         weights=named or weights,
         size=size,
         device=device,
         adapt=adapt,
         adapt_preset=adapt_preset,
-        adapt_settings=adapting,
+        adapt_settings=_typed(adapting, adaptation, "adaptation", text),
         refine=refine,
-        refine_settings=refining,
+        refine_settings=_typed(refining, CrfConfig(), refine or "crf", text),
     )
     return Variant(config, text)
+
+
+def _typed(texts: Mapping[str, str], config: Config, owner: str, variant: str) -> dict[str, Any]:
+    return parse_settings([f"{key}={text}" for key, text in texts.items()], config, owner, variant)

@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vostrack.config import with_options
+from vostrack.config import changed
 from vostrack.errors import MethodError, unknown_name
 
 if TYPE_CHECKING:
@@ -56,31 +56,31 @@ def method_class(name: str) -> MethodFactory:
     return factory
 
 
-def configure(name: str, preset: str = "default", options: Mapping[str, str] | None = None) -> Any:
+def configure(name: str, preset: str = "default", settings: Mapping[str, Any] | None = None) -> Any:
     """A method's configuration.
 
     Args:
         name: the method.
         preset: one of its presets.
-        options: fields to change, as text: "12", "0.05", "true", "1,2,3".
+        settings: values by name, for those to change.
 
     Raises:
-        MethodError: an unknown preset or option, or a value of the wrong kind.
+        MethodError: an unknown preset or setting, or a value of the wrong kind or out of range.
     """
-    return _changed(name, "preset", method_class(name).presets, preset, options or {})
+    return _chosen(name, "preset", method_class(name).presets, preset, settings)
 
 
-def training_recipe(name: str, recipe: str = "default", options: Mapping[str, str] | None = None) -> Any:
+def training_recipe(name: str, recipe: str = "default", settings: Mapping[str, Any] | None = None) -> Any:
     """How a method is trained; arguments and errors as for `configure`, with recipes for presets.
 
     Raises:
         MethodError: also for a method whose networks are those of others.
     """
     factory = method_class(name)
-    if not factory.recipes:
+    if factory.objective is None:
         parts = " or ".join(factory.adopts) or "another method"
         raise MethodError(f"{name} is not trained itself: train {parts}, whose weights it takes with --weights")
-    return _changed(name, "recipe", factory.recipes, recipe, options or {})
+    return _chosen(name, "recipe", factory.objective.recipes, recipe, settings)
 
 
 def build_net(name: str, architecture: str = "default") -> nn.Module:
@@ -95,11 +95,11 @@ def build_net(name: str, architecture: str = "default") -> nn.Module:
     return nets[architecture]()
 
 
-def _changed(name: str, kind: str, table: Mapping[str, Any], wanted: str, options: Mapping[str, str]) -> Any:
-    """An entry of a table of frozen dataclasses, with some fields changed."""
+def _chosen(name: str, kind: str, table: Mapping[str, Any], wanted: str, settings: Mapping[str, Any] | None) -> Any:
+    """An entry of a table of configurations, with some settings changed."""
     if wanted not in table:
         raise MethodError(unknown_name(f"{kind} of {name}", wanted, table))
-    return with_options(table[wanted], options, name)
+    return changed(table[wanted], settings or {}, name)
 
 
 def load_method(
@@ -107,7 +107,7 @@ def load_method(
     *,
     weights: str | Path | None = None,
     preset: str = "default",
-    options: Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[Method[Any], LoadedWeights]:
     """A method with its weights, ready to propagate.
@@ -116,21 +116,21 @@ def load_method(
         name: of the method.
         weights: a file, a name from `vostrack weights`, or "random"; None for the method's own.
         preset: named configuration.
-        options: fields of the configuration to change, as text.
+        settings: values by name, for settings of the configuration to change.
         device: where it computes.
 
     Returns:
         The method, and which weights it has.
 
     Raises:
-        MethodError: unknown name, preset or option.
+        MethodError: unknown name, preset or setting.
         WeightsError: the weights are missing, damaged or do not fit.
     """
     from vostrack import weights as store
     from vostrack.nets.fusion import for_inference
 
     factory = method_class(name)
-    config = configure(name, preset, options)
+    config = configure(name, preset, settings)
     if weights == store.RANDOM:
         net, loaded = store.initialised(partial(build_net, name))
     else:

@@ -17,17 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from math import inf
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from vostrack.device import PRECISIONS, autocast, working_type
-from vostrack.errors import MethodError
+from vostrack.config import setting
+from vostrack.device import autocast, working_type
 from vostrack.matching.memory import FrameBank
-from vostrack.methods.base import Recipe
-from vostrack.methods.objectives.anchors import RECIPES, AnchorsObjective
+from vostrack.matching.settings import GridConfig, RecentConfig
+from vostrack.methods.objectives.anchors import AnchorsObjective
 from vostrack.nets.encoders import AnchorsNet
 from vostrack.ops.affinity import best_keys, weighted_readout
 from vostrack.ops.color import normalised_rgb
@@ -38,64 +37,20 @@ from vostrack.weights import Adopt
 
 
 @dataclass(frozen=True)
-class AnchorsConfig:
-    """Settings of the features and the propagation.
+class AnchorsConfig(RecentConfig, GridConfig, group="matching"):
+    """Settings of the features and the propagation."""
 
-    Attributes:
-        stages: stages of the trunk, 1 to 4, whose unit vectors are concatenated.
-        stride: pixels from cell to cell, 4 or 8.
-        colour: weight of the cells' colours beside the stages; 0 leaves them out.
-        axes: principal axes of the first frame that are kept; 0 keeps the features as they are.
-        whitening: how far the axes' variances are evened out, from 0 (not at all) to 1 (fully).
-        context: recent frames that are searched, at least 1.
-        spacing: frames from one of these to the next; the last frame is always one.
-        repeat_first: whether copies of the first frame fill the context until enough frames have passed.
-        radius: recent frames are searched at a Euclidean distance below this, in cells.
-        reach: fewer cells, a grid of some 60 on the short side, are searched from there on up to this share of the
-            short side; 0 for none.
-        first_radius: `radius` for given frames; 0 searches all of them.
-        first_reach: `reach` for given frames.
-        top_k: neighbours that vote.
-        temperature: divides the cosine similarity.
-        precision: "auto" to compute features and similarities in bfloat16 where the device is quick at it, or "32".
-        corners: whether corner cells lie on corner pixels, as published, instead of on every stride-th pixel.
-    """
-
-    stages: tuple[int, ...] = (1, 2, 3)
-    stride: int = 4
-    colour: float = 3.0
-    axes: int = 128
-    whitening: float = 0.7
-    context: int = 4
-    spacing: int = 2
-    repeat_first: bool = False
-    radius: int = 12
-    reach: float = 0.2
-    first_radius: int = 24
-    first_reach: float = 0.6
-    top_k: int = 10
-    temperature: float = 0.05
-    precision: str = "auto"
-    corners: bool = False
-
-    def __post_init__(self) -> None:
-        """Reject settings that make no sense."""
-        if not self.stages or not set(self.stages) <= {1, 2, 3, 4}:
-            raise MethodError(f"stages must be among 1, 2, 3, 4, not {self.stages}")
-        if self.stride not in (4, 8):
-            raise MethodError(f"stride must be 4 or 8, not {self.stride}")
-        if min(self.context, self.spacing, self.radius, self.top_k) < 1:
-            raise MethodError("context, spacing, radius and top_k must be at least 1")
-        if min(self.axes, self.first_radius) < 0:
-            raise MethodError("axes and first_radius must be at least 0")
-        if not (0 <= self.reach <= 4 and 0 <= self.first_reach <= 4):
-            raise MethodError("reach and first_reach must be from 0 to 4")
-        if not 0 <= self.whitening <= 1 or not 0 <= self.colour < inf:
-            raise MethodError("whitening must be from 0 to 1, and colour at least 0")
-        if not 0 < self.temperature < inf:
-            raise MethodError(f"temperature must be above 0, not {self.temperature}")
-        if self.precision not in PRECISIONS:
-            raise MethodError(f"precision must be auto or 32, not {self.precision!r}")
+    context: int = setting(4, "number of recent frames that are searched", low=1)
+    repeat_first: bool = setting(
+        False, "whether copies of the first frame fill the memory until it has enough others", group="published parts"
+    )
+    first_radius: int = setting(24, "radius for given frames; 0 searches all of each", low=0, unit="cells")
+    first_reach: float = setting(0.6, "reach for given frames", low=0, high=4)
+    top_k: int = setting(10, "number of most similar cells that vote", low=1)
+    temperature: float = setting(0.05, "divides the similarities; small is sharp", above=0)
+    corners: bool = setting(
+        False, "whether corner cells lie on corner pixels instead of every stride-th one", group="published parts"
+    )
 
 
 PAPER = AnchorsConfig(
@@ -137,9 +92,8 @@ class AnchorsMethod:
     paper: ClassVar[str] = "Dense Unsupervised Learning for Video Segmentation (2021)"
     presets: ClassVar[Mapping[str, AnchorsConfig]] = {"default": AnchorsConfig(), "paper": PAPER}
     nets: ClassVar[Mapping[str, Callable[[], AnchorsNet]]] = {"default": AnchorsNet}
-    recipes: ClassVar[Mapping[str, Recipe]] = RECIPES
     adopts: ClassVar[Mapping[str, Adopt]] = {}
-    build_objective: ClassVar[type[AnchorsObjective]] = AnchorsObjective
+    objective: ClassVar[type[AnchorsObjective]] = AnchorsObjective
     state_type = AnchorsState
 
     def __init__(self, net: AnchorsNet, config: AnchorsConfig | None = None) -> None:

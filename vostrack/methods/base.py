@@ -25,6 +25,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from vostrack.config import Config, setting
+from vostrack.errors import MethodError
 from vostrack.weights import Adopt
 
 S = TypeVar("S")
@@ -117,46 +119,38 @@ class MethodFactory(Protocol):
         presets: configurations by name; "default" is among them.
         nets: what builds a network with random weights, by name of the architecture; "default" is among them. Weights
             files carry the name.
-        recipes: ways to train, by name; "default" is among them. Empty for a method whose networks are those of others.
         adopts: other methods whose weights are taken as well, each with what picks and renames their tensors so that
             they fill this method's default network, or whole children of it: the others get the method's own weights.
+        objective: what trains its networks; None for a method whose networks are those of others.
         state_type: the dataclass of its states.
     """
 
     paper: ClassVar[str]
     presets: ClassVar[Mapping[str, Any]]
     nets: ClassVar[Mapping[str, Callable[[], nn.Module]]]
-    recipes: ClassVar[Mapping[str, Recipe]]
     adopts: ClassVar[Mapping[str, Adopt]]
+    objective: ClassVar[type[Objective] | None]
+    state_type: ClassVar[type[Any]]
 
     def __call__(self, net: nn.Module, config: Any) -> Method[Any]: ...
 
-    def build_objective(self, net: nn.Module, recipe: Any) -> Objective:
-        """The objective that trains such a network as one of the recipes says."""
-        ...
-
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a network is trained. A method's recipes may be of a subclass with fields of their own.
+class Recipe(Config):
+    """How a network is trained. An objective's recipes may be of a subclass with settings of its own."""
 
-    Attributes:
-        net: name of the architecture.
-        start: weights that training starts from, by name; empty for random ones.
-        crop: side of the square crops that the network sees, in pixels, a multiple of 32.
-        batch: clips a step.
-        steps: optimiser steps.
-        learning_rate: at the start.
-        schedule: how the rate falls: "cosine", or "poly" with a power of 0.9.
-    """
+    net: str = setting("default", "name of the network's architecture")
+    start: str = setting("", "weights that training starts from, by name or file; empty for random ones")
+    crop: int = setting(128, "side of the square crops, a multiple of 32", low=32, high=1024, unit="pixels")
+    batch: int = setting(6, "clips in a step", low=1)
+    steps: int = setting(2000, "optimiser steps", low=1)
+    learning_rate: float = setting(3e-4, "initial learning rate", above=0)
+    schedule: str = setting("cosine", "curve along which the learning rate falls", choices=("cosine", "poly"))
 
-    net: str = "default"
-    start: str = ""
-    crop: int = 128
-    batch: int = 6
-    steps: int = 2000
-    learning_rate: float = 3e-4
-    schedule: str = "cosine"
+    def check(self) -> None:
+        """Crops fill whole cells at every stride of a network."""
+        if self.crop % 32:
+            raise MethodError(f"crop must be a multiple of 32, not {self.crop}")
 
 
 @dataclass(frozen=True)
@@ -193,17 +187,21 @@ class Batch:
 
 
 class Objective(Protocol):
-    """A training objective.
+    """A training objective. It trains a network in place, as a recipe says.
 
     Attributes:
+        recipes: ways to train, by name; "default" is among them.
         module: what is trained, with the buffers that travel with it (momentum copies are parts of it).
         clips: the clips that `losses` wants.
         learning_rate: the rate at which training starts.
     """
 
+    recipes: ClassVar[Mapping[str, Any]]
     module: nn.Module
     clips: ClipSpec
     learning_rate: float
+
+    def __init__(self, net: Any, recipe: Any) -> None: ...
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Losses of a batch.

@@ -17,11 +17,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from vostrack.config import setting
 from vostrack.device import autocast
-from vostrack.errors import MethodError
 from vostrack.matching.matcher import SoftMatching
 from vostrack.matching.settings import VideoMatchConfig
-from vostrack.methods.base import Objective, Recipe
 from vostrack.nets.encoders import BestNet
 from vostrack.ops.color import normalised_lab, normalised_rgb
 from vostrack.ops.hypercolumns import cell_features
@@ -29,28 +28,15 @@ from vostrack.weights import Adopt
 
 
 @dataclass(frozen=True)
-class BestConfig(VideoMatchConfig):
-    """Settings of the propagation: those of `videomatch`, and one more.
+class BestConfig(VideoMatchConfig, group="features"):
+    """Settings of the propagation: those of `videomatch`, and one more."""
 
-    Attributes:
-        stages: of the network of `anchors`, 1 to 3.
-        fine_stages: of the same.
-        views: of both networks.
-        mast_stages: stages of the network of `mast-mem` beside them, 1 and 2; empty to leave it out.
-    """
-
+    stages: tuple[int, ...] = setting((1, 2, 3), "stages of the anchors network to take", choices=(1, 2, 3))
+    fine_stages: tuple[int, ...] = setting((1, 2), choices=(1, 2, 3))
     views: int = 2
-    mast_stages: tuple[int, ...] = (1, 2)
-
-    def __post_init__(self) -> None:
-        """Reject settings that make no sense."""
-        if not set(self.stages) <= {1, 2, 3}:
-            raise MethodError(f"stages must be among 1, 2, 3, not {self.stages}")
-        if not set(self.fine_stages) <= {1, 2, 3}:
-            raise MethodError(f"fine_stages must be among 1, 2, 3, not {self.fine_stages}")
-        super().__post_init__()
-        if not set(self.mast_stages) <= {1, 2}:
-            raise MethodError(f"mast_stages must be among 1, 2, not {self.mast_stages}")
+    mast_stages: tuple[int, ...] = setting(
+        (1, 2), "stages of the mast-mem network to take beside these; empty for none", choices=(1, 2), empty=True
+    )
 
 
 def _part(prefix: str, stages: int) -> Adopt:
@@ -71,23 +57,14 @@ class BestMethod(SoftMatching):
     paper: ClassVar[str] = "none: the parts that measured best together"
     presets: ClassVar[Mapping[str, BestConfig]] = {"default": BestConfig()}
     nets: ClassVar[Mapping[str, Callable[[], BestNet]]] = {"default": BestNet}
-    recipes: ClassVar[Mapping[str, Recipe]] = {}
     adopts: ClassVar[Mapping[str, Adopt]] = {"anchors": _part("anchors", 3), "mast-mem": _part("mast", 2)}
+    objective: ClassVar[None] = None
     config: BestConfig
 
     def __init__(self, net: BestNet, config: BestConfig | None = None) -> None:
         """A method with a network in evaluation mode."""
         super().__init__(config or self.presets["default"])
         self.net = net
-
-    @staticmethod
-    def build_objective(net: BestNet, recipe: Recipe) -> Objective:
-        """There is none: the networks are trained for the methods that they come from.
-
-        Raises:
-            MethodError: always.
-        """
-        raise MethodError("best has no objective of its own")
 
     def encode(self, image: Tensor) -> Tensor:
         """Unit vectors of the chosen stages of each network, concatenated, and colours (C, h, w)."""

@@ -20,17 +20,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import inf
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vostrack.device import PRECISIONS, autocast
+from vostrack.config import setting
+from vostrack.device import autocast
 from vostrack.errors import MethodError
-from vostrack.methods.base import Recipe
-from vostrack.methods.objectives.mast_mem import RECIPES, MastObjective
+from vostrack.matching.settings import FeatureConfig, SearchConfig
+from vostrack.methods.objectives.mast_mem import MastObjective
 from vostrack.nets.encoders import MastNet
 from vostrack.ops.color import normalised_lab
 from vostrack.ops.grid import size_of, to_cells, to_pixels
@@ -42,66 +42,39 @@ from vostrack.weights import Adopt
 
 
 @dataclass(frozen=True)
-class MastConfig:
-    """Settings of the propagation.
+class MastConfig(SearchConfig, FeatureConfig, group="memory"):
+    """Settings of the features, the memory and the propagation."""
 
-    Attributes:
-        stages: stages of the trunk, 1 to 4, whose unit vectors are concatenated; empty for the head's keys.
-        colour: weight of the cells' colours beside the stages; 0 leaves them out.
-        axes: principal axes of the first frame that are kept; 0 keeps the features as they are.
-        whitening: how far the axes' variances are evened out, from 0 (not at all) to 1 (fully).
-        first: frames that stay in memory for good, counted from the first mask; given later masks stay as well. Where
-            it is empty nothing stays, not even given masks.
-        recent: recent frames in memory, counted back from the frame to predict, in ascending order.
-        spread: further frames in memory, at most so many, evenly spaced over what was seen so far: all of it while
-            there is room.
-        soft: whether labels are fed back as probabilities instead of the strongest one.
-        radius: of the window, in cells; the window is 2 * radius + 1 on a side.
-        reach: fewer cells, a grid of some 60 on the short side, are attended to from there on up to this share of the
-            short side, in frames that are not far; 0 for none.
-        far: frames more than this many frames back are searched in two stages.
-        far_step: dilation of the coarse search grows by one every so many frames.
-        far_dilation: largest dilation.
-        temperature: divides the dot product of features.
-        precision: "auto" to compute features of stages in bfloat16 where the device is quick at it, or "32".
-    """
+    stages: tuple[int, ...] = setting(
+        (1, 2), "stages of the network that features come from; empty for the keys of its head", empty=True
+    )
+    first: tuple[int, ...] = setting(
+        (0, 5),
+        "frames that stay in memory, counted from the first mask; if empty, later given masks do not stay either",
+        low=0,
+        empty=True,
+    )
+    recent: tuple[int, ...] = setting(
+        (1, 3, 5), "recent frames in memory, counted back from the frame to predict, ascending", low=1
+    )
+    spread: int = setting(0, "maximum number of further frames in memory, evenly spaced over all so far", low=0)
+    soft: bool = setting(True, "whether labels are fed back as probabilities instead of the strongest one")
+    radius: int = setting(12, "half the side of the window that a cell attends to in each frame")
+    far: int = setting(15, "age above which a frame is searched in two stages", low=1, unit="frames", group="matching")
+    far_step: int = setting(
+        15,
+        "increase in age that raises the dilation of the coarse search by one",
+        low=1,
+        unit="frames",
+        group="matching",
+    )
+    far_dilation: int = setting(4, "maximum dilation of the coarse search", low=1, unit="cells", group="matching")
+    temperature: float = setting(0.03, "divides the similarities; small is sharp", above=0, group="matching")
 
-    stages: tuple[int, ...] = (1, 2)
-    colour: float = 3.0
-    axes: int = 128
-    whitening: float = 0.7
-    first: tuple[int, ...] = (0, 5)
-    recent: tuple[int, ...] = (1, 3, 5)
-    spread: int = 0
-    soft: bool = True
-    radius: int = 12
-    reach: float = 0.2
-    far: int = 15
-    far_step: int = 15
-    far_dilation: int = 4
-    temperature: float = 0.03
-    precision: str = "auto"
-
-    def __post_init__(self) -> None:
-        """Reject settings that make no sense."""
-        if not set(self.stages) <= {1, 2, 3, 4}:
-            raise MethodError(f"mast-mem: stages must be among 1, 2, 3, 4, not {self.stages}")
-        if self.axes < 0 or not 0 <= self.colour < inf or not 0 <= self.whitening <= 1:
-            raise MethodError("mast-mem: whitening must be from 0 to 1, colour and axes at least 0")
-        if not self.recent or min(self.recent) < 1:
-            raise MethodError(f"mast-mem: recent must list frames back, from 1, not {self.recent}")
-        if any(index < 0 for index in self.first):
-            raise MethodError(f"mast-mem: first must list frames from 0, not {self.first}")
+    def check(self) -> None:
+        """Something must be in memory."""
         if not self.first and 1 not in self.recent:
-            raise MethodError(f"mast-mem: recent must hold 1 where first is empty, not be {self.recent}")
-        if self.spread < 0:
-            raise MethodError(f"mast-mem: spread must be at least 0, not {self.spread}")
-        if min(self.radius, self.far, self.far_step, self.far_dilation) < 1 or not 0 < self.temperature < inf:
-            raise MethodError("mast-mem: radius, far, far_step, far_dilation and temperature must be above 0")
-        if not 0 <= self.reach <= 4:
-            raise MethodError(f"mast-mem: reach must be from 0 to 4, not {self.reach}")
-        if self.precision not in PRECISIONS:
-            raise MethodError(f"mast-mem: precision must be auto or 32, not {self.precision!r}")
+            raise MethodError(f"recent must hold 1 where first is empty, not be {self.recent}")
 
 
 PAPER = MastConfig(stages=(), colour=0, axes=0, soft=False, reach=0, temperature=1.0, precision="32")
@@ -147,9 +120,8 @@ class MastMethod:
         "default": MastNet,
         "shallow": partial(MastNet, depth=2),
     }
-    recipes: ClassVar[Mapping[str, Recipe]] = RECIPES
     adopts: ClassVar[Mapping[str, Adopt]] = {}
-    build_objective: ClassVar[type[MastObjective]] = MastObjective
+    objective: ClassVar[type[MastObjective]] = MastObjective
     state_type = MastState
 
     def __init__(self, net: MastNet, config: MastConfig | None = None) -> None:

@@ -20,13 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vostrack.config import setting
 from vostrack.device import autocast
-from vostrack.errors import MethodError
 from vostrack.matching.matcher import MatchingState, SoftMatching
 from vostrack.matching.recent import log_prior
 from vostrack.matching.settings import VideoMatchConfig
-from vostrack.methods.base import Correspondences, Recipe
-from vostrack.methods.objectives.rpm_net import RECIPES, RpmNetObjective
+from vostrack.methods.base import Correspondences
+from vostrack.methods.objectives.rpm_net import RpmNetObjective
 from vostrack.nets.deform import RpmNet, receptive_field, warp
 from vostrack.nets.fcn import CHANNELS
 from vostrack.nets.resnet import DEPTHS
@@ -43,25 +43,18 @@ _MATCHING: dict[str, Callable[[int], RpmNet]] = {
 
 
 @dataclass(frozen=True)
-class RpmConfig(VideoMatchConfig):
-    """Settings of the propagation: those of `videomatch`, and one more.
+class RpmConfig(VideoMatchConfig, group="published parts"):
+    """Settings of the propagation: those of `videomatch`, and one more."""
 
-    Attributes:
-        stages: maps of the embedding module: 1 to 3 for its ResNet's at strides 4, 8 and 16, 4 for the embeddings.
-        pointed_only: whether labels are read where the network points in the last frame and nowhere else, as published.
-            Nothing is matched then, and of the other settings only those of the edges have an effect.
-    """
-
-    stages: tuple[int, ...] = (1, 2, 3, 4)
+    stages: tuple[int, ...] = setting(
+        (1, 2, 3, 4), "maps of the embedding module: 1 to 3 are its stages at strides 4, 8 and 16, 4 its embeddings"
+    )
     fine_stages: tuple[int, ...] = ()
+    stride: int = setting(RpmNet.stride, choices=(RpmNet.stride,))
     views: int = 2
-    pointed_only: bool = False
-
-    def __post_init__(self) -> None:
-        """Reject settings that make no sense."""
-        super().__post_init__()
-        if self.stride != RpmNet.stride:
-            raise MethodError(f"stride must be {RpmNet.stride}, that of the embeddings, not {self.stride}")
+    pointed_only: bool = setting(
+        False, "whether labels are read only where the network points; of the other settings only the edges then count"
+    )
 
 
 @dataclass(frozen=True)
@@ -92,9 +85,8 @@ class RpmNetMethod:
         "default": RpmNet,
         **{f"resnet{depth}-{name}": partial(build, depth) for depth in DEPTHS for name, build in _MATCHING.items()},
     }
-    recipes: ClassVar[Mapping[str, Recipe]] = RECIPES
     adopts: ClassVar[Mapping[str, Adopt]] = {}
-    build_objective: ClassVar[type[RpmNetObjective]] = RpmNetObjective
+    objective: ClassVar[type[RpmNetObjective]] = RpmNetObjective
     state_type = RpmState
 
     def __init__(self, net: RpmNet, config: RpmConfig | None = None) -> None:

@@ -28,8 +28,7 @@ from torch import Tensor
 from vostrack.device import autocast
 from vostrack.matching.matcher import SoftMatching
 from vostrack.matching.settings import VideoMatchConfig
-from vostrack.methods.base import Recipe
-from vostrack.methods.objectives.videomatch import LAST, RECIPES, VideoMatchObjective
+from vostrack.methods.objectives.videomatch import LAST, VideoMatchObjective
 from vostrack.nets.encoders import VideoMatchNet
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import size_of, to_pixels
@@ -69,9 +68,8 @@ class VideoMatchMethod(SoftMatching):
         "default": VideoMatchNet,
         "dilated": partial(VideoMatchNet, dilated=True),
     }
-    recipes: ClassVar[Mapping[str, Recipe]] = RECIPES
     adopts: ClassVar[Mapping[str, Adopt]] = {"anchors": _trunk}
-    build_objective: ClassVar[type[VideoMatchObjective]] = VideoMatchObjective
+    objective: ClassVar[type[VideoMatchObjective]] = VideoMatchObjective
 
     def __init__(self, net: VideoMatchNet, config: VideoMatchConfig | None = None) -> None:
         """A method with a network in evaluation mode."""

@@ -6,9 +6,9 @@ Importing this imports neither torch nor numpy, so that the process of a refinem
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from vostrack.config import with_options
+from vostrack.config import changed
 from vostrack.errors import MethodError, unknown_name
 
 if TYPE_CHECKING:
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 REFINERS = ("crf",)
 
 
-def make_refiner(name: str | None, options: Mapping[str, str] | None = None) -> Refiner | None:
+def make_refiner(name: str | None, settings: Mapping[str, Any] | None = None) -> Refiner | None:
     """A refiner, not yet entered; None where none is wanted.
 
     Args:
         name: of the refinement, or None.
-        options: fields of its configuration to change, as text.
+        settings: settings of it to change, by name.
 
     Raises:
-        MethodError: an unknown name or option, a value out of range, or options of no refinement.
+        MethodError: an unknown name or setting, a value out of range, or settings of no refinement.
         VostrackError: a package that it needs is missing.
     """
     if name is None:
-        if options:
-            raise MethodError(f"there is no refinement to set {', '.join(options)} of: ask for one (crf)")
+        if settings:
+            raise MethodError(f"there is no refinement to set {', '.join(settings)} of: ask for one (crf)")
         return None
     if name not in REFINERS:
         raise MethodError(unknown_name("refinement", name, REFINERS))
     from vostrack.refine.crf import CrfConfig
     from vostrack.refine.process import CrfRefiner
 
-    return CrfRefiner(with_options(CrfConfig(), options or {}, name))
+    return CrfRefiner(changed(CrfConfig(), settings or {}, name))

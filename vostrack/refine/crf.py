@@ -18,50 +18,26 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 from numpy.typing import NDArray
 
-from vostrack.errors import MethodError, VostrackError
+from vostrack.config import Config, setting
+from vostrack.errors import VostrackError
 
 _FLOOR = 1e-5  # probabilities of 0 would be infinite energies that no neighbourhood could overrule
 
 
+# The lattice counts in 16 bits: on frames of 8192 pixels, narrower kernels would overflow it.
 @dataclass(frozen=True)
-class CrfConfig:
-    """Settings of the dense CRF. Widths are standard deviations; pixels are those of the picture that is refined.
+class CrfConfig(Config):
+    """Settings of the dense CRF. Widths are standard deviations; pixels are those of the picture that is refined."""
 
-    Attributes:
-        iterations: of the mean field, from 1 to 100.
-        size: short side at which a frame is refined, in pixels, from 16 to 8192; never more than the source has, and
-            never less than the method worked at.
-        gaussian_sxy: width of the kernel that sees positions alone, in pixels, from 1 to 1000.
-        gaussian_compat: its weight, from 0 to 1000; 0 leaves it out.
-        bilateral_sxy: width in space of the kernel that sees positions and colours, in pixels, from 2 to 1000.
-        bilateral_srgb: its width in colour, in levels of 255, from 1 to 1000.
-        bilateral_compat: its weight, from 0 to 1000; 0 leaves it out.
-    """
-
-    iterations: int = 2
-    size: int = 480
-    gaussian_sxy: float = 3.0
-    gaussian_compat: float = 3.0
-    bilateral_sxy: float = 40.0
-    bilateral_srgb: float = 8.0
-    bilateral_compat: float = 5.0
-
-    def __post_init__(self) -> None:
-        """Reject settings that make no sense."""
-        # The lattice counts in 16 bits: on frames of 8192 pixels, narrower kernels would overflow it.
-        limits = {
-            "iterations": (1, 100),
-            "size": (16, 8192),
-            "gaussian_sxy": (1, 1000),
-            "gaussian_compat": (0, 1000),
-            "bilateral_sxy": (2, 1000),
-            "bilateral_srgb": (1, 1000),
-            "bilateral_compat": (0, 1000),
-        }
-        for name, (least, most) in limits.items():
-            value = getattr(self, name)
-            if not least <= value <= most:
-                raise MethodError(f"crf: {name} must be from {least} to {most}, not {value}")
+    iterations: int = setting(2, "iterations of the mean field", low=1, high=100)
+    size: int = setting(480, "short side at which larger frames are refined", low=16, high=8192, unit="pixels")
+    gaussian_sxy: float = setting(3.0, "width of the kernel of positions", low=1, high=1000, unit="pixels")
+    gaussian_compat: float = setting(3.0, "weight of that kernel; 0 leaves it out", low=0, high=1000)
+    bilateral_sxy: float = setting(
+        40.0, "spatial width of the kernel of positions and colours", low=2, high=1000, unit="pixels"
+    )
+    bilateral_srgb: float = setting(8.0, "colour width of that kernel", low=1, high=1000, unit="levels of 255")
+    bilateral_compat: float = setting(5.0, "weight of that kernel; 0 leaves it out", low=0, high=1000)
 
 
 def installed() -> str:

@@ -78,7 +78,7 @@ class Pipeline:
 
     def refiner(self) -> Refiner | None:
         """A fresh refiner, not yet entered, or None."""
-        return make_refiner(self.config.refine, _interim(self.config.refine_settings))
+        return make_refiner(self.config.refine, self.config.refine_settings)
 
     def record(self) -> dict[str, Any]:
         """Everything that decides what the masks of given frames and masks will be, as JSON holds it."""
@@ -119,16 +119,9 @@ def load_pipeline(config: PipelineConfig) -> Pipeline:
             "or call torch.set_num_threads(1) in it first"
         )
     device = choose_device(config.device)
-    adapt = adaptation_config(config.adapt, config.adapt_preset, _interim(config.adapt_settings))
-    make_refiner(config.refine, _interim(config.refine_settings))  # fails, where it does, before weights are read
+    adapt = adaptation_config(config.adapt, config.adapt_preset, config.adapt_settings)
+    make_refiner(config.refine, config.refine_settings)  # fails, where it does, before weights are read
     method, weights = load_method(
-        config.method, weights=config.weights, preset=config.preset, options=_interim(config.settings), device=device
+        config.method, weights=config.weights, preset=config.preset, settings=config.settings, device=device
     )
     return Pipeline(config, method, weights, device, adapt)
-
-
-def _interim(settings: Mapping[str, Any]) -> dict[str, str]:
-    def text(value: Any) -> str:
-        return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
-
-    return {key: text(value) for key, value in settings.items()}

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vostrack import weights as store
-from vostrack.errors import DatasetError, MethodError, OutputError, OutputExistsError, unknown_name
+from vostrack.errors import DatasetError, MethodError, OutputError, OutputExistsError
 from vostrack.files import make_folder, shown
 from vostrack.methods import build_net, method_class
 from vostrack.methods.base import Objective, Recipe
@@ -20,7 +20,7 @@ from vostrack.train.data.cache import SHORT_SIDE, FrameCache, build_cache, hold_
 from vostrack.train.data.footage import Source, find_footage, find_labelled, find_stills
 from vostrack.train.evaluate import HELD_OUT_FRAMES, HELD_OUT_SIZE
 from vostrack.train.parallel import Team
-from vostrack.train.settings import SCHEDULES, TrainConfig
+from vostrack.train.settings import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,12 @@ def prepare(job: TrainRun, team: Team, on_source: Callable[[int, int, str], None
         raise OutputExistsError(f"{shown(checkpoint)} is there already: go on with --resume, or choose another --out")
     if job.resume and not checkpoint.exists():
         raise OutputError(f"there is no {shown(checkpoint)} to resume: leave --resume out to start")
-    _check(job, team)
+    parts, batch = job.config.micro_batches, job.recipe.batch
+    if parts % team.size or batch % parts:
+        raise MethodError(
+            f"a batch of {batch} cannot be computed in {parts} parts by {team.size} processes: --micro-batches must "
+            "divide --batch, and be a multiple of the number of processes"
+        )
     net, objective = _objective(job)
     sources = _sources(job, objective)
     make_folder(job.out)
@@ -114,19 +119,6 @@ def prepare(job: TrainRun, team: Team, on_source: Callable[[int, int, str], None
     return Prepared(net, objective, cache, held_out)
 
 
-def _check(job: TrainRun, team: Team) -> None:
-    recipe, config = job.recipe, job.config
-    if recipe.schedule not in SCHEDULES:
-        raise MethodError(unknown_name("schedule", recipe.schedule, SCHEDULES))
-    if min(recipe.steps, recipe.batch) < 1 or recipe.crop < 32 or recipe.crop % 32 or not recipe.learning_rate > 0:
-        raise MethodError("steps, batch and learning rate must be positive, and the crop a multiple of 32")
-    if config.micro_batches % team.size or recipe.batch % config.micro_batches:
-        raise MethodError(
-            f"a batch of {recipe.batch} cannot be computed in {config.micro_batches} parts by {team.size} processes: "
-            "--micro-batches must divide --batch, and be a multiple of the number of processes"
-        )
-
-
 def _objective(job: TrainRun) -> tuple[nn.Module, Objective]:
     """The network with the weights that training starts from, and the objective around it."""
     factory, recipe = method_class(job.method), job.recipe
@@ -135,7 +127,9 @@ def _objective(job: TrainRun) -> tuple[nn.Module, Objective]:
         net = build_net(job.method, recipe.net)
     if recipe.start:
         store.load(net, job.method, store.find(job.method, recipe.start), factory.adopts)
-    return net, factory.build_objective(net, recipe)
+    if factory.objective is None:
+        raise MethodError(f"{job.method} is not trained itself")
+    return net, factory.objective(net, recipe)
 
 
 def _sources(job: TrainRun, objective: Objective) -> list[Source]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from vostrack.config import Config, setting
 from vostrack.device import has_fast_bfloat16
 from vostrack.errors import VostrackError, unknown_name
 
@@ -26,35 +27,22 @@ _WARM_UP = 20
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """How long, on how much and how precisely to train.
+class TrainConfig(Config):
+    """How long, on how much and how precisely to train. Weights and their updates have 32 bits."""
 
-    Attributes:
-        steps: optimiser steps of the whole run.
-        batch: clips a step (B).
-        schedule: how the learning rate falls; one of `SCHEDULES`.
-        micro_batches: parts that a batch is computed in; divides `batch`, and is a multiple of the number of processes.
-        seed: of all randomness.
-        precision: of losses and gradients; one of `PRECISIONS`. Weights and their updates have 32 bits.
-        compile: whether the module goes through `torch.compile`.
-        evaluate_every: steps from one evaluation to the next, where there is something to evaluate on.
-        patience: evaluations in a row without gain that end the run; None for never.
-        max_minutes: training time after which the run ends early, over all resumed parts; the learning rate then
-            follows whichever of steps and time is further on.
-        save_minutes: time between checkpoints.
-    """
-
-    steps: int = 2000
-    batch: int = 6
-    schedule: str = "cosine"
-    micro_batches: int = 1
-    seed: int = 0
-    precision: str = "32"
-    compile: bool = False
-    evaluate_every: int = 200
-    patience: int | None = None
-    max_minutes: float | None = None
-    save_minutes: float = 2.0
+    steps: int = setting(2000, "optimiser steps of the whole run", low=1)
+    batch: int = setting(6, "clips in a step (B)", low=1)
+    schedule: str = setting("cosine", "curve along which the learning rate falls", choices=tuple(SCHEDULES))
+    micro_batches: int = setting(1, "parts that a batch is computed in, a multiple of the number of processes", low=1)
+    seed: int = setting(0, "seed of all randomness")
+    precision: str = setting("32", "bits of losses and gradients", choices=tuple(PRECISIONS))
+    compile: bool = setting(False, "whether the module goes through torch.compile")
+    evaluate_every: int = setting(200, "steps from one evaluation to the next, if there is footage for it", low=1)
+    patience: int | None = setting(None, "evaluations in a row without gain that end the run; None for never", low=1)
+    max_minutes: float | None = setting(
+        None, "training time that ends the run, with all parts that were resumed", above=0, unit="minutes"
+    )
+    save_minutes: float = setting(2.0, "time between checkpoints", low=0, unit="minutes")
 
 
 def learning_rate(base: float, step: int, seconds: float, config: TrainConfig) -> float:

@@ -17,7 +17,7 @@ from vostrack.methods.objectives.mast_mem import RECIPES, MastObjective, Momentu
 from vostrack.nets.encoders import MastNet
 
 STRIDE, SIDE = 4, 16
-SMALL = replace(RECIPES["momentum"], references=3, radius=1, crop=SIDE)
+SMALL = replace(RECIPES["momentum"], references=3, radius=1)
 
 
 class Tiny(nn.Module):
@@ -136,7 +136,7 @@ def test_restoring_from_several_references_equals_the_formula(seed: int) -> None
 def test_restoring_a_frame_from_another_equals_the_formula() -> None:
     torch.manual_seed(0)
     net = Tiny().double()
-    objective = MastObjective(net, replace(RECIPES["default"], crop=SIDE, radius=1))
+    objective = MastObjective(net, replace(RECIPES["default"], radius=1))
     expected = naive_loss(net, net, clips(2), 1, 4)
     assert float(objective.losses(Batch(clips(2)), seeded(4))["loss"]) == pytest.approx(expected, rel=1e-6)
 

@@ -110,7 +110,7 @@ def test_the_published_recipe_has_the_published_settings() -> None:
 
 @pytest.mark.parametrize("changes", [{"optimizer": "lamb"}, {"blur": ()}, {"blur": (-1,)}, {"shake": 1.0}])
 def test_recipes_that_make_no_sense_are_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(MethodError, match="rpm-net"):
+    with pytest.raises(MethodError, match=next(iter(changes))):
         RpmRecipe(**changes)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vostrack.errors import MethodError
+from vostrack.config import setting
 from vostrack.methods.base import Batch, ClipSpec, Recipe
 from vostrack.nets.encoders import AnchorsNet
 from vostrack.ops.color import normalised_rgb
@@ -33,25 +33,11 @@ _WEIGHT_DECAY = 5e-4
 
 @dataclass(frozen=True)
 class AnchorsRecipe(Recipe):
-    """How a network is trained.
+    """How a network is trained."""
 
-    Attributes:
-        optimizer: "adam" or "sgd".
-        smallest: side of the smallest crop as a share of the frame's short side, in (0, 1]; the largest is 1.
-    """
-
-    optimizer: str = "adam"
-    smallest: float = 0.5
-
-    def __post_init__(self) -> None:
-        """Reject settings that make no sense."""
-        if self.optimizer not in ("adam", "sgd"):
-            raise MethodError(f"anchors: optimizer must be adam or sgd, not {self.optimizer!r}")
-        if not 0 < self.smallest <= 1:
-            raise MethodError(f"anchors: smallest must be in (0, 1], not {self.smallest}")
-        if self.crop < STRIDE * ANCHOR_GRID or self.crop % STRIDE:
-            least = STRIDE * ANCHOR_GRID
-            raise MethodError(f"anchors: crop must be a multiple of {STRIDE} from {least} on, not {self.crop}")
+    crop: int = setting(128, low=STRIDE * ANCHOR_GRID)
+    optimizer: str = setting("adam", "optimiser", choices=("adam", "sgd"))
+    smallest: float = setting(0.5, "side of the smallest crop, as a share of the short side", above=0, high=1)
 
 
 # The paper scales the short side to between 256 and 320 pixels and cuts 256 of them; its steps are those of Table 3.
@@ -70,13 +56,10 @@ class AnchorsObjective:
     Paper: Araslanov et al. (2021), Eq. 1-6, section 3.3.
     """
 
-    def __init__(self, net: AnchorsNet, recipe: AnchorsRecipe = RECIPES["default"]) -> None:
-        """Train `net` in place.
+    recipes = RECIPES
 
-        Args:
-            net: the network.
-            recipe: one of `RECIPES`, or changed from it.
-        """
+    def __init__(self, net: AnchorsNet, recipe: AnchorsRecipe = RECIPES["default"]) -> None:
+        """Train `net` in place, as the recipe says."""
         self.module: AnchorsNet = net
         self.clips = ClipSpec(frames=5, gap=4, crop=recipe.crop, scale=(recipe.smallest, 1.0))
         self.learning_rate = recipe.learning_rate

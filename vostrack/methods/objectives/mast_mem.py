@@ -17,7 +17,7 @@ from math import pi
 import torch
 from torch import Tensor, nn
 
-from vostrack.errors import MethodError
+from vostrack.config import setting
 from vostrack.methods.base import Batch, ClipSpec, Recipe
 from vostrack.nets.encoders import MastNet
 from vostrack.ops.attention import window_attention
@@ -30,27 +30,14 @@ _LARGEST_JITTER = (0.1, 0.1, 0.1, 0.1 * 2 * pi)
 
 @dataclass(frozen=True)
 class MastRecipe(Recipe):
-    """How a network is trained.
+    """How a network is trained."""
 
-    Attributes:
-        references: frames that a frame is restored from, at least 1.
-        momentum: share of itself that the copy of the network keeps at each step (m of Eq. 8), in [0, 1); the copy
-            encodes the references. 0 for none: the network itself encodes them, with gradients.
-        radius: of the window, in cells.
-        jitter: share of the clips whose colours are changed before they are encoded, in [0, 1].
-    """
-
-    references: int = 1
-    momentum: float = 0.0
-    radius: int = 6
-    jitter: float = 0.3
-
-    def __post_init__(self) -> None:
-        """Reject settings that make no sense."""
-        if self.references < 1 or self.radius < 1:
-            raise MethodError("mast-mem: references and radius must be at least 1")
-        if not 0 <= self.momentum < 1 or not 0 <= self.jitter <= 1:
-            raise MethodError("mast-mem: momentum must be in [0, 1) and jitter in [0, 1]")
+    references: int = setting(1, "number of frames that a frame is restored from", low=1)
+    momentum: float = setting(
+        0.0, "share of itself that the network's copy keeps at each step (m of Eq. 8); 0 for no copy", low=0, below=1
+    )
+    radius: int = setting(6, "half the side of the window that a cell attends to", low=1, unit="cells")
+    jitter: float = setting(0.3, "share of the clips whose colours are changed", low=0, high=1)
 
 
 # Zhu et al. give no rate for the pairs: 1e-3 is MAST's, with 12 of them a step. With 4 to 6 it did not lower the loss
@@ -145,13 +132,10 @@ class MomentumEncoder(nn.Module):
 class MastObjective:
     """Reconstruction of a hidden colour channel: pairwise, or from several references that a momentum copy encodes."""
 
-    def __init__(self, net: MastNet, recipe: MastRecipe = RECIPES["default"]) -> None:
-        """Train `net` in place.
+    recipes = RECIPES
 
-        Args:
-            net: the network.
-            recipe: one of `RECIPES`, or changed from it; the crop is a multiple of 32.
-        """
+    def __init__(self, net: MastNet, recipe: MastRecipe = RECIPES["default"]) -> None:
+        """Train `net` in place, as the recipe says."""
         self.module = MomentumEncoder(net, recipe.momentum) if recipe.momentum else SharedEncoder(net)
         self.clips = ClipSpec(frames=recipe.references + 1, gap=3, crop=recipe.crop)
         self.learning_rate = recipe.learning_rate

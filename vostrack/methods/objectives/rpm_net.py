@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vostrack.errors import MethodError
+from vostrack.config import setting
 from vostrack.methods.base import Batch, ClipSpec, Recipe
 from vostrack.nets.deform import RpmNet, warp
 from vostrack.ops.color import normalised_rgb
@@ -33,29 +33,17 @@ _SHARP = 1e-3
 
 @dataclass(frozen=True)
 class RpmRecipe(Recipe):
-    """How the network is trained.
-
-    Attributes:
-        optimizer: "adam", or "sgd" with the published momentum of 0.9 and weight decay of 5e-4.
-        blur: the loss is summed over colours blurred with boxes of these radii, in cells; 0 for none.
-        shake: each frame is cut anew by a window that is smaller by up to this share, at a random place.
-        smooth: weight of the roughness of the offsets.
-    """
+    """How the network is trained."""
 
     learning_rate: float = 1e-3
-    optimizer: str = "adam"
-    blur: tuple[int, ...] = (0, 1, 3)
-    shake: float = 0.15
-    smooth: float = 0.2
-
-    def __post_init__(self) -> None:
-        """Reject settings that make no sense."""
-        if self.optimizer not in ("adam", "sgd"):
-            raise MethodError(f"rpm-net: optimizer must be adam or sgd, not {self.optimizer!r}")
-        if not self.blur or min(self.blur) < 0:
-            raise MethodError(f"rpm-net: blur must list radii from 0, not {self.blur}")
-        if not 0 <= self.shake < 1 or not self.smooth >= 0:
-            raise MethodError("rpm-net: shake must be from 0 to below 1, and smooth at least 0")
+    optimizer: str = setting("adam", "optimiser; sgd is the published one", choices=("adam", "sgd"))
+    blur: tuple[int, ...] = setting(
+        (0, 1, 3), "radii of the boxes that colours are blurred with before they are compared", low=0, unit="cells"
+    )
+    shake: float = setting(
+        0.15, "maximum share of its side by which a frame is cropped, at a random place", low=0, below=1
+    )
+    smooth: float = setting(0.2, "weight of the roughness of the offsets", low=0)
 
 
 # 100 epochs of 3501 videos.
@@ -77,13 +65,10 @@ RECIPES = {"default": RpmRecipe(), "shipped": RpmRecipe(steps=2400), "paper": PA
 class RpmNetObjective:
     """Reconstruction of a frame's colours from another frame."""
 
-    def __init__(self, net: RpmNet, recipe: RpmRecipe = RECIPES["default"]) -> None:
-        """Train `net` in place.
+    recipes = RECIPES
 
-        Args:
-            net: the network.
-            recipe: one of `RECIPES`, or changed from it.
-        """
+    def __init__(self, net: RpmNet, recipe: RpmRecipe = RECIPES["default"]) -> None:
+        """Train `net` in place, as the recipe says."""
         self.module = net
         self.recipe = recipe
         self.clips = ClipSpec(frames=2, gap=GAP, crop=recipe.crop)

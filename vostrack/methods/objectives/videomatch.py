@@ -58,13 +58,10 @@ FINE = Readout((1, 2, 3), 4, 40.0, 3)
 class VideoMatchObjective:
     """Matching of pairs of frames, with labels."""
 
-    def __init__(self, net: VideoMatchNet, recipe: Recipe = RECIPES["default"]) -> None:
-        """Train `net` in place.
+    recipes = RECIPES
 
-        Args:
-            net: the network.
-            recipe: one of `RECIPES`, or changed from it; the crop is a multiple of 32.
-        """
+    def __init__(self, net: VideoMatchNet, recipe: Recipe = RECIPES["default"]) -> None:
+        """Train `net` in place, as the recipe says."""
         self.module = net
         scale = (recipe.crop / SHORT_SIDES[1], recipe.crop / SHORT_SIDES[0])
         self.clips = ClipSpec(frames=2, gap=ANY_DISTANCE, crop=recipe.crop, scale=scale, labels=True)

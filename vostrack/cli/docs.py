@@ -1,0 +1,58 @@
+"""Tables of settings in the pages, made from the declarations: `python -m vostrack.cli.docs docs` writes them.
+
+They stand between markers: `<!-- settings: NAME -->`, where the name is that of a method, "adaptation" or "crf", or
+`<!-- recipes: NAME -->` for the recipes of a method's training; `<!-- end -->` ends either.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from itertools import groupby
+from pathlib import Path
+
+from vostrack.cli.settings import as_text, limits
+from vostrack.config import Config, settings_of
+
+_MARKED = re.compile(r"(<!-- (settings|recipes): ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def with_tables(page: str) -> str:
+    """The text of a page with all of its tables up to date."""
+    return _MARKED.sub(lambda match: f"{match[1]}{_tables(_presets(match[2], match[3]))}\n{match[4]}", page)
+
+
+def _presets(kind: str, name: str) -> Mapping[str, Config]:
+    from vostrack.adapt.config import PRESETS
+    from vostrack.methods import method_class
+    from vostrack.refine.crf import CrfConfig
+
+    others: dict[str, Mapping[str, Config]] = {"adaptation": PRESETS, "crf": {"default": CrfConfig()}}
+    if name in others:
+        return others[name]
+    factory = method_class(name)
+    return factory.objective.recipes if kind == "recipes" and factory.objective else factory.presets
+
+
+def _tables(presets: Mapping[str, Config]) -> str:
+    lines = []
+    for group, settings in groupby(settings_of(type(presets["default"])), lambda each: each.group):
+        lines += ["", f"**{group.capitalize()}**"] if group else []
+        lines += ["", _row("setting", *presets, "range", "meaning"), "|" + "---|" * (len(presets) + 3)]
+        for each in settings:
+            values = (as_text(getattr(config, each.name)) for config in presets.values())
+            lines.append(_row(f"`{each.name}`", *values, limits(each), each.meaning))
+    return "\n".join([*lines, ""])
+
+
+def _row(*cells: str) -> str:
+    return "|" + "".join(f" {cell} |" if cell else " |" for cell in cells)
+
+
+if __name__ == "__main__":
+    for path in sorted(Path(sys.argv[1]).rglob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        if (current := with_tables(text)) != text:
+            path.write_text(current, encoding="utf-8")
+            print(path)

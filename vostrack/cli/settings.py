@@ -1,0 +1,61 @@
+"""Settings as text: "KEY=VALUE" becomes a typed value, and a declared setting becomes words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from vostrack.config import Config, Setting, setting_of, shown
+from vostrack.errors import MethodError
+
+_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def parse_settings(pairs: Sequence[str], config: Config, owner: str, flag: str) -> dict[str, Any]:
+    """Typed values by name.
+
+    Args:
+        pairs: "KEY=VALUE"; keys may be spelled with hyphens, elements of a tuple are separated by commas.
+        config: what the values are settings of.
+        owner: what is configured, for errors.
+        flag: option that the pairs were given with, for errors.
+
+    Raises:
+        MethodError: no pair, an unknown setting, or a value of the wrong kind or out of range.
+    """
+    values = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        try:
+            if not equals:
+                raise MethodError(f"expected KEY=VALUE, not {shown(pair)}")
+            known = setting_of(config, key.strip().replace("-", "_"), owner)
+            values[known.name] = known.checked(_parsed(known, text.strip()))
+        except MethodError as error:
+            raise MethodError(f"{flag}: {error}") from error
+    return values
+
+
+def _parsed(known: Setting, text: str) -> Any:
+    kind = (lambda part: _TRUTH[part.lower()]) if known.kind is bool else known.kind
+    try:
+        if known.many:
+            return tuple(kind(part.strip()) for part in text.split(",") if part.strip())
+        return kind(text)
+    except (KeyError, ValueError) as error:
+        listed = ", separated by commas" if known.many else ""
+        raise MethodError(f"{known.name} must be {known.expected}{listed}, not {shown(text)}") from error
+
+
+def as_text(value: Any) -> str:
+    """A value as it is typed after "KEY="."""
+    if isinstance(value, tuple):
+        return ",".join(map(as_text, value))
+    if isinstance(value, float):
+        return f"{value:g}".replace("e-0", "e-")
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def limits(known: Setting) -> str:
+    """Unit and range: "cells, at least 1"."""
+    return ", ".join(filter(None, (known.unit, known.range)))
