@@ -23,13 +23,13 @@ def bench_ops(
     vostrack bench-ops --channels 512 --height 480 --width 854
     """
     import json as formats
-    from dataclasses import asdict, replace
+    from dataclasses import asdict
 
     from vostrack.benchmark.speed import compare
     from vostrack.device import choose_device
     from vostrack.methods import configure
 
-    config = replace(configure("anchors", preset), axes=0)
+    config = configure("anchors", preset, {"axes": 0})
     result = compare(config, channels, (height, width), repeats, choose_device(device))
     if json:
         print(formats.dumps({**asdict(result), "ratio": result.ratio}, indent=2))

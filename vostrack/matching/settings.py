@@ -65,9 +65,7 @@ class UpdateConfig(Config, group="published parts"):
 
     background_update: bool = setting(True, "whether removed outliers are added to the features of the background")
     foreground_update: bool = setting(False, "whether sure cells are added to the features of their object")
-    confident_threshold: float = setting(
-        0.95, "probability above which a cell is surely the object's", above=0, below=1
-    )
+    confident_threshold: float = setting(0.95, "probability of an object above which a cell is sure", above=0, below=1)
     erosion: float = setting(10.0, "distance from the mask's border that a sure cell has to exceed", low=0, unit=AT_480)
     capacity: int = setting(2000, "maximum number of features added to the object, and to its background", low=2)
     finetune_steps: int = setting(0, "training steps that fit the features to the first frame; 0 takes none", low=0)

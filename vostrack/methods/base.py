@@ -126,7 +126,7 @@ class MethodFactory(Protocol):
     """
 
     paper: ClassVar[str]
-    presets: ClassVar[Mapping[str, Any]]
+    presets: ClassVar[Mapping[str, Config]]
     nets: ClassVar[Mapping[str, Callable[[], nn.Module]]]
     adopts: ClassVar[Mapping[str, Adopt]]
     objective: ClassVar[type[Objective] | None]

@@ -39,9 +39,7 @@ class TrainConfig(Config):
     compile: bool = setting(False, "whether the module goes through torch.compile")
     evaluate_every: int = setting(200, "steps from one evaluation to the next, if there is footage for it", low=1)
     patience: int | None = setting(None, "evaluations in a row without gain that end the run; None for never", low=1)
-    max_minutes: float | None = setting(
-        None, "training time that ends the run, with all parts that were resumed", above=0, unit="minutes"
-    )
+    max_minutes: float | None = setting(None, "training time after which the run ends early", above=0, unit="minutes")
     save_minutes: float = setting(2.0, "time between checkpoints", low=0, unit="minutes")
 
 

@@ -52,14 +52,7 @@ RECIPES = {
         start="mast-mem", crop=96, batch=4, steps=1000, learning_rate=3e-5, references=3, momentum=0.999
     ),
     "momentum-paper": MastRecipe(
-        start="mast-mem",
-        crop=384,
-        batch=48,
-        steps=10_000,
-        learning_rate=1e-4,
-        references=5,
-        momentum=0.999,
-        radius=12,
+        start="mast-mem", crop=384, batch=48, steps=10_000, learning_rate=1e-4, references=5, momentum=0.999, radius=12
     ),
 }
 
