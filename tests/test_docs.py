@@ -9,7 +9,7 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ import vostrack
 from tests.methods import test_contract as contract
 from vostrack import Clip, Frame, LabelMap, Propagator, load_method, open_clip
 from vostrack import cli as command_line
-from vostrack.cli.docs import with_tables
 from vostrack.errors import VostrackError
 from vostrack.files import sha256
 from vostrack.methods import METHODS, build_net, method_class, training_recipe
@@ -225,9 +224,9 @@ def test_the_readme_names_every_method() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
-def test_tables_of_settings_are_up_to_date(page: Path) -> None:
+def test_tables_of_settings_are_up_to_date(page: Path, with_tables: Callable[[str], str]) -> None:
     text = page.read_text(encoding="utf-8")
-    assert with_tables(text) == text, "run `python -m vostrack.cli.docs docs`"
+    assert with_tables(text) == text, "run `python docs/write_settings.py`"
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -259,7 +258,7 @@ def test_the_page_of_the_api_has_every_public_name() -> None:
 
 
 _TYPED = """
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 import vostrack

@@ -50,6 +50,11 @@ def check_prompts(prompts: Mapping[int, LabelMap], count: int | None = None) -> 
         raise MaskError(f"there is a mask for frame {max(prompts)}, but the clip ends with frame {count - 1}")
 
 
+def known_ids(prompts: Mapping[int, LabelMap], index: int) -> tuple[int, ...]:
+    """Object ids in channel order that the masks up to a frame name."""
+    return tuple(dict.fromkeys(i for at, given in sorted(prompts.items()) if at <= index for i in given.ids))
+
+
 class Propagator:
     """Runs a method over a clip."""
 

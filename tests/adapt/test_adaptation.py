@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from tests.adapt.clips import CONFIG, box, frame, moving_boxes, narrow_net, prediction, spoiled
-from vostrack.adapt.adaptation import Adaptation, AdaptFilter, AdaptState, known_channels, known_ids
+from vostrack.adapt.adaptation import Adaptation, AdaptFilter, AdaptState, known_channels
 from vostrack.adapt.config import AdaptConfig
+from vostrack.propagate import known_ids
 from vostrack.run.passes import Filter
 from vostrack.run.state import load_state, save_state
 from vostrack.types import LabelMap, Prediction

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vostrack.cli.docs import with_tables
 from vostrack.cli.settings import as_text, parse_settings
 from vostrack.config import Config, changed, setting
 from vostrack.errors import MethodError
@@ -89,7 +89,7 @@ def test_values_as_text_are_read_back(config: Sample) -> None:
     assert changed(Sample(), parsed(*pairs), "sample") == config
 
 
-def test_tables_are_written_between_their_markers_alone() -> None:
+def test_tables_are_written_between_their_markers_alone(with_tables: Callable[[str], str]) -> None:
     page = "# Page\n\n<!-- settings: crf -->\nold\n<!-- end -->\n\n| `size` | 1 |\n"
     written = with_tables(page)
     assert written.startswith(

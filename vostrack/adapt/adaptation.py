@@ -31,6 +31,7 @@ from vostrack.adapt.model import AppearanceModel, ModelState
 from vostrack.device import has_fast_bfloat16
 from vostrack.ops.grid import resize
 from vostrack.ops.labels import correct, one_hot, resize_labels, strongest, without_void
+from vostrack.propagate import known_ids
 from vostrack.types import Frame, LabelMap, Prediction
 
 
@@ -205,11 +206,6 @@ class AdaptFilter:
 def adaptation_record(form: str, config: AdaptConfig, device: torch.device) -> dict[str, Any]:
     """All that decides what an adaptation makes of a clip, as JSON holds it."""
     return {"form": form, **asdict(config), "bfloat16": has_fast_bfloat16(device)}
-
-
-def known_ids(prompts: Mapping[int, LabelMap], index: int) -> tuple[int, ...]:
-    """Object ids in channel order that the masks up to a frame name."""
-    return tuple(dict.fromkeys(i for at, given in sorted(prompts.items()) if at <= index for i in given.ids))
 
 
 def known_channels(probs: Tensor, known: int) -> Tensor:

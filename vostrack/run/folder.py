@@ -23,7 +23,7 @@ from vostrack.adapt.adaptation import AdaptState
 from vostrack.device import to_device
 from vostrack.errors import InputError, OutputError, OutputExistsError
 from vostrack.files import make_folder, output_error, remove_partials, shown, write_json
-from vostrack.propagate import EnginePosition
+from vostrack.propagate import EnginePosition, known_ids
 from vostrack.run.state import load_state, save_state
 from vostrack.types import Frame, LabelMap, Prediction
 
@@ -118,7 +118,7 @@ class OutputFolder:
         write_json(self._second, {"next_frame": next_frame})
 
     def announce(self, frame: Frame) -> None:
-        """Note that files for a frame come next, so that they can be told from those of others ever after."""
+        """Record that files for a frame come next: `--overwrite` removes these and nobody else's."""
         try:
             with self._frames.open("a", encoding="utf-8") as file:
                 # The line break comes first, so that a line which a kill or a full disk cut off harms no other.
@@ -133,7 +133,7 @@ class OutputFolder:
             OutputError: its mask is missing, damaged or of another size.
         """
         path = self.path / "masks" / f"{frame.name}.png"
-        ids = dict.fromkeys(i for at, prompt in sorted(prompts.items()) if at <= frame.index for i in prompt.ids)
+        ids = known_ids(prompts, frame.index)
         try:
             with Image.open(path, formats=["PNG"]) as image:
                 image.verify()  # the checksums, which reading alone does not look at; it closes the image
@@ -147,7 +147,7 @@ class OutputFolder:
             raise OutputError(
                 f"cannot resume: {shown(path)} is damaged ({error}); start again with --overwrite"
             ) from error
-        return Prediction(frame, LabelMap(torch.from_numpy(pixels), tuple(ids)))
+        return Prediction(frame, LabelMap(torch.from_numpy(pixels), ids))
 
     def complete(self, summary: Mapping[str, Any]) -> None:
         """Write the summary, which marks the run as complete, and drop the saved state."""

@@ -1,4 +1,4 @@
-"""Tables of settings in the pages, made from the declarations: `python -m vostrack.cli.docs docs` writes them.
+"""Tables of settings in the pages, made from the declarations: `python docs/write_settings.py` writes them.
 
 They stand between markers: `<!-- settings: NAME -->`, where the name is that of a method, "adaptation" or "crf", or
 `<!-- recipes: NAME -->` for the recipes of a method's training; `<!-- end -->` ends either.
@@ -7,7 +7,6 @@ They stand between markers: `<!-- settings: NAME -->`, where the name is that of
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
@@ -51,7 +50,7 @@ def _row(*cells: str) -> str:
 
 
 if __name__ == "__main__":
-    for path in sorted(Path(sys.argv[1]).rglob("*.md")):
+    for path in sorted(Path(__file__).parent.rglob("*.md")):
         text = path.read_text(encoding="utf-8")
         if (current := with_tables(text)) != text:
             path.write_text(current, encoding="utf-8")
