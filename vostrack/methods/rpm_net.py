@@ -5,7 +5,7 @@ Paper: RPM-Net, Kim et al., "Robust Pixel-Level Matching Networks for Self-Super
 Differs: the preset `paper` is the published procedure, on frames that keep their shape where the paper makes them
 512 x 512: labels are carried from frame to frame, and the strongest of each cell is kept. What it loses, it never finds
 again. In the preset `default` what the network points to is one candidate among others: the soft matching of
-`videomatch` (`methods.soft_matching`), on the maps of the embedding module, compares it with the cells around the same
+`videomatch` (`matching.matcher`), on the maps of the embedding module, compares it with the cells around the same
 place in recent frames and with all of the given frame.
 """
 
