@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import inspect
 import json
 import re
 import shlex
@@ -21,7 +20,7 @@ import torch
 import typer
 from PIL import Image
 
-from tests.methods import test_contract as contract
+from tests.contract import Contract
 from vostrack import Clip, Frame, LabelMap, Propagator, load_method, open_clip
 from vostrack import cli as command_line
 from vostrack.cli.methods import _shown
@@ -313,16 +312,12 @@ def test_the_example_method_follows_an_object(example: str, tmp_path: Path) -> N
         assert (found & square).sum() / (found | square).sum() > 0.8
 
 
-CONTRACT = [check for name, check in vars(contract).items() if name.startswith("test_")]
-
-
-@pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__)
-def test_the_example_method_keeps_the_contract(example: str, check: Any, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    factory = method_class(example)
-    wanted = {"method": factory(build_net(example).eval(), factory.presets["default"]), "tmp_path": tmp_path}
-    with torch.no_grad():
-        check(**{name: wanted[name] for name in inspect.signature(check).parameters})
+class TestTheExampleMethod(Contract):
+    @pytest.fixture
+    def method(self, example: str) -> Any:
+        torch.manual_seed(0)
+        factory = method_class(example)
+        return factory(build_net(example).eval(), factory.presets["default"])
 
 
 def test_the_example_objective_learns(example: str) -> None:
