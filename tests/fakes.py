@@ -9,8 +9,10 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import numpy as np
@@ -152,7 +154,15 @@ def truth(index: int = 0, ids: Sequence[int] = IDS, size: tuple[int, int] = SIZE
 
 def write_clip(path: Path, count: int = 12, size: tuple[int, int] = SIZE) -> Path:
     """The pictures as a video."""
-    return write_video(path, pictures(count, size), options={"crf": "12", "preset": "ultrafast"})
+    path.write_bytes(_movie(path.suffix, count, size))
+    return path
+
+
+@cache
+def _movie(suffix: str, count: int, size: tuple[int, int]) -> bytes:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"clip{suffix}"
+        return write_video(path, pictures(count, size), options={"crf": "12", "preset": "ultrafast"}).read_bytes()
 
 
 def write_mask(path: Path, pixels: np.ndarray | None = None) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import json
 import re
@@ -61,11 +60,10 @@ def command_lines(text: str) -> Iterator[list[str]]:
                     yield words[1:]
 
 
-@pytest.fixture
-def some_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with random weights for every method, found before any others."""
-    folder = tmp_path / "weights"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def all_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with random weights for every method."""
+    folder = tmp_path_factory.mktemp("weights")
     rows = []
     for name in METHODS:
         torch.manual_seed(0)
@@ -76,8 +74,14 @@ def some_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             f'bytes = {path.stat().st_size}\nlicence = "none"\ntrained_on = "nothing"\n'
         )
     (folder / "manifest.toml").write_text("\n".join(rows))
-    monkeypatch.setenv("VOSTRACK_WEIGHTS", str(folder))
     return folder
+
+
+@pytest.fixture
+def some_weights(all_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That folder, found before any others."""
+    monkeypatch.setenv("VOSTRACK_WEIGHTS", str(all_weights))
+    return all_weights
 
 
 @pytest.fixture
@@ -176,28 +180,6 @@ def test_the_file_map_names_every_module_and_nothing_else() -> None:
     assert len(named) == len(set(named))
     assert {name for name in named if not (ROOT / name).is_file()} == set()
     assert {name for name in modules if not name.endswith("__init__.py")} - set(named) == set()
-
-
-def imports(module: Path) -> set[str]:
-    """Parts of the package that a module imports, by the name below `vostrack`."""
-    found = set()
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "vostrack":
-            _, _, below = node.module.partition(".")
-            found |= {below.split(".")[0]} if below else {alias.name for alias in node.names}
-    return found - {"__version__"}
-
-
-def test_imports_go_one_way() -> None:
-    section = read("docs/architecture.md").partition("## Imports go one way")[2]
-    rows = [row.split() for row in blocks(section, "text")[0].splitlines()]
-    level = {name: -number for number, row in enumerate(rows) for name in row}
-    for path in (ROOT / "vostrack").rglob("*.py"):
-        here = path.relative_to(ROOT / "vostrack").parts[0].removesuffix(".py")
-        if here in ("__init__", "_weights"):
-            continue
-        upward = {name for name in imports(path) if name != here and level[name] >= level[here]}
-        assert upward == set(), f"{path.name} imports {upward}"
 
 
 # --- formats ---
