@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.adapt.clips import SMALL, narrow_net
 from tests.fakes import finish, held, pictures, read_labels, register, start, truth, write_clip, write_mask
-from tests.refine.test_refined_runs import Stop, labels, results
+from tests.runs import Stop, labels, results
 from vostrack import Clip, Propagator, cli, load_method, open_clip, read_mask
 from vostrack.adapt.adaptation import Adaptation
 from vostrack.adapt.config import AdaptConfig

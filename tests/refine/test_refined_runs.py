@@ -7,16 +7,15 @@ import os
 import re
 import signal
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.fakes import IDS, SIZE, finish, held, read_labels, register, start, truth, write_clip, write_mask
-from tests.refine.test_crf import needs_package
+from tests.fakes import IDS, SIZE, finish, held, register, start, truth, write_clip, write_mask
+from tests.refine.scenes import needs_package
+from tests.runs import Stop, labels, results, stop_after, until
 from vostrack import cli
 from vostrack.errors import OutputError, VostrackError
 from vostrack.run import passes as job
@@ -44,31 +43,9 @@ def run(clip: Path, masks: Any, out: Path, on_frame: Any = lambda done, count: N
     return segment(clip, masks, out, Settings(method="fake", **({"refine": "crf"} | settings)), on_frame)
 
 
-def results(folder: Path) -> dict[str, bytes]:
-    """All results but the summary, which holds times."""
-    files = [path for path in folder.rglob("*") if path.is_file() and ".vostrack" not in str(path.relative_to(folder))]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.name != "summary.json"}
-
-
-def labels(folder: Path, index: int) -> np.ndarray:
-    return read_labels(folder / "masks" / f"{index:05d}.png")
-
-
 def refined(plain: np.ndarray) -> np.ndarray:
     """What the fake package makes of a mask: it takes the channels the other way round."""
     return np.where(plain == 0, 200, np.where(plain == 200, 0, plain)).astype(np.uint8)
-
-
-class Stop(Exception):
-    pass
-
-
-def stop_after(count: int) -> Callable[[int, int | None], None]:
-    def on_frame(done: int, total: int | None) -> None:
-        if done == count:
-            raise Stop
-
-    return on_frame
 
 
 # What a run writes.
@@ -206,15 +183,6 @@ def processes(mark: str) -> list[int]:
         except OSError:
             continue
     return found
-
-
-def until(condition: Callable[[], bool], seconds: float = 30) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 @needs_package
