@@ -183,6 +183,7 @@ def test_settings_that_go_with_no_adaptation_are_refused(clip: Path, masks: list
 # Runs that break off.
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fake_crf")
 @pytest.mark.parametrize("seconds", [0.0, 20.0])
 @pytest.mark.parametrize("form", ["clip", "live"])

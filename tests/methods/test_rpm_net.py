@@ -198,6 +198,7 @@ def test_what_is_matched_are_the_chosen_maps_and_colours_beside_the_embeddings()
 # --- networks ---
 
 
+@pytest.mark.slow
 def test_every_pair_of_embedding_and_matching_module_has_a_name() -> None:
     kinds = ("deformable", "conv1", "conv3", "conv5", "dilated3", "dilated6", "dilated9")
     pairs = {f"resnet{depth}-{kind}" for depth in (18, 34, 50, 101) for kind in kinds}

@@ -445,6 +445,7 @@ def wait_for(path: Path, seconds: float = 30) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bytes(job: list[object], tmp_path: Path) -> None:
     choice = random.Random(0)
     out, plain = tmp_path / "out", tmp_path / "plain"
@@ -488,6 +489,7 @@ def test_a_signal_ends_the_run_after_a_frame_and_it_can_go_on(
     assert len(list(out.glob("masks/*.png"))) == LONG
 
 
+@pytest.mark.slow
 def test_a_second_process_in_the_same_folder_is_refused(job: list[object], tmp_path: Path) -> None:
     # Slow enough to be at work for as long as the others take, on a busy machine too; then it is told to stop.
     first = start(job, tmp_path / "one", frame_seconds=0.5)

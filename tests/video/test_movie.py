@@ -392,6 +392,7 @@ def write_limited(folder: Path, size: int) -> None:
     print(len(failed))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX limits")
 def test_every_limit_of_the_file_size_is_noticed(tmp_path: Path) -> None:
     path, _ = overlay(tmp_path, predictions([Fraction(i, 24) for i in range(40)], (96, 128)))
