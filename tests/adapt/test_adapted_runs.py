@@ -227,7 +227,7 @@ def test_a_folder_of_images_goes_on_as_well(masks: list[str], tmp_path: Path) ->
     assert results(tmp_path / "out") == results(tmp_path / "plain")
 
 
-@pytest.mark.parametrize("seconds", [0.0, 20.0])
+@pytest.mark.parametrize("seconds", [0.0, pytest.param(20.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("owner", "name", "phase"),
     [
@@ -307,6 +307,7 @@ def test_state_that_a_kill_left_behind_a_complete_run_goes(clip: Path, masks: li
 COMMAND = ["--method", "fake", "--no-overlay"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "phase"), [(signal.SIGINT, "training"), (signal.SIGKILL, "training"), (signal.SIGKILL, "segmenting")]
 )

@@ -10,10 +10,15 @@ from tests.contract import Contract
 from vostrack.methods import METHODS, load_method, method_class
 from vostrack.methods.base import Method
 
-VARIANTS = [(name, preset) for name in METHODS for preset in method_class(name).presets]
+# The quick tests take the default of each method.
+VARIANTS = [
+    pytest.param((name, preset), id=f"{name}-{preset}", marks=() if preset == "default" else pytest.mark.slow)
+    for name in METHODS
+    for preset in method_class(name).presets
+]
 
 
-@pytest.fixture(scope="module", params=VARIANTS, ids="-".join)
+@pytest.fixture(scope="module", params=VARIANTS)
 def method(request: pytest.FixtureRequest) -> Method[Any]:
     name, preset = request.param
     return load_method(name, preset=preset)[0]

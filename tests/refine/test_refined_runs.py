@@ -185,6 +185,7 @@ def processes(mark: str) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 @needs_package
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="NO /proc on this machine")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])

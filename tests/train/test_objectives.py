@@ -17,6 +17,9 @@ RECIPES = [(name, recipe) for name in METHODS for recipe in method_class(name).r
 SMALL = {"crop": "64", "batch": "2", "steps": "1", "learning_rate": "3e-4", "schedule": "cosine"}
 # Those that do not differ in size and rate alone.
 DISTINCT = list({(name, training_recipe(name, recipe, SMALL)): (name, recipe) for name, recipe in RECIPES}.values())
+# The quick tests take the first one of each method.
+FIRST = {name: (name, recipe) for name, recipe in reversed(DISTINCT)}.values()
+PARAMS = [pytest.param(pair, id="-".join(pair), marks=() if pair in FIRST else pytest.mark.slow) for pair in DISTINCT]
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class First:
     loss: float
 
 
-@pytest.fixture(scope="module", params=DISTINCT, ids="-".join)
+@pytest.fixture(scope="module", params=PARAMS)
 def first(request: pytest.FixtureRequest) -> First:
     method, name = request.param
     recipe = training_recipe(method, name, SMALL)
