@@ -14,6 +14,11 @@ from hypothesis import settings
 
 from tests.refine import fake_package
 
+pytest.register_assert_rewrite("tests.contract")
+
+# There is a process of tests for each core. Torch, which nothing has imported yet, reads this, in subprocesses as well.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 # Test machines are shared: how long one example takes says nothing about the code.
 settings.register_profile("vostrack", deadline=None)
 settings.load_profile("vostrack")

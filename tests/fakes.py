@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import multiprocessing
+import itertools
 import os
+import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cache
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +24,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from tests.forks import finish as finish
+from tests.forks import fork
 from tests.video.media import write_video
 from vostrack.benchmark.variants import Variant
 from vostrack.config import Config, setting
@@ -91,6 +97,7 @@ class FakeMethod:
 
     def remember(self, state: FakeState, features: Tensor, probs: Tensor) -> FakeState:
         time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
+        _hold_at_frame()
         found = _means(features, probs**4)
         return replace(state, means=state.means.lerp(found, self.config.rate), seen=state.seen + 1)
 
@@ -160,7 +167,15 @@ def truth(index: int = 0, ids: Sequence[int] = IDS, size: tuple[int, int] = SIZE
 
 def write_clip(path: Path, count: int = 12, size: tuple[int, int] = SIZE) -> Path:
     """The pictures as a video."""
-    return write_video(path, pictures(count, size), options={"crf": "12", "preset": "ultrafast"})
+    path.write_bytes(_movie(path.suffix, count, size))
+    return path
+
+
+@cache
+def _movie(suffix: str, count: int, size: tuple[int, int]) -> bytes:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"clip{suffix}"
+        return write_video(path, pictures(count, size), options={"crf": "12", "preset": "ultrafast"}).read_bytes()
 
 
 def write_mask(path: Path, pixels: np.ndarray | None = None) -> Path:
@@ -176,71 +191,114 @@ def read_labels(path: Path) -> np.ndarray:
         return np.array(image)
 
 
-_FORKS = multiprocessing.get_context("forkserver")
-
-
-def start(arguments: Sequence[object], log: Path, **settings: float) -> ForkServerProcess:
+def start(arguments: Sequence[object], log: Path, hold: int = 0, **settings: float) -> ForkServerProcess:
     """Start the command line with the fake method in a process of its own, which takes no second to start.
 
     Args:
         arguments: of the command line.
         log: folder for what it prints, "out" and "err".
-        settings: `save_seconds`, `frame_seconds`, `step_seconds` of a training step of adaptation, whose network is
-            then a small one, and `file_limit` in bytes.
+        hold: the process, and each that it starts, stops at its frame of this number until a signal comes; see `held`.
+        settings: `save_seconds`, `frame_seconds`, and `file_limit` in bytes; `small` makes the network of an adaptation
+            a small one, which holds at `hold_step` of its training or at frame `hold_apply` of its second pass.
     """
-    _FORKS.set_forkserver_preload(["tests.fakes", "pytest", "vostrack.run.segment", "vostrack.cli"])
     log.mkdir(parents=True, exist_ok=True)
-    environment = {"VOSTRACK_WEIGHTS": os.environ["VOSTRACK_WEIGHTS"]}
-    process = _FORKS.Process(target=_child, args=([str(text) for text in arguments], log, environment, settings))
-    process.start()
-    return process
+    (log / "held").unlink(missing_ok=True)
+    os.mkfifo(log / "held")
+    environment = {
+        "VOSTRACK_WEIGHTS": os.environ["VOSTRACK_WEIGHTS"],
+        "FAKE_SECONDS": str(settings.get("frame_seconds", 0.0)),
+        "FAKE_HOLD": str(hold),
+        "FAKE_HELD": str(log / "held"),
+    }
+    return fork(log, _command, [str(text) for text in arguments], environment, settings)
 
 
-def _child(arguments: list[str], log: Path, environment: Mapping[str, str], settings: Mapping[str, float]) -> None:
-    for number, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(log / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    sys.stdout, sys.stderr = io.TextIOWrapper(io.FileIO(1, "w")), io.TextIOWrapper(io.FileIO(2, "w"))
-    os.environ.update(environment, FAKE_SECONDS=str(settings.get("frame_seconds", 0.0)))
+def held(process: ForkServerProcess, log: Path) -> bool:
+    """Wait until a process stops where `start` told it to; false if it ended instead."""
+    with _reading(log) as pipe:
+        return pipe in wait([process.sentinel, pipe], 60)
+
+
+def ended(log: Path) -> bool:
+    """Wait until a process that held is gone, and all that it had started for its work."""
+    with _reading(log) as pipe:
+        while True:
+            with suppress(BlockingIOError):
+                if not os.read(pipe, 9):
+                    return True
+            if not wait([pipe], 60):
+                return False
+
+
+@contextmanager
+def _reading(log: Path) -> Iterator[int]:
+    pipe = os.open(log / "held", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        yield pipe
+    finally:
+        os.close(pipe)
+
+
+@cache
+def _held_pipe() -> int:
+    return os.open(os.environ["FAKE_HELD"], os.O_RDWR)
+
+
+def _hold() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing)
+    os.write(_held_pipe(), b".")
+    os.read(reading, 1)  # any signal that Python handles, also one that came before this line
+
+
+_frames = itertools.count(1)
+
+
+def _hold_at_frame() -> None:
+    if hold := int(os.environ.get("FAKE_HOLD", "0")):
+        _held_pipe()  # open for as long as this process is there
+        if next(_frames) == hold:
+            _hold()
+
+
+def _command(arguments: list[str], environment: Mapping[str, str], settings: Mapping[str, float]) -> None:
+    os.environ.update(environment)
     from vostrack import cli
     from vostrack.run import passes
 
     METHODS[NAME] = PATH
     os.fsync = lambda descriptor: None
-    torch.set_num_threads(1)
     passes.SAVE_SECONDS = settings.get("save_seconds", 20.0)
-    if "step_seconds" in settings:
-        _slow_small_adaptation(settings["step_seconds"])
+    if "small" in settings:
+        _small_adaptation(int(settings.get("hold_step", 0)), int(settings.get("hold_apply", 0)))
     if "file_limit" in settings:
         import resource
-        import signal
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(settings["file_limit"]),) * 2)
     sys.argv = ["vostrack", *arguments]
-    try:
-        cli.main()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+    cli.main()
 
 
-def _slow_small_adaptation(seconds: float) -> None:
-    """So that a test can stop a training while it is under way."""
+def _small_adaptation(hold_step: int, hold_apply: int) -> None:
+    """So that steps are quick, and a test can stop either phase of an adaptation while it is under way."""
     from tests.adapt.clips import narrow_net
+    from vostrack.adapt.adaptation import Adaptation
     from vostrack.adapt.model import AppearanceModel
 
     narrow_net(pytest.MonkeyPatch())
-    step = AppearanceModel.step
-
-    def slow(model: AppearanceModel, sample: Any) -> float:
-        time.sleep(seconds)
-        return step(model, sample)
-
-    AppearanceModel.step = slow  # type: ignore[method-assign]
+    AppearanceModel.step = _holding(AppearanceModel.step, hold_step)  # type: ignore[method-assign]
+    Adaptation.apply = _holding(Adaptation.apply, hold_apply)  # type: ignore[method-assign]
 
 
-def finish(process: ForkServerProcess, log: Path) -> tuple[int, str, str]:
-    """Wait for a process; its exit code, stdout and stderr."""
-    process.join(60)
-    assert process.exitcode is not None
-    return process.exitcode, (log / "out").read_text(), (log / "err").read_text()
+def _holding(function: Callable[..., Any], hold: int) -> Callable[..., Any]:
+    """The function, but its call of this number holds."""
+    calls = itertools.count(1)
+
+    def counted(*arguments: Any) -> Any:
+        if next(calls) == hold:
+            _hold()
+        return function(*arguments)
+
+    return counted

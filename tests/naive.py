@@ -62,3 +62,23 @@ def srgb_to_lab(rgb: tuple[float, float, float]) -> tuple[float, float, float]:
     scaled = [value / white for value, white in zip(xyz, (0.950456, 1.0, 1.088754), strict=True)]
     f = [v ** (1 / 3) if v > (6 / 29) ** 3 else v * (29 / 6) ** 2 / 3 + 4 / 29 for v in scaled]
     return 116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])
+
+
+def sample_at(x: Tensor, y: float, u: float) -> Tensor:
+    """x (K, h, w) at a fractional place: Eq. 3 with the kernel of Eq. 4; zero outside."""
+    total = torch.zeros(len(x), dtype=torch.float64)
+    for qy in range(x.shape[1]):
+        for qx in range(x.shape[2]):
+            kernel = max(0.0, 1 - abs(qy - y)) * max(0.0, 1 - abs(qx - u))
+            total += kernel * x[:, qy, qx].double()
+    return total
+
+
+def warped(x: Tensor, offsets: Tensor) -> Tensor:
+    """x (B, K, h, w), each cell from where its offset (B, 2, h, w) points."""
+    out = torch.zeros(x.shape, dtype=torch.float64)
+    for b in range(len(x)):
+        for i in range(x.shape[2]):
+            for j in range(x.shape[3]):
+                out[b, :, i, j] = sample_at(x[b], i + float(offsets[b, 0, i, j]), j + float(offsets[b, 1, i, j]))
+    return out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 import shlex
@@ -20,7 +19,7 @@ import typer
 from PIL import Image
 
 import vostrack
-from tests.methods import test_contract as contract
+from tests.contract import Contract
 from vostrack import Clip, Frame, LabelMap, Propagator, load_method, open_clip
 from vostrack import cli as command_line
 from vostrack.errors import VostrackError
@@ -60,11 +59,10 @@ def command_lines(text: str) -> Iterator[list[str]]:
                     yield words[1:]
 
 
-@pytest.fixture
-def some_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with random weights for every method, found before any others."""
-    folder = tmp_path / "weights"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def all_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with random weights for every method."""
+    folder = tmp_path_factory.mktemp("weights")
     rows = []
     for name in METHODS:
         torch.manual_seed(0)
@@ -75,8 +73,14 @@ def some_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             f'bytes = {path.stat().st_size}\nlicence = "none"\ntrained_on = "nothing"\n'
         )
     (folder / "manifest.toml").write_text("\n".join(rows))
-    monkeypatch.setenv("VOSTRACK_WEIGHTS", str(folder))
     return folder
+
+
+@pytest.fixture
+def some_weights(all_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That folder, found before any others."""
+    monkeypatch.setenv("VOSTRACK_WEIGHTS", str(all_weights))
+    return all_weights
 
 
 @pytest.fixture
@@ -327,16 +331,12 @@ def test_the_example_method_follows_an_object(example: str, tmp_path: Path) -> N
         assert (found & square).sum() / (found | square).sum() > 0.8
 
 
-CONTRACT = [check for name, check in vars(contract).items() if name.startswith("test_")]
-
-
-@pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__)
-def test_the_example_method_keeps_the_contract(example: str, check: Any, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    factory = method_class(example)
-    wanted = {"method": factory(build_net(example).eval(), factory.presets["default"]), "tmp_path": tmp_path}
-    with torch.no_grad():
-        check(**{name: wanted[name] for name in inspect.signature(check).parameters})
+class TestTheExampleMethod(Contract):
+    @pytest.fixture
+    def method(self, example: str) -> Any:
+        torch.manual_seed(0)
+        factory = method_class(example)
+        return factory(build_net(example).eval(), factory.presets["default"])
 
 
 def test_the_example_objective_learns(example: str) -> None:

@@ -84,10 +84,11 @@ def search_path() -> list[Path]:
     folders = [Path(given)] if given else []
     # Beside an installed package lie other packages: only a source tree has weights of ours there.
     source_tree = [package.parent / "weights"] if (package.parent / "pyproject.toml").is_file() else []
-    return [*folders, package / "_weights", *source_tree, _user_cache() / "weights"]
+    return [*folders, package / "_weights", *source_tree, user_cache() / "weights"]
 
 
-def _user_cache() -> Path:
+def user_cache() -> Path:
+    """The folder where vostrack looks for files of the user's own."""
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "vostrack"
     if sys.platform == "darwin":

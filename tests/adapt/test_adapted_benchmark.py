@@ -49,6 +49,7 @@ def test_variants_can_be_adapted() -> None:
     assert len({fakes.variant(adapt="clip", refine="crf", **given).name for given in options}) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fake_crf")
 @pytest.mark.parametrize("form", ["clip", "live"])
 def test_the_benchmark_adapts_as_segment_does(form: str, dataset: Dataset, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ import torch
 from PIL import Image
 
 from tests.adapt.clips import SMALL, narrow_net
-from tests.fakes import finish, pictures, read_labels, register, start, truth, write_clip, write_mask
-from tests.refine.test_refined_runs import Stop, labels, results, until
+from tests.fakes import finish, held, pictures, read_labels, register, start, truth, write_clip, write_mask
+from tests.runs import Stop, labels, results
 from vostrack import Clip, Propagator, cli, load_method, open_clip, read_mask
 from vostrack.adapt.adaptation import Adaptation
 from vostrack.adapt.config import AdaptConfig
@@ -187,6 +186,7 @@ def test_settings_that_go_with_no_adaptation_are_refused(clip: Path, masks: dict
 # Runs that break off.
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fake_crf")
 @pytest.mark.parametrize("seconds", [0.0, 20.0])
 @pytest.mark.parametrize("form", ["clip", "live"])
@@ -230,7 +230,7 @@ def test_a_folder_of_images_goes_on_as_well(masks: dict[int, Path], tmp_path: Pa
     assert results(tmp_path / "out") == results(tmp_path / "plain")
 
 
-@pytest.mark.parametrize("seconds", [0.0, 20.0])
+@pytest.mark.parametrize("seconds", [0.0, pytest.param(20.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("owner", "name", "phase"),
     [
@@ -312,23 +312,21 @@ def test_state_that_a_kill_left_behind_a_complete_run_goes(clip: Path, masks: di
 COMMAND = ["--method", "fake", "--no-overlay"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "phase"), [(signal.SIGINT, "training"), (signal.SIGKILL, "training"), (signal.SIGKILL, "segmenting")]
 )
 def test_a_process_that_is_stopped_or_killed_can_go_on(
     number: signal.Signals, phase: str, masks: dict[int, Path], tmp_path: Path
 ) -> None:
-    clip, out, log = write_clip(tmp_path / "long.mp4", 30), tmp_path / "out", tmp_path / "log"
+    clip, out, log = write_clip(tmp_path / "long.mp4", 12), tmp_path / "out", tmp_path / "log"
     sets = [text for key, value in OPTIONS.items() for text in ("--adapt-set", f"{key}={value}")]
-    command: list[Any] = ["segment", clip, "-m", masks[0], *COMMAND, "--adapt", *sets, "--adapt-set", "iterations=20"]
-    state = out / ".vostrack" / "state.safetensors"
+    command: list[Any] = ["segment", clip, "-m", masks[0], *COMMAND, "--adapt", *sets]
     training = phase == "training"
-    process = start([*command, "-o", out], log, save_seconds=0.01, step_seconds=0.05 if training else 0.0)
-    small = 64 * 64 * 4 * 31 + 100_000  # without the network there is little but the sample
-    seen: Callable[[], bool] = (out / "masks" / "00005.png").exists
-    if training:
-        seen = lambda: state.exists() and state.stat().st_size > small  # noqa: E731
-    assert until(seen)
+    process = start(
+        [*command, "-o", out], log, hold_step=3 if training else 0, hold_apply=8, small=True, save_seconds=0
+    )
+    assert held(process, log)
     assert process.pid
     os.kill(process.pid, number)
     ended, _, said = finish(process, log)
@@ -339,10 +337,10 @@ def test_a_process_that_is_stopped_or_killed_can_go_on(
         assert "go on with the same command and --resume" in said
     assert (out / "masks").exists() is not training
     for arguments in ([*command, "-o", out, "--resume"], [*command, "-o", tmp_path / "plain"]):
-        ended, _, said = finish(start(arguments, log, step_seconds=0.0), log)
+        ended, _, said = finish(start(arguments, log, small=True), log)
         assert (ended, "Traceback" in said) == (0, False)
     assert results(out) == results(tmp_path / "plain")
-    assert len(results(out)) == 30
+    assert len(results(out)) == 12
     assert hidden(out) == {"run.json", "frames.jsonl"}
 
 

@@ -214,6 +214,7 @@ def official_rows(dev_data: Path) -> Mapping[str, Mapping[str, str]]:
         return {row["object"]: row for row in csv.DictReader(file)}
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_scores_are_those_of_the_official_code(dev_data: Path) -> None:
     rows = official_rows(dev_data)

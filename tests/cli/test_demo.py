@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from tests.forks import finish, fork
 from tests.video.media import pixels, read
 from vostrack.cli import app, console, run
 from vostrack.cli.demo import demo
@@ -37,11 +38,17 @@ def areas(count: int, size: tuple[int, int] = SIZE) -> np.ndarray:
     return np.array([np.bincount(scene.render(index, count, size)[1].ravel(), minlength=4) for index in range(count)])
 
 
-def test_same_arguments_give_the_same_frame() -> None:
+def save_frame(path: Path) -> None:
+    picture, labels = scene.render(3, 12, SIZE)
+    np.savez(path, picture, labels)
+
+
+def test_same_arguments_give_the_same_frame(tmp_path: Path) -> None:
+    """In another process too, which has kept nothing of an earlier one."""
     first = scene.render(3, 12, SIZE)
-    scene._layers.cache_clear()
-    scene._tile.cache_clear()
-    again = scene.render(3, 12, SIZE)
+    assert finish(fork(tmp_path, save_frame, tmp_path / "frame.npz"), tmp_path)[0] == 0
+    with np.load(tmp_path / "frame.npz") as saved:
+        again = tuple(saved.values())
     assert first[0].dtype == first[1].dtype == np.uint8
     assert first[0].shape == (*SIZE, 3)
     for one, other in zip(first, again, strict=True):
@@ -66,8 +73,8 @@ def test_masks_fit_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
         color = np.eye(3)[label - 1] if label else np.full(3, 0.5)
         return lambda x, y, noise: np.broadcast_to(color, (*np.broadcast_shapes(x.shape, y.shape), 3))
 
-    things = tuple(dataclasses.replace(thing, pattern=plain(thing.label)) for thing in scene._THINGS)
-    monkeypatch.setattr(scene, "_THINGS", things)
+    things = tuple(dataclasses.replace(thing, pattern=plain(thing.label)) for thing in scene.THINGS)
+    monkeypatch.setattr(scene, "THINGS", things)
     for index in range(0, 12, 3):
         picture, labels = scene.render(index, 12, SIZE)
         inner = labels[1:-1, 1:-1]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.fakes import IDS, NAME, corners, register, truth, write_clip, write_mask
+from tests.fakes import IDS, NAME, corners, fake_method, register, truth, write_clip, write_mask
 from vostrack.cli import run
 from vostrack.errors import InputError, MethodError
 from vostrack.methods import METHODS
@@ -33,10 +33,15 @@ SCALE = 10  # frames of 48 pixels are drawn at 480
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def net() -> RpmNet:
     torch.manual_seed(0)
+    return RpmNet().eval()
+
+
+@pytest.fixture(scope="module")
+def weights(net: RpmNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "rpm.safetensors"
-    save_weights(RpmNet(), "rpm-net", path, {})
+    save_weights(net, "rpm-net", path, {})
     return path
 
 
@@ -198,26 +203,19 @@ class Pointing(RpmNetMethod):
         return Correspondences(tuple(place[None] for place in to), to, reference[:32], self.stride)
 
 
-def test_matches_are_drawn_where_they_are() -> None:
-    torch.manual_seed(0)
-    frames = torch.randint(0, 60, (2, 3, *SIZE), dtype=torch.uint8)
-    pixels = draw_matching(Pointing(RpmNet().eval()), frames[0], frames[1], [(10.0, 24.0)])
+def test_matches_are_drawn_where_they_are(net: RpmNet) -> None:
+    frames = torch.randint(0, 60, (2, 3, *SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    pixels = draw_matching(Pointing(net), frames[0], frames[1], [(10.0, 24.0)])
     y, x = colour(pixels[:480], MATCHED).nonzero()
     assert (y.min(), y.max()) == pytest.approx((24.5 * SCALE, 24.5 * SCALE), abs=6)
     assert (x.min(), x.max()) == pytest.approx((10.5 * SCALE, 30.5 * SCALE), abs=8)
 
 
-def test_frames_of_two_sizes_are_refused() -> None:
+def test_frames_of_two_sizes_are_refused(net: RpmNet) -> None:
     with pytest.raises(InputError, match="size"):
-        draw_matching(Pointing(RpmNet()), torch.zeros(3, 8, 8).byte(), torch.zeros(3, 8, 9).byte(), [(0.0, 0.0)])
+        draw_matching(Pointing(net), torch.zeros(3, 8, 8).byte(), torch.zeros(3, 8, 9).byte(), [(0.0, 0.0)])
     with pytest.raises(MethodError, match="cannot be inspected"):
-        draw_matching(object_without_explanation(), *torch.zeros(2, 3, 8, 8).byte(), [(0.0, 0.0)])
-
-
-def object_without_explanation() -> Any:
-    from tests.fakes import fake_method
-
-    return fake_method()
+        draw_matching(fake_method(), *torch.zeros(2, 3, 8, 8).byte(), [(0.0, 0.0)])
 
 
 def test_features_that_differ_get_colours_that_differ() -> None:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.methods import test_contract as contract
+from tests.contract import Contract
 from vostrack.errors import MethodError
 from vostrack.methods import configure, load_method
 from vostrack.methods.mast_mem import MastConfig, MastMethod, MastState, spacing
 
-# The state of a spread memory shrinks now and then; that it is bounded is tested below.
-CHECKS = [
-    check
-    for name, check in vars(contract).items()
-    if name.startswith("test_") and name != "test_the_state_does_not_grow"
-]
 GRID = (3, 4)
 
 
@@ -39,16 +31,13 @@ def _without_gradients() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def variant() -> MastMethod:
+def method() -> MastMethod:
     return load_method("mast-mem", settings={"soft": True, "spread": 3})[0]
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_the_contract_holds_with_soft_labels_and_a_spread_memory(
-    variant: MastMethod, check: Any, tmp_path: Path
-) -> None:
-    wanted = {"method": variant, "tmp_path": tmp_path}
-    check(**{name: wanted[name] for name in inspect.signature(check).parameters})
+class TestSoftLabelsAndASpreadMemory(Contract):
+    # The state of a spread memory shrinks now and then; that it is bounded is tested below.
+    test_the_state_does_not_grow = None
 
 
 def probabilities(seed: int, channels: int = 3) -> torch.Tensor:

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.nets.test_deform import naive_sample, naive_value
+from tests.methods.fixed_net import FixedNet
+from tests.naive import sample_at, warped
 from vostrack.errors import MethodError
 from vostrack.matching.matcher import SoftMatching
 from vostrack.methods.rpm_net import PAPER, RpmConfig, RpmNetMethod, RpmState
@@ -27,24 +28,6 @@ from vostrack.weights import save_weights
 def _without_gradients() -> Iterator[None]:
     with torch.no_grad():
         yield
-
-
-class FixedNet(nn.Module):
-    """Points to the same places whatever it sees."""
-
-    stride = 4
-
-    def __init__(self, offsets: Tensor | Sequence[float]) -> None:
-        super().__init__()
-        self.offsets = torch.as_tensor(offsets, dtype=torch.float32)
-
-    def embed(self, image: Tensor) -> Tensor:
-        height, width = (-(-side // 4) for side in image.shape[2:])
-        return torch.zeros(len(image), 32, height, width)
-
-    def match(self, reference: Tensor, target: Tensor) -> Tensor:
-        field = self.offsets.view(2, *(self.offsets.shape[1:] or (1, 1)))
-        return field.expand(len(reference), 2, *target.shape[2:])
 
 
 def method(config: RpmConfig, offsets: Tensor | Sequence[float]) -> RpmNetMethod:
@@ -75,7 +58,7 @@ def test_the_strongest_label_counts_and_of_equal_ones_the_lowest() -> None:
     features = torch.zeros(32, *size)
     found = paper.predict(RpmState(features, maps, None), features)
 
-    values = naive_sample(maps[None], offsets[None])[0]
+    values = warped(maps[None], offsets[None])[0]
     for i in range(size[0]):
         for j in range(size[1]):
             best = max(range(3), key=lambda c: (round(float(values[c, i, j]), 6), -c))
@@ -149,9 +132,9 @@ def test_what_is_pointed_to_is_matched_as_the_formula_says() -> None:
     for i in range(GRID[0]):
         for j in range(GRID[1]):
             place = (min(max(i + offset[0], 0.0), GRID[0] - 1.0), min(max(j + offset[1], 0.0), GRID[1] - 1.0))
-            key = naive_value(last, *place)
+            key = sample_at(last, *place)
             alike = float(key @ target[:, i, j].double()) / float(key.norm())
-            for label, share in enumerate(naive_value(probs, *place)):
+            for label, share in enumerate(sample_at(probs, *place)):
                 similarities[label, i, j] = alike + math.log(float(share)) / 10
     matching = state.matching
     assert matching is not None
@@ -215,6 +198,7 @@ def test_what_is_matched_are_the_chosen_maps_and_colours_beside_the_embeddings()
 # --- networks ---
 
 
+@pytest.mark.slow
 def test_every_pair_of_embedding_and_matching_module_has_a_name() -> None:
     kinds = ("deformable", "conv1", "conv3", "conv5", "dilated3", "dilated6", "dilated9")
     pairs = {f"resnet{depth}-{kind}" for depth in (18, 34, 50, 101) for kind in kinds}

@@ -11,30 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import deform_conv2d
 
+from tests.naive import sample_at, warped
 from vostrack.nets.deform import Matching, RpmNet, deform_conv, warp
 from vostrack.nets.fusion import for_inference
 from vostrack.ops.grid import sample_cells
 
 SIZES = [(1, 1), (1, 6), (5, 7)]
-
-
-def naive_value(x: Tensor, y: float, u: float) -> Tensor:
-    """x (K, h, w) at a fractional place: Eq. 3 with the kernel of Eq. 4; zero outside."""
-    total = torch.zeros(len(x), dtype=torch.float64)
-    for qy in range(x.shape[1]):
-        for qx in range(x.shape[2]):
-            kernel = max(0.0, 1 - abs(qy - y)) * max(0.0, 1 - abs(qx - u))
-            total += kernel * x[:, qy, qx].double()
-    return total
-
-
-def naive_sample(x: Tensor, offsets: Tensor) -> Tensor:
-    out = torch.zeros(x.shape, dtype=torch.float64)
-    for b in range(len(x)):
-        for i in range(x.shape[2]):
-            for j in range(x.shape[3]):
-                out[b, :, i, j] = naive_value(x[b], i + float(offsets[b, 0, i, j]), j + float(offsets[b, 1, i, j]))
-    return out
 
 
 def naive_deform_conv(x: Tensor, taps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -44,7 +26,7 @@ def naive_deform_conv(x: Tensor, taps: Tensor, weight: Tensor, bias: Tensor) -> 
         for n in range(9):
             for i in range(x.shape[2]):
                 for j in range(x.shape[3]):
-                    value = naive_value(x[b], i + float(taps[b, n, 0, i, j]), j + float(taps[b, n, 1, i, j]))
+                    value = sample_at(x[b], i + float(taps[b, n, 0, i, j]), j + float(taps[b, n, 1, i, j]))
                     out[b, :, i, j] += weight[:, :, n // 3, n % 3].double() @ value
     return out
 
@@ -54,7 +36,7 @@ def test_sampling_equals_the_formula(size: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 3, *size, generator=generator)
     offsets = 2.5 * torch.randn(2, 2, *size, generator=generator)
-    expected = naive_sample(x, offsets)
+    expected = warped(x, offsets)
     torch.testing.assert_close(warp(x, offsets).double(), expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(warp(x.double(), offsets.double()), expected, atol=1e-12, rtol=1e-9)
     theirs = deform_conv2d(x, offsets, torch.ones(3, 1, 1, 1))

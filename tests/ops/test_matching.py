@@ -58,7 +58,7 @@ def test_score_is_the_mean_of_the_highest_similarities(cells: int, features: int
 def test_score_does_not_depend_on_the_size_of_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     query, keys = unit(50, 0), unit(30, 1)
     whole = soft_matching(query, keys, 5)
-    monkeypatch.setattr(affinity, "_CPU_CHUNK_BYTES", 4 * 30 * 7)
+    monkeypatch.setattr(affinity, "CPU_CHUNK_BYTES", 4 * 30 * 7)
     torch.testing.assert_close(soft_matching(query, keys, 5), whole)
 
 

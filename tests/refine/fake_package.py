@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -22,6 +23,7 @@ class DenseCRF2D:
         pass
 
     def addPairwiseBilateral(self, rgbim: np.ndarray, **settings: object) -> None:
+        Path(__file__).with_name("pid").write_text(str(os.getpid()))
         order = os.environ.get("FAKE_CRF", "")
         if order == "fail":
             raise ValueError("it went\nwrong")

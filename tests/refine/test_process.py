@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -14,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.refine.test_crf import needs_package, scene
+from tests.forks import finish, fork
+from tests.refine.scenes import needs_package, scene
 from vostrack.errors import VostrackError
 from vostrack.refine import make_refiner
 from vostrack.refine.base import Refiner
@@ -28,9 +28,9 @@ def refiner(fake_crf: Path) -> Iterator[CrfRefiner]:
         yield found
 
 
-def number(refiner: CrfRefiner) -> int:
-    assert refiner._process is not None
-    return refiner._process.pid
+def number(fake_crf: Path) -> int:
+    """Of the process that has refined something last."""
+    return int((fake_crf / "pydensecrf" / "pid").read_text())
 
 
 def gone(process: int, seconds: float = 20) -> bool:
@@ -131,40 +131,36 @@ def test_leaving_ends_a_process_that_hangs(fake_crf: Path, monkeypatch: pytest.M
         except BaseException as error:
             errors.append(error)
 
+    os.mkfifo(fake_crf / "pydensecrf" / "pid")
     with CrfRefiner(CrfConfig()) as refiner:
-        process = number(refiner)
         thread = threading.Thread(target=refine, args=(refiner,))
         thread.start()
-        time.sleep(0.3)
+        process = number(fake_crf)  # it tells before it hangs
     thread.join(20)
     assert not thread.is_alive()
     assert errors
     assert gone(process)
 
 
-def test_ctrl_c_does_not_reach_the_process(refiner: CrfRefiner) -> None:
-    assert os.getpgid(number(refiner)) != os.getpgid(0)
+def test_ctrl_c_does_not_reach_the_process(refiner: CrfRefiner, fake_crf: Path) -> None:
     refiner.refine(IMAGE, PROBS)
+    process = number(fake_crf)
+    assert os.getpgid(process) != os.getpgid(0)
     for signal_number in (signal.SIGINT, signal.SIGTERM):
-        os.kill(number(refiner), signal_number)
+        os.kill(process, signal_number)
     refiner.refine(IMAGE, PROBS)
 
 
-def test_the_process_ends_with_a_caller_that_is_killed(fake_crf: Path) -> None:
-    code = (
-        "from vostrack.refine.crf import CrfConfig; from vostrack.refine.process import CrfRefiner; import os, signal\n"
-        "refiner = CrfRefiner(CrfConfig()).__enter__()\n"
-        "print(refiner._process.pid, flush=True)\n"
-        "os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    caller = subprocess.run(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(fake_crf)},
-        check=False,
-    )
-    assert caller.returncode == -signal.SIGKILL
-    assert gone(int(caller.stdout))
+def refine_and_die() -> None:
+    with CrfRefiner(CrfConfig()) as refiner:
+        refiner.refine(IMAGE, PROBS)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_process_ends_with_a_caller_that_is_killed(fake_crf: Path, tmp_path: Path) -> None:
+    code, _, said = finish(fork(tmp_path / "log", refine_and_die), tmp_path / "log")
+    assert code == -signal.SIGKILL, said
+    assert gone(number(fake_crf))
 
 
 def test_entering_and_leaving_leaves_nothing_open(fake_crf: Path) -> None:
@@ -173,6 +169,6 @@ def test_entering_and_leaving_leaves_nothing_open(fake_crf: Path) -> None:
         before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else 0
         with refiner:
             refiner.refine(IMAGE, PROBS)
-            process = number(refiner)
+            process = number(fake_crf)
         assert gone(process)
         assert (len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else 0) == before

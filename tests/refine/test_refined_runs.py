@@ -7,16 +7,15 @@ import os
 import re
 import signal
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.fakes import IDS, SIZE, finish, read_labels, register, start, truth, write_clip, write_mask
-from tests.refine.test_crf import needs_package
+from tests.fakes import IDS, SIZE, finish, held, register, start, truth, write_clip, write_mask
+from tests.refine.scenes import needs_package
+from tests.runs import Stop, StopAfter, labels, results, until
 from vostrack import cli
 from vostrack.errors import OutputError, VostrackError
 from vostrack.run import passes as job
@@ -45,34 +44,9 @@ def run(clip: Path, masks: Any, out: Path, callbacks: Callbacks | None = None, *
     return segment(clip, masks, out, callbacks=callbacks, **{"method": "fake", "refine": "crf"} | settings)
 
 
-def results(folder: Path) -> dict[str, bytes]:
-    """All results but the summary, which holds times."""
-    files = [path for path in folder.rglob("*") if path.is_file() and ".vostrack" not in str(path.relative_to(folder))]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.name != "summary.json"}
-
-
-def labels(folder: Path, index: int) -> np.ndarray:
-    return read_labels(folder / "masks" / f"{index:05d}.png")
-
-
 def refined(plain: np.ndarray) -> np.ndarray:
     """What the fake package makes of a mask: it takes the channels the other way round."""
     return np.where(plain == 0, 200, np.where(plain == 200, 0, plain)).astype(np.uint8)
-
-
-class Stop(Exception):
-    pass
-
-
-class StopAfter(Callbacks):
-    """Raises after so many frames."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def progress(self, done: int, total: int | None) -> None:
-        if done == self.count:
-            raise Stop
 
 
 # What a run writes.
@@ -212,27 +186,19 @@ def processes(mark: str) -> list[int]:
     return found
 
 
-def until(condition: Callable[[], bool], seconds: float = 30) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.005)
-    return True
-
-
+@pytest.mark.slow
 @needs_package
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="NO /proc on this machine")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_run_that_is_stopped_or_killed_leaves_no_process_and_can_go_on(
     mask: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    clip, out = write_clip(tmp_path / "long.mp4", 30), tmp_path / "out"
+    clip, out = write_clip(tmp_path / "long.mp4", 20), tmp_path / "out"
     mark = str(float(f"41.{os.getpid()}"))  # a width that no other process has, as it is written: without last zeros
     given = ["segment", clip, "-m", mask, "--method", "fake", "--refine", "crf", "--refine-set"]
     command = [*given, f"bilateral-sxy={mark}", "--no-overlay"]
-    process = start([*command, "-o", out], tmp_path / "log", frame_seconds=0.05, save_seconds=0.1)
-    assert until((out / "masks" / "00006.png").exists)
+    process = start([*command, "-o", out], tmp_path / "log", hold=10, save_seconds=0)
+    assert held(process, tmp_path / "log")
     assert processes(f'"bilateral_sxy": {mark}')
     assert process.pid
     os.kill(process.pid, number)
@@ -240,7 +206,7 @@ def test_a_run_that_is_stopped_or_killed_leaves_no_process_and_can_go_on(
     assert (ended, printed) == (code, "")
     assert "Traceback" not in said
     assert until(lambda: not processes(f'"bilateral_sxy": {mark}'))
-    assert 4 < len(list(out.glob("masks/*.png"))) < 30
+    assert 4 < len(list(out.glob("masks/*.png"))) < 20
     for arguments in ([*command, "-o", out, "--resume"], [*command, "-o", tmp_path / "plain"]):
         assert finish(start(arguments, tmp_path / "log"), tmp_path / "log")[0] == 0
     assert results(out) == results(tmp_path / "plain")

@@ -26,6 +26,7 @@ from tests.fakes import (
     write_clip,
     write_mask,
 )
+from tests.runs import Stop, StopAfter
 from tests.video.media import noise, read, write_video
 from vostrack.device import choose_device
 from vostrack.errors import InputError, MaskError, OutputError, OutputExistsError, VostrackError
@@ -74,21 +75,6 @@ def whole(folder: Path) -> None:
         assert read_labels(path).shape == SIZE
     if (folder / "overlay.mp4").exists():
         assert read(folder / "overlay.mp4")[1]
-
-
-class Stop(Exception):
-    pass
-
-
-class StopAfter(Callbacks):
-    """Raises after so many frames."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def progress(self, done: int, total: int | None) -> None:
-        if done == self.count:
-            raise Stop
 
 
 def interrupted(clip: Path, mask: Path, out: Path, count: int, **settings: Any) -> None:
@@ -453,6 +439,7 @@ def wait_for(path: Path, seconds: float = 30) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bytes(job: list[object], tmp_path: Path) -> None:
     choice = random.Random(0)
     out, plain = tmp_path / "out", tmp_path / "plain"
@@ -496,6 +483,7 @@ def test_a_signal_ends_the_run_after_a_frame_and_it_can_go_on(
     assert len(list(out.glob("masks/*.png"))) == LONG
 
 
+@pytest.mark.slow
 def test_a_second_process_in_the_same_folder_is_refused(job: list[object], tmp_path: Path) -> None:
     # Slow enough to be at work for as long as the others take, on a busy machine too; then it is told to stop.
     first = start(job, tmp_path / "one", frame_seconds=0.5)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.forks import fork
 from tests.train.samples import ALONE, CPU, Mean, run, write_labelled
 from vostrack import cli
 from vostrack.errors import MethodError, VostrackError
@@ -27,19 +27,15 @@ from vostrack.train.settings import TrainConfig
 
 pytest.importorskip("lightning_fabric", reason="NO LIGHTNING FABRIC: pip install 'vostrack[train]' to run this test")
 
-_FORKS = multiprocessing.get_context("forkserver")
 SIZE = 2
 
 
 def together(work: Callable[..., None], folder: Path, *arguments: Any) -> list[int | None]:
     """Run a function in two processes with the environment that `torchrun` gives; returns their exit codes."""
-    _FORKS.set_forkserver_preload(["tests.train.test_distributed", "lightning_fabric"])
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = [_FORKS.Process(target=_child, args=(rank, port, work, folder, *arguments)) for rank in range(SIZE)]
-    for process in processes:
-        process.start()
+    processes = [fork(folder / str(rank), _child, rank, port, work, folder, *arguments) for rank in range(SIZE)]
     for process in processes:
         process.join(60)
         process.kill()
@@ -47,8 +43,6 @@ def together(work: Callable[..., None], folder: Path, *arguments: Any) -> list[i
 
 
 def _child(rank: int, port: int, work: Callable[..., None], folder: Path, *arguments: Any) -> None:
-    sys.stderr = (folder / f"err{rank}").open("w")
-    torch.set_num_threads(1)
     world = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": SIZE, "LOCAL_WORLD_SIZE": SIZE}
     os.environ.update({name: str(value) for name, value in world.items()})
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_RUN_ID="test")
@@ -58,15 +52,6 @@ def _child(rank: int, port: int, work: Callable[..., None], folder: Path, *argum
     with join_team("cpu") as team:
         assert (team.rank, team.size, team.leads) == (rank, SIZE, rank == 0)
         work(folder, team, *arguments)
-
-
-@pytest.fixture
-def _one_thread() -> Iterator[None]:
-    """As the two processes have: with more threads, sums have another order, and Adam makes the difference larger."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
@@ -89,11 +74,10 @@ def _train(folder: Path, team: Team, stop: int | None) -> None:
     run(objective, cache, folder / "run", CONFIG, stop, team, evaluate=evaluate)
 
 
-@pytest.mark.usefixtures("_one_thread")
 def test_two_processes_train_as_one_does(cache: FrameCache, tmp_path: Path) -> None:
     """Also when a run goes on with another number of processes."""
     (tmp_path / "run").mkdir()
-    assert together(_train, tmp_path, 4) == [0, 0], (tmp_path / "err1").read_text()
+    assert together(_train, tmp_path, 4) == [0, 0], (tmp_path / "1" / "err").read_text()
     _train(tmp_path, ALONE, None)
     (tmp_path / "alone").mkdir()
     (tmp_path / "alone" / "cache").symlink_to(tmp_path / "cache")
@@ -127,22 +111,22 @@ def test_the_command_works_in_two_processes(
     write_labelled(tmp_path / "davis")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(METHODS, "tiny", "")
-    assert together(_command, tmp_path, "--out", "two") == [0, 0], (tmp_path / "err1").read_text()
+    assert together(_command, tmp_path, "--out", "two") == [0, 0], (tmp_path / "1" / "err").read_text()
     _command(tmp_path, "--out", "one", "--micro-batches", "2")
     one, two = (load_file(tmp_path / folder / "tiny.safetensors") for folder in ("one", "two"))
     assert torch.equal(one["scale"], two["scale"])
     rows = [[{**row, "seconds": 0} for row in metrics(tmp_path / folder)] for folder in ("one", "two")]
     assert rows[0] == rows[1]
     # The process that does not lead says nothing and writes nothing.
-    assert "weights: two/tiny.safetensors" in (tmp_path / "err0").read_text()
-    assert "weights" not in (tmp_path / "err1").read_text()
+    assert "weights: two/tiny.safetensors" in (tmp_path / "0" / "err").read_text()
+    assert "weights" not in (tmp_path / "1" / "err").read_text()
     files = [
         sorted(str(path.relative_to(tmp_path / folder)) for path in (tmp_path / folder).rglob("*"))
         for folder in ("one", "two")
     ]
     assert files[0] == files[1]
     assert together(_command, tmp_path, "--out", "three", "--batch", "3") == [2, 2]
-    assert "--micro-batches must divide --batch" in (tmp_path / "err0").read_text()
+    assert "--micro-batches must divide --batch" in (tmp_path / "0" / "err").read_text()
 
 
 def _interrupted(folder: Path, team: Team) -> None:

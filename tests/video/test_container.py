@@ -125,7 +125,7 @@ def test_a_header_does_not_decide_how_much_memory_is_taken(tmp_path: Path, shape
 
 
 def test_a_stream_may_not_grow_over_the_limit_of_the_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vostrack.video.container._DECODER_OPTIONS", {"max_pixels": "10000"})
+    monkeypatch.setattr("vostrack.video.container.DECODER_OPTIONS", {"max_pixels": "10000"})
     small = write_video(tmp_path / "small.h264", ramp(3), options={"tune": "zerolatency"})
     large = write_video(tmp_path / "large.h264", ramp(3, (480, 640)), options={"tune": "zerolatency"})
     path = tmp_path / "clip.h264"
@@ -150,7 +150,7 @@ def test_a_playlist_may_not_open_other_files(tmp_path: Path, monkeypatch: pytest
     with av.open(str(path)) as container:
         assert len(list(container.decode(video=0))) == 20, "FFmpeg itself would follow this list"
     assert "names other files" in refusal(path)
-    monkeypatch.setattr("vostrack.video.reader._PLAYLISTS", set())
+    monkeypatch.setattr("vostrack.video.reader.PLAYLISTS", set())
     assert "cannot be opened" in refusal(path)
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.forks import finish, fork
 from vostrack.errors import OutputError
 from vostrack.types import Frame, LabelMap, Prediction
 from vostrack.video.movie import OverlayWriter
@@ -224,17 +225,17 @@ def test_colours_and_size_are_those_of_the_drawing(tmp_path: Path, size: tuple[i
         assert difference.mean() < 8
 
 
+def copy_overlay(source: Path, folder: Path) -> None:
+    given, fps = follow(source)
+    overlay(folder, given, source, fps)
+
+
 def test_same_predictions_give_the_same_bytes(tmp_path: Path) -> None:
     source = make_source(tmp_path / "clip.mp4", VFR, audio="aac")
     given, fps = follow(source)
     paths = [overlay(tmp_path / str(run), given, source, fps)[0] for run in range(2)]
-    code = (
-        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
-        "from tests.video.test_movie import follow, overlay\n"
-        "given, fps = follow(Path(sys.argv[2])); overlay(Path(sys.argv[3]), given, Path(sys.argv[2]), fps)"
-    )
-    root = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", code, root, source, tmp_path / "2"], check=True, timeout=60)
+    process = fork(tmp_path / "log", copy_overlay, source, tmp_path / "2")
+    assert finish(process, tmp_path / "log") == (0, "", "")
     contents = [paths[0].read_bytes(), paths[1].read_bytes(), (tmp_path / "2" / "overlay.mp4").read_bytes()]
     assert contents[0] == contents[1] == contents[2]
 
@@ -367,40 +368,37 @@ def test_folder_that_is_a_file_or_final_name_that_is_a_folder_is_explained(tmp_p
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["overlay.mp4"]
 
 
-LIMITED = """
-import resource, signal, sys
-from fractions import Fraction
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from tests.video.test_movie import predictions
-from vostrack.errors import OutputError
-from vostrack.video.movie import OverlayWriter
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-folder, size = Path(sys.argv[2]), int(sys.argv[3])
-given = predictions([Fraction(i, 24) for i in range(40)], (96, 128))
-failed = 0
-for limit in [*range(0, size, max(size // 12, 1)), size - 1]:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    writer = OverlayWriter(folder, source=None, fps=None)
-    try:
-        for prediction in given:
-            writer.write(prediction)
-        writer.finish()
-    except OutputError as error:
-        assert "larger than" in str(error), error
-        failed += 1
-        writer.abort()
-    assert not list(folder.iterdir()), limit
-print(failed)
-"""
+def write_limited(folder: Path, size: int) -> None:
+    """Overlays that may have so many bytes at most, from none to one too few; prints how many of them failed."""
+    import resource
+
+    folder.mkdir()
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    given = predictions([Fraction(i, 24) for i in range(40)], (96, 128))
+    failed: list[str] = []
+    for limit in [*range(0, size, max(size // 12, 1)), size - 1]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        writer = OverlayWriter(folder, source=None, fps=None)
+        try:
+            for prediction in given:
+                writer.write(prediction)
+            writer.finish()
+        except OutputError as error:
+            failed.append(str(error))
+            writer.abort()
+        assert not list(folder.iterdir()), limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert all("larger than" in text for text in failed), failed
+    print(len(failed))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX limits")
 def test_every_limit_of_the_file_size_is_noticed(tmp_path: Path) -> None:
     path, _ = overlay(tmp_path, predictions([Fraction(i, 24) for i in range(40)], (96, 128)))
     size = path.stat().st_size
     path.unlink()
-    command = [sys.executable, "-c", LIMITED, Path(__file__).parents[2], tmp_path, str(size)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 12
+    log = tmp_path / "log"
+    code, printed, said = finish(fork(log, write_limited, tmp_path / "out", size), log)
+    assert code == 0, said
+    assert int(printed) >= 12

@@ -315,19 +315,23 @@ def test_seconds_count_writing_and_not_waiting() -> None:
 
 FORGOTTEN = """
 import sys
-sys.path.insert(0, sys.argv[1])
+from fractions import Fraction
 from pathlib import Path
-from tests.video.test_writer import prediction
+import torch
+from vostrack.types import Frame, LabelMap, Prediction
 from vostrack.video.writer import WRITERS, Destination, ThreadedWriter
-threaded = ThreadedWriter([WRITERS["masks"](Destination(Path(sys.argv[2])))])
+image = torch.zeros(3, 20, 31, dtype=torch.uint8)
+threaded = ThreadedWriter([WRITERS["masks"](Destination(Path(sys.argv[1])))])
 for index in range(5):
-    threaded.write(prediction(index))
+    frame = Frame(index, Fraction(index), image, f"{index:05d}")
+    threaded.write(Prediction(frame, LabelMap(image[0], ())))
 raise SystemExit(5)
 """
 
 
+@pytest.mark.slow
 def test_process_that_ends_without_finish_neither_hangs_nor_loses_queued_frames(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", FORGOTTEN, Path(__file__).parents[2], tmp_path]
+    command = [sys.executable, "-c", FORGOTTEN, tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (5, "")
     assert len(tree(tmp_path)) == 5

@@ -20,7 +20,7 @@ from vostrack.ops.labels import add_channels
 
 STRIDE = 32
 
-_WIDTHS = (256, 128, 64, 32, 16)
+WIDTHS = (256, 128, 64, 32, 16)
 """Channels of the expanding half, at strides 16, 8, 4, 2 and 1."""
 
 
@@ -46,12 +46,12 @@ class UNet(nn.Module):
         super().__init__()
         with torch.device("meta"):  # where the layers' own initialisation draws nothing
             self.trunk = ResNet18(strides=(1, 2, 2, 2))
-            below = (self.trunk.widths[-1], *_WIDTHS)
+            below = (self.trunk.widths[-1], *WIDTHS)
             beside = (*self.trunk.widths[-2::-1], self.trunk.conv1.out_channels, 0)
             self.up = nn.ModuleList(
                 _Expand(inputs + joined, width) for (inputs, width), joined in zip(pairwise(below), beside, strict=True)
             )
-            self.head = nn.Conv2d(_WIDTHS[-1], channels, 1)
+            self.head = nn.Conv2d(WIDTHS[-1], channels, 1)
         self.to_empty(device="cpu")
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vostrack.ops.topk import largest
 
-_CPU_CHUNK_BYTES = 1 << 24
+CPU_CHUNK_BYTES = 1 << 24
 _CHUNK_BYTES = 1 << 28
 """Similarities that are held at a time: few enough for the caches of a CPU, many enough to keep a GPU busy."""
 
@@ -29,7 +29,7 @@ def best_keys(query: Tensor, keys: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
     Returns:
         Similarities, float32, and indices, both (N, min(top_k, M)).
     """
-    room = _CPU_CHUNK_BYTES if query.device.type == "cpu" else _CHUNK_BYTES
+    room = CPU_CHUNK_BYTES if query.device.type == "cpu" else _CHUNK_BYTES
     rows = max(1, room // (4 * len(keys)))
     columns = keys.to(query.dtype).T
     parts = [largest((chunk @ columns).float(), min(top_k, len(keys))) for chunk in torch.split(query, rows)]

@@ -27,7 +27,8 @@ from vostrack.video.stream import MAX_PIXELS, NOMINAL_RATE, ClipStream, check_si
 
 # PyAV also lets errors of Python's file and of its text decoding through.
 _BROKEN = (av.FFmpegError, OSError, ValueError)
-_DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
+DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
+"""What the decoder is told: it must not take in more pixels than that."""
 # Every thread holds a frame of its own, so their number bounds the memory.
 _MAX_THREADS = 8
 # Frames that a container may promise in excess before it is worth a note; muxers miscount by one or two.
@@ -158,7 +159,7 @@ def _open_container(path: Path, where: str, stack: ExitStack) -> InputContainer:
         return av.open(
             file,
             "r",
-            options=_DECODER_OPTIONS,
+            options=DECODER_OPTIONS,
             container_options={"protocol_whitelist": "none"},
             metadata_errors="replace",
         )
@@ -184,7 +185,7 @@ def _pick_video(container: InputContainer, where: str) -> av.VideoStream:
     if video.codec_context.name in _TEXT_ART:
         raise InputError(f"{where} is a text file; give a video")
     check_size((video.height, video.width), where)
-    video.codec_context.options = dict(_DECODER_OPTIONS)
+    video.codec_context.options = dict(DECODER_OPTIONS)
     video.thread_type = ThreadType.AUTO
     video.thread_count = min(os.cpu_count() or 1, _MAX_THREADS)
     return video

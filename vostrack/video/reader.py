@@ -16,7 +16,8 @@ from vostrack.video.images import FolderStream
 from vostrack.video.stream import ClipStream, first_line
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_PLAYLISTS = {".asx", ".concat", ".ffconcat", ".m3u", ".m3u8", ".mpd", ".pls", ".sdp"}
+PLAYLISTS = {".asx", ".concat", ".ffconcat", ".m3u", ".m3u8", ".mpd", ".pls", ".sdp"}
+"""Files of these names list others, which FFmpeg would open."""
 
 
 def open_clip(path: str | os.PathLike[str]) -> ClipStream:
@@ -53,6 +54,6 @@ def open_clip(path: str | os.PathLike[str]) -> ClipStream:
         raise InputError(f"clip {text!r} is neither a file nor a folder; save the video to a file first")
     if info.st_size == 0:
         raise InputError(f"video {text!r} is empty (0 bytes); get a complete copy")
-    if source.suffix.lower() in _PLAYLISTS:
+    if source.suffix.lower() in PLAYLISTS:
         raise InputError(f"{text!r} is a list that names other files; give the video itself")
     return VideoStream(source)

@@ -88,7 +88,7 @@ def render(index: int, count: int, size: Size) -> tuple[Image, Image]:
     time = index / max(count - 1, 1)
     canvas = _landscape(time, size)
     labels = np.zeros(size, np.uint8)
-    for thing in _THINGS:
+    for thing in THINGS:
         _paint(canvas, thing, time)
         box, x, y = _local(size, thing, time)
         labels[box][thing.level(x, y, time) < 1] = thing.label
@@ -291,10 +291,10 @@ def _bark(x: Field, y: Field, noise: Field) -> Field:
     return _colors(0.2 * value + 0.9 * noise, "221d1a", "4a4139", "7a6f62", "a59a88")
 
 
-# Far to near.
-_THINGS = (
+THINGS = (
     _Thing(3, _round((0.17, 2, 2), (0.1, 3, -3)), _spots, 0.15, ((-0.64, -0.12), (-0.34, -0.19), -0.02), (0, 1.2), 1.1),
     _Thing(1, _round((0.26, 5, 0), (0.04, 2, 5)), _rings, 0.165, ((-0.46, 0.24), (0.48, 0.14), 0.02), (0.2, 1.4), 1.12),
     _Thing(0, _trunk, _bark, 0.5, ((0.12, 0.0), (-0.03, 0.0), 0.0), (0.05, 0.05)),
     _Thing(2, _cushion, _plaid, 0.15, ((0.54, -0.24), (-0.66, 0.16), -0.07), (-0.3, -1.5), 0.95),
 )
+"""What is in the scene, from far to near."""

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.methods.test_rpm_net import FixedNet
-from tests.nets.test_deform import naive_sample
+from tests.methods.fixed_net import FixedNet
+from tests.naive import warped
 from vostrack.errors import MethodError
 from vostrack.methods.base import Batch
 from vostrack.methods.objectives import rpm_net as rpm_training
@@ -66,7 +66,7 @@ def test_a_frame_is_put_together_from_the_other_one() -> None:
         cells = [torch.stack([to_cells(f, 4) for f in normalised_rgb(frames[:, t])]) for t in (0, 1)]
         reference, target = cells[::-1] if flipped else cells
         offsets = torch.tensor([0.5, -1.25]).view(1, 2, 1, 1).expand(2, 2, 8, 8)
-        wanted = (naive_sample(reference, offsets) - target).square().sum(1).mean()
+        wanted = (warped(reference, offsets) - target).square().sum(1).mean()
         assert float(losses["loss"]) == pytest.approx(float(wanted), rel=1e-4)
         assert float(losses["colour"]) == pytest.approx(float(wanted), rel=1e-4)
         assert float(losses["unmoved"]) == pytest.approx(float((reference - target).square().sum(1).mean()), rel=1e-4)

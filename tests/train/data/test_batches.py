@@ -12,7 +12,7 @@ import torch
 from tests.train.samples import CPU, write_image, write_labelled
 from vostrack.errors import DatasetError
 from vostrack.methods.base import ClipSpec
-from vostrack.train.data.batches import _pick, choose, cut, random_batch
+from vostrack.train.data.batches import choose, cut, pick, random_batch
 from vostrack.train.data.cache import FrameCache, build_cache
 from vostrack.train.data.footage import find_labelled, find_stills
 
@@ -55,12 +55,12 @@ def test_a_clip_shorter_than_asked_repeats_frames(cache: FrameCache) -> None:
     assert clips.shape[1] == 20
 
 
-def test_picks_stay_in_the_clip_and_within_the_gap() -> None:
+def testpicks_stay_in_the_clip_and_within_the_gap() -> None:
     source = generator()
     for count, frames, gap in ((17, 5, 4), (9, 5, 4), (5, 5, 4), (3, 5, 4), (1, 3, 2), (2, 2, 100), (50, 3, 100)):
         spec = ClipSpec(frames=frames, gap=gap, crop=8)
         for _ in range(60):
-            picks = _pick(count, spec, source)
+            picks = pick(count, spec, source)
             steps = [later - earlier for earlier, later in pairwise(picks)]
             assert picks[0] >= 0
             assert picks[-1] < count
@@ -69,7 +69,7 @@ def test_picks_stay_in_the_clip_and_within_the_gap() -> None:
 
 def test_a_gap_beyond_the_clip_means_any_distance() -> None:
     source, spec = generator(), ClipSpec(frames=2, gap=100, crop=8)
-    pairs = [_pick(5, spec, source) for _ in range(4000)]
+    pairs = [pick(5, spec, source) for _ in range(4000)]
     counts = torch.bincount(torch.tensor([second - first for first, second in pairs]), minlength=6)
     assert counts[0] == counts[5] == 0
     assert (counts[1:5] - 1000).abs().max() < 150

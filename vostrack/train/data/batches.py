@@ -94,7 +94,7 @@ def _choose(cache: FrameCache, spec: ClipSpec, generator: torch.Generator) -> Cr
         return low + (high - low) * float(torch.rand((), generator=generator))
 
     clip = cache.clips[int(torch.randint(len(cache.clips), (), generator=generator))]
-    indices = _pick(clip.count, spec, generator)
+    indices = pick(clip.count, spec, generator)
     for _ in range(_TRIES if spec.labels else 1):
         side = max(_SMALLEST, round(min(clip.height, clip.width) * uniform(*spec.scale)))
         top = round(uniform(0, clip.height - side))
@@ -114,7 +114,7 @@ def _shows_object(cache: FrameCache, window: Crop) -> bool:
     return bool(((labels != BACKGROUND) & (labels != VOID)).flatten(1).any(1).all())
 
 
-def _pick(count: int, spec: ClipSpec, generator: torch.Generator) -> list[int]:
+def pick(count: int, spec: ClipSpec, generator: torch.Generator) -> list[int]:
     """Frame indices in order of time, at random distances up to `gap`, or up to what the clip has room for.
 
     A clip with fewer frames than asked for repeats some.
