@@ -14,13 +14,13 @@ from torch.nn.functional import normalize, one_hot
 from vostrack.errors import MethodError
 from vostrack.matching.memory import FrameBank
 from vostrack.matching.recent import recent_similarities
-from vostrack.methods.videomatch import VideoMatchConfig, VideoMatchMethod
+from vostrack.methods.videomatch import SoftMatcherConfig, VideoMatchMethod
 from vostrack.nets.encoders import VideoMatchNet
 from vostrack.ops.grid import to_cells
 
 GRID = (9, 11)
 STRIDE = 4
-CONFIG = VideoMatchConfig(axes=0, context=2, spacing=2, radius=3, reach=0, top_k=2, scale=10.0, max_displacement=1e4)
+CONFIG = SoftMatcherConfig(axes=0, context=2, spacing=2, radius=3, reach=0, top_k=2, scale=10.0, max_displacement=1e4)
 
 
 def method(**changes: Any) -> VideoMatchMethod:

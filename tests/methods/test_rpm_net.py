@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tests.methods.fixed_net import FixedNet
 from tests.naive import sample_at, warped
 from vostrack.errors import MethodError
-from vostrack.matching.matcher import SoftMatching
+from vostrack.matching.matcher import SoftMatcher
 from vostrack.methods.rpm_net import PAPER, RpmConfig, RpmNetMethod, RpmState
 from vostrack.nets.deform import RpmNet
 from vostrack.ops.color import normalised_rgb
@@ -138,7 +138,7 @@ def test_what_is_pointed_to_is_matched_as_the_formula_says() -> None:
                 similarities[label, i, j] = alike + math.log(float(share)) / 10
     matching = state.matching
     assert matching is not None
-    soft = SoftMatching(MATCHED)
+    soft = SoftMatcher(MATCHED)
     expected = soft.labelled(matching, target, list(similarities.flatten(1)[:, :, None]))
     torch.testing.assert_close(pointing.predict(state, features(2)), expected, atol=1e-5, rtol=0)
     assert (expected - soft.predict(matching, target)).abs().max() > 0.01

@@ -13,7 +13,7 @@ from torch.nn.functional import avg_pool2d, normalize
 
 from vostrack.errors import MethodError
 from vostrack.matching.matcher import MatchingState
-from vostrack.methods.videomatch import PAPER, VideoMatchConfig, VideoMatchMethod
+from vostrack.methods.videomatch import PAPER, SoftMatcherConfig, VideoMatchMethod
 from vostrack.nets.encoders import VideoMatchNet
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import resize, to_pixels
@@ -62,7 +62,7 @@ def mean_best(x: Tensor, keys: Tensor, count: int) -> float:
     return sum(sorted((float(x @ key) for key in keys), reverse=True)[:count]) / count
 
 
-def naive_initial(query: Tensor, front: Tensor, back: Tensor, config: VideoMatchConfig) -> Tensor:
+def naive_initial(query: Tensor, front: Tensor, back: Tensor, config: SoftMatcherConfig) -> Tensor:
     """y_t,init of one object (h, w): two-way softmax of the weighted scores."""
     count = min(config.top_k, max(1, min(len(front), len(back)) // 4))
     out = []
@@ -304,7 +304,7 @@ def test_fine_stages_are_those_of_a_larger_image_cell_by_cell(size: tuple[int, i
     net = VideoMatchNet().eval()
     image = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        config = VideoMatchConfig(stages=(1,), fine_stages=(2,), stride=stride, colour=0, precision="32")
+        config = SoftMatcherConfig(stages=(1,), fine_stages=(2,), stride=stride, colour=0, precision="32")
         found = VideoMatchMethod(net, config).encode(image)[64:]
         larger = normalised_rgb(resize(image[None], (2 * size[0] - 1, 2 * size[1] - 1), corners=True)[0])[None]
         # Its cells are 8 of its pixels apart, 4 of the image.

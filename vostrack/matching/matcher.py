@@ -23,7 +23,7 @@ from vostrack.matching.location import SHORT_SIDE, LastSeen, in_cells, masks_of
 from vostrack.matching.memory import FrameBank
 from vostrack.matching.recent import recent_similarities
 from vostrack.matching.sets import AddedFeatures, FeatureSets, Template
-from vostrack.matching.settings import VideoMatchConfig
+from vostrack.matching.settings import SoftMatcherConfig
 from vostrack.ops.grid import size_of, to_cells, to_pixels
 from vostrack.ops.guided import guided
 from vostrack.ops.hypercolumns import principal_axes, project
@@ -57,13 +57,13 @@ class MatchingState:
     places: LastSeen
 
 
-class SoftMatching:
+class SoftMatcher:
     """Soft matching with the foreground and the background of each object, of any features."""
 
     state_type = MatchingState
-    config: VideoMatchConfig
+    config: SoftMatcherConfig
 
-    def __init__(self, config: VideoMatchConfig) -> None:
+    def __init__(self, config: SoftMatcherConfig) -> None:
         """Matching with some settings."""
         self.config = config
 

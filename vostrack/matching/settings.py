@@ -73,7 +73,7 @@ class UpdateConfig(Config, group="published parts"):
 
 
 @dataclass(frozen=True)
-class VideoMatchConfig(UpdateConfig, EdgeConfig, RecentConfig, GridConfig, group="matching"):
+class SoftMatcherConfig(UpdateConfig, EdgeConfig, RecentConfig, GridConfig, group="matching"):
     """Settings of the soft matcher."""
 
     fine_stages: tuple[int, ...] = setting(

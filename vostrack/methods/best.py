@@ -19,8 +19,8 @@ from torch import Tensor
 
 from vostrack.config import setting
 from vostrack.device import autocast
-from vostrack.matching.matcher import SoftMatching
-from vostrack.matching.settings import VideoMatchConfig
+from vostrack.matching.matcher import SoftMatcher
+from vostrack.matching.settings import SoftMatcherConfig
 from vostrack.nets.encoders import BestNet
 from vostrack.ops.color import normalised_lab, normalised_rgb
 from vostrack.ops.hypercolumns import cell_features
@@ -28,7 +28,7 @@ from vostrack.weights import Adopt
 
 
 @dataclass(frozen=True)
-class BestConfig(VideoMatchConfig, group="features"):
+class BestConfig(SoftMatcherConfig, group="features"):
     """Settings of the propagation: those of `videomatch`, and one more."""
 
     stages: tuple[int, ...] = setting((1, 2, 3), "stages of the anchors network to take", choices=(1, 2, 3))
@@ -50,7 +50,7 @@ def _part(prefix: str, stages: int) -> Adopt:
     return adopt
 
 
-class BestMethod(SoftMatching):
+class BestMethod(SoftMatcher):
     """Soft matching of features of two networks, drawn along the edges of the image."""
 
     name: ClassVar[str] = "best"

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from vostrack.config import setting
 from vostrack.device import autocast
-from vostrack.matching.matcher import MatchingState, SoftMatching
+from vostrack.matching.matcher import MatchingState, SoftMatcher
 from vostrack.matching.recent import log_prior
-from vostrack.matching.settings import VideoMatchConfig
+from vostrack.matching.settings import SoftMatcherConfig
 from vostrack.methods.base import Correspondences
 from vostrack.methods.objectives.rpm_net import RpmNetObjective
 from vostrack.nets.deform import RpmNet, receptive_field, warp
@@ -43,7 +43,7 @@ _MATCHING: dict[str, Callable[[int], RpmNet]] = {
 
 
 @dataclass(frozen=True)
-class RpmConfig(VideoMatchConfig, group="published parts"):
+class RpmConfig(SoftMatcherConfig, group="published parts"):
     """Settings of the propagation: those of `videomatch`, and one more."""
 
     stages: tuple[int, ...] = setting(
@@ -93,7 +93,7 @@ class RpmNetMethod:
         """A method with a network in evaluation mode."""
         self.net = net
         self.config = config or RpmConfig()
-        self._matching = SoftMatching(self.config)
+        self._matching = SoftMatcher(self.config)
 
     @property
     def stride(self) -> int:
@@ -134,7 +134,7 @@ class RpmNetMethod:
         return RpmState(features, probs, matching)
 
     def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
-        """As `SoftMatching.enlarge`."""
+        """As `SoftMatcher.enlarge`."""
         return self._matching.enlarge(probs, image)
 
     def correspondences(self, reference: Tensor, target: Tensor, pixels: Tensor) -> Correspondences:

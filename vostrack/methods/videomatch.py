@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from vostrack.device import autocast
-from vostrack.matching.matcher import SoftMatching
-from vostrack.matching.settings import VideoMatchConfig
+from vostrack.matching.matcher import SoftMatcher
+from vostrack.matching.settings import SoftMatcherConfig
 from vostrack.methods.objectives.videomatch import LAST, VideoMatchObjective
 from vostrack.nets.encoders import VideoMatchNet
 from vostrack.ops.color import normalised_rgb
@@ -35,7 +35,7 @@ from vostrack.ops.grid import size_of, to_pixels
 from vostrack.ops.hypercolumns import cell_features
 from vostrack.weights import Adopt
 
-PAPER = VideoMatchConfig(
+PAPER = SoftMatcherConfig(
     stages=LAST.stages,
     fine_stages=(),
     stride=LAST.stride,
@@ -58,12 +58,12 @@ def _trunk(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if name.startswith("trunk.")}
 
 
-class VideoMatchMethod(SoftMatching):
+class VideoMatchMethod(SoftMatcher):
     """Soft matching with the foreground and the background of each object."""
 
     name: ClassVar[str] = "videomatch"
     paper: ClassVar[str] = "VideoMatch: Matching based Video Object Segmentation (2018)"
-    presets: ClassVar[Mapping[str, VideoMatchConfig]] = {"default": VideoMatchConfig(), "paper": PAPER}
+    presets: ClassVar[Mapping[str, SoftMatcherConfig]] = {"default": SoftMatcherConfig(), "paper": PAPER}
     nets: ClassVar[Mapping[str, Callable[[], VideoMatchNet]]] = {
         "default": VideoMatchNet,
         "dilated": partial(VideoMatchNet, dilated=True),
@@ -71,9 +71,9 @@ class VideoMatchMethod(SoftMatching):
     adopts: ClassVar[Mapping[str, Adopt]] = {"anchors": _trunk}
     objective: ClassVar[type[VideoMatchObjective]] = VideoMatchObjective
 
-    def __init__(self, net: VideoMatchNet, config: VideoMatchConfig | None = None) -> None:
+    def __init__(self, net: VideoMatchNet, config: SoftMatcherConfig | None = None) -> None:
         """A method with a network in evaluation mode."""
-        super().__init__(config or VideoMatchConfig())
+        super().__init__(config or SoftMatcherConfig())
         self.net = net
 
     def encode(self, image: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ RECIPES = {
 
 @dataclass(frozen=True)
 class Readout:
-    """Which features are matched, and how; the attributes are those of `VideoMatchConfig`."""
+    """Which features are matched, and how; the attributes are those of `SoftMatcherConfig`."""
 
     stages: tuple[int, ...]
     stride: int
