@@ -125,7 +125,9 @@ def test_the_command_works_in_two_processes(
         for folder in ("one", "two")
     ]
     assert files[0] == files[1]
-    assert together(_command, tmp_path, "--out", "three", "--batch", "3") == [2, 2]
+    leader, other = together(_command, tmp_path, "--out", "three", "--batch", "3")
+    assert leader == 2
+    assert other in (1, 2)  # 1 where it was still joining when the leader had ended
     assert "--micro-batches must divide --batch" in (tmp_path / "0" / "err").read_text()
 
 
