@@ -11,14 +11,14 @@ Differs: time is reversed half of the time, so that a frame is restored from lat
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import pi
 
 import torch
 from torch import Tensor, nn
 
 from vostrack.config import setting
-from vostrack.methods.base import Batch, ClipSpec, Recipe
+from vostrack.methods.base import Batch, ClipSpec, Objective, Recipe
 from vostrack.nets.encoders import MastNet
 from vostrack.ops.attention import window_attention
 from vostrack.ops.color import drop_channel, jitter_lab, normalised_lab
@@ -43,24 +43,16 @@ class MastRecipe(Recipe):
 # Zhu et al. give no rate for the pairs: 1e-3 is MAST's, with 12 of them a step. With 4 to 6 it did not lower the loss
 # in 60 steps. Their 1e-4 with the momentum copy goes with large batches: with 4 clips the loss rose by some 4 % in 40
 # steps, and with 3e-5 it did not.
+_PAPER = MastRecipe(crop=384, batch=48, steps=120_000, learning_rate=1e-3, radius=12)
 RECIPES = {
     "default": MastRecipe(crop=96),
     "shipped": MastRecipe(crop=96, steps=1243, jitter=0.0),
     "shallow": MastRecipe(net="shallow", crop=128, batch=8, steps=1200, radius=8, jitter=0.0),
-    "paper": MastRecipe(crop=384, batch=48, steps=120_000, learning_rate=1e-3, radius=12),
+    "paper": _PAPER,
     "momentum": MastRecipe(
         start="mast-mem", crop=96, batch=4, steps=1000, learning_rate=3e-5, references=3, momentum=0.999
     ),
-    "momentum-paper": MastRecipe(
-        start="mast-mem",
-        crop=384,
-        batch=48,
-        steps=10_000,
-        learning_rate=1e-4,
-        references=5,
-        momentum=0.999,
-        radius=12,
-    ),
+    "momentum-paper": replace(_PAPER, start="mast-mem", steps=10_000, learning_rate=1e-4, references=5, momentum=0.999),
 }
 
 
@@ -129,21 +121,18 @@ class MomentumEncoder(nn.Module):
                 own.copy_(leading)
 
 
-class MastObjective:
+class MastObjective(Objective):
     """Reconstruction of a hidden colour channel: pairwise, or from several references that a momentum copy encodes."""
 
     recipes = RECIPES
 
     def __init__(self, net: MastNet, recipe: MastRecipe = RECIPES["default"]) -> None:
         """Train `net` in place, as the recipe says."""
+        self.module: MomentumEncoder | SharedEncoder
         self.module = MomentumEncoder(net, recipe.momentum) if recipe.momentum else SharedEncoder(net)
         self.clips = ClipSpec(frames=recipe.references + 1, gap=3, crop=recipe.crop)
         self.learning_rate = recipe.learning_rate
         self._stride, self._radius, self._jitter = net.stride, recipe.radius, recipe.jitter
-
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Adam without weight decay."""
-        return torch.optim.Adam(self.module.net.parameters(), lr=self.learning_rate)
 
     def after_step(self) -> None:
         """Let the momentum copy follow."""
@@ -163,7 +152,7 @@ class MastObjective:
         """
         frames = batch.frames.flip(1) if torch.rand((), generator=generator) < 0.5 else batch.frames
         hidden = 1 + int(torch.randint(2, (), generator=generator))
-        strengths = jitter_strengths((frames.shape[0], frames.shape[1]), self._jitter, generator).to(frames.device)
+        strengths = jitter_strengths((len(frames), frames.shape[1]), self._jitter, generator).to(frames.device)
         # Where the network computes with fewer digits: too few for colours, and for scores that go into the hundreds.
         exact = torch.autocast(frames.device.type, enabled=False)
         with exact:
@@ -181,8 +170,8 @@ class MastObjective:
 def jitter_strengths(clips: tuple[int, int], share: float, generator: torch.Generator) -> Tensor:
     """Random strengths for `ops.color.jitter_lab`.
 
-    Whether a clip is changed is drawn for the clip, how much for each of its frames, as in CorrFlow's published code:
-    features have to match in spite of it.
+    Chance decides for a clip whether it is changed, and for each of its frames how much, as in CorrFlow's published
+    code: features have to match in spite of it.
 
     Args:
         clips: (B, T).
