@@ -25,8 +25,6 @@ from vostrack.ops.color import drop_channel, jitter_lab, normalised_lab
 from vostrack.ops.grid import to_cells, to_pixels
 from vostrack.ops.losses import photometric_loss
 
-_LARGEST_JITTER = (0.1, 0.1, 0.1, 0.1 * 2 * pi)
-
 
 @dataclass(frozen=True)
 class MastRecipe(Recipe):
@@ -56,32 +54,8 @@ RECIPES = {
 }
 
 
-class SharedEncoder(nn.Module):
-    """One network for the query and its references, with gradients through both."""
-
-    def __init__(self, net: MastNet) -> None:
-        """Train `net` in place."""
-        super().__init__()
-        self.net = net
-
-    def forward(self, lab: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of clips.
-
-        Args:
-            lab: (B, T, 3, S, S); the last frame is the query.
-
-        Returns:
-            Of the query (B, C, h, w) and of its references (B, T - 1, C, h, w).
-        """
-        features = self.net(lab.flatten(0, 1)).unflatten(0, lab.shape[:2])
-        return features[:, -1], features[:, :-1]
-
-    def follow(self) -> None:
-        """Nothing follows."""
-
-
-class MomentumEncoder(nn.Module):
-    """The network for the query, and a copy that slowly follows it for the references.
+class QueryAndReferences(nn.Module):
+    """The network for the query; for its references the network too, or a copy that slowly follows it.
 
     Parameters and buffers follow alike. In training both normalise with the statistics of their batches: were it that
     of the batch for one and averages for the other, features that match would not look alike.
@@ -96,24 +70,38 @@ class MomentumEncoder(nn.Module):
 
         Args:
             net: the network.
-            momentum: m, in [0, 1).
+            momentum: m, in [0, 1); 0 for no copy.
         """
         super().__init__()
         self.net, self.momentum = net, momentum
-        self.copy = deepcopy(net).requires_grad_(False)
-        for module in self.copy.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = 0.0  # its running statistics follow the network's, not its own batches
+        self.copy: MastNet | None = None
+        if momentum:
+            self.copy = deepcopy(net).requires_grad_(False)
+            for module in self.copy.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.momentum = 0.0  # its running statistics follow the network's, not its own batches
 
     def forward(self, lab: Tensor) -> tuple[Tensor, Tensor]:
-        """As `SharedEncoder.forward`; no gradient flows through the references."""
+        """Features of clips, with gradients through all of them, or where there is a copy through the query alone.
+
+        Args:
+            lab: (B, T, 3, S, S); the last frame is the query.
+
+        Returns:
+            Of the query (B, C, h, w) and of its references (B, T - 1, C, h, w).
+        """
+        if self.copy is None:
+            features = self.net(lab.flatten(0, 1)).unflatten(0, lab.shape[:2])
+            return features[:, -1], features[:, :-1]
         with torch.no_grad():
             references = self.copy(lab[:, :-1].flatten(0, 1))
         return self.net(lab[:, -1]), references.unflatten(0, (len(lab), -1))
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Take a step towards the network (Eq. 8)."""
+        """Take a step towards the network (Eq. 8), where there is a copy."""
+        if self.copy is None:
+            return
         for own, leading in zip(self.copy.state_dict().values(), self.net.state_dict().values(), strict=True):
             if own.is_floating_point():
                 own.lerp_(leading, 1 - self.momentum)
@@ -128,8 +116,7 @@ class MastObjective(Objective):
 
     def __init__(self, net: MastNet, recipe: MastRecipe = RECIPES["default"]) -> None:
         """Train `net` in place, as the recipe says."""
-        self.module: MomentumEncoder | SharedEncoder
-        self.module = MomentumEncoder(net, recipe.momentum) if recipe.momentum else SharedEncoder(net)
+        self.module: QueryAndReferences = QueryAndReferences(net, recipe.momentum)
         self.clips = ClipSpec(frames=recipe.references + 1, gap=3, crop=recipe.crop)
         self.learning_rate = recipe.learning_rate
         self._stride, self._radius, self._jitter = net.stride, recipe.radius, recipe.jitter
@@ -182,5 +169,6 @@ def jitter_strengths(clips: tuple[int, int], share: float, generator: torch.Gene
         (B, T, 4), on the CPU.
     """
     changed = torch.rand(clips[0], 1, 1, generator=generator) < share
-    amount = (2 * torch.rand(*clips, 4, generator=generator) - 1) * torch.tensor(_LARGEST_JITTER)
+    largest = torch.tensor([0.1, 0.1, 0.1, 0.1 * 2 * pi])
+    amount = (2 * torch.rand(*clips, 4, generator=generator) - 1) * largest
     return torch.tensor([1.0, 1.0, 1.0, 0.0]) + amount * changed

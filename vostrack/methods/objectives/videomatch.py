@@ -25,10 +25,6 @@ from vostrack.ops.hypercolumns import hypercolumns
 from vostrack.ops.matching import matching_difference, matching_loss
 from vostrack.types import BACKGROUND, VOID
 
-WEIGHT_DECAY = 5e-4
-ANY_DISTANCE = 100
-"""Frames of a pair may lie anywhere in their sequence; the longest of DAVIS has 104."""
-
 SHORT_SIDES = (240, 720)
 """Short side, in pixels, of frames that crops are cut from: DAVIS's 480, scaled by the published 0.5 to 1.5."""
 
@@ -59,13 +55,14 @@ class VideoMatchObjective(Objective):
         """Train `net` in place, as the recipe says."""
         self.module: VideoMatchNet = net
         scale = (recipe.crop / SHORT_SIDES[1], recipe.crop / SHORT_SIDES[0])
-        self.clips = ClipSpec(frames=2, gap=ANY_DISTANCE, crop=recipe.crop, scale=scale, labels=True)
+        # Frames of a pair may lie anywhere in their sequence; the longest of DAVIS has 104.
+        self.clips = ClipSpec(frames=2, gap=100, crop=recipe.crop, scale=scale, labels=True)
         self.learning_rate = recipe.learning_rate
         self._started = bool(recipe.start)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Adam with the published weight decay."""
-        return torch.optim.Adam(self.module.parameters(), lr=self.learning_rate, weight_decay=WEIGHT_DECAY)
+        return torch.optim.Adam(self.module.parameters(), lr=self.learning_rate, weight_decay=5e-4)
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Loss of labelling one frame of each pair from the other; which from which is random.
@@ -83,7 +80,10 @@ class VideoMatchObjective(Objective):
         if batch.labels is None:
             raise MethodError("videomatch learns from masks: give --data footage with masks beside it")
         if self._started:
-            _hold_statistics(self.module)
+            # Keep the normalisation statistics that training started from: a few crops a step say little about them.
+            for part in self.module.modules():
+                if isinstance(part, nn.BatchNorm2d):
+                    part.eval()
         size = len(batch.frames)
         template = torch.randint(2, (size,), generator=generator)
         pairs = torch.stack((template, 1 - template), 1).to(batch.frames.device)
@@ -99,13 +99,6 @@ class VideoMatchObjective(Objective):
                 features = _features(stages, self.module.stage_strides, readout, frames.shape[-1])
                 losses[name] = _pair_loss(features.view(size, 2, *features.shape[1:]), target, known, readout)
         return {"loss": (losses["last"] + losses["fine"]) / 2, **losses}
-
-
-def _hold_statistics(module: nn.Module) -> None:
-    """Keep the normalisation statistics that training started from: a few crops a step say little about them."""
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            part.eval()
 
 
 def _random_object(labels: Tensor, generator: torch.Generator) -> int:
