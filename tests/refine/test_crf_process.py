@@ -18,8 +18,7 @@ from tests.refine.test_crf import needs_package, scene
 from vostrack.errors import VostrackError
 from vostrack.refine import make_refiner
 from vostrack.refine.base import Refiner
-from vostrack.refine.crf import CrfConfig, infer
-from vostrack.refine.process import CrfRefiner
+from vostrack.refine.crf import CrfConfig, CrfRefiner, infer
 
 
 @pytest.fixture
@@ -152,7 +151,7 @@ def test_ctrl_c_does_not_reach_the_process(refiner: CrfRefiner) -> None:
 
 def test_the_process_ends_with_a_caller_that_is_killed(fake_crf: Path) -> None:
     code = (
-        "from vostrack.refine.crf import CrfConfig; from vostrack.refine.process import CrfRefiner; import os, signal\n"
+        "from vostrack.refine.crf import CrfConfig, CrfRefiner; import os, signal\n"
         "refiner = CrfRefiner(CrfConfig()).__enter__()\n"
         "print(refiner._process.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
