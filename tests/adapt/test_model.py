@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from tests.adapt.clips import CONFIG, moving_boxes, narrow_net
-from vostrack.adapt import model as adapt_model
 from vostrack.adapt.frames import TrainingFrames, extend, random_batch
 from vostrack.adapt.model import AppearanceModel, ModelState, rate
 from vostrack.errors import OutputError
@@ -98,7 +97,7 @@ def test_it_learns_under_somebody_elses_no_grad_and_looking_changes_nothing() ->
 
 
 def test_a_step_is_one_of_adam_on_the_weighted_losses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapt_model, "has_fast_bfloat16", lambda device: False)
+    monkeypatch.setattr("vostrack.device.has_fast_bfloat16", lambda device: False)
     config = replace(CONFIG, half_life=2.0, given_share=0.0)
     model, twin = AppearanceModel(config, 2, CPU), AppearanceModel(config, 2, CPU)
     optimizer = torch.optim.Adam(twin.net.parameters(), config.learning_rate)
@@ -120,7 +119,7 @@ def test_a_step_is_one_of_adam_on_the_weighted_losses(monkeypatch: pytest.Monkey
 def test_bfloat16_learns_about_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     losses = []
     for fast in (False, True):
-        monkeypatch.setattr(adapt_model, "has_fast_bfloat16", lambda device, fast=fast: fast)
+        monkeypatch.setattr("vostrack.device.has_fast_bfloat16", lambda device, fast=fast: fast)
         model = AppearanceModel(replace(CONFIG, learning_rate=1e-3), 2, CPU)
         losses.append([model.step(sample()) for _ in range(5)])
         assert all(parameter.dtype == torch.float32 for parameter in model.net.parameters())

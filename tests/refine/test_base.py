@@ -160,7 +160,7 @@ def test_the_model_goes_on_meanwhile_but_not_without_bounds() -> None:
                 refiner.go.set()  # the fourth frame is made while the first one is still being refined
             yield prediction
 
-    with RefineFilter(refiner, {}, depth=3) as stage:
+    with RefineFilter(refiner, {}) as stage:
         refined = stage.run(model())
         assert next(refined).frame.index == 0
         assert made == [0, 1, 2, 3]

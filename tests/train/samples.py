@@ -16,14 +16,14 @@ from tests.fakes import FakeMethod
 from vostrack.methods.base import Batch, ClipSpec, Objective, Recipe
 from vostrack.train.data.cache import FrameCache
 from vostrack.train.loop import StepReport, train
-from vostrack.train.parallel import Team
+from vostrack.train.parallel import ProcessGroup
 from vostrack.train.settings import TrainConfig
 
 CPU = torch.device("cpu")
-ALONE = Team(CPU)
+ALONE = ProcessGroup(CPU)
 
 
-class Mean:
+class Mean(Objective):
     """Learns the mean colour of clips; has batch statistics, a momentum copy and randomness, as real ones do."""
 
     learning_rate = 0.1
@@ -42,9 +42,6 @@ class Mean:
         wanted = (batch.frames + 0.1 * noise).flatten(0, 1)
         loss = (self.module(wanted) - batch.frames.flatten(0, 1)).square().mean() + self.offset
         return {"loss": loss, "noise": noise.mean()}
-
-    def optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.module.parameters(), lr=self.learning_rate)
 
     def after_step(self) -> None:
         first, _, copy = self.module.children()
@@ -84,12 +81,12 @@ def run(
     folder: Path,
     config: TrainConfig,
     stop: int | None = None,
-    team: Team = ALONE,
+    group: ProcessGroup = ALONE,
     **more: Any,
 ) -> list[float]:
     """Train, up to a step; gives the losses."""
     folder.mkdir(exist_ok=True)
-    reports, losses = train(objective, cache, config, folder, team, **more), []
+    reports, losses = train(objective, cache, config, folder, group, **more), []
     for report in reports:
         if isinstance(report, StepReport):
             losses.append(report.losses["loss"])
@@ -108,7 +105,7 @@ class TinyRecipe(Recipe):
     target: float = 1.0
 
 
-class TinyObjective:
+class TinyObjective(Objective):
     """Takes the method's only parameter to a target, step by step; brightness adds noise."""
 
     recipes: ClassVar[Mapping[str, TinyRecipe]] = {
@@ -128,9 +125,6 @@ class TinyObjective:
 
     def optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.module.parameters(), lr=self.learning_rate)
-
-    def after_step(self) -> None:
-        pass
 
 
 class TinyMethod(FakeMethod):

@@ -20,9 +20,9 @@ from tests.train.samples import ALONE, CPU, Mean, run, write_labelled
 from vostrack import cli
 from vostrack.errors import MethodError, VostrackError
 from vostrack.methods import METHODS
-from vostrack.train.checkpoint import CHECKPOINT, METRICS
 from vostrack.train.data.cache import FrameCache
-from vostrack.train.parallel import Team, join_team
+from vostrack.train.loop import CHECKPOINT, METRICS
+from vostrack.train.parallel import ProcessGroup, join_group
 from vostrack.train.settings import TrainConfig
 
 pytest.importorskip("lightning_fabric", reason="NO LIGHTNING FABRIC: pip install 'vostrack[train]' to run this test")
@@ -49,9 +49,9 @@ def _child(rank: int, port: int, work: Callable[..., None], folder: Path, *argum
     if work is _command:
         _command(folder, *arguments)
         return
-    with join_team("cpu") as team:
-        assert (team.rank, team.size, team.leads) == (rank, SIZE, rank == 0)
-        work(folder, team, *arguments)
+    with join_group("cpu") as group:
+        assert (group.rank, group.size, group.leads) == (rank, SIZE, rank == 0)
+        work(folder, group, *arguments)
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
@@ -61,17 +61,17 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 CONFIG = TrainConfig(steps=6, batch=4, micro_batches=2, evaluate_every=3)
 
 
-def _train(folder: Path, team: Team, stop: int | None) -> None:
+def _train(folder: Path, group: ProcessGroup, stop: int | None) -> None:
     objective = Mean()
     cache = FrameCache(folder / "cache")
 
     def evaluate() -> dict[str, float]:
         """Each process knows one of the scores."""
         weight = float(objective.module.state_dict()["0.weight"].sum())
-        own = [weight * (index + 1) if index % team.size == team.rank else 0.0 for index in range(3)]
-        return dict(zip("abc", team.totals(own), strict=True))
+        own = [weight * (index + 1) if index % group.size == group.rank else 0.0 for index in range(3)]
+        return dict(zip("abc", group.totals(own), strict=True))
 
-    run(objective, cache, folder / "run", CONFIG, stop, team, evaluate=evaluate)
+    run(objective, cache, folder / "run", CONFIG, stop, group, evaluate=evaluate)
 
 
 def test_two_processes_train_as_one_does(cache: FrameCache, tmp_path: Path) -> None:
@@ -131,26 +131,26 @@ def test_the_command_works_in_two_processes(
     assert "--micro-batches must divide --batch" in (tmp_path / "0" / "err").read_text()
 
 
-def _interrupted(folder: Path, team: Team) -> None:
+def _interrupted(folder: Path, group: ProcessGroup) -> None:
     done = []
 
     def action() -> None:
         done.append(1)
-        if team.rank == 1 and len(done) == 3:
+        if group.rank == 1 and len(done) == 3:
             raise SystemExit(9)
 
     try:
         for _ in range(9):
-            team.together(action)
+            group.together(action)
     except KeyboardInterrupt:
         (folder / "told").write_text(str(len(done)))
         raise SystemExit(8) from None
 
 
-def _dying(folder: Path, team: Team) -> None:
-    if team.rank == 1:
+def _dying(folder: Path, group: ProcessGroup) -> None:
+    if group.rank == 1:
         os._exit(3)
-    team.wait()
+    group.wait()
 
 
 def test_when_one_process_ends_the_others_do(tmp_path: Path) -> None:
@@ -161,20 +161,20 @@ def test_when_one_process_ends_the_others_do(tmp_path: Path) -> None:
     assert first not in (0, None, -9)
 
 
-def test_one_process_is_a_team_of_its_own() -> None:
-    with join_team("cpu") as team:
-        assert team == Team(CPU)
+def test_one_process_is_a_group_of_its_own() -> None:
+    with join_group("cpu") as group:
+        assert group == ProcessGroup(CPU)
     tensors = [torch.ones(3), torch.zeros(2)]
-    team.add_up(tensors)
+    group.add_up(tensors)
     assert [tensor.tolist() for tensor in tensors] == [[1, 1, 1], [0, 0]]
-    assert team.totals([0.1, 2]) == [0.1, 2]
+    assert group.totals([0.1, 2]) == [0.1, 2]
     with pytest.raises(MethodError, match="mine"):
-        team.together(lambda: (_ for _ in ()).throw(MethodError("mine")))
+        group.together(lambda: (_ for _ in ()).throw(MethodError("mine")))
 
 
 def test_several_processes_without_fabric_are_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
-    with pytest.raises(VostrackError, match=r"vostrack\[train\]"), join_team("cpu"):
+    with pytest.raises(VostrackError, match=r"vostrack\[train\]"), join_group("cpu"):
         pass

@@ -10,11 +10,9 @@ import torch
 
 from tests.fakes import FakeMethod, FakeNet, fake_method
 from tests.train.samples import ALONE, CPU, write_image, write_labelled
-from vostrack.propagate import Propagator
 from vostrack.train.data.cache import FrameCache, build_cache
 from vostrack.train.data.footage import find_labelled
-from vostrack.train.evaluate import as_clip, exam, held_out_scores, method_now
-from vostrack.types import LabelMap
+from vostrack.train.evaluate import held_out_scores, masked_clip, method_now, propagated
 
 
 def opened(root: Path, tmp_path: Path) -> FrameCache:
@@ -24,16 +22,15 @@ def opened(root: Path, tmp_path: Path) -> FrameCache:
 def test_scores_are_those_of_propagation_from_the_first_object(tmp_path: Path) -> None:
     root = write_labelled(tmp_path / "davis", value=3, names=("one",))
     write_image(root / "Annotations" / "480p" / "one" / "00000.png", np.zeros((40, 60)))
-    write_image(root / "Annotations" / "480p" / "one" / "00005.png", np.full((40, 60), 9))  # another object: not asked
+    write_image(root / "Annotations" / "480p" / "one" / "00005.png", np.full((40, 60), 9))  # another object
     cache = opened(root, tmp_path)
-    asked = exam(cache, cache.clips[0])
-    assert asked is not None
-    assert (len(asked.frames), asked.ids) == (5, (3,))
-    clip = as_clip(asked.frames, LabelMap(asked.truth[0], (3,)))
-    found = [prediction.labels.pixels for prediction in Propagator(fake_method(), None).run(clip)]
+    clip = masked_clip(cache, cache.clips[0])
+    assert clip is not None
+    assert (len(clip.frames), clip.first.ids) == (5, (3,))
+    found = [prediction.labels.pixels for prediction in propagated(clip.frames, clip.first, fake_method(), CPU)]
     values = []
     for index in range(1, 5):
-        pairs = list(zip(found[index].flatten().tolist(), asked.truth[index].flatten().tolist(), strict=True))
+        pairs = list(zip(found[index].flatten().tolist(), clip.truth[index].flatten().tolist(), strict=True))
         both = sum(one == 3 and other == 3 for one, other in pairs)
         either = sum(one == 3 or other == 3 for one, other in pairs)
         values.append(both / either if either else 1.0)
@@ -41,7 +38,7 @@ def test_scores_are_those_of_propagation_from_the_first_object(tmp_path: Path) -
     assert 0.3 < sum(values) / 4 < 0.9
 
 
-def test_clips_that_ask_nothing_are_left_out(tmp_path: Path) -> None:
+def test_clips_without_an_object_are_left_out(tmp_path: Path) -> None:
     root = write_labelled(tmp_path / "davis", names=("late", "one"))
     for index in range(5):
         write_image(root / "Annotations" / "480p" / "late" / f"{index:05d}.png", np.zeros((40, 60)))

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from tests.train.samples import ALONE, CPU, Mean, run
 from vostrack.errors import InputError, OutputError, VostrackError
 from vostrack.methods.base import Batch
-from vostrack.train.checkpoint import CHECKPOINT, METRICS
 from vostrack.train.data.cache import FrameCache
-from vostrack.train.loop import EvaluationReport, train
+from vostrack.train.loop import CHECKPOINT, METRICS, EvaluationReport, train
 from vostrack.train.settings import TrainConfig, choose_precision, learning_rate
 
 

@@ -20,7 +20,7 @@ from vostrack import cli
 from vostrack.cli.console import Stopped, StopSignals
 from vostrack.methods import METHODS, load_method
 from vostrack.train import run as training
-from vostrack.train.checkpoint import METRICS
+from vostrack.train.loop import METRICS
 from vostrack.weights import read_details
 
 

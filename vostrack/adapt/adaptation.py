@@ -19,7 +19,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -29,7 +28,7 @@ from vostrack.adapt.config import PRESETS, AdaptConfig
 from vostrack.adapt.frames import TrainingFrames, extend
 from vostrack.adapt.model import AppearanceModel, ModelState
 from vostrack.device import has_fast_bfloat16
-from vostrack.ops.grid import resize
+from vostrack.ops.grid import resize, size_of
 from vostrack.ops.labels import correct, one_hot, resize_labels, strongest, without_void
 from vostrack.propagate import known_ids
 from vostrack.types import Frame, LabelMap, Prediction
@@ -71,10 +70,8 @@ class Adaptation:
         """
         self.prompts, self.config, self.device = prompts, config, torch.device(device)
         state = state or AdaptState(TrainingFrames())
-        self._sample = state.sample
-        self._model: AppearanceModel | None = None
-        if state.model is not None:
-            self._model = AppearanceModel(config, state.model.channels, self.device, state.model)
+        self._sample, learned = state.sample, state.model
+        self._model = AppearanceModel(config, learned.channels, self.device, learned) if learned else None
 
     @property
     def state(self) -> AdaptState:
@@ -144,7 +141,7 @@ class Adaptation:
                 model.step(self._sample)
         if model.since_growth < self.config.live_warm_up:
             return prediction
-        return self._predict(prediction.frame, ids, None if probs is None else (probs.shape[1], probs.shape[2]))
+        return self._predict(prediction.frame, ids, None if probs is None else size_of(probs))
 
     def _grown(self) -> AppearanceModel:
         """The network, with a channel for each object that is known."""
@@ -156,7 +153,7 @@ class Adaptation:
         return self._model
 
     def _predict(self, frame: Frame, ids: tuple[int, ...], probs_size: tuple[int, int] | None) -> Prediction:
-        size = (frame.image.shape[1], frame.image.shape[2])
+        size = size_of(frame.image)
         if not ids:
             nothing = LabelMap(torch.zeros(size, dtype=torch.uint8), ())
             return Prediction(frame, nothing, None if probs_size is None else torch.ones(1, *probs_size))
@@ -197,10 +194,7 @@ class AdaptFilter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
+    def __exit__(self, *error: object) -> None: ...
 
 
 def adaptation_record(form: str, config: AdaptConfig, device: torch.device) -> dict[str, Any]:

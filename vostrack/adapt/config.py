@@ -34,7 +34,7 @@ class AdaptConfig(Config):
     decay_every: int = setting(50, "steps after which the learning rate is multiplied by decay", low=1)
     decay: float = setting(0.5, "factor by which the learning rate falls", above=0, high=1)
     capacity: int = setting(64, "maximum number of frames with a predicted mask in the sample", low=1, high=4096)
-    given_share: float = setting(0.25, "share of the draws that take only frames with given masks", low=0, high=1)
+    given_share: float = setting(0.25, "share of the images taken from frames with given masks alone", low=0, high=1)
     half_life: float = setting(50.0, "frames after a given mask at which a predicted one weighs half as much", above=0)
     least_weight: float = setting(0.25, "minimum weight of a frame", above=0, high=1)
     jitter: float = setting(0.3, "maximum relative change of brightness, contrast and saturation", low=0, high=1)
@@ -75,8 +75,8 @@ def adaptation_config(
     """
     if form is None:
         if settings or preset != "default":
-            asked = ", ".join(settings or ()) or f"the preset {preset}"
-            raise MethodError(f"there is no adaptation to set {asked} of: ask for one (clip or live)")
+            given = ", ".join(settings or ()) or f"the preset {preset}"
+            raise MethodError(f"there is no adaptation to set {given} of: ask for one (clip or live)")
         return None
     if form not in ADAPTATIONS:
         raise MethodError(unknown_name("adaptation", form, ADAPTATIONS))

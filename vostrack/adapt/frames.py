@@ -1,4 +1,4 @@
-"""The training sample of online adaptation: a bounded number of frames with their masks, and batches drawn from it.
+"""The training sample of online adaptation: a bounded number of frames with their masks, and random batches.
 
 Frames are stored at the training size as bytes, so that the sample takes (capacity + given masks) * 4 * size² bytes
 whatever the source's size and length. Which frames stay is decided without knowing how many will come.

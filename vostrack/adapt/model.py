@@ -1,6 +1,6 @@
 """The appearance model of online adaptation: a U-Net that is trained from scratch on the frames of one clip.
 
-It opens its own gradient scope, so that it can be trained under somebody else's `no_grad`, and draws all its randomness
+It opens its own gradient scope, so that it can be trained under somebody else's `no_grad`, and takes all its randomness
 from a generator of its own. Its state is whole after every step: the same state and sample give the same steps, bit by
 bit, on the same processor with the same number of threads.
 Paper: Zhu et al., "Self-supervised Video Object Segmentation" (2020), section 3.3, Eq. 9, and section 4.1.
@@ -8,7 +8,6 @@ Paper: Zhu et al., "Self-supervised Video Object Segmentation" (2020), section 3
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from vostrack.adapt.config import AdaptConfig
 from vostrack.adapt.frames import TrainingFrames, random_batch, square
-from vostrack.device import has_fast_bfloat16
+from vostrack.device import autocast
 from vostrack.errors import OutputError
 from vostrack.nets.unet import UNet
 from vostrack.ops.color import normalised_rgb
@@ -109,7 +108,7 @@ class AppearanceModel:
         """Train on one batch.
 
         Args:
-            sample: with `axes` - 1 ids.
+            sample: with `channels` - 1 ids.
 
         Returns:
             The loss before the step: cross-entropy and Dice of each image, weighted by the age of its mask.
@@ -160,8 +159,7 @@ class AppearanceModel:
     def _scores(self, images: Tensor) -> Tensor:
         """float32 (B, K, S, S) of images (B, 3, S, S) in [0, 1]."""
         images = normalised_rgb(images.to(self.device)).contiguous(memory_format=torch.channels_last)
-        fast = has_fast_bfloat16(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16) if fast else nullcontext():
+        with autocast("auto", self.device):
             scores = self.net(images)
         return cast(Tensor, scores.float())
 

@@ -21,6 +21,7 @@ from vostrack.cli.score import score
 from vostrack.cli.segment import segment
 from vostrack.cli.train import train
 from vostrack.cli.weights import app as weights
+from vostrack.errors import VostrackError
 
 OUT_OF_MEMORY = 7
 INTERRUPTED = 130
@@ -73,8 +74,6 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command line and give its exit code; errors raised on purpose become one line on stderr."""
-    from vostrack.errors import VostrackError
-
     debug = "--debug" in arguments
     try:
         # Without the flag, so that it may stand before or after the command.
@@ -93,11 +92,11 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if debug and not hasattr(error, "show"):
             raise
-        return _report(error, VostrackError)
+        return _report(error)
     return result if isinstance(result, int) else 0
 
 
-def _report(error: Exception, known: type[Exception]) -> int:
+def _report(error: Exception) -> int:
     show, message = getattr(error, "show", None), getattr(error, "format_message", None)
     if callable(show) and callable(message):  # a usage error of Click
         context = getattr(error, "ctx", None)
@@ -107,9 +106,9 @@ def _report(error: Exception, known: type[Exception]) -> int:
             said = " ".join(message().split()).rstrip(".")
             print(f"error: {said} (see `{context.command_path} --help`)", file=sys.stderr)
         return int(getattr(error, "exit_code", 2))
-    if isinstance(error, known):
+    if isinstance(error, VostrackError):
         print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return int(getattr(error, "exit_code", 1))
+        return error.exit_code
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY_SIGNS):
         print("error: out of memory: use a smaller --size, or fewer frames with --set context=4", file=sys.stderr)

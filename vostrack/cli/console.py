@@ -6,11 +6,19 @@ import json
 import signal
 import sys
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from typer.core import TyperGroup
 
 from vostrack.run.callbacks import Callbacks
@@ -47,9 +55,7 @@ class StopSignals:
                 self._previous[number] = signal.signal(number, self._stop)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
@@ -60,6 +66,13 @@ class StopSignals:
         self._console.print(f"stopping after {self.after} (once more to stop at once)")
 
 
+def progress_bar(console: Console, *columns: ProgressColumn, quiet: bool = False) -> Progress:
+    """A progress bar with some columns of its own; not drawn when quiet, or where the console is not a terminal."""
+    name = TextColumn("{task.description}", markup=False)  # a file's name may look like markup
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(name, BarColumn(), *columns, *times, console=console, disable=quiet or not console.is_terminal)
+
+
 class FrameBar(Callbacks):
     """Progress on stderr, with an ETA; the first Ctrl-C ends the run after the frame at hand, the second at once."""
 
@@ -67,16 +80,7 @@ class FrameBar(Callbacks):
         """Nothing is drawn where stderr is not a terminal, or when quiet; then notes are plain lines."""
         self.console = Console(stderr=True)
         self._quiet = quiet
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),  # a file's name may look like markup
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=quiet or not self.console.is_terminal,
-        )
+        self._bar = progress_bar(self.console, MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), quiet=quiet)
         self._name, self._unit = name, "frame"
         self._task = self._bar.add_task(name, total=None, rate="")
         self._signals = StopSignals(self.console, "this frame")
@@ -105,11 +109,9 @@ class FrameBar(Callbacks):
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.stop()
-        self._signals.__exit__(kind, error, trace)
+        self._signals.__exit__(*error)
 
 
 class DefaultGroup(TyperGroup):
@@ -131,8 +133,7 @@ def printed_summary(summary: dict[str, Any], as_json: bool, quiet: bool = False)
     if quiet:
         return
     seconds = summary["seconds_per_frame"]
-    wanted = {"decode", "model", "write", *(name for name in ("adapt", "refine") if summary.get(name))}
-    names = [name for name in ("decode", "model", "adapt", "refine", "write") if name in wanted]
+    names = ("decode", "model", *(name for name in ("adapt", "refine") if summary.get(name)), "write")
     parts = ", ".join(f"{name} {seconds[name]:.2f}" for name in names)
     objects = len(summary["objects"])
     print(

@@ -44,34 +44,23 @@ def inspect(
     vostrack inspect dog.mp4 --frame 12 --reference 7 --point 420,260 --point 300,200 --out dog.png
     """
     from vostrack.methods import load_method
-    from vostrack.run.inspection import (
-        check_output,
-        choose_points,
-        draw_matching,
-        inspectable,
-        read_frames,
-        write_picture,
-    )
+    from vostrack.run import inspection
 
     if point and mask is not None:
         raise typer.BadParameter("--point and --mask exclude each other", param_hint="--point")
     given = [_point(text) for text in point or []]
-    before = _before(frame) if reference is None else reference
+    if frame == 0 and reference is None:
+        raise typer.BadParameter("there is no frame before 0: give another frame, or --reference", param_hint="--frame")
+    before = frame - 1 if reference is None else reference
     path = out or clip.with_name(f"{clip.stem}_inspect.png")
-    check_output(path, [clip, *([mask] if mask is not None else [])], overwrite)
+    inspection.check_output(path, [clip, *([mask] if mask is not None else [])], overwrite)
     loaded, _ = load_method(method, weights=weights)
-    inspectable(loaded)
-    known, target = read_frames(clip, (before, frame))
-    points = given or choose_points((target.shape[1], target.shape[2]), mask)
-    write_picture(path, draw_matching(loaded, known, target, points, size))
+    inspection.inspectable(loaded)
+    known, target = inspection.read_frames(clip, (before, frame))
+    points = given or inspection.choose_points((target.shape[1], target.shape[2]), mask)
+    inspection.write_picture(path, inspection.draw_matching(loaded, known, target, points, size))
     pixels = "1 pixel" if len(points) == 1 else f"{len(points)} pixels"
     print(f"frame {frame} from frame {before}, {pixels}: {path}", file=sys.stderr)
-
-
-def _before(frame: int) -> int:
-    if frame == 0:
-        raise typer.BadParameter("there is no frame before 0: give another frame, or --reference", param_hint="--frame")
-    return frame - 1
 
 
 def _point(text: str) -> tuple[float, float]:

@@ -18,6 +18,7 @@ background.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -186,7 +187,7 @@ class Batch:
     labels: Tensor | None = None
 
 
-class Objective(Protocol):
+class Objective(ABC):
     """A training objective. It trains a network in place, as a recipe says.
 
     Attributes:
@@ -201,8 +202,11 @@ class Objective(Protocol):
     clips: ClipSpec
     learning_rate: float
 
-    def __init__(self, net: Any, recipe: Any) -> None: ...
+    @abstractmethod
+    def __init__(self, net: Any, recipe: Any) -> None:
+        """Train `net` in place, as the recipe says."""
 
+    @abstractmethod
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Losses of a batch.
 
@@ -213,15 +217,14 @@ class Objective(Protocol):
         Returns:
             Scalars by name; "loss" is the one to minimise, the others are parts of it for the log.
         """
-        ...
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """A fresh optimiser over the module's trainable parameters."""
-        ...
+        """A fresh optimiser over the module's trainable parameters; unless overridden, Adam without weight decay."""
+        trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        return torch.optim.Adam(trained, lr=self.learning_rate)
 
-    def after_step(self) -> None:
+    def after_step(self) -> None:  # noqa: B027  most objectives have nothing to do here
         """Called after each step of the optimiser (a momentum copy follows here)."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,13 @@ def resize(x: Tensor, size: tuple[int, int], corners: bool = False, antialias: b
     return F.interpolate(x, size, mode="bilinear", align_corners=corners, antialias=antialias)
 
 
+def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """An image, uint8 (3, H, W), at another size, usually a smaller one; contiguous."""
+    if tuple(image.shape[1:]) == size:
+        return image.contiguous()
+    return resize(image[None].float(), size, antialias=True)[0].round().clamp(0, 255).byte()
+
+
 def similarity_grid(scale: Tensor, shift: Tensor, flip: Tensor, size: tuple[int, int]) -> Tensor:
     """Sampling positions of a zoom with shift and horizontal flip.
 

@@ -34,7 +34,6 @@ def make_refiner(name: str | None, settings: Mapping[str, Any] | None = None) ->
         return None
     if name not in REFINERS:
         raise MethodError(unknown_name("refinement", name, REFINERS))
-    from vostrack.refine.crf import CrfConfig
-    from vostrack.refine.process import CrfRefiner
+    from vostrack.refine.crf import CrfConfig, CrfRefiner
 
     return CrfRefiner(changed(CrfConfig(), settings or {}, name))

@@ -9,15 +9,13 @@ import time
 from collections import deque
 from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from vostrack.ops.grid import resize
+from vostrack.ops.grid import resize, resize_image, size_of
 from vostrack.ops.labels import strongest
 from vostrack.types import LabelMap, Prediction
 
@@ -53,9 +51,11 @@ class Refiner(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
+
+
+MAX_WAITING = 3
+"""Predictions that may wait for their refinement."""
 
 
 class RefineFilter:
@@ -68,17 +68,16 @@ class RefineFilter:
         seconds: time spent refining.
     """
 
-    def __init__(self, refiner: Refiner, given: Container[int], keep_probs: bool = False, depth: int = 3) -> None:
+    def __init__(self, refiner: Refiner, given: Container[int], keep_probs: bool = False) -> None:
         """Prepare a filter.
 
         Args:
             refiner: not yet entered; the filter enters and leaves it.
             given: indices of the frames whose mask was given; their predictions stay as they are.
             keep_probs: whether the results carry probabilities.
-            depth: predictions that may wait, at most.
         """
         self.seconds = 0.0
-        self._refiner, self._given, self._keep_probs, self._depth = refiner, given, keep_probs, depth
+        self._refiner, self._given, self._keep_probs = refiner, given, keep_probs
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vostrack-refiner")
 
     def run(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
@@ -96,7 +95,7 @@ class RefineFilter:
         waiting: deque[Future[Prediction]] = deque()
         for prediction in predictions:
             waiting.append(self._pool.submit(self._refined, prediction))
-            while waiting and (len(waiting) > self._depth or waiting[0].done()):
+            while waiting and (len(waiting) > MAX_WAITING or waiting[0].done()):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -106,11 +105,11 @@ class RefineFilter:
         if prediction.probs is None:
             raise ValueError("a refinement needs predictions that carry probabilities")
         image, ids = prediction.frame.image, prediction.labels.ids
-        source = (int(image.shape[1]), int(image.shape[2]))
-        size = working_size(source, (prediction.probs.shape[1], prediction.probs.shape[2]), self._refiner.size)
+        source = size_of(image)
+        size = working_size(source, size_of(prediction.probs), self._refiner.size)
         labels, probs = prediction.labels, resize(prediction.probs[None], size, antialias=True)[0]
         if ids and prediction.frame.index not in self._given:
-            probs = torch.from_numpy(self._refiner.refine(_shrunk(image, size).numpy(), probs.numpy()))
+            probs = torch.from_numpy(self._refiner.refine(resize_image(image, size).numpy(), probs.numpy()))
             labels = LabelMap(strongest(probs, ids, source), ids)
         self.seconds += time.perf_counter() - start
         return Prediction(prediction.frame, labels, probs if self._keep_probs else None)
@@ -119,11 +118,9 @@ class RefineFilter:
         self._refiner.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._refiner.__exit__(kind, error, trace)  # what the thread is at ends with it
+        self._refiner.__exit__(*error)  # what the thread is at ends with it
         self._pool.shutdown()
 
 
@@ -144,10 +141,3 @@ def working_size(source: tuple[int, int], predicted: tuple[int, int], side: int)
         return predicted
     scale = side / min(source)
     return round(source[0] * scale), round(source[1] * scale)
-
-
-def _shrunk(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 (3, H, W) at another size, contiguous."""
-    if tuple(image.shape[1:]) == size:
-        return image.contiguous()
-    return resize(image[None].float(), size, antialias=True)[0].round().clamp(0, 255).byte()

@@ -1,4 +1,4 @@
-"""The training loop: one generator that draws clips, steps, and saves checkpoints that resume exactly.
+"""The training loop: one generator that chooses clips, steps, and saves checkpoints that resume exactly, and metrics.
 
 Knows nothing of what it trains (`methods.base.Objective`) nor of terminals: progress bars and logs belong to the
 caller, who gets a report for each step.
@@ -6,9 +6,10 @@ caller, who gets a report for each step.
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from vostrack.errors import OutputError
+from vostrack.errors import InputError, OutputError
+from vostrack.files import atomic_path, output_error, shown
 from vostrack.methods.base import Objective
-from vostrack.train.checkpoint import append_metrics, load_checkpoint, save_checkpoint, trim_metrics, unusable
+from vostrack.train.data.batches import Crop, choose, cut
 from vostrack.train.data.cache import FrameCache
-from vostrack.train.gradients import MicroBatches
-from vostrack.train.parallel import Team
-from vostrack.train.settings import TrainConfig, learning_rate
+from vostrack.train.parallel import ProcessGroup
+from vostrack.train.settings import PRECISIONS, TrainConfig, learning_rate
+
+CHECKPOINT = "checkpoint.pt"
+METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def train(
     cache: FrameCache,
     config: TrainConfig,
     folder: Path,
-    team: Team,
+    group: ProcessGroup,
     evaluate: Callable[[], dict[str, float]] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Generator[Report]:
@@ -82,11 +86,11 @@ def train(
     Closing the generator (Ctrl-C in the caller) saves a checkpoint first.
 
     Args:
-        objective: what to train; its module is moved to the team's device and trained in place.
+        objective: what to train; its module is moved to the group's device and trained in place.
         cache: footage.
         config: length, batch, seed.
         folder: for `checkpoint.pt` and `metrics.jsonl`; must exist.
-        team: the processes that train; all of them call this.
+        group: the processes that train; all of them call this.
         evaluate: scores of the network as it stands, by clip; the same in all processes.
         settings: whatever else must not change between the parts of a run.
 
@@ -98,35 +102,32 @@ def train(
         InputError: the checkpoint belongs to another run (other settings) or is damaged.
         OutputError: the loss is not finite any more, or the folder cannot be written.
     """
-    trainer = _Trainer(objective, cache, config, team)
-    identity = _identity(objective, config) | dict(settings or {})
-    trainer.resume(folder, identity)
-    if team.leads:
-        trim_metrics(folder, trainer.position.step)
+    trainer = _Trainer(objective, cache, config, group)
+    files = _RunFiles(folder, _identity(objective, config) | dict(settings or {}), group.leads)
+    files.load(trainer.restore)
+    files.trim_metrics(trainer.position.step)
     whole, saved = True, time.monotonic()
     try:
         while True:
             if evaluate is not None and trainer.evaluation_is_due():
                 evaluation = trainer.evaluated(evaluate())
-                if team.leads:
-                    append_metrics(folder, asdict(evaluation))
+                files.append_metrics(asdict(evaluation))
                 yield evaluation
                 saved = -math.inf
             if trainer.is_over():
                 return
-            if team.leads and time.monotonic() - saved > 60 * config.save_minutes:
-                save_checkpoint(folder, identity, trainer.state())
+            if time.monotonic() - saved > 60 * config.save_minutes:
+                files.save(trainer.state())
                 saved = time.monotonic()
             whole = False
             report = trainer.step()
-            if team.leads:
-                append_metrics(folder, asdict(report))
+            files.append_metrics(asdict(report))
             whole = True
             yield report
     finally:
         # After an error in the middle of a step, the weights are of no step: the last checkpoint counts.
-        if whole and team.leads:
-            save_checkpoint(folder, identity, trainer.state())
+        if whole:
+            files.save(trainer.state())
         objective.module.eval()
 
 
@@ -141,17 +142,22 @@ def _identity(objective: Objective, config: TrainConfig) -> dict[str, Any]:
 
 
 class _Trainer:
-    """What a run is made of, and one step of it."""
+    """What a run is made of, and one step of it.
 
-    def __init__(self, objective: Objective, cache: FrameCache, config: TrainConfig, team: Team) -> None:
-        self.objective, self.config, self.team = objective, config, team
-        self.module = objective.module.to(team.device).to(memory_format=torch.channels_last).train()
+    A batch is computed in `micro_batches` parts, one after another or spread over processes, with the same result. Each
+    has random numbers and batch statistics of its own. Gradients and losses are means over the parts, and so are the
+    running averages of batch normalisation, each part starting from the same ones.
+    """
+
+    def __init__(self, objective: Objective, cache: FrameCache, config: TrainConfig, group: ProcessGroup) -> None:
+        self.objective, self.cache, self.config, self.group = objective, cache, config, group
+        self.module = objective.module.to(group.device).to(memory_format=torch.channels_last).train()
         if config.compile:
-            _compile(self.module)
+            for part in (self.module, *self.module.children()):  # compiled when first called: objectives call either
+                part.compile()
         self.optimizer = objective.optimizer()
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.scaler = torch.amp.GradScaler(team.device.type, enabled=config.precision == "16")
-        self.micro_batches = MicroBatches(objective, cache, config, team, self.scaler)
+        self.scaler = torch.amp.GradScaler(group.device.type, enabled=config.precision == "16")
         self.position, self.clock = LoopPosition(), time.monotonic()
 
     def state(self) -> dict[str, Any]:
@@ -164,19 +170,13 @@ class _Trainer:
             "generator": self.generator.get_state(),
         }
 
-    def resume(self, folder: Path, identity: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint, if there is one."""
-        state = load_checkpoint(folder, identity)
-        if state is None:
-            return
-        try:
-            self.module.load_state_dict(state["module"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
-            self.generator.set_state(state["generator"])
-            self.position = LoopPosition(**state["position"])
-        except Exception as error:  # these raise whatever does not fit
-            raise unusable(folder, error) from error
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.generator.set_state(state["generator"])
+        self.position = LoopPosition(**state["position"])
 
     def is_over(self) -> bool:
         """Whether steps, minutes or patience are used up."""
@@ -187,33 +187,28 @@ class _Trainer:
 
     def evaluation_is_due(self) -> bool:
         """Whether the network should be evaluated as it stands."""
-        position = self.position
-        due = position.step % self.config.evaluate_every == 0 or self.is_over()
-        return due and position.evaluated != position.step
+        due = self.position.step % self.config.evaluate_every == 0 or self.is_over()
+        return due and self.position.evaluated != self.position.step
 
     def evaluated(self, scores: dict[str, float]) -> EvaluationReport:
         """Take the scores of an evaluation."""
         position = self.position
         mean = sum(scores.values()) / len(scores)
         best = mean > position.best
-        self.position = replace(
-            position,
-            evaluated=position.step,
-            best=max(mean, position.best),
-            stale=0 if best else position.stale + 1,
-        )
+        stale = 0 if best else position.stale + 1
+        self.position = replace(position, evaluated=position.step, best=max(mean, position.best), stale=stale)
         return EvaluationReport(position.step, position.seconds, scores, mean, best)
 
     def step(self) -> StepReport:
         """Make a step."""
         rate = learning_rate(self.objective.learning_rate, self.position.step, self.position.seconds, self.config)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        losses = self.micro_batches.gradients(self.generator)
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = rate
+        losses = self._gradients()
         now = time.monotonic()
         # Rates and ends depend on the time, which must be the same for all: that of the leading process.
-        elapsed, self.clock = (now - self.clock) * self.team.leads, now
-        elapsed, *means = self.team.totals([elapsed, *losses.values()])
+        elapsed, self.clock = (now - self.clock) * self.group.leads, now
+        elapsed, *means = self.group.totals([elapsed, *losses.values()])
         losses = dict(zip(losses, means, strict=True))
         step, seconds = self.position.step + 1, self.position.seconds + elapsed
         if not all(map(math.isfinite, means)):
@@ -224,8 +219,134 @@ class _Trainer:
         self.position = replace(self.position, step=step, seconds=seconds)
         return StepReport(step, seconds, rate, losses)
 
+    def _gradients(self) -> dict[str, float]:
+        """Give the module the gradients of a new batch; all processes choose the same one.
 
-def _compile(module: nn.Module) -> None:
-    """Have the module and its parts compiled where they are called first: objectives may call either."""
-    for part in (module, *module.children()):
-        part.compile()
+        Returns:
+            This process's part of the losses, by name: over all processes they add up to the means.
+        """
+        micro_batches = self.config.micro_batches
+        crops = choose(self.cache, self.objective.clips, self.config.batch, self.generator)
+        self.module.zero_grad(set_to_none=True)
+        if micro_batches == 1:
+            return self._add_gradients(crops, self.generator)
+        seeds = torch.randint(2**62, (micro_batches,), generator=self.generator).tolist()
+        statistics, losses = _Statistics(self.module), dict[str, float]()
+        for part in range(self.group.rank, micro_batches, self.group.size):
+            generator = torch.Generator().manual_seed(seeds[part])
+            for name, loss in self._add_gradients(crops[part::micro_batches], generator).items():
+                losses[name] = losses.get(name, 0.0) + loss
+            statistics.collect()
+        gradients = []
+        for parameter in (each for each in self.module.parameters() if each.requires_grad):
+            if parameter.grad is None:  # here; in another process there may be one
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
+        self.group.add_up([*gradients, *statistics.changes])
+        statistics.apply(micro_batches)
+        return losses
+
+    def _add_gradients(self, crops: Sequence[Crop], generator: torch.Generator) -> dict[str, float]:
+        """Add the gradients of one part of a batch to those that are there; gives its part of the losses."""
+        device, config = self.group.device, self.config
+        batch = cut(self.cache, self.objective.clips, crops, device)
+        with torch.autocast(device.type, PRECISIONS[config.precision], enabled=config.precision != "32"):
+            losses = self.objective.losses(batch, generator)
+        torch.autograd.backward(self.scaler.scale(losses["loss"].float() / config.micro_batches))
+        return {name: float(loss.detach()) / config.micro_batches for name, loss in losses.items()}
+
+
+class _Statistics:
+    """What the parts of a batch change in a module's buffers, which are set back after each."""
+
+    def __init__(self, module: nn.Module) -> None:
+        buffers = [buffer for buffer in module.buffers() if buffer.dtype != torch.bool]
+        self.changes = [torch.zeros_like(buffer, dtype=torch.float32) for buffer in buffers]
+        self.rows = [(change, each, each.clone()) for change, each in zip(self.changes, buffers, strict=True)]
+
+    def collect(self) -> None:
+        """Take what a part has changed, and undo it."""
+        for change, buffer, start in self.rows:
+            change += buffer - start
+            buffer.copy_(start)
+
+    def apply(self, micro_batches: int) -> None:
+        """Make the mean change."""
+        for change, buffer, start in self.rows:
+            buffer.copy_(start + change / micro_batches)
+
+
+class _RunFiles:
+    """The checkpoint and the metrics of a run; only the leading process writes them."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], leads: bool) -> None:
+        """Name the files of a run; nothing is read or written yet.
+
+        Args:
+            folder: of the run; must exist.
+            settings: what must not change when it is resumed.
+            leads: whether this process writes.
+        """
+        self._checkpoint, self._metrics, self._leads = folder / CHECKPOINT, folder / METRICS, leads
+        self._settings: dict[str, Any] = json.loads(json.dumps(settings))  # as they are read back: lists for tuples
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write a checkpoint of tensors, numbers and nested dictionaries of them, whole or not at all.
+
+        Raises:
+            OutputError: it could not be written.
+        """
+        if self._leads:
+            with atomic_path(self._checkpoint) as path:
+                torch.save({"settings": self._settings, **state}, path)
+
+    def load(self, restore: Callable[[dict[str, Any]], None]) -> None:
+        """Have a state restored that was saved, on the CPU, if there is one. Runs no code of the file.
+
+        Raises:
+            InputError: it was made with other settings, is damaged, or does not fit.
+        """
+        if not self._checkpoint.exists():
+            return
+        path, now = shown(self._checkpoint), self._settings
+        try:
+            state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+            before = state.pop("settings")
+            differ = ", ".join(sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)))
+            if not differ:
+                restore(state)
+        except Exception as error:  # whatever a damaged file provokes, and what does not fit
+            raise InputError(
+                f"cannot resume from {path} ({type(error).__name__}): delete it or use another --out"
+            ) from error
+        if differ:
+            raise InputError(f"{path} was made with other settings ({differ}): use the same ones, or another --out")
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """Add a line to the metrics; it says its "step".
+
+        Raises:
+            OutputError: it could not be written.
+        """
+        if not self._leads:
+            return
+        try:
+            with self._metrics.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise output_error(error, self._metrics) from error
+
+    def trim_metrics(self, step: int) -> None:
+        """Drop the lines of steps that a killed run made after its last checkpoint: they are made again."""
+        if self._leads and self._metrics.exists():
+            kept = [line + "\n" for line in self._metrics.read_text().splitlines() if _step(line) <= step]
+            with atomic_path(self._metrics) as temporary:
+                temporary.write_text("".join(kept))
+
+
+def _step(line: str) -> float:
+    """The step of a line; that of a line which was cut off is none."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

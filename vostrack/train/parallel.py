@@ -19,12 +19,9 @@ from torch import Tensor
 from vostrack.device import choose_device
 from vostrack.errors import VostrackError
 
-# Others wait this long while the first process decodes footage; when a process dies, torchrun ends all of them anyway.
-_PATIENCE = timedelta(days=2)
-
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """The processes that train together, as one of them sees them.
 
     Attributes:
@@ -83,24 +80,24 @@ class Team:
 
 
 @contextmanager
-def join_team(device: str) -> Iterator[Team]:
+def join_group(device: str) -> Iterator[ProcessGroup]:
     """Join the processes that `torchrun` started with this one, if it did.
 
     Args:
-        device: as for `segment`; in a team each process takes a GPU of its own.
+        device: as for `segment`; in a group each process takes a GPU of its own.
 
     Yields:
-        The team.
+        The group.
 
     Raises:
         VostrackError: Lightning Fabric is missing, the device cannot be had, or there are fewer GPUs than processes.
     """
     size = int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_WORLD_SIZE" in os.environ else 1
     if size == 1:
-        yield Team(choose_device(device))
+        yield ProcessGroup(choose_device(device))
         return
     fabric = _launch(choose_device(device).type, size, int(os.environ["LOCAL_WORLD_SIZE"]))
-    yield Team(fabric.device, fabric.global_rank, fabric.world_size, fabric)
+    yield ProcessGroup(fabric.device, fabric.global_rank, fabric.world_size, fabric)
     # Not after an error: a process that failed must not wait for the others here.
     torch.distributed.destroy_process_group()
 
@@ -117,7 +114,8 @@ def _launch(kind: str, size: int, here: int) -> Any:
     if kind == "mps" or (kind == "cuda" and here > torch.cuda.device_count()):
         have = torch.cuda.device_count()
         raise VostrackError(f"{here} processes were started for {have} CUDA devices: start fewer, or use --device cpu")
-    strategy = DDPStrategy(timeout=_PATIENCE)
+    # The others wait while the first process decodes footage; when one dies, torchrun ends all of them anyway.
+    strategy = DDPStrategy(timeout=timedelta(days=2))
     fabric = Fabric(accelerator=kind, devices=here, num_nodes=size // here, strategy=strategy)
     fabric.launch()
     return fabric

@@ -23,8 +23,6 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
 
-_WARM_UP = 20
-
 
 @dataclass(frozen=True)
 class TrainConfig(Config):
@@ -44,10 +42,10 @@ class TrainConfig(Config):
 
 
 def learning_rate(base: float, step: int, seconds: float, config: TrainConfig) -> float:
-    """Rate of a step: a short linear warm-up, and the schedule.
+    """Rate of a step: a linear warm-up of 20 steps, and the schedule.
 
-    "cosine" is half a cosine down to a hundredth of `base`; "poly" is (1 - done)^0.9, taken anew at each step: clips
-    that are drawn at random have no epochs.
+    "cosine" is half a cosine down to a hundredth of `base`; "poly" is (1 - done)^0.9, taken anew at each step: random
+    clips have no epochs.
 
     Args:
         base: the highest rate.
@@ -55,10 +53,13 @@ def learning_rate(base: float, step: int, seconds: float, config: TrainConfig) -
         seconds: time trained.
         config: gives the schedule, and the ends of both.
     """
-    done = step / config.steps
-    if config.max_minutes:
-        done = max(done, seconds / (60 * config.max_minutes))
-    return base * min(1.0, (step + 1) / _WARM_UP) * SCHEDULES[config.schedule](min(done, 1.0))
+    return base * min(1.0, (step + 1) / 20) * SCHEDULES[config.schedule](share_done(config, step, seconds))
+
+
+def share_done(config: TrainConfig, step: int, seconds: float) -> float:
+    """Share of the run that is done, in [0, 1]: of the steps, or of the minutes where these end it earlier."""
+    minutes = config.max_minutes
+    return min(1.0, max(step / config.steps, seconds / (60 * minutes) if minutes else 0.0))
 
 
 def choose_precision(name: str, device: torch.device) -> str:

@@ -13,7 +13,7 @@ from tests import naive
 from vostrack.errors import MethodError
 from vostrack.methods.base import Batch
 from vostrack.methods.mast_mem import MastMethod
-from vostrack.methods.objectives.mast_mem import RECIPES, MastObjective, MomentumEncoder, jitter_strengths
+from vostrack.methods.objectives.mast_mem import RECIPES, MastObjective, QueryAndReferences, jitter_strengths
 from vostrack.nets.encoders import MastNet
 
 STRIDE, SIDE = 4, 16
@@ -212,7 +212,7 @@ def test_only_the_network_learns_and_only_the_references_pass_through_the_copy()
 def test_the_copy_starts_as_the_network_and_sees_like_it() -> None:
     """Nothing is gained or lost at the first step: query and references are encoded alike."""
     torch.manual_seed(0)
-    pair = MomentumEncoder(Tiny(norm=True), 0.999).train()
+    pair = QueryAndReferences(Tiny(norm=True), 0.999).train()
     still = clips(1, torch.float32).expand(-1, 3, -1, -1, -1)
     query, references = pair(still)
     torch.testing.assert_close(references, query[:, None].expand_as(references), atol=1e-5, rtol=1e-5)

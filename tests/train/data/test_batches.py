@@ -11,8 +11,8 @@ import torch
 
 from tests.train.samples import CPU, write_image, write_labelled
 from vostrack.errors import DatasetError
-from vostrack.methods.base import ClipSpec
-from vostrack.train.data.batches import choose, cut, pick, random_batch
+from vostrack.methods.base import Batch, ClipSpec
+from vostrack.train.data.batches import choose, cut, pick
 from vostrack.train.data.cache import FrameCache, build_cache
 from vostrack.train.data.footage import find_labelled, find_stills
 
@@ -21,9 +21,13 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def random_batch(cache: FrameCache, spec: ClipSpec, count: int, source: torch.Generator) -> Batch:
+    return cut(cache, spec, choose(cache, spec, count, source), CPU)
+
+
 def test_clips_have_the_asked_shape_and_depend_on_the_generator_alone(cache: FrameCache) -> None:
     spec = ClipSpec(frames=3, gap=2, crop=16)
-    first, again, other = (random_batch(cache, spec, 4, generator(seed), CPU) for seed in (1, 1, 2))
+    first, again, other = (random_batch(cache, spec, 4, generator(seed)) for seed in (1, 1, 2))
     assert first.frames.shape == (4, 3, 3, 16, 16)
     assert first.labels is None
     assert torch.equal(first.frames, again.frames)
@@ -34,15 +38,15 @@ def test_clips_have_the_asked_shape_and_depend_on_the_generator_alone(cache: Fra
 
 def test_any_part_of_a_batch_can_be_cut_alone(cache: FrameCache) -> None:
     spec = ClipSpec(frames=2, gap=2, crop=16)
-    cuts = choose(cache, spec, 6, generator())
-    whole = random_batch(cache, spec, 6, generator(), CPU).frames
-    assert torch.equal(cut(cache, spec, cuts[1::3], CPU).frames, whole[1::3])
+    crops = choose(cache, spec, 6, generator())
+    whole = random_batch(cache, spec, 6, generator()).frames
+    assert torch.equal(cut(cache, spec, crops[1::3], CPU).frames, whole[1::3])
 
 
 def test_frames_of_a_clip_come_in_order_of_time(cache: FrameCache) -> None:
     spec = ClipSpec(frames=4, gap=1, crop=8)
     for seed in range(12):
-        clips = random_batch(cache, spec, 1, generator(seed), CPU).frames[0]
+        clips = random_batch(cache, spec, 1, generator(seed)).frames[0]
         if (clips[0] == clips[0, 0, 0, 0]).all():  # the clip whose brightness is its time
             levels = clips.mean((1, 2, 3))
             assert (levels.diff() > 0).all()
@@ -51,7 +55,7 @@ def test_frames_of_a_clip_come_in_order_of_time(cache: FrameCache) -> None:
 
 
 def test_a_clip_shorter_than_asked_repeats_frames(cache: FrameCache) -> None:
-    clips = random_batch(cache, ClipSpec(frames=20, gap=3, crop=8), 2, generator(), CPU).frames
+    clips = random_batch(cache, ClipSpec(frames=20, gap=3, crop=8), 2, generator()).frames
     assert clips.shape[1] == 20
 
 
@@ -89,14 +93,14 @@ def test_labels_are_cut_by_the_window_of_their_frames(labelled: FrameCache) -> N
     spec = ClipSpec(frames=3, gap=2, crop=40, scale=(0.3, 1.0), labels=True)
     flips = set()
     for seed in range(6):
-        (one,) = cuts = choose(labelled, spec, 1, generator(seed))
-        batch = cut(labelled, spec, cuts, CPU)
+        (crop,) = crops = choose(labelled, spec, 1, generator(seed))
+        batch = cut(labelled, spec, crops, CPU)
         assert batch.labels is not None
         assert batch.labels.shape == (1, 3, 40, 40)
         assert batch.labels.dtype == torch.uint8
         agree = (batch.labels == 1) == (batch.frames[:, :, 0] > 100 / 255)
         assert agree.float().mean() > 0.97  # but for pixels that straddle the border of an object
-        flips.add(one.flip)
+        flips.add(crop.flip)
     assert flips == {False, True}
 
 
@@ -106,8 +110,8 @@ def test_windows_show_objects_where_labels_are_wanted(tmp_path: Path) -> None:
     seen = {}
     for wanted in (True, False):
         spec = ClipSpec(frames=2, gap=1, crop=16, scale=(0.3, 0.3), labels=wanted)
-        cuts = choose(cache, spec, 100, generator())
-        labels = cut(cache, replace(spec, labels=True), cuts, CPU).labels
+        crops = choose(cache, spec, 100, generator())
+        labels = cut(cache, replace(spec, labels=True), crops, CPU).labels
         assert labels is not None
         seen[wanted] = float((labels == 1).flatten(2).any(2).all(1).float().mean())
     assert seen[True] > 0.95
@@ -116,7 +120,7 @@ def test_windows_show_objects_where_labels_are_wanted(tmp_path: Path) -> None:
 
 def test_frames_without_objects_can_be_drawn_all_the_same(tmp_path: Path) -> None:
     cache = build_cache(find_labelled([write_labelled(tmp_path / "davis", value=0)]), tmp_path / "cache")
-    batch = random_batch(cache, ClipSpec(frames=2, gap=1, crop=16, labels=True), 3, generator(), CPU)
+    batch = random_batch(cache, ClipSpec(frames=2, gap=1, crop=16, labels=True), 3, generator())
     assert batch.labels is not None
     assert not batch.labels.any()
 
@@ -126,23 +130,23 @@ def test_beyond_the_frame_its_border_is_repeated_and_labels_are_void(labelled: F
     spec = ClipSpec(frames=1, gap=1, crop=60, scale=(1.5, 1.5), labels=True)
     tops = set()
     for seed in range(5):
-        (one,) = cuts = choose(labelled, spec, 1, generator(seed))
-        batch = cut(labelled, spec, cuts, CPU)
+        (crop,) = crops = choose(labelled, spec, 1, generator(seed))
+        batch = cut(labelled, spec, crops, CPU)
         assert batch.labels is not None
-        rows = torch.arange(60) + one.top
+        rows = torch.arange(60) + crop.top
         inside = (rows >= 0) & (rows < 40)
         assert int(inside.sum()) == 40
         void = batch.labels[0, 0] == 255
         assert torch.equal(void, ~inside[:, None].expand(60, 60))
         assert torch.equal(batch.frames[0, 0, 1, :, 0], rows.clamp(0, 39) / 255)
-        tops.add(one.top)
+        tops.add(crop.top)
     assert len(tops) > 2
     assert all(-20 <= top <= 0 for top in tops)
 
 
 def test_footage_without_masks_is_an_error_where_they_are_needed(cache: FrameCache) -> None:
     with pytest.raises(DatasetError, match="no masks"):
-        random_batch(cache, ClipSpec(frames=2, gap=1, crop=8, labels=True), 1, generator(), CPU)
+        random_batch(cache, ClipSpec(frames=2, gap=1, crop=8, labels=True), 1, generator())
 
 
 # --- stills ---
@@ -153,10 +157,10 @@ def test_stills_move(tmp_path: Path) -> None:
     write_image(tmp_path / "stills" / "x.png", torch.stack((3 * x, 4 * y, 0 * x), -1).numpy())
     cache = build_cache(find_stills([tmp_path / "stills"]), tmp_path / "cache")
     spec = ClipSpec(frames=4, gap=3, crop=32)
-    cuts = choose(cache, spec, 3, generator())
-    clips, again = (cut(cache, spec, cuts, CPU).frames for _ in range(2))
+    crops = choose(cache, spec, 3, generator())
+    clips, again = (cut(cache, spec, crops, CPU).frames for _ in range(2))
     assert clips.shape == (3, 4, 3, 32, 32)
     assert torch.equal(clips, again)
-    assert len({one.seed for one in cuts}) == 3
+    assert len({crop.seed for crop in crops}) == 3
     for clip in clips:
         assert ((clip[1:] - clip[:-1]).abs().amax((1, 2, 3)) > 0.01).all()

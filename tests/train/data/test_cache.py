@@ -14,7 +14,7 @@ from tests.fakes import pictures
 from tests.train.samples import write_image, write_labelled
 from tests.video.media import write_video
 from vostrack.errors import DatasetError
-from vostrack.train.data.cache import FrameCache, build_cache, hold_where_it_fits
+from vostrack.train.data.cache import FrameCache, build_cache
 from vostrack.train.data.footage import Source, find_footage, find_labelled, find_stills
 
 
@@ -179,11 +179,12 @@ def test_only_a_cuda_device_holds_a_cache_and_only_one_that_fits(
     footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = build_cache(find_footage([footage]), tmp_path / "cache")
-    cuda, held = torch.device("cuda"), []
-    monkeypatch.setattr(cache, "hold", held.append)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * cache.nbytes - 1, 10**12))
-    assert not hold_where_it_fits(cache, cuda)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * cache.nbytes, 10**12))
-    assert not hold_where_it_fits(cache, torch.device("cpu"))
-    assert hold_where_it_fits(cache, cuda)
+    cuda, held, size = torch.device("cuda"), [], 6 * 3 * (20 * 30 + 24 * 18)
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: held.append(device) or tensor)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * size - 1, 10**12))
+    cache.hold_where_it_fits(cuda)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * size, 10**12))
+    cache.hold_where_it_fits(torch.device("cpu"))
+    assert held == []
+    cache.hold_where_it_fits(cuda)
     assert held == [cuda]

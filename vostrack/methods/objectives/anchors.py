@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vostrack.config import setting
-from vostrack.methods.base import Batch, ClipSpec, Recipe
+from vostrack.methods.base import Batch, ClipSpec, Objective, Recipe
 from vostrack.nets.encoders import AnchorsNet
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import sample, similarity_grid
@@ -50,7 +50,7 @@ RECIPES = {
 }
 
 
-class AnchorsObjective:
+class AnchorsObjective(Objective):
     """Space-time self-training against anchors with cross-view consistency.
 
     Paper: Araslanov et al. (2021), Eq. 1-6, section 3.3.
@@ -71,9 +71,6 @@ class AnchorsObjective:
         if self._optimizer == "sgd":
             return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=_WEIGHT_DECAY)
         return torch.optim.Adam(parameters, lr=rate, betas=(0.5, 0.999), weight_decay=_WEIGHT_DECAY)
-
-    def after_step(self) -> None:
-        """Nothing follows a step."""
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Both losses; each clip's frames are brought into a random order, and the first is its reference.

@@ -11,21 +11,19 @@ Differs: time is reversed half of the time, so that a frame is restored from lat
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import pi
 
 import torch
 from torch import Tensor, nn
 
 from vostrack.config import setting
-from vostrack.methods.base import Batch, ClipSpec, Recipe
+from vostrack.methods.base import Batch, ClipSpec, Objective, Recipe
 from vostrack.nets.encoders import MastNet
 from vostrack.ops.attention import window_attention
 from vostrack.ops.color import drop_channel, jitter_lab, normalised_lab
 from vostrack.ops.grid import to_cells, to_pixels
 from vostrack.ops.losses import photometric_loss
-
-_LARGEST_JITTER = (0.1, 0.1, 0.1, 0.1 * 2 * pi)
 
 
 @dataclass(frozen=True)
@@ -43,46 +41,21 @@ class MastRecipe(Recipe):
 # Zhu et al. give no rate for the pairs: 1e-3 is MAST's, with 12 of them a step. With 4 to 6 it did not lower the loss
 # in 60 steps. Their 1e-4 with the momentum copy goes with large batches: with 4 clips the loss rose by some 4 % in 40
 # steps, and with 3e-5 it did not.
+_PAPER = MastRecipe(crop=384, batch=48, steps=120_000, learning_rate=1e-3, radius=12)
 RECIPES = {
     "default": MastRecipe(crop=96),
     "shipped": MastRecipe(crop=96, steps=1243, jitter=0.0),
     "shallow": MastRecipe(net="shallow", crop=128, batch=8, steps=1200, radius=8, jitter=0.0),
-    "paper": MastRecipe(crop=384, batch=48, steps=120_000, learning_rate=1e-3, radius=12),
+    "paper": _PAPER,
     "momentum": MastRecipe(
         start="mast-mem", crop=96, batch=4, steps=1000, learning_rate=3e-5, references=3, momentum=0.999
     ),
-    "momentum-paper": MastRecipe(
-        start="mast-mem", crop=384, batch=48, steps=10_000, learning_rate=1e-4, references=5, momentum=0.999, radius=12
-    ),
+    "momentum-paper": replace(_PAPER, start="mast-mem", steps=10_000, learning_rate=1e-4, references=5, momentum=0.999),
 }
 
 
-class SharedEncoder(nn.Module):
-    """One network for the query and its references, with gradients through both."""
-
-    def __init__(self, net: MastNet) -> None:
-        """Train `net` in place."""
-        super().__init__()
-        self.net = net
-
-    def forward(self, lab: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of clips.
-
-        Args:
-            lab: (B, T, 3, S, S); the last frame is the query.
-
-        Returns:
-            Of the query (B, C, h, w) and of its references (B, T - 1, C, h, w).
-        """
-        features = self.net(lab.flatten(0, 1)).unflatten(0, lab.shape[:2])
-        return features[:, -1], features[:, :-1]
-
-    def follow(self) -> None:
-        """Nothing follows."""
-
-
-class MomentumEncoder(nn.Module):
-    """The network for the query, and a copy that slowly follows it for the references.
+class QueryAndReferences(nn.Module):
+    """The network for the query; for its references the network too, or a copy that slowly follows it.
 
     Parameters and buffers follow alike. In training both normalise with the statistics of their batches: were it that
     of the batch for one and averages for the other, features that match would not look alike.
@@ -97,24 +70,38 @@ class MomentumEncoder(nn.Module):
 
         Args:
             net: the network.
-            momentum: m, in [0, 1).
+            momentum: m, in [0, 1); 0 for no copy.
         """
         super().__init__()
         self.net, self.momentum = net, momentum
-        self.copy = deepcopy(net).requires_grad_(False)
-        for module in self.copy.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = 0.0  # its running statistics follow the network's, not its own batches
+        self.copy: MastNet | None = None
+        if momentum:
+            self.copy = deepcopy(net).requires_grad_(False)
+            for module in self.copy.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.momentum = 0.0  # its running statistics follow the network's, not its own batches
 
     def forward(self, lab: Tensor) -> tuple[Tensor, Tensor]:
-        """As `SharedEncoder.forward`; no gradient flows through the references."""
+        """Features of clips, with gradients through all of them, or where there is a copy through the query alone.
+
+        Args:
+            lab: (B, T, 3, S, S); the last frame is the query.
+
+        Returns:
+            Of the query (B, C, h, w) and of its references (B, T - 1, C, h, w).
+        """
+        if self.copy is None:
+            features = self.net(lab.flatten(0, 1)).unflatten(0, lab.shape[:2])
+            return features[:, -1], features[:, :-1]
         with torch.no_grad():
             references = self.copy(lab[:, :-1].flatten(0, 1))
         return self.net(lab[:, -1]), references.unflatten(0, (len(lab), -1))
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Take a step towards the network (Eq. 8)."""
+        """Take a step towards the network (Eq. 8), where there is a copy."""
+        if self.copy is None:
+            return
         for own, leading in zip(self.copy.state_dict().values(), self.net.state_dict().values(), strict=True):
             if own.is_floating_point():
                 own.lerp_(leading, 1 - self.momentum)
@@ -122,21 +109,17 @@ class MomentumEncoder(nn.Module):
                 own.copy_(leading)
 
 
-class MastObjective:
+class MastObjective(Objective):
     """Reconstruction of a hidden colour channel: pairwise, or from several references that a momentum copy encodes."""
 
     recipes = RECIPES
 
     def __init__(self, net: MastNet, recipe: MastRecipe = RECIPES["default"]) -> None:
         """Train `net` in place, as the recipe says."""
-        self.module = MomentumEncoder(net, recipe.momentum) if recipe.momentum else SharedEncoder(net)
+        self.module: QueryAndReferences = QueryAndReferences(net, recipe.momentum)
         self.clips = ClipSpec(frames=recipe.references + 1, gap=3, crop=recipe.crop)
         self.learning_rate = recipe.learning_rate
         self._stride, self._radius, self._jitter = net.stride, recipe.radius, recipe.jitter
-
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Adam without weight decay."""
-        return torch.optim.Adam(self.module.net.parameters(), lr=self.learning_rate)
 
     def after_step(self) -> None:
         """Let the momentum copy follow."""
@@ -156,7 +139,7 @@ class MastObjective:
         """
         frames = batch.frames.flip(1) if torch.rand((), generator=generator) < 0.5 else batch.frames
         hidden = 1 + int(torch.randint(2, (), generator=generator))
-        strengths = jitter_strengths((frames.shape[0], frames.shape[1]), self._jitter, generator).to(frames.device)
+        strengths = jitter_strengths((len(frames), frames.shape[1]), self._jitter, generator).to(frames.device)
         # Where the network computes with fewer digits: too few for colours, and for scores that go into the hundreds.
         exact = torch.autocast(frames.device.type, enabled=False)
         with exact:
@@ -174,8 +157,8 @@ class MastObjective:
 def jitter_strengths(clips: tuple[int, int], share: float, generator: torch.Generator) -> Tensor:
     """Random strengths for `ops.color.jitter_lab`.
 
-    Whether a clip is changed is drawn for the clip, how much for each of its frames, as in CorrFlow's published code:
-    features have to match in spite of it.
+    Chance decides for a clip whether it is changed, and for each of its frames how much, as in CorrFlow's published
+    code: features have to match in spite of it.
 
     Args:
         clips: (B, T).
@@ -186,5 +169,6 @@ def jitter_strengths(clips: tuple[int, int], share: float, generator: torch.Gene
         (B, T, 4), on the CPU.
     """
     changed = torch.rand(clips[0], 1, 1, generator=generator) < share
-    amount = (2 * torch.rand(*clips, 4, generator=generator) - 1) * torch.tensor(_LARGEST_JITTER)
+    largest = torch.tensor([0.1, 0.1, 0.1, 0.1 * 2 * pi])
+    amount = (2 * torch.rand(*clips, 4, generator=generator) - 1) * largest
     return torch.tensor([1.0, 1.0, 1.0, 0.0]) + amount * changed

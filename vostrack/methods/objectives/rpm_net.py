@@ -3,7 +3,7 @@
 Paper: RPM-Net (Kim et al., 2020), sections 3.3, 3.4 and 4.1, Eq. 5 to 7 and 9.
 
 Differs: the frame cache holds 10 frames a second, so that frames t-5 and t of the paper's footage are up to two
-cached frames apart; which of them is the target is drawn at random. The recipe `paper` has the published settings, but
+cached frames apart; which of them is the target is random. The recipe `paper` has the published settings, but
 for the batch, which is not stated, and the rate, which falls with each step. The recipe `default` learns within an hour
 on a CPU: Adam, small crops, a random zoom and shift of each frame as of a camera that shakes, Eq. 9 on blurred colours
 as well, since the gradient of bilinear sampling reaches no further than a cell, and offsets that are kept smooth where
@@ -12,23 +12,17 @@ the image is, since nothing else says what they should be there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vostrack.config import setting
-from vostrack.methods.base import Batch, ClipSpec, Recipe
+from vostrack.methods.base import Batch, ClipSpec, Objective, Recipe
 from vostrack.nets.deform import RpmNet, warp
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import sample, similarity_grid, to_cells
-
-GAP = 2
-"""Cached frames from t-5 to t."""
-
-_EDGE = 2.2
-_SHARP = 1e-3
 
 
 @dataclass(frozen=True)
@@ -46,45 +40,37 @@ class RpmRecipe(Recipe):
     smooth: float = setting(0.2, "weight of the roughness of the offsets", low=0)
 
 
-# 100 epochs of 3501 videos.
-PAPER = RpmRecipe(
-    net="resnet101-deformable",
-    crop=512,
-    batch=4,
-    steps=87525,
-    schedule="poly",
-    optimizer="sgd",
-    blur=(0,),
-    shake=0.0,
-    smooth=0.0,
-)
-
-RECIPES = {"default": RpmRecipe(), "shipped": RpmRecipe(steps=2400), "paper": PAPER}
+_ONLY_COLOURS = RpmRecipe(blur=(0,), shake=0.0, smooth=0.0)
+RECIPES = {
+    "default": RpmRecipe(),
+    "shipped": RpmRecipe(steps=2400),
+    # 100 epochs of 3501 videos.
+    "paper": replace(
+        _ONLY_COLOURS, net="resnet101-deformable", crop=512, batch=4, steps=87525, schedule="poly", optimizer="sgd"
+    ),
+}
 
 
-class RpmNetObjective:
+class RpmNetObjective(Objective):
     """Reconstruction of a frame's colours from another frame."""
 
     recipes = RECIPES
 
     def __init__(self, net: RpmNet, recipe: RpmRecipe = RECIPES["default"]) -> None:
         """Train `net` in place, as the recipe says."""
-        self.module = net
+        self.module: RpmNet = net
         self.recipe = recipe
-        self.clips = ClipSpec(frames=2, gap=GAP, crop=recipe.crop)
+        self.clips = ClipSpec(frames=2, gap=2, crop=recipe.crop)  # from t-5 to t
         self.learning_rate = recipe.learning_rate
 
     def optimizer(self) -> torch.optim.Optimizer:
         """What the recipe names."""
-        if self.recipe.optimizer == "sgd":
-            return torch.optim.SGD(self.module.parameters(), lr=self.learning_rate, momentum=0.9, weight_decay=5e-4)
-        return torch.optim.Adam(self.module.parameters(), lr=self.learning_rate)
-
-    def after_step(self) -> None:
-        """Nothing follows a step."""
+        if self.recipe.optimizer == "adam":
+            return super().optimizer()
+        return torch.optim.SGD(self.module.parameters(), lr=self.learning_rate, momentum=0.9, weight_decay=5e-4)
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Loss of reconstructing one frame of each pair from the other; which from which is drawn at random.
+        """Loss of reconstructing one frame of each pair from the other; which from which is random.
 
         Args:
             batch: frames (B, 2, 3, S, S) in [0, 1].
@@ -135,8 +121,8 @@ def roughness(offsets: Tensor, image: Tensor) -> Tensor:
     total = offsets.new_zeros(())
     for dim in (-2, -1):
         edge = image.diff(dim=dim).abs().mean(1)
-        step = (offsets.diff(dim=dim).square().sum(1) + _SHARP).sqrt()
-        total = total + ((-_EDGE * edge).exp() * step).mean()
+        step = (offsets.diff(dim=dim).square().sum(1) + 1e-3).sqrt()  # with a gradient where nothing differs
+        total = total + ((-2.2 * edge).exp() * step).mean()
     return total
 
 

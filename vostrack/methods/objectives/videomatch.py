@@ -1,8 +1,8 @@
 """Training of `videomatch`: features of one frame must match the object and the background of another.
 
 Paper: VideoMatch (Hu, Huang, Schwing, 2018), sections 3.2 and 4.1. What the paper leaves open: the weight of the
-softmax is a constant, one object of a clip is drawn for a step, and crops whose template lacks object or background do
-not count.
+softmax is a constant, a step learns one random object of each clip, and crops whose template lacks object or
+background do not count.
 
 Differs: starts from weights that were trained without labels instead of semantic segmentation. Besides the published
 read-out (last stage, stride 8) the one of the preset `default` is trained with the same loss, so that one set of
@@ -11,34 +11,25 @@ weights serves both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from vostrack.errors import MethodError
-from vostrack.methods.base import Batch, ClipSpec, Recipe
+from vostrack.methods.base import Batch, ClipSpec, Objective, Recipe
 from vostrack.nets.encoders import VideoMatchNet
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import to_cells, to_pixels
 from vostrack.ops.hypercolumns import hypercolumns
 from vostrack.ops.matching import matching_difference, matching_loss
-
-WEIGHT_DECAY = 5e-4
-ANY_DISTANCE = 100
-"""Frames of a pair may lie anywhere in their sequence; the longest of DAVIS has 104."""
+from vostrack.types import BACKGROUND, VOID
 
 SHORT_SIDES = (240, 720)
 """Short side, in pixels, of frames that crops are cut from: DAVIS's 480, scaled by the published 0.5 to 1.5."""
 
-_VOID = 255
-
-RECIPES = {
-    "default": Recipe(start="anchors", crop=256, batch=4, steps=1000, learning_rate=1e-5, schedule="poly"),
-    "dilated": Recipe(
-        net="dilated", start="anchors", crop=256, batch=4, steps=1000, learning_rate=1e-5, schedule="poly"
-    ),
-}
+_DEFAULT = Recipe(start="anchors", crop=256, batch=4, steps=1000, learning_rate=1e-5, schedule="poly")
+RECIPES = {"default": _DEFAULT, "dilated": replace(_DEFAULT, net="dilated")}
 
 
 @dataclass(frozen=True)
@@ -55,28 +46,26 @@ LAST = Readout((4,), 8, 20.0, 20)
 FINE = Readout((1, 2, 3), 4, 40.0, 3)
 
 
-class VideoMatchObjective:
+class VideoMatchObjective(Objective):
     """Matching of pairs of frames, with labels."""
 
     recipes = RECIPES
 
-    def __init__(self, net: VideoMatchNet, recipe: Recipe = RECIPES["default"]) -> None:
+    def __init__(self, net: VideoMatchNet, recipe: Recipe = _DEFAULT) -> None:
         """Train `net` in place, as the recipe says."""
-        self.module = net
+        self.module: VideoMatchNet = net
         scale = (recipe.crop / SHORT_SIDES[1], recipe.crop / SHORT_SIDES[0])
-        self.clips = ClipSpec(frames=2, gap=ANY_DISTANCE, crop=recipe.crop, scale=scale, labels=True)
+        # Frames of a pair may lie anywhere in their sequence; the longest of DAVIS has 104.
+        self.clips = ClipSpec(frames=2, gap=100, crop=recipe.crop, scale=scale, labels=True)
         self.learning_rate = recipe.learning_rate
         self._started = bool(recipe.start)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Adam with the published weight decay."""
-        return torch.optim.Adam(self.module.parameters(), lr=self.learning_rate, weight_decay=WEIGHT_DECAY)
-
-    def after_step(self) -> None:
-        """Nothing follows a step."""
+        return torch.optim.Adam(self.module.parameters(), lr=self.learning_rate, weight_decay=5e-4)
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Loss of labelling one frame of each pair from the other; which from which is drawn at random.
+        """Loss of labelling one frame of each pair from the other; which from which is random.
 
         Args:
             batch: frames (B, 2, 3, S, S) in [0, 1], with labels (B, 2, S, S).
@@ -91,14 +80,17 @@ class VideoMatchObjective:
         if batch.labels is None:
             raise MethodError("videomatch learns from masks: give --data footage with masks beside it")
         if self._started:
-            _hold_statistics(self.module)
+            # Keep the normalisation statistics that training started from: a few crops a step say little about them.
+            for part in self.module.modules():
+                if isinstance(part, nn.BatchNorm2d):
+                    part.eval()
         size = len(batch.frames)
         template = torch.randint(2, (size,), generator=generator)
         pairs = torch.stack((template, 1 - template), 1).to(batch.frames.device)
         row = torch.arange(size, device=batch.frames.device)[:, None]
         frames, labels = batch.frames[row, pairs], batch.labels[row, pairs]
-        target = torch.stack([pair == _draw_object(pair[0], generator) for pair in labels])
-        known = labels != _VOID
+        target = torch.stack([pair == _random_object(pair[0], generator) for pair in labels])
+        known = labels != VOID
         stages = self.module.stages(normalised_rgb(frames.flatten(0, 1)), 4)
         losses = {}
         # Similarities close to 1 are told apart by digits that half precision does not have.
@@ -109,17 +101,10 @@ class VideoMatchObjective:
         return {"loss": (losses["last"] + losses["fine"]) / 2, **losses}
 
 
-def _hold_statistics(module: nn.Module) -> None:
-    """Keep the normalisation statistics that training started from: a few crops a step say little about them."""
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            part.eval()
-
-
-def _draw_object(labels: Tensor, generator: torch.Generator) -> int:
+def _random_object(labels: Tensor, generator: torch.Generator) -> int:
     """One of the objects of a label map (S, S); void, which is none, where there are none."""
-    ids = [number for number in torch.unique(labels).tolist() if number not in (0, _VOID)]
-    return ids[int(torch.randint(len(ids), (), generator=generator))] if ids else _VOID
+    ids = [number for number in torch.unique(labels).tolist() if number not in (BACKGROUND, VOID)]
+    return ids[int(torch.randint(len(ids), (), generator=generator))] if ids else VOID
 
 
 def _features(stages: list[Tensor], strides: tuple[int, ...], readout: Readout, side: int) -> Tensor:

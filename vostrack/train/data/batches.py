@@ -1,6 +1,6 @@
 """Random clips from a cache: chosen on the CPU with one generator, cut and resized where the model computes.
 
-The choice is apart from the cutting, so that several processes can draw the same batch and each cut its share. Knows
+The choice is apart from the cutting, so that several processes can choose the same batch and each cut its part. Knows
 nothing of models and losses.
 """
 
@@ -47,17 +47,11 @@ class Crop:
     seed: int = 0
 
 
-def random_batch(
-    cache: FrameCache, spec: ClipSpec, count: int, generator: torch.Generator, device: torch.device
-) -> Batch:
-    """Draw random clips; arguments and result as for `choose` and `cut`."""
-    return cut(cache, spec, choose(cache, spec, count, generator), device)
-
-
 def choose(cache: FrameCache, spec: ClipSpec, count: int, generator: torch.Generator) -> list[Crop]:
     """Choose random clips; depends on what is in the cache and on the generator alone.
 
-    Where labels are wanted, windows are drawn up to ten times, until all frames show a part of an object.
+    A window has a side of 8 pixels at least. Where labels are wanted, up to ten are tried, until all frames show a part
+    of an object.
 
     Args:
         cache: where from.
@@ -71,7 +65,7 @@ def choose(cache: FrameCache, spec: ClipSpec, count: int, generator: torch.Gener
     return [_choose(cache, spec, generator) for _ in range(count)]
 
 
-def cut(cache: FrameCache, spec: ClipSpec, cuts: Sequence[Crop], device: torch.device) -> Batch:
+def cut(cache: FrameCache, spec: ClipSpec, crops: Sequence[Crop], device: torch.device) -> Batch:
     """Crop clips from the cache, all frames and labels of a clip by the same window.
 
     Where a window is larger than the frame, the border of the frame is repeated, and labels are void.
@@ -79,14 +73,15 @@ def cut(cache: FrameCache, spec: ClipSpec, cuts: Sequence[Crop], device: torch.d
     Args:
         cache: where from.
         spec: as for `choose`.
-        cuts: from `choose`.
+        crops: from `choose`.
         device: where the crops are resized and returned.
 
     Returns:
         Frames (B, T, 3, crop, crop) in [0, 1] in order of time, and labels (B, T, crop, crop) if the spec wants them.
     """
-    frames = torch.stack([_frames(cache, spec, one, device) for one in cuts])
-    return Batch(frames, torch.stack([_labels(cache, spec, one, device) for one in cuts]) if spec.labels else None)
+    frames = torch.stack([_frames(cache, spec.crop, crop, device) for crop in crops])
+    labels = torch.stack([_labels(cache, spec.crop, crop, device) for crop in crops]) if spec.labels else None
+    return Batch(frames, labels)
 
 
 def _choose(cache: FrameCache, spec: ClipSpec, generator: torch.Generator) -> Crop:
@@ -107,10 +102,9 @@ def _choose(cache: FrameCache, spec: ClipSpec, generator: torch.Generator) -> Cr
     return replace(window, flip=flip, seed=seed)
 
 
-def _shows_object(cache: FrameCache, window: Crop) -> bool:
+def _shows_object(cache: FrameCache, crop: Crop) -> bool:
     """Whether every frame has a part of an object in the window."""
-    rows, columns, _ = _window(window)
-    labels = _labels_of(cache, window)[:, rows, columns]
+    labels, _ = _labels_inside(cache, crop)
     return bool(((labels != BACKGROUND) & (labels != VOID)).flatten(1).any(1).all())
 
 
@@ -128,39 +122,39 @@ def pick(count: int, spec: ClipSpec, generator: torch.Generator) -> list[int]:
     return [start + offset for offset in offsets]
 
 
-def _frames(cache: FrameCache, spec: ClipSpec, one: Crop, device: torch.device) -> Tensor:
-    """(T, 3, crop, crop) in [0, 1]."""
-    rows, columns, padding = _window(one)
-    if one.clip.count == 1:
-        whole = cache.frames(one.clip, [0])[0].to(device).float() / 255
-        moving = homography_clip(whole, len(one.indices), torch.Generator().manual_seed(one.seed))
+def _frames(cache: FrameCache, side: int, crop: Crop, device: torch.device) -> Tensor:
+    """(T, 3, side, side) in [0, 1]."""
+    rows, columns, padding = _window(crop)
+    if crop.clip.count == 1:
+        whole = cache.frames(crop.clip, [0])[0].to(device).float() / 255
+        moving = homography_clip(whole, len(crop.indices), torch.Generator().manual_seed(crop.seed))
         pixels = moving[:, :, rows, columns]
     else:
-        pixels = cache.frames(one.clip, one.indices, rows, columns).to(device).float() / 255
+        pixels = cache.frames(crop.clip, crop.indices, rows, columns).to(device).float() / 255
     if any(padding):
         pixels = F.pad(pixels, padding, mode="replicate")
-    crop = resize(pixels, (spec.crop, spec.crop), antialias=True)
-    return crop.flip(-1) if one.flip else crop
+    resized = resize(pixels, (side, side), antialias=True)
+    return resized.flip(-1) if crop.flip else resized
 
 
-def _labels(cache: FrameCache, spec: ClipSpec, one: Crop, device: torch.device) -> Tensor:
-    """uint8 (T, crop, crop), by the nearest pixel."""
-    rows, columns, padding = _window(one)
-    pixels = F.pad(_labels_of(cache, one)[:, rows, columns].to(device), padding, value=VOID)
-    crop = F.interpolate(pixels[:, None], (spec.crop, spec.crop), mode="nearest-exact")[:, 0]
-    return crop.flip(-1) if one.flip else crop
+def _labels(cache: FrameCache, side: int, crop: Crop, device: torch.device) -> Tensor:
+    """uint8 (T, side, side), by the nearest pixel."""
+    labels, padding = _labels_inside(cache, crop)
+    pixels = F.pad(labels.to(device), padding, value=VOID)
+    resized = F.interpolate(pixels[:, None], (side, side), mode="nearest-exact")[:, 0]
+    return resized.flip(-1) if crop.flip else resized
 
 
-def _labels_of(cache: FrameCache, one: Crop) -> Tensor:
-    """Whole label maps (T, H, W)."""
-    if one.clip.labels is None:
-        raise DatasetError(f"{one.clip.name} has no masks, and training this method needs them")
-    return cache.labels(one.clip, one.indices)
+def _labels_inside(cache: FrameCache, crop: Crop) -> tuple[Tensor, tuple[int, int, int, int]]:
+    """Labels (T, h, w) of what the window covers of the frames, and what it has beyond."""
+    if crop.clip.labels is None:
+        raise DatasetError(f"{crop.clip.name} has no masks, and training this method needs them")
+    rows, columns, padding = _window(crop)
+    return cache.labels(crop.clip, crop.indices)[:, rows, columns], padding
 
 
-def _window(one: Crop) -> tuple[slice, slice, tuple[int, int, int, int]]:
+def _window(crop: Crop) -> tuple[slice, slice, tuple[int, int, int, int]]:
     """Rows and columns of the frame that the window covers, and what it has beyond: left, right, top, bottom."""
-    bottom, right = one.top + one.side, one.left + one.side
-    rows, columns = slice(max(one.top, 0), bottom), slice(max(one.left, 0), right)
-    padding = (-min(one.left, 0), max(right - one.clip.width, 0), -min(one.top, 0), max(bottom - one.clip.height, 0))
-    return rows, columns, padding
+    top, left, bottom, right = crop.top, crop.left, crop.top + crop.side, crop.left + crop.side
+    padding = (max(-left, 0), max(right - crop.clip.width, 0), max(-top, 0), max(bottom - crop.clip.height, 0))
+    return slice(max(top, 0), bottom), slice(max(left, 0), right), padding

@@ -21,7 +21,7 @@ from torch import Tensor
 from vostrack.benchmark.datasets.mask_folders import read_mask
 from vostrack.errors import DatasetError, InputError
 from vostrack.files import atomic_path, make_folder, shown, write_json
-from vostrack.ops.grid import resize
+from vostrack.ops.grid import resize_image
 from vostrack.ops.labels import resize_labels
 from vostrack.train.data.footage import Source
 from vostrack.types import VOID, Frame
@@ -85,24 +85,17 @@ class FrameCache:
         try:
             index = json.loads((folder / _INDEX).read_text())
             self.clips = [CachedClip(**clip) for clip in index["clips"]]
-            size = 3 * sum(clip.pixels for clip in self.clips)
             labelled = sum(clip.pixels for clip in self.clips if clip.labels is not None)
-            complete = index["version"] == _VERSION and (folder / _FRAMES).stat().st_size == size
-            if labelled:
-                complete &= (folder / _LABELS).stat().st_size == labelled
+            sizes = {_FRAMES: 3 * sum(clip.pixels for clip in self.clips), _LABELS: labelled}
+            whole = all((folder / name).stat().st_size == size for name, size in sizes.items() if size)
+            complete = whole and self.clips and index["version"] == _VERSION
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DatasetError(
                 f"{shown(folder)} is not a frame cache ({error}): delete it to build it again"
             ) from error
-        if not complete or not self.clips:
+        if not complete:
             raise DatasetError(f"the frame cache {shown(folder)} is damaged: delete it to build it again")
-        self._frames = _mapped(folder / _FRAMES, size)
-        self._labels = _mapped(folder / _LABELS, labelled) if labelled else torch.empty(0, dtype=torch.uint8)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of all frames."""
-        return self._frames.numel()
+        self._frames, self._labels = (_mapped(folder / name, size) for name, size in sizes.items())
 
     @property
     def frame_count(self) -> int:
@@ -127,25 +120,16 @@ class FrameCache:
         chosen = pixels[list(indices)]
         return (chosen == VOID).byte() if clip.binary else chosen
 
-    def hold(self, device: torch.device) -> None:
-        """Copy the frames to a device, from where they are then taken."""
-        self._frames = self._frames.to(device)
+    def hold_where_it_fits(self, device: torch.device) -> None:
+        """Keep the frames on a CUDA device if they take at most a quarter of the memory that is free there."""
+        if device.type == "cuda" and self._frames.numel() <= torch.cuda.mem_get_info(device)[0] // 4:
+            self._frames = self._frames.to(device)
 
 
 def _mapped(path: Path, size: int) -> Tensor:
+    if size == 0:
+        return torch.empty(0, dtype=torch.uint8)
     return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
-
-
-def hold_where_it_fits(cache: FrameCache, device: torch.device) -> bool:
-    """Keep the cache on a CUDA device if it takes at most a quarter of the memory that is free there.
-
-    Returns:
-        Whether it is there now.
-    """
-    if device.type != "cuda" or cache.nbytes > torch.cuda.mem_get_info(device)[0] // 4:
-        return False
-    cache.hold(device)
-    return True
 
 
 def build_cache(
@@ -185,7 +169,7 @@ def build_cache(
         for done, source in enumerate(sources, 1):
             note, start = "", (frames.tell(), labels.tell())
             try:
-                clips += _append(source, frames, labels, short_side, limit)
+                clips.append(_append(source, frames, labels, short_side, limit))
             except (InputError, DatasetError) as error:
                 note = str(error)
                 for file, offset in zip((frames, labels), start, strict=True):
@@ -214,8 +198,8 @@ def _index(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _append(source: Source, frames: BinaryIO, labels: BinaryIO, short_side: int, limit: int | None) -> list[CachedClip]:
-    """Write a source behind what is there; gives its clip, or none where it has too few frames."""
+def _append(source: Source, frames: BinaryIO, labels: BinaryIO, short_side: int, limit: int | None) -> CachedClip:
+    """Write the frames and masks of a source behind what is there."""
     start, start_labels = frames.tell(), labels.tell()
     count, size, values = 0, (0, 0), set[int]()
     side = round(short_side * STILL_SCALE) if source.still else short_side
@@ -233,7 +217,7 @@ def _append(source: Source, frames: BinaryIO, labels: BinaryIO, short_side: int,
     if count < (1 if source.still else 2):
         raise InputError(f"{shown(source.path)} has {count} frames of use: expected two at least")
     where = None if source.masks is None else start_labels
-    return [CachedClip(source.path.stem, start, count, *size, where, binary=VOID in values and values <= {0, VOID})]
+    return CachedClip(source.path.stem, start, count, *size, where, binary=VOID in values and values <= {0, VOID})
 
 
 def _kept(source: Source) -> Iterator[tuple[Frame, Path | None]]:
@@ -264,8 +248,5 @@ def _read_labels(mask: Path, frame: Frame) -> Tensor:
 
 def _shrink(image: Tensor, short_side: int) -> Tensor:
     """uint8 (3, H, W) with a short side of at most so many pixels."""
-    scale = short_side / min(image.shape[1:])
-    if scale >= 1:
-        return image
-    height, width = (round(side * scale) for side in image.shape[1:])
-    return resize(image[None].float(), (height, width), antialias=True)[0].round().clamp(0, 255).byte()
+    scale = min(1.0, short_side / min(image.shape[1:]))
+    return resize_image(image, (round(image.shape[1] * scale), round(image.shape[2] * scale)))

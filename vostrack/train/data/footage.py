@@ -10,27 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vostrack.benchmark.datasets.layouts import IMAGES, VIDEOS
 from vostrack.benchmark.datasets.mask_folders import list_folder, list_frames
 from vostrack.errors import DatasetError
 from vostrack.files import shown
 
-_VIDEOS = {
-    ".mp4",
-    ".m4v",
-    ".mov",
-    ".mkv",
-    ".webm",
-    ".avi",
-    ".gif",
-    ".mpg",
-    ".mpeg",
-    ".ts",
-    ".mts",
-    ".wmv",
-    ".flv",
-    ".3gp",
-}
-_IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
+_VIDEOS = (*VIDEOS, ".m4v", ".gif", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".3gp")
 _MASKS = "Annotations"
 LAYOUT = f"JPEGImages/480p/NAME/ or clips/NAME.mp4, and {_MASKS}/480p/NAME/00000.png for its frames"
 
@@ -76,7 +61,7 @@ def find_stills(roots: Sequence[Path]) -> list[Source]:
         for root in roots
         for folder, names in _walk(_folder(root))
         for name in names
-        if Path(name).suffix.lower() in _IMAGES
+        if Path(name).suffix.lower() in IMAGES
     ]
     if not found:
         raise DatasetError(f"no images in {_listed(roots)}: give --stills the folder that holds them")
@@ -135,6 +120,6 @@ def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
 def _clips(root: Path) -> Iterator[Path]:
     for folder, names in _walk(root):
         endings = [Path(name).suffix.lower() for name in names]
-        if sum(ending in _IMAGES for ending in endings) > 1:
+        if sum(ending in IMAGES for ending in endings) > 1:
             yield folder
         yield from (folder / name for name, ending in zip(names, endings, strict=True) if ending in _VIDEOS)

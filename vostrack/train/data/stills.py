@@ -18,7 +18,7 @@ from torch import Tensor
 from vostrack.ops.grid import sample, similarity_grid
 
 # Ranges of a view: side of the window as a share of the largest that fits, turn in radians, its centre as a share of
-# what is free (horizontally, vertically), and eight moves of its corners as micro_batches of its half sides.
+# what is free (horizontally, vertically), and eight moves of its corners as shares of its half sides.
 _LOW = (0.65, -math.pi / 18, -1.0, -1.0, *(-0.08,) * 8)
 _HIGH = (1.0, math.pi / 18, 1.0, 1.0, *(0.08,) * 8)
 _STEP = 0.15
@@ -58,19 +58,19 @@ def moving_corners(frames: int, size: tuple[int, int], generator: torch.Generato
     """
     first = torch.rand(len(_LOW), generator=generator, dtype=torch.float64)
     change = _STEP * (frames - 1) * (2 * torch.rand(len(_LOW), generator=generator, dtype=torch.float64) - 1)
-    start, end = (_corners(micro_batches, size) for micro_batches in (first, (first + change).clamp(0, 1)))
+    start, end = (_corners(shares, size) for shares in (first, (first + change).clamp(0, 1)))
     time = torch.linspace(0, 1, frames, dtype=torch.float64).view(-1, 1, 1)
     return torch.lerp(start, end, time)
 
 
-def _corners(micro_batches: Tensor, size: tuple[int, int]) -> Tensor:
-    """Corners (4, 2) of one view, from micro_batches (12,) in [0, 1] of the ranges."""
-    low, high = micro_batches.new_tensor((_LOW, _HIGH)).unbind()
-    view = low + micro_batches * (high - low)
+def _corners(shares: Tensor, size: tuple[int, int]) -> Tensor:
+    """Corners (4, 2) of one view, from shares (12,) in [0, 1] of the ranges."""
+    low, high = shares.new_tensor((_LOW, _HIGH)).unbind()
+    view = low + shares * (high - low)
     scale, turn, centre, moves = view[0], view[1], view[2:4], view[4:].view(4, 2)
-    half = micro_batches.new_tensor((size[1], size[0])) / 2
+    half = shares.new_tensor((size[1], size[0])) / 2
     rotation = torch.stack((turn.cos(), -turn.sin(), turn.sin(), turn.cos())).view(2, 2)
-    quad = ((micro_batches.new_tensor(_CORNERS) + moves) * half) @ rotation.T / half
+    quad = ((shares.new_tensor(_CORNERS) + moves) * half) @ rotation.T / half
     quad = quad * scale / quad.abs().max()
     return quad + centre * (1 - quad.abs().amax(0))
 

@@ -18,8 +18,7 @@ from tests.refine.scenes import needs_package, scene
 from vostrack.errors import VostrackError
 from vostrack.refine import make_refiner
 from vostrack.refine.base import Refiner
-from vostrack.refine.crf import CrfConfig, infer
-from vostrack.refine.process import CrfRefiner
+from vostrack.refine.crf import CrfConfig, CrfRefiner, infer
 
 
 @pytest.fixture
