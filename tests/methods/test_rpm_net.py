@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.nets.test_deform import naive_sample, naive_value
+from tests.nets.test_rpm_net import naive_sample, naive_value
 from vostrack.errors import MethodError
 from vostrack.matching.matcher import SoftMatching
 from vostrack.methods.rpm_net import PAPER, RpmConfig, RpmNetMethod, RpmState
-from vostrack.nets.deform import RpmNet
+from vostrack.nets.rpm_net import RpmNet
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import to_cells, to_pixels
 from vostrack.ops.guided import guided

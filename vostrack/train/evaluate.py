@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vostrack.benchmark.metrics import region
 from vostrack.errors import DatasetError
 from vostrack.methods.base import Method, MethodFactory
-from vostrack.nets.fusion import for_inference
+from vostrack.nets.encoders import for_inference
 from vostrack.propagate import Propagator
 from vostrack.train.data.cache import FRAME_RATE, CachedClip, FrameCache
 from vostrack.train.parallel import Team
