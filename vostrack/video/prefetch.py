@@ -1,24 +1,20 @@
-"""Decodes beside the model: a thread keeps a few frames ready.
-
-An error of the source is raised where the frame would have come; closing stops the thread, wherever it is.
-"""
+"""Decodes beside the model: a thread keeps a few frames ready."""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
-from queue import Empty, Queue
-from threading import Event, Thread
-from types import TracebackType
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
 from vostrack.types import Frame, FrameStream
 
-_END = object()
-
 
 class Prefetch:
     """A stream read ahead by a thread; a `FrameStream` itself.
+
+    An error of the source is raised where the frame would have come; closing stops the thread, wherever it is.
 
     Attributes:
         busy: seconds that the source took to give its frames.
@@ -37,65 +33,38 @@ class Prefetch:
         self.busy = self.waited = 0.0
         self._stream = stream
         self._depth = depth
-        self._ready: Queue[object] = Queue(depth)
-        self._stop = Event()
-        self._thread: Thread | None = None
+        self._closed = False
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vostrack-reader")
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames in order, until this is closed; raises what the source raises."""
-        if not self._depth:
-            yield from self._here()
-            return
-        self._thread = Thread(target=self._read, name="vostrack-reader", daemon=True)
-        self._thread.start()
-        while not self._stop.is_set():
+        frames = iter(self._stream)
+        ahead: deque[Future[Frame | None]] = deque()
+        while not self._closed:
+            # One more than are kept ready: the one that is taken next.
+            while self._depth and len(ahead) <= self._depth:
+                ahead.append(self._pool.submit(self._read, frames))
             start = time.perf_counter()
-            item = self._ready.get()
+            frame = ahead.popleft().result() if ahead else self._read(frames)
             self.waited += time.perf_counter() - start
-            if item is _END:
+            if frame is None:
                 return
-            if isinstance(item, BaseException):
-                raise item
-            assert isinstance(item, Frame)
-            yield item
-
-    def _here(self) -> Iterator[Frame]:
-        """Frames read in the caller's thread, who waits for each."""
-        start = time.perf_counter()
-        for frame in self._stream:
-            spent = time.perf_counter() - start
-            self.busy, self.waited = self.busy + spent, self.waited + spent
             yield frame
-            start = time.perf_counter()
 
-    def _read(self) -> None:
+    def _read(self, frames: Iterator[Frame]) -> Frame | None:
         start = time.perf_counter()
-        try:
-            for frame in self._stream:
-                self.busy += time.perf_counter() - start
-                self._ready.put(frame)
-                if self._stop.is_set():
-                    return
-                start = time.perf_counter()
-            self._ready.put(_END)
-        except BaseException as error:
-            self._ready.put(error)
+        frame = next(frames, None)
+        self.busy += time.perf_counter() - start
+        return frame
 
     def close(self) -> None:
         """Stop reading ahead and release the source; may be called more than once."""
-        self._stop.set()
-        while self._thread is not None and self._thread.is_alive():
-            # The thread may be waiting for room; it looks at the stop sign as soon as it gets some.
-            try:
-                self._ready.get_nowait()
-            except Empty:
-                self._thread.join(0.05)
+        self._closed = True
+        self._pool.shutdown(cancel_futures=True)
         self._stream.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         self.close()
