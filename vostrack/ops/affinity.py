@@ -21,18 +21,18 @@ _CHUNK_BYTES = 1 << 28
 
 
 def best_keys(query: Tensor, keys: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    """The most similar keys of each query, among all.
+    """The most similar keys of each query, among all; in chunks, so that memory stays bounded.
 
     Args:
         query: (N, C); products are computed in its precision.
-        keys: (M, C).
+        keys: (M, C); M may be 0.
         top_k: how many; fewer where M is smaller.
 
     Returns:
-        Similarities, float32, and indices, both (N, min(top_k, M)).
+        Similarities, float32, the highest first, and indices, both (N, min(top_k, M)).
     """
     room = _CPU_CHUNK_BYTES if query.device.type == "cpu" else _CHUNK_BYTES
-    rows = max(1, room // (4 * len(keys)))
+    rows = max(1, room // (4 * max(1, len(keys))))
     columns = keys.to(query.dtype).T
     parts = [largest((chunk @ columns).float(), min(top_k, len(keys))) for chunk in torch.split(query, rows)]
     return torch.cat([similarity for similarity, _ in parts]), torch.cat([index for _, index in parts])
@@ -71,7 +71,7 @@ def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
         Values and int64 indices, both (N, count).
     """
     groups = values.shape[1] // _GROUP
-    if groups < _WORTH * count:
+    if not count or groups < _WORTH * count:
         found = values.topk(count, dim=1)
         return found.values, found.indices
     grouped = values[:, : groups * _GROUP].view(-1, _GROUP, groups)

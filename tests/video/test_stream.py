@@ -12,8 +12,8 @@ import torch
 from tests.video.media import ramp, write_video
 from vostrack.errors import InputError
 from vostrack.types import Frame, FrameStream
-from vostrack.video.prefetch import Prefetch
 from vostrack.video.reader import open_clip
+from vostrack.video.stream import Prefetch
 
 
 class Source:
