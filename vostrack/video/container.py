@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -55,7 +55,13 @@ class VideoStream(ClipStream):
         self._where = f"video {str(path)!r}"
         self._damaged = 0
         with ExitStack() as stack:
-            self._container = stack.enter_context(_open_container(path, self._where, stack))
+            try:
+                self._container = stack.enter_context(open_container(path))
+            except BROKEN as error:
+                raise InputError(
+                    f"{self._where} cannot be opened: expected a complete video such as .mp4, .mkv or .webm that names "
+                    f"no other file, found: {first_line(error)}; get an undamaged copy or convert it"
+                ) from error
             self._video = _pick_video(self._container, self._where)
             self._pictures = self._decode()
             try:
@@ -188,23 +194,16 @@ class _LocalFile(io.BufferedReader):
             return -1
 
 
-def _open_container(path: Path, where: str, stack: ExitStack) -> InputContainer:
-    """Open a file that lies on this machine, and nothing that it may refer to; `stack` closes the file."""
-    try:
-        file = stack.enter_context(_LocalFile(io.FileIO(path)))
-        # FFmpeg reads through Python's file and may open no other: playlists could name any file or address.
-        return av.open(
-            file,
-            "r",
-            options=_DECODER_OPTIONS,
-            container_options={"protocol_whitelist": "none"},
-            metadata_errors="replace",
-        )
-    except BROKEN as error:
-        raise InputError(
-            f"{where} cannot be opened: expected a complete video such as .mp4, .mkv or .webm that names no other "
-            f"file, found: {first_line(error)}; get an undamaged copy or convert it"
-        ) from error
+@contextmanager
+def open_container(path: Path) -> Iterator[InputContainer]:
+    """Open a file that lies on this machine, and nothing that it may refer to; raises one of `BROKEN`."""
+    # FFmpeg reads through Python's file and may open no other: playlists could name any file or address.
+    closed = {"protocol_whitelist": "none"}
+    with (
+        _LocalFile(io.FileIO(path)) as file,
+        av.open(file, "r", options=_DECODER_OPTIONS, container_options=closed, metadata_errors="replace") as container,
+    ):
+        yield container
 
 
 def shown_stream(container: InputContainer) -> av.VideoStream | None:

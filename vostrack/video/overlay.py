@@ -27,7 +27,7 @@ from torch import Tensor
 from vostrack.errors import OutputError
 from vostrack.files import PartialFile, make_folder, shown
 from vostrack.types import BACKGROUND, VOID, Prediction
-from vostrack.video.container import BROKEN, shown_stream, stamp_of
+from vostrack.video.container import BROKEN, open_container, shown_stream, stamp_of
 from vostrack.video.palette import PALETTE
 from vostrack.video.stream import NOMINAL_RATE, first_line
 
@@ -243,8 +243,7 @@ class _Source:
 
 @contextlib.contextmanager
 def _open_source(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a video as the reader does: through Python's file, so that FFmpeg opens nothing that it may refer to."""
-    with path.open("rb") as file, av.open(file, "r", container_options={"protocol_whitelist": "none"}) as container:
+    with open_container(path) as container:
         video = shown_stream(container)
         if video is None:
             raise ValueError("it has no video stream any more")
