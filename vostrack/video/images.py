@@ -32,7 +32,7 @@ _EXPECTED = "a uint8 array (H, W, 3) in RGB, a uint8 tensor (3, H, W) or a PIL i
 
 
 class _ImageStream(ClipStream):
-    """Images of one size, the first of which is read already; they have no clock, and times count at `NOMINAL_RATE`."""
+    """Images of one size, whose times count frames at `NOMINAL_RATE`."""
 
     fps: Fraction | None = None
     kind: str
@@ -56,7 +56,8 @@ class _ImageStream(ClipStream):
 class FolderStream(_ImageStream):
     """Frames from the images of a folder, in natural order: `2.jpg` comes before `10.jpg`.
 
-    Hidden files, folders and files with other endings are left alone.
+    Hidden files, folders and files with other endings are left alone. A folder has no clock: `fps` is None, and times
+    count frames at `NOMINAL_RATE`.
 
     Args:
         path: a folder.
