@@ -59,7 +59,7 @@ def test_folders_are_searched_from_the_given_one_to_the_users_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VOSTRACK_WEIGHTS", str(tmp_path / "given"))
-    monkeypatch.setattr(weights, "user_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(weights, "user_cache_path", lambda name, **options: tmp_path / "cache")
     package = Path(weights.__file__).parent
     own = [package / "_weights", package.parent / "weights"]
     assert search_path() == [tmp_path / "given", *own, tmp_path / "cache" / "weights"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -82,18 +82,10 @@ def search_path() -> list[Path]:
     given = os.environ.get("VOSTRACK_WEIGHTS")
     package = Path(__file__).resolve().parent
     folders = [Path(given)] if given else []
+    cache = user_cache_path("vostrack", appauthor=False, opinion=False)
     # Beside an installed package lie other packages: only a source tree has weights of ours there.
     source_tree = [package.parent / "weights"] if (package.parent / "pyproject.toml").is_file() else []
-    return [*folders, package / "_weights", *source_tree, user_cache() / "weights"]
-
-
-def user_cache() -> Path:
-    """The folder where vostrack looks for files of the user's own."""
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "vostrack"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "vostrack"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vostrack"
+    return [*folders, package / "_weights", *source_tree, cache / "weights"]
 
 
 def read_manifest(folder: Path) -> list[WeightsEntry]:
@@ -165,9 +157,7 @@ def check(source: WeightsEntry | Path) -> str:
     Raises:
         WeightsError: it is missing, or not what its manifest says.
     """
-    path = source if isinstance(source, Path) else source.path
-    if not path.is_file():
-        raise WeightsError(f"there are no weights at {path}: check the path")
+    path = _file(source)
     if isinstance(source, WeightsEntry):
         size = path.stat().st_size
         if size != source.bytes:
@@ -184,10 +174,14 @@ def architecture(source: WeightsEntry | Path) -> str:
     Raises:
         WeightsError: the file is missing or damaged.
     """
+    return _read(_file(source))[1].get("net", "default")
+
+
+def _file(source: WeightsEntry | Path) -> Path:
     path = source if isinstance(source, Path) else source.path
     if not path.is_file():
         raise WeightsError(f"there are no weights at {path}: check the path")
-    return _read(path)[1].get("net", "default")
+    return path
 
 
 def load(
@@ -209,7 +203,7 @@ def load(
         WeightsError: the file is missing, damaged, of another size or hash than its manifest says, or does not fit; or
             there are no weights of the method's own for what it leaves out. The network is as it was then.
     """
-    path = source if isinstance(source, Path) else source.path
+    path = _file(source)
     digest, wanted, rest = check(source), net.state_dict(), ""
     tensors, metadata = _read(path)
     if metadata.get("format") != FORMAT:
@@ -293,7 +287,7 @@ def _fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Pa
         if tensor.shape != expected[name].shape:
             found, wanted = list(tensor.shape), list(expected[name].shape)
             raise WeightsError(f"{path} does not fit the network: {name} is {found}, expected {wanted}")
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not torch.isfinite(tensor).all():
             raise WeightsError(f"{path} is damaged: {name} holds values that are not finite")
 
 
@@ -318,7 +312,7 @@ def save_weights(
         for name, tensor in net.state_dict().items()
     }
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not torch.isfinite(tensor).all():
             raise WeightsError(f"{name} holds values that half precision cannot: train again with a lower --lr")
     metadata = {"format": FORMAT, "method": method, "net": architecture, "details": json.dumps(details, sort_keys=True)}
     write_bytes(path, save(tensors, metadata))

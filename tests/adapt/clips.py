@@ -20,7 +20,7 @@ CONFIG = AdaptConfig(**SMALL)
 
 def narrow_net(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same U-Net with fewer channels, so that a step takes no time."""
-    monkeypatch.setattr(unet, "ResNet18", lambda strides: ResNet(18, (8, 16, 16, 32), strides, stem=8))
+    monkeypatch.setattr(unet, "ResNet", lambda strides: ResNet(18, (8, 16, 16, 32), strides, stem=8))
     monkeypatch.setattr(unet, "WIDTHS", (32, 16, 16, 8, 8))
 
 

@@ -16,7 +16,7 @@ from vostrack.errors import InputError, MethodError
 from vostrack.methods import METHODS
 from vostrack.methods.base import Correspondences
 from vostrack.methods.rpm_net import RpmNetMethod
-from vostrack.nets.deform import RpmNet
+from vostrack.nets.rpm_net import RpmNet
 from vostrack.run.inspection import (
     MATCHED,
     SAMPLED,

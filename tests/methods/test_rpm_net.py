@@ -16,7 +16,7 @@ from tests.naive import sample_at, warped
 from vostrack.errors import MethodError
 from vostrack.matching.matcher import SoftMatcher
 from vostrack.methods.rpm_net import PAPER, RpmConfig, RpmNetMethod, RpmState
-from vostrack.nets.deform import RpmNet
+from vostrack.nets.rpm_net import RpmNet
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import to_cells, to_pixels
 from vostrack.ops.guided import guided

@@ -78,10 +78,10 @@ def test_a_ramp_keeps_its_place_between_pixels_and_cells(stride: int, size: tupl
 
 
 def test_cells_lie_where_strided_convolutions_centre_them() -> None:
-    from vostrack.nets.resnet import ResNet18
+    from vostrack.nets.resnet import ResNet
 
     torch.manual_seed(0)
-    net = ResNet18().eval().double()
+    net = ResNet().eval().double()
     image = torch.zeros(1, 3, 129, 129, dtype=torch.float64, requires_grad=True)
     net(image + torch.rand_like(image), stages=1)[0][0, :, 16, 16].sum().backward()
     weight = image.grad[0].abs().sum(0)

@@ -11,7 +11,6 @@ from torch.nn.functional import normalize
 
 from vostrack.ops import affinity
 from vostrack.ops.matching import (
-    best_similarities,
     erode,
     extrude,
     fuse,
@@ -68,7 +67,7 @@ def test_score_of_an_empty_set_is_below_all_others() -> None:
 
 def test_a_set_can_be_matched_in_parts() -> None:
     query, keys = unit(11, 0), unit(40, 1)
-    parts = [best_similarities(query, part, 8) for part in keys.split((3, 0, 25, 12))]
+    parts = [affinity.best_keys(query, part, 8)[0] for part in keys.split((3, 0, 25, 12))]
     torch.testing.assert_close(mean_of_best(parts, 8), soft_matching(query, keys, 8))
     torch.testing.assert_close(mean_of_best(parts, 2), soft_matching(query, keys, 2))
 

@@ -9,16 +9,17 @@ from hypothesis import strategies as st
 
 from tests import naive
 from vostrack.ops.affinity import best_keys, weighted_readout
-from vostrack.ops.attention import window_attention
-from vostrack.ops.search import attend_around, coarse_positions
 from vostrack.ops.window import (
     Window,
+    attend_around,
     attend_beyond,
     attend_window,
     best_beyond,
     best_in_window,
+    coarse_positions,
     far_ring,
     join_attention,
+    window_attention,
 )
 
 SHAPES = [(1, 1, 1, 3, 2), (3, 9, 2, 4, 2), (9, 10, 3, 5, 4), (17, 5, 1, 3, 1), (6, 7, 2, 3, 30)]

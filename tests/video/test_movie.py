@@ -15,8 +15,7 @@ import torch
 from tests.forks import finish, fork
 from vostrack.errors import OutputError
 from vostrack.types import Frame, LabelMap, Prediction
-from vostrack.video.movie import OverlayWriter
-from vostrack.video.overlay import draw_overlay
+from vostrack.video.overlay import OverlayWriter, draw_overlay
 from vostrack.video.reader import open_clip
 
 FINE = Fraction(1, 15360)

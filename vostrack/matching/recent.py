@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vostrack.matching.memory import FrameBank
-from vostrack.ops.topk import largest
+from vostrack.ops.affinity import largest
 from vostrack.ops.window import Window, far_ring, in_parts, tiles
 
 
@@ -60,8 +60,8 @@ def _best_of_each(query: Tensor, keys: Tensor, priors: Tensor, window: Window, t
     best = torch.full((len(channels), height, width, top_k), -torch.inf, device=query.device)
     for tile in tiles(query, keys, window):
         count = min(top_k, tile.similarity.shape[1])
-        for channel, there in zip(best, channels[:, tile.index], strict=True):
-            similarity = largest(tile.similarity + there, count)[0]
-            shape = (*channel[tile.rows, tile.columns].shape[:2], count)
-            channel[tile.rows, tile.columns, :count] = similarity.view(shape)
+        for channel, prior in zip(best, channels[:, tile.index], strict=True):
+            similarity = largest(tile.similarity + prior, count)[0]
+            there = channel[tile.place][..., :count]
+            there.copy_(similarity.view_as(there))
     return best.flatten(1, 2).unbind()

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vostrack.ops.affinity import best_keys
-from vostrack.ops.matching import best_similarities, mean_of_best, neighbours
+from vostrack.ops.matching import mean_of_best, neighbours
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Template:
 
     def best(self, query: Tensor, top_k: int) -> list[Tensor]:
         """Highest similarities (N, J) with the cells of each channel."""
-        return [best_similarities(query, part, top_k) for part in torch.split(self.keys, list(self.counts))]
+        return [best_keys(query, part, top_k)[0] for part in torch.split(self.keys, list(self.counts))]
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class FeatureSets:
                 [recent[k] for k in _others(number, len(recent), others_are_background)],
             )
             for row, (given, added), more in zip(rows, sides, further, strict=True):
-                row.append(mean_of_best([*given, best_similarities(query, added.used, count), *more], count))
+                row.append(mean_of_best([*given, best_keys(query, added.used, count)[0], *more], count))
         foreground, background = (
             torch.stack(row) if row else torch.empty(0, len(query), device=query.device) for row in rows
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vostrack.config import Config, setting
 from vostrack.device import PRECISIONS
-from vostrack.nets.views import VIEWS
+from vostrack.nets.encoders import VIEWS
 
 AT_480 = "pixels at 480p"
 

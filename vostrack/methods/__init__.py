@@ -127,7 +127,7 @@ def load_method(
         WeightsError: the weights are missing, damaged or do not fit.
     """
     from vostrack import weights as store
-    from vostrack.nets.fusion import for_inference
+    from vostrack.nets.encoders import for_inference
 
     factory = method_class(name)
     config = configure(name, preset, settings)

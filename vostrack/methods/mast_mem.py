@@ -36,8 +36,15 @@ from vostrack.ops.color import normalised_lab
 from vostrack.ops.grid import size_of, to_cells, to_pixels
 from vostrack.ops.hypercolumns import cell_features, principal_axes, project
 from vostrack.ops.labels import add_channels
-from vostrack.ops.search import attend_around, coarse_positions
-from vostrack.ops.window import Window, attend_beyond, attend_window, far_ring, join_attention
+from vostrack.ops.window import (
+    Window,
+    attend_around,
+    attend_beyond,
+    attend_window,
+    coarse_positions,
+    far_ring,
+    join_attention,
+)
 from vostrack.weights import Adopt
 
 

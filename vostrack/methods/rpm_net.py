@@ -27,9 +27,8 @@ from vostrack.matching.recent import log_prior
 from vostrack.matching.settings import SoftMatcherConfig
 from vostrack.methods.base import Correspondences
 from vostrack.methods.objectives.rpm_net import RpmNetObjective
-from vostrack.nets.deform import RpmNet, receptive_field, warp
-from vostrack.nets.fcn import CHANNELS
 from vostrack.nets.resnet import DEPTHS
+from vostrack.nets.rpm_net import CHANNELS, RpmNet, receptive_field, warp
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import sample_cells, to_cells
 from vostrack.ops.hypercolumns import cell_features

@@ -1,16 +1,24 @@
-"""The networks that the methods encode frames with; their parameter names are those of the shipped weights."""
+"""The networks that the methods encode frames with, and how they are run: over mirror images, and folded for speed.
+
+Parameter names are those of the shipped weights. Letters: B batch, C channels, H W image pixels, h w cells.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, cast
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from vostrack.nets.resnet import ResNet, ResNet18
-from vostrack.nets.views import mean_over_views
+from vostrack.nets.resnet import ResNet
 from vostrack.ops.grid import resize
+
+VIEWS: dict[int, tuple[tuple[int, ...], ...]] = {1: (), 2: ((3,),), 4: ((3,), (2,), (2, 3))}
+"""How many images the mean is over, and along which dimensions the others than the frame itself are mirrored."""
 
 
 class StagedNet(nn.Module):
@@ -21,7 +29,7 @@ class StagedNet(nn.Module):
         trunk: gives the stages, where a network does not say otherwise.
     """
 
-    stage_strides: ClassVar[tuple[int, ...]]
+    stage_strides: tuple[int, ...]
     trunk: ResNet
 
     def stages(self, image: Tensor, last: int) -> list[Tensor]:
@@ -34,7 +42,7 @@ class StagedNet(nn.Module):
         Args:
             image: as for `stages`.
             numbers: of the stages, from 1.
-            views: images that they are the mean over (`nets.views`).
+            views: images that they are the mean over, one of `VIEWS`.
         """
         strides = tuple(self.stage_strides[number - 1] for number in numbers)
 
@@ -78,7 +86,7 @@ class AnchorsNet(StagedNet):
     def __init__(self) -> None:
         """Random weights."""
         super().__init__()
-        self.trunk = ResNet18(strides=(1, 2, 1, 1))
+        self.trunk = ResNet(strides=(1, 2, 1, 1))
         width = self.trunk.widths[-1]
         self.head = nn.Sequential(
             nn.Conv2d(width, width, 1, bias=False),
@@ -94,7 +102,7 @@ class AnchorsNet(StagedNet):
 
 def _mast_trunk(depth: int) -> ResNet:
     """The first stages of the trunk of `MastNet`."""
-    return ResNet18(widths=(64, 128, 256, 256)[:depth], strides=(1, 2, 1, 1)[:depth], pool=False)
+    return ResNet(widths=(64, 128, 256, 256)[:depth], strides=(1, 2, 1, 1)[:depth], pool=False)
 
 
 class MastNet(StagedNet):
@@ -123,26 +131,13 @@ class MastNet(StagedNet):
         return cast(Tensor, self.head(self.trunk(lab, self.depth)[-1]))
 
 
-class PartOfAnchorsNet(StagedNet):
-    """The first three stages of `AnchorsNet`."""
+class FirstStages(StagedNet):
+    """The first stages of another network, without what follows them."""
 
-    stage_strides = AnchorsNet.stage_strides[:3]
-
-    def __init__(self) -> None:
-        """Random weights."""
+    def __init__(self, trunk: ResNet, stage_strides: tuple[int, ...]) -> None:
+        """Take a trunk that ends after these stages, and the pixels from cell to cell of each."""
         super().__init__()
-        self.trunk = ResNet18(widths=(64, 128, 256), strides=(1, 2, 1))
-
-
-class PartOfMastNet(StagedNet):
-    """The first two stages of `MastNet`, which cost a fifth of all four."""
-
-    stage_strides = MastNet.stage_strides[:2]
-
-    def __init__(self) -> None:
-        """Random weights."""
-        super().__init__()
-        self.trunk = _mast_trunk(2)
+        self.trunk, self.stage_strides = trunk, stage_strides
 
 
 class BestNet(nn.Module):
@@ -156,8 +151,8 @@ class BestNet(nn.Module):
     def __init__(self) -> None:
         """Random weights."""
         super().__init__()
-        self.anchors = PartOfAnchorsNet()
-        self.mast = PartOfMastNet()
+        self.anchors = FirstStages(ResNet(widths=(64, 128, 256), strides=(1, 2, 1)), AnchorsNet.stage_strides[:3])
+        self.mast = FirstStages(_mast_trunk(2), MastNet.stage_strides[:2])
 
 
 class VideoMatchNet(StagedNet):
@@ -177,7 +172,7 @@ class VideoMatchNet(StagedNet):
                 a ResNet of stride 32, as published. Weights that were trained without it need it to be off.
         """
         super().__init__()
-        self.trunk = ResNet18(strides=(1, 2, 1, 1))
+        self.trunk = ResNet(strides=(1, 2, 1, 1))
         if dilated:
             _dilate(self.trunk.get_submodule("layer3"), first=1, others=2)
             _dilate(self.trunk.get_submodule("layer4"), first=2, others=4)
@@ -189,3 +184,57 @@ def _dilate(stage: nn.Module, first: int, others: int) -> None:
     for index, convolution in enumerate(convolutions):
         dilation = others if index else first
         convolution.dilation = convolution.padding = (dilation, dilation)
+
+
+def mean_over_views(
+    stages: Callable[[Tensor], list[Tensor]], image: Tensor, strides: tuple[int, ...], views: int
+) -> list[Tensor]:
+    """Outputs of a network for an image, each the mean over the image's views, in 32 bits.
+
+    What a network says of a cell depends on which way things face, by chance of how it learned: the mean over mirror
+    images does not.
+
+    Cell i lies on pixel i * stride. From the other end it does so only where the side less one is a multiple of the
+    stride: images are continued to such a side before they are mirrored.
+
+    Args:
+        stages: from an image (B, 3, H, W) to outputs (B, C, h, w), with h = ceil(H / stride) and w likewise.
+        image: (B, 3, H, W).
+        strides: pixels from cell to cell, of each output; each divides the largest.
+        views: one of `VIEWS`.
+
+    Returns:
+        (B, C, h, w) for each output.
+    """
+    sums = [stage.float() for stage in stages(image)]
+    for dims in VIEWS[views]:
+        seen = stages(_continued(image, dims, max(strides)).flip(dims))
+        sums = [
+            total + stage.float().flip(dims)[..., : total.shape[2], : total.shape[3]]
+            for total, stage in zip(sums, seen, strict=True)
+        ]
+    return [total / views for total in sums] if views > 1 else sums
+
+
+def _continued(image: Tensor, dims: tuple[int, ...], stride: int) -> Tensor:
+    """The image with its border repeated below and at the right, as far as mirroring along `dims` needs it."""
+    below, right = ((1 - image.shape[dim]) % stride if dim in dims else 0 for dim in (2, 3))
+    return F.pad(image, (0, right, 0, below), mode="replicate")
+
+
+def for_inference(net: nn.Module) -> nn.Module:
+    """Fold batch normalisation into the convolutions before it, and lay weights out as the fast kernels want them.
+
+    Args:
+        net: with its final weights; changed in place. It cannot be trained or saved afterwards.
+
+    Returns:
+        The same network, in evaluation mode.
+    """
+    net.eval()
+    for parent in list(net.modules()):
+        for (name, child), (following, norm) in pairwise(list(parent.named_children())):
+            if isinstance(child, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(parent, name, fuse_conv_bn_eval(child, norm))
+                setattr(parent, following, nn.Identity())
+    return net.requires_grad_(False).to(memory_format=torch.channels_last)

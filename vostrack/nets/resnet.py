@@ -33,7 +33,7 @@ class ResNet(nn.Module):
 
     def __init__(
         self,
-        depth: int,
+        depth: int = 18,
         widths: Sequence[int] = (64, 128, 256, 512),
         strides: Sequence[int] = (1, 2, 1, 1),
         pool: bool = True,
@@ -87,19 +87,6 @@ class ResNet(nn.Module):
             x = cast(Tensor, self.get_submodule(f"layer{stage}")(x))
             features.append(x)
         return features
-
-
-class ResNet18(ResNet):
-    """ResNet of 18 layers."""
-
-    def __init__(
-        self,
-        widths: Sequence[int] = (64, 128, 256, 512),
-        strides: Sequence[int] = (1, 2, 1, 1),
-        pool: bool = True,
-    ) -> None:
-        """Build the trunk; arguments as for `ResNet`."""
-        super().__init__(18, widths, strides, pool)
 
 
 def _stage(block: type[BasicBlock | Bottleneck], inputs: int, width: int, stride: int, count: int) -> nn.Sequential:

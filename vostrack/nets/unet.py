@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vostrack.nets.resnet import ResNet18
+from vostrack.nets.resnet import ResNet
 from vostrack.ops.grid import cells
 from vostrack.ops.labels import add_channels
 
@@ -45,7 +45,7 @@ class UNet(nn.Module):
         """
         super().__init__()
         with torch.device("meta"):  # where the layers' own initialisation draws nothing
-            self.trunk = ResNet18(strides=(1, 2, 2, 2))
+            self.trunk = ResNet(strides=(1, 2, 2, 2))
             below = (self.trunk.widths[-1], *WIDTHS)
             beside = (*self.trunk.widths[-2::-1], self.trunk.conv1.out_channels, 0)
             self.up = nn.ModuleList(

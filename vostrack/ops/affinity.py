@@ -1,7 +1,7 @@
 """Affinity between cells and the labels that it carries over, for any set of keys.
 
-Letters: N query cells, M memory cells, C channels, K label channels. A similarity is the dot product of features (the
-cosine where they are unit vectors).
+Letters: N query cells or rows, M memory cells, C channels, K label channels, J values of a row. A similarity is the dot
+product of features (the cosine where they are unit vectors).
 Source: Jabri et al., "Space-Time Correspondence as a Contrastive Random Walk" (2020), appendix C; used as it is by
 Araslanov et al. (2021), section 4.
 """
@@ -11,7 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vostrack.ops.topk import largest
+_GROUP = 32
+_WORTH = 8
+"""Groups for each value wanted, below which finding the groups costs more than it saves."""
 
 CPU_CHUNK_BYTES = 1 << 24
 _CHUNK_BYTES = 1 << 28
@@ -19,18 +21,18 @@ _CHUNK_BYTES = 1 << 28
 
 
 def best_keys(query: Tensor, keys: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    """The most similar keys of each query, among all.
+    """The most similar keys of each query, among all; in chunks, so that memory stays bounded.
 
     Args:
         query: (N, C); products are computed in its precision.
-        keys: (M, C).
+        keys: (M, C); M may be 0.
         top_k: how many; fewer where M is smaller.
 
     Returns:
-        Similarities, float32, and indices, both (N, min(top_k, M)).
+        Similarities, float32, the highest first, and indices, both (N, min(top_k, M)).
     """
     room = CPU_CHUNK_BYTES if query.device.type == "cpu" else _CHUNK_BYTES
-    rows = max(1, room // (4 * len(keys)))
+    rows = max(1, room // (4 * max(1, len(keys))))
     columns = keys.to(query.dtype).T
     parts = [largest((chunk @ columns).float(), min(top_k, len(keys))) for chunk in torch.split(query, rows)]
     return torch.cat([similarity for similarity, _ in parts]), torch.cat([index for _, index in parts])
@@ -52,3 +54,31 @@ def weighted_readout(similarity: Tensor, values: Tensor, top_k: int, temperature
     weights = torch.softmax(best.values / temperature, dim=1)
     chosen = values.gather(1, best.indices[..., None].expand(-1, -1, values.shape[-1]))
     return torch.einsum("nj,njk->nk", weights, chosen)
+
+
+def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The largest values of each row and where they are, the largest first, as `torch.topk` finds them.
+
+    The `count` largest values lie in the `count` groups whose own largest values are the largest: only these are
+    sorted, where `torch.topk` looks at all and costs as much as the products. Exact; among equal values, others may be
+    chosen than by `torch.topk`, but always the same ones.
+
+    Args:
+        values: (N, J).
+        count: how many, at most J.
+
+    Returns:
+        Values and int64 indices, both (N, count).
+    """
+    groups = values.shape[1] // _GROUP
+    if not count or groups < _WORTH * count:
+        found = values.topk(count, dim=1)
+        return found.values, found.indices
+    grouped = values[:, : groups * _GROUP].view(-1, _GROUP, groups)
+    best = grouped.amax(1).topk(count, dim=1).indices
+    candidates = grouped.gather(2, best[:, None].expand(-1, _GROUP, -1)).flatten(1)
+    found = torch.cat((candidates, values[:, groups * _GROUP :]), 1).topk(count, dim=1)
+    place = found.indices
+    inside = place // count * groups + best.gather(1, place % count)
+    beyond = place - count * _GROUP + groups * _GROUP
+    return found.values, torch.where(place < count * _GROUP, inside, beyond)

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_BACKGROUND = 0
-_VOID = 255
+from vostrack.types import BACKGROUND, VOID
 
 
 def one_hot(pixels: Tensor, ids: Sequence[int]) -> Tensor:
@@ -25,7 +24,7 @@ def one_hot(pixels: Tensor, ids: Sequence[int]) -> Tensor:
     Returns:
         float32 (K, H, W) with K = len(ids) + 1.
     """
-    channels = torch.tensor([_BACKGROUND, *ids], dtype=pixels.dtype, device=pixels.device)
+    channels = torch.tensor([BACKGROUND, *ids], dtype=pixels.dtype, device=pixels.device)
     return (pixels[None] == channels[:, None, None]).float()
 
 
@@ -67,7 +66,7 @@ def strongest(probs: Tensor, ids: Sequence[int], size: tuple[int, int]) -> Tenso
         uint8 (H, W) of ids, on the CPU.
     """
     best = _enlarge(probs[:1], size)
-    label = torch.full(size, _BACKGROUND, dtype=torch.uint8, device=probs.device)
+    label = torch.full(size, BACKGROUND, dtype=torch.uint8, device=probs.device)
     for channel, object_id in enumerate(ids, 1):
         value = _enlarge(probs[channel : channel + 1], size)
         wins = value > best
@@ -97,14 +96,14 @@ def correct(pixels: Tensor, given: Tensor, ids: Sequence[int]) -> Tensor:
         uint8 (H, W).
     """
     spoken = torch.isin(pixels, torch.tensor(list(ids), dtype=pixels.dtype, device=pixels.device))
-    known = given != _VOID
-    cleared = torch.where(spoken & known, _BACKGROUND, pixels)
-    return torch.where(known & (given != _BACKGROUND), given, cleared).to(torch.uint8)
+    known = given != VOID
+    cleared = torch.where(spoken & known, BACKGROUND, pixels)
+    return torch.where(known & (given != BACKGROUND), given, cleared).to(torch.uint8)
 
 
 def without_void(pixels: Tensor) -> Tensor:
     """Label map with void counted as background."""
-    return torch.where(pixels == _VOID, _BACKGROUND, pixels).to(torch.uint8)
+    return torch.where(pixels == VOID, BACKGROUND, pixels).to(torch.uint8)
 
 
 def add_channels(probs: Tensor, channels: int, dim: int = 0) -> Tensor:

@@ -20,22 +20,6 @@ from vostrack.ops.affinity import best_keys
 _SHARE = 4
 
 
-def best_similarities(query: Tensor, keys: Tensor, top_k: int) -> Tensor:
-    """The highest similarities of each feature with those of a set, in chunks, so that memory stays bounded.
-
-    Args:
-        query: (N, C), unit vectors.
-        keys: (M, C), unit vectors; M may be 0.
-        top_k: how many; fewer where M is smaller.
-
-    Returns:
-        (N, min(top_k, M)), the highest first.
-    """
-    if not len(keys):
-        return query.new_empty(len(query), 0, dtype=torch.float32)
-    return best_keys(query, keys, top_k)[0]
-
-
 def neighbours(top_k: int, foreground: int, background: int) -> int:
     """How many similarities count for sets of such sizes: `top_k`, but a quarter of the smaller set at most.
 
@@ -51,7 +35,7 @@ def mean_of_best(parts: Sequence[Tensor], top_k: int) -> Tensor:
     """Mean of the `top_k` highest similarities with a set that was matched in parts.
 
     Args:
-        parts: (N, J) of each part, from `best_similarities` with at least this `top_k`.
+        parts: (N, J) of each part, from `best_keys` with at least this `top_k`.
         top_k: at least 1; in a smaller set all count.
 
     Returns:
@@ -77,7 +61,7 @@ def soft_matching(query: Tensor, keys: Tensor, top_k: int) -> Tensor:
 
     Paper: VideoMatch, section 3.2.
     """
-    return mean_of_best([best_similarities(query, keys, top_k)], top_k)
+    return mean_of_best([best_keys(query, keys, top_k)[0]], top_k)
 
 
 def matching_difference(query: Tensor, foreground: Tensor, background: Tensor, top_k: int) -> Tensor:

@@ -5,19 +5,28 @@ the arithmetic. Here queries are cut into square tiles; the keys that a tile can
 is one dense matrix product, and only the corners of the block are masked.
 Exact: equal to dense-and-mask up to float order.
 
-Letters: C channels, h w feature cells, T memory frames, K label channels, R radius in cells, S side of a tile.
+In distant frames a coarse search finds where to look (`coarse_positions`), and a window around that place is read
+(`attend_around`). Training has an attention of its own that gradients flow through (`window_attention`).
+
+Source: MAST (Lai et al., 2020), section 3.4, for the search in two stages.
+Letters: B batch, C channels, h w feature cells, N = h * w, T memory frames, K label or value channels, R radius in
+cells, S side of a tile, Q queries of a tile, J keys in its reach.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vostrack.ops.topk import largest
+from vostrack.ops.affinity import largest
+from vostrack.ops.grid import centres
+
+_SIDE = 8
+"""S in training; else `tile_side` says it."""
 
 _FAR_ROWS = 60
 """Where cells are far, the search is among those of a grid of about so many rows (or columns of an upright clip)."""
@@ -56,19 +65,21 @@ class Window:
         return (distance <= self.radius) & (distance >= self.inner)
 
 
+Place = tuple[slice, slice]
+"""Rows and columns of a tile."""
+
+
 @dataclass(frozen=True)
 class Tile:
     """Similarities of a square of queries to all keys in reach.
 
     Attributes:
-        rows: rows of the queries.
-        columns: columns of the queries.
+        place: rows and columns of the queries.
         similarity: float32 (Q, J), -inf outside the window.
         index: int64 (J,), of the keys in the memory flattened over (h, w, T).
     """
 
-    rows: slice
-    columns: slice
+    place: Place
     similarity: Tensor
     index: Tensor
 
@@ -95,19 +106,35 @@ def tiles(query: Tensor, keys: Tensor, window: Window) -> Iterator[Tile]:
     up, across = min(window.span, height - 1), min(window.span, width - 1)
     flat = torch.arange(height * width * frames, device=query.device).view(height, width, frames)
     barrier = _barrier(window, side, (up, across), frames, query.device)
+    for rows, columns in _squares((height, width), side):
+        top, left = rows.start, columns.start
+        reach_rows = slice(max(0, top - up), min(height, rows.stop + up))
+        reach_columns = slice(max(0, left - across), min(width, columns.stop + across))
+        queries = query[rows, columns].flatten(0, 1)
+        similarity = (queries @ keys[reach_rows, reach_columns].flatten(0, 2).T).float()
+        y, x = reach_rows.start - top + up, reach_columns.start - left + across
+        reach = (reach_rows.stop - reach_rows.start, reach_columns.stop - reach_columns.start)
+        inside = barrier[: rows.stop - top, : columns.stop - left, y : y + reach[0]]
+        similarity.view(*inside.shape[:3], -1).add_(inside[..., x * frames : (x + reach[1]) * frames])
+        yield Tile((rows, columns), similarity, flat[reach_rows, reach_columns].flatten())
+
+
+def _squares(size: Sequence[int], side: int) -> Iterator[Place]:
+    """Cut a grid of some size (h, w) into tiles."""
+    height, width = size
     for top in range(0, height, side):
         for left in range(0, width, side):
-            rows = slice(top, min(top + side, height))
-            columns = slice(left, min(left + side, width))
-            reach_rows = slice(max(0, top - up), min(height, rows.stop + up))
-            reach_columns = slice(max(0, left - across), min(width, columns.stop + across))
-            queries = query[rows, columns].flatten(0, 1)
-            similarity = (queries @ keys[reach_rows, reach_columns].flatten(0, 2).T).float()
-            y, x = reach_rows.start - top + up, reach_columns.start - left + across
-            reach = (reach_rows.stop - reach_rows.start, reach_columns.stop - reach_columns.start)
-            inside = barrier[: rows.stop - top, : columns.stop - left, y : y + reach[0]]
-            similarity.view(*inside.shape[:3], -1).add_(inside[..., x * frames : (x + reach[1]) * frames])
-            yield Tile(rows, columns, similarity, flat[reach_rows, reach_columns].flatten())
+            yield slice(top, min(top + side, height)), slice(left, min(left + side, width))
+
+
+def _join_tiles(size: Sequence[int], parts: Iterable[tuple[Place, tuple[Tensor, Tensor]]]) -> tuple[Tensor, Tensor]:
+    """Two results for all queries, (h * w, ...) each, from those for the queries of each tile, (Q, ...) each."""
+    whole: list[Tensor] = []
+    for place, results in parts:
+        whole = whole or [result.new_empty(*size, *result.shape[1:]) for result in results]
+        for grid, result in zip(whole, results, strict=True):
+            grid[place] = result.view_as(grid[place])
+    return whole[0].flatten(0, 1), whole[1].flatten(0, 1)
 
 
 def _barrier(window: Window, side: int, span: tuple[int, int], frames: int, device: torch.device) -> Tensor:
@@ -135,16 +162,13 @@ def best_in_window(query: Tensor, keys: Tensor, window: Window, top_k: int) -> t
         Similarities and indices into the memory flattened over (h, w, T), both (h * w, top_k). Where the window holds
         fewer keys the similarity is -inf.
     """
-    height, width, _ = query.shape
-    best = torch.full((height, width, top_k), -torch.inf, device=query.device)
-    index = torch.zeros(height, width, top_k, dtype=torch.int64, device=query.device)
-    for tile in tiles(query, keys, window):
-        count = min(top_k, tile.similarity.shape[1])
-        similarity, place = largest(tile.similarity, count)
-        shape = (*best[tile.rows, tile.columns].shape[:2], count)
-        best[tile.rows, tile.columns, :count] = similarity.view(shape)
-        index[tile.rows, tile.columns, :count] = tile.index[place].view(shape)
-    return best.flatten(0, 1), index.flatten(0, 1)
+
+    def best(tile: Tile) -> tuple[Tensor, Tensor]:
+        similarity, place = largest(tile.similarity, min(top_k, tile.similarity.shape[1]))
+        missing = (0, top_k - place.shape[1])
+        return F.pad(similarity, missing, value=-torch.inf), F.pad(tile.index[place], missing)
+
+    return _join_tiles(query.shape[:2], ((tile.place, best(tile)) for tile in tiles(query, keys, window)))
 
 
 def best_beyond(query: Tensor, keys: Tensor, window: Window, step: int, top_k: int) -> tuple[Tensor, Tensor]:
@@ -228,17 +252,9 @@ def attend_window(query: Tensor, keys: Tensor, values: Tensor, window: Window) -
         The readout (h * w, K) and the log of the softmax's denominator (h * w,), by which readouts over disjoint sets
         of keys can be joined (`join_attention`).
     """
-    height, width, _ = query.shape
-    channels = values.shape[-1]
-    flat = values.reshape(-1, channels)
-    out = flat.new_empty(height, width, channels)
-    log_sum = flat.new_empty(height, width)
-    for tile in tiles(query, keys, window):
-        readout, total = attend(tile.similarity, flat[tile.index])
-        shape = out[tile.rows, tile.columns].shape
-        out[tile.rows, tile.columns] = readout.view(shape)
-        log_sum[tile.rows, tile.columns] = total.view(shape[:2])
-    return out.flatten(0, 1), log_sum.flatten()
+    flat = values.flatten(0, 2)
+    found = ((tile.place, attend(tile.similarity, flat[tile.index])) for tile in tiles(query, keys, window))
+    return _join_tiles(query.shape[:2], found)
 
 
 def attend_beyond(query: Tensor, keys: Tensor, values: Tensor, window: Window, step: int) -> tuple[Tensor, Tensor]:
@@ -286,3 +302,123 @@ def join_attention(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
     """
     weights = torch.softmax(torch.stack([log_sum for _, log_sum in parts]), dim=0)
     return torch.einsum("pn,pnk->nk", weights, torch.stack([readout for readout, _ in parts]))
+
+
+def coarse_positions(query: Tensor, key: Tensor, radius: int, dilation: int) -> Tensor:
+    """Where in another frame the match of each cell is expected (soft-argmax over a dilated window).
+
+    Taps lie `dilation` cells apart, so that cells whose coordinates agree modulo `dilation` only ever meet each other:
+    each of these sub-grids is searched as a dense window of its own.
+
+    Args:
+        query: (h, w, C).
+        key: (h, w, C).
+        radius: R, in taps; the reach is R * dilation cells.
+        dilation: cells from tap to tap, at least 1.
+
+    Returns:
+        (h, w, 2), y then x, in cells.
+
+    Paper: MAST, Eq. 8.
+    """
+    height, width, _ = query.shape
+    where = centres((height, width), query.device).to(query.dtype)
+    found = torch.empty_like(where)
+    for y in range(min(dilation, height)):
+        for x in range(min(dilation, width)):
+            grid = (slice(y, None, dilation), slice(x, None, dilation))
+            keys, values = key[grid].contiguous()[:, :, None], where[grid][:, :, None]
+            expected, _ = attend_window(query[grid].contiguous(), keys, values, Window(radius))
+            found[grid] = expected.view(where[grid].shape)
+    return found
+
+
+def attend_around(query: Tensor, key: Tensor, value: Tensor, centre: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+    """Softmax attention of each cell to a square window around a place of its own.
+
+    Neighbouring cells look at neighbouring places: the queries of a tile share one block of keys that covers all their
+    windows, and what lies outside a query's own window is masked.
+
+    Args:
+        query: (h, w, C).
+        key: (h, w, C), contiguous.
+        value: (h, w, K).
+        centre: int64 (h, w, 2), y then x, inside the grid.
+        radius: R, in cells.
+
+    Returns:
+        As `attend_window`.
+    """
+
+    def read(place: Place) -> tuple[Tensor, Tensor]:
+        there = centre[place].flatten(0, 1)
+        first, last = there.amin(0).tolist(), there.amax(0).tolist()
+        rows, columns = (slice(max(0, a - radius), b + radius + 1) for a, b in zip(first, last, strict=True))
+        block = key[rows, columns]
+        scores = query[place].flatten(0, 1) @ block.flatten(0, 1).T
+        y = torch.arange(rows.start, rows.start + block.shape[0], device=key.device)
+        x = torch.arange(columns.start, columns.start + block.shape[1], device=key.device)
+        near_y, near_x = (y - there[:, :1]).abs() <= radius, (x - there[:, 1:]).abs() <= radius
+        far = ~(near_y[:, :, None] & near_x[:, None, :]).flatten(1)
+        return attend(scores.masked_fill_(far, -torch.inf), value[rows, columns].flatten(0, 1))
+
+    size = query.shape[:2]
+    return _join_tiles(size, ((place, read(place)) for place in _squares(size, tile_side(query.device))))
+
+
+def window_attention(query: Tensor, keys: Tensor, values: Tensor, radius: int) -> Tensor:
+    """Softmax attention of each cell to a square window of each memory frame, jointly over all frames, for training.
+
+    Forms the windows with one `unfold` per frame, which suits small crops and large batches; `attend_window` suits one
+    large frame and never copies the whole memory.
+
+    Args:
+        query: (B, C, h, w).
+        keys: (B, T, C, h, w).
+        values: (B, T, K, h, w).
+        radius: R, in cells; the window is 2R + 1 on a side.
+
+    Returns:
+        (B, K, h, w), differentiable in all inputs.
+
+    Paper: MAST, Eq. 1-2; Zhu et al. (2020), Eq. 6-7.
+    Differs: cells outside the image get no weight; the published code gives each the weight exp(0).
+    """
+    batch, frames = keys.shape[:2]
+    height, width = query.shape[-2:]
+    pad = (0, -width % _SIDE, 0, -height % _SIDE)
+    padded = F.pad(query, pad)
+    q = _blocks(padded, 0)
+    k = _blocks(F.pad(keys.flatten(0, 1), pad), radius)
+    k = k.view(batch, frames, *k.shape[1:])
+    v = _blocks(F.pad(values.flatten(0, 1), pad), radius)
+    v = v.view(batch, frames, *v.shape[1:])
+    exists = _blocks(F.pad(query.new_ones(1, 1, height, width), pad), radius) > 0
+    allowed = _reach(radius, query.device) & exists
+    scores = torch.einsum("bncq,btnck->bnqtk", q, k)
+    scores = scores.masked_fill(~allowed[:, :, :, None, :], -torch.inf)
+    # Queries in the padding may have no key at all; their rows are cut off below.
+    weights = scores.flatten(3).softmax(-1).nan_to_num(0.0).view_as(scores)
+    out = torch.einsum("bnqtk,btnck->bncq", weights, v)
+    return _untile(out, *padded.shape[-2:])[..., :height, :width]
+
+
+def _reach(radius: int, device: torch.device) -> Tensor:
+    """bool (S², (S + 2R)²): which cells of a block each cell of its tile may look at."""
+    block = torch.arange(_SIDE + 2 * radius, device=device) - radius
+    offset = block[None, :] - torch.arange(_SIDE, device=device)[:, None]
+    return Window(radius).contains(offset[:, None, :, None], offset[None, :, None, :]).reshape(_SIDE**2, -1)
+
+
+def _blocks(x: Tensor, radius: int) -> Tensor:
+    """(B, C, h, w), sides multiples of S -> (B, tiles, C, (S + 2R)²); cells outside x are zero."""
+    window = _SIDE + 2 * radius
+    columns = F.unfold(x, window, padding=radius, stride=_SIDE)
+    return columns.view(*x.shape[:2], window * window, -1).permute(0, 3, 1, 2)
+
+
+def _untile(x: Tensor, height: int, width: int) -> Tensor:
+    """(B, tiles, K, S²) -> (B, K, h, w)."""
+    batch, _, channels, _ = x.shape
+    grid = x.view(batch, height // _SIDE, width // _SIDE, channels, _SIDE, _SIDE)
+    return grid.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels, height, width)

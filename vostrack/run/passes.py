@@ -30,7 +30,7 @@ from vostrack.refine.base import RefineFilter
 from vostrack.run.callbacks import Callbacks
 from vostrack.run.pipeline import Pipeline
 from vostrack.types import Clip, Frame, FrameStream, LabelMap, Prediction
-from vostrack.video.prefetch import Prefetch
+from vostrack.video.stream import Prefetch
 
 PARTS = ("decode", "model", "adapt", "refine", "write")
 """What the time of a run goes to."""

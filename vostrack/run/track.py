@@ -15,7 +15,7 @@ from vostrack.run.callbacks import Callbacks
 from vostrack.run.passes import Passes
 from vostrack.run.pipeline import PipelineConfig, load_pipeline
 from vostrack.types import FrameStream, Prediction
-from vostrack.video.arrays import ArrayStream
+from vostrack.video.images import ArrayStream
 from vostrack.video.masks import GivenMask, by_frame, read_prompts
 from vostrack.video.reader import open_clip
 

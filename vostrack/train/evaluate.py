@@ -25,7 +25,7 @@ from vostrack.benchmark.metrics import region
 from vostrack.errors import DatasetError
 from vostrack.files import atomic_path
 from vostrack.methods.base import Method, MethodFactory
-from vostrack.nets.fusion import for_inference
+from vostrack.nets.encoders import for_inference
 from vostrack.propagate import Propagator
 from vostrack.train.data.cache import FRAME_RATE, CachedClip, FrameCache
 from vostrack.train.data.stills import homography_clip

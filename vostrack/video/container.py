@@ -9,26 +9,28 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 import av
 from av.codec.context import ThreadType
 from av.container import InputContainer
+from av.packet import Packet
 from av.stream import Disposition
 from torch import Tensor
 
 from vostrack.errors import InputError
 from vostrack.types import Frame
-from vostrack.video.clock import Clock
 from vostrack.video.pixels import PictureConverter
 from vostrack.video.stream import MAX_PIXELS, NOMINAL_RATE, ClipStream, check_size, first_line, size_text
 
-# PyAV also lets errors of Python's file and of its text decoding through.
-_BROKEN = (av.FFmpegError, OSError, ValueError)
+BROKEN = (av.FFmpegError, OSError, ValueError)
+"""What PyAV raises: it also lets errors of Python's file and of its text decoding through."""
+
 DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
 """What the decoder is told: it must not take in more pixels than that."""
+
 # Every thread holds a frame of its own, so their number bounds the memory.
 _MAX_THREADS = 8
 # Frames that a container may promise in excess before it is worth a note; muxers miscount by one or two.
@@ -36,6 +38,8 @@ _MISCOUNT = 2
 _COVER = Disposition.attached_pic | Disposition.timed_thumbnails
 # FFmpeg draws text files as a film of a terminal.
 _TEXT_ART = {"ansi", "bintext", "idf", "xbin"}
+# A repeated stamp is set off by a tenth of a frame, so that the correct stamps after it stay as they are.
+_NUDGE = Fraction(1, 10)
 
 
 class VideoStream(ClipStream):
@@ -53,7 +57,13 @@ class VideoStream(ClipStream):
         self._where = f"video {str(path)!r}"
         self._damaged = 0
         with ExitStack() as stack:
-            self._container = stack.enter_context(_open_container(path, self._where, stack))
+            try:
+                self._container = stack.enter_context(open_container(path))
+            except BROKEN as error:
+                raise InputError(
+                    f"{self._where} cannot be opened: expected a complete video such as .mp4, .mkv or .webm that names "
+                    f"no other file, found: {first_line(error)}; get an undamaged copy or convert it"
+                ) from error
             self._video = _pick_video(self._container, self._where)
             self._pictures = self._decode()
             try:
@@ -61,7 +71,7 @@ class VideoStream(ClipStream):
                 if self._picture is None:
                     raise InputError(f"{self._where} holds no frame; give a video with at least one")
                 self._describe(self._picture)
-            except _BROKEN as error:
+            except BROKEN as error:
                 raise InputError(f"{self._where} cannot be decoded: {first_line(error)}; convert it first") from error
             self._resources = stack.pop_all()
 
@@ -77,17 +87,15 @@ class VideoStream(ClipStream):
 
     def _frames(self) -> Iterator[Frame]:
         clock = Clock(self._video.time_base or Fraction(1), 1 / (self.fps or NOMINAL_RATE))
-        # AVI keeps no presentation times; what it hands out as such is out of order where the codec reorders frames.
-        use_dts = self._container.format.name == "avi"
         picture, self._picture = self._picture, None
         index = 0
         while picture is not None:
-            time = clock.read(picture.dts if use_dts else picture.pts)
+            time = clock.read(stamp_of(picture, self._container))
             yield Frame(index, time, self._image(index, picture), f"{index:05d}")
             index += 1
             try:
                 picture = next(self._pictures, None)
-            except _BROKEN as error:
+            except BROKEN as error:
                 raise InputError(
                     f"{self._where} breaks off at frame {index}, after {float(time):.2f} s: {first_line(error)}; "
                     "get an undamaged copy, or cut it there to use the frames before"
@@ -106,7 +114,7 @@ class VideoStream(ClipStream):
             )
         try:
             return self._convert(picture)
-        except _BROKEN as error:
+        except BROKEN as error:
             raise InputError(
                 f"{self._where}: pixel format {picture.format.name!r} of frame {index} cannot be turned into RGB "
                 f"({first_line(error)}); convert it first"
@@ -121,7 +129,7 @@ class VideoStream(ClipStream):
             self._damaged += packet.is_corrupt
             try:
                 pictures = packet.decode()
-            except _BROKEN as error:
+            except BROKEN as error:
                 if begun:
                     raise
                 # A piece cut out of a longer stream starts with packets that refer to frames before the cut.
@@ -140,6 +148,43 @@ class VideoStream(ClipStream):
         self._resources.close()
 
 
+class Clock:
+    """Turns stamps, which may be missing, repeated or start anew, into seconds from the first frame, which only rise.
+
+    Args:
+        tick: seconds that one unit of a stamp lasts, > 0.
+        step: seconds that a frame is expected to last, > 0.
+    """
+
+    def __init__(self, tick: Fraction, step: Fraction) -> None:
+        self._tick = tick
+        self._step = step
+        self._last = -step
+        self._origin: Fraction | None = None
+
+    def read(self, stamp: int | None) -> Fraction:
+        """Time of the next frame in seconds: 0 for the first, and later than the frame before for all others.
+
+        Args:
+            stamp: presentation stamp in ticks, of any origin; None where the source has none.
+        """
+        expected = self._last + self._step
+        if stamp is None:
+            time = expected
+        else:
+            if self._origin is None:
+                self._origin = stamp * self._tick - expected
+            time = stamp * self._tick - self._origin
+            if time <= self._last - self._step:
+                # Stamps that jump back belong to a recording that was appended: its first frame follows the last.
+                self._origin += time - expected
+                time = expected
+            elif time <= self._last:
+                time = self._last + self._step * _NUDGE
+        self._last = time
+        return time
+
+
 class _LocalFile(io.BufferedReader):
     """The one file that FFmpeg may read."""
 
@@ -151,32 +196,36 @@ class _LocalFile(io.BufferedReader):
             return -1
 
 
-def _open_container(path: Path, where: str, stack: ExitStack) -> InputContainer:
-    """Open a file that lies on this machine, and nothing that it may refer to; `stack` closes the file."""
-    try:
-        file = stack.enter_context(_LocalFile(io.FileIO(path)))
-        # FFmpeg reads through Python's file and may open no other: playlists could name any file or address.
-        return av.open(
-            file,
-            "r",
-            options=DECODER_OPTIONS,
-            container_options={"protocol_whitelist": "none"},
-            metadata_errors="replace",
-        )
-    except _BROKEN as error:
-        raise InputError(
-            f"{where} cannot be opened: expected a complete video such as .mp4, .mkv or .webm that names no other "
-            f"file, found: {first_line(error)}; get an undamaged copy or convert it"
-        ) from error
+@contextmanager
+def open_container(path: Path) -> Iterator[InputContainer]:
+    """Open a file that lies on this machine, and nothing that it may refer to; raises one of `BROKEN`."""
+    # FFmpeg reads through Python's file and may open no other: playlists could name any file or address.
+    closed = {"protocol_whitelist": "none"}
+    with (
+        _LocalFile(io.FileIO(path)) as file,
+        av.open(file, "r", options=DECODER_OPTIONS, container_options=closed, metadata_errors="replace") as container,
+    ):
+        yield container
+
+
+def shown_stream(container: InputContainer) -> av.VideoStream | None:
+    """The stream of moving pictures that players choose too, if there is one; a cover is none."""
+    videos = [video for video in container.streams.video if not video.disposition & _COVER]
+    best = container.streams.best("video")
+    return best if isinstance(best, av.VideoStream) and best in videos else next(iter(videos), None)
+
+
+def stamp_of(item: Packet[av.VideoStream] | av.VideoFrame, container: InputContainer) -> int | None:
+    """When something is shown, in ticks of its stream."""
+    # AVI keeps no presentation times; what it hands out as such is out of order where the codec reorders frames.
+    return item.dts if container.format.name == "avi" else item.pts
 
 
 def _pick_video(container: InputContainer, where: str) -> av.VideoStream:
     if container.format.name.endswith("_pipe"):
         raise InputError(f"{where} is a single image; put the images of a clip into a folder and give the folder")
-    videos = [video for video in container.streams.video if not video.disposition & _COVER]
-    best = container.streams.best("video")
-    video = best if best in videos else next(iter(videos), None)
-    if not isinstance(video, av.VideoStream):
+    video = shown_stream(container)
+    if video is None:
         found = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise InputError(f"{where} has no video stream (found: {found}); give a file with moving pictures")
     # PyAV's stubs do not say that a stream without a decoder has no context.

@@ -1,15 +1,17 @@
-"""A folder of images as a clip: natural order, upright, 8-bit RGB.
+"""Images as a clip: those of a folder, in natural order and upright, or arrays, tensors and PIL images from memory.
 
-Knows nothing of video files. Images are read with Pillow, one at a time.
+Knows nothing of video files. The files of a folder are read with Pillow, one at a time.
 """
 
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sized
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +27,33 @@ from vostrack.video.stream import NOMINAL_RATE, ClipStream, check_size, first_li
 _ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 
+_END = object()
+_EXPECTED = "a uint8 array (H, W, 3) in RGB, a uint8 tensor (3, H, W) or a PIL image"
 
-class FolderStream(ClipStream):
+
+class _ImageStream(ClipStream):
+    """Images of one size, whose times count frames at `NOMINAL_RATE`."""
+
+    fps: Fraction | None = None
+    kind: str
+    """What the frames are, in messages."""
+
+    def _frames(self) -> Iterator[Frame]:
+        for index, (name, where, image) in enumerate(self._images()):
+            size = (image.shape[1], image.shape[2])
+            if size != self.size:
+                raise InputError(
+                    f"{where} is {size_text(size)}, the first is {size_text(self.size)}; "
+                    f"the {self.kind} of a clip must be of one size"
+                )
+            yield Frame(index, index / NOMINAL_RATE, image, name)
+
+    @abstractmethod
+    def _images(self) -> Iterator[tuple[str, str, Tensor]]:
+        """Yield for each frame its name, what it is called in messages, and its image."""
+
+
+class FolderStream(_ImageStream):
     """Frames from the images of a folder, in natural order: `2.jpg` comes before `10.jpg`.
 
     Hidden files, folders and files with other endings are left alone. A folder has no clock: `fps` is None, and times
@@ -40,30 +67,62 @@ class FolderStream(ClipStream):
         InputError: the folder cannot be read, holds no images, or two of them would share the name of a mask.
     """
 
+    kind = "images"
+
     def __init__(self, path: Path, names: Collection[str] | None = None) -> None:
         super().__init__(path.resolve().name)
         self._paths = [image for image in _image_paths(path) if names is None or image.stem in names]
         self._image, self.stored_size, self.notes = read_image(self._paths[0])
         self.size = (self._image.shape[1], self._image.shape[2])
-        self.fps: Fraction | None = None
-        self.count: int | None = len(self._paths)
+        self.count = len(self._paths)
 
-    def _frames(self) -> Iterator[Frame]:
+    def _images(self) -> Iterator[tuple[str, str, Tensor]]:
         image = self._image
         del self._image
         for index, path in enumerate(self._paths):
             if index > 0:
                 image, _, _ = read_image(path)
-            size = (image.shape[1], image.shape[2])
-            if size != self.size:
-                raise InputError(
-                    f"image {str(path)!r} (frame {index}) is {size_text(size)}, the first is {size_text(self.size)}; "
-                    "the images of a clip must be of one size"
-                )
-            yield Frame(index, index / NOMINAL_RATE, image, path.stem)
+            yield path.stem, f"image {str(path)!r} (frame {index})", image
 
     def _release(self) -> None:
         self._paths = []
+
+
+class ArrayStream(_ImageStream):
+    """Frames of an iterable, which may be a generator of unknown length.
+
+    Args:
+        frames: arrays (H, W, 3), tensors (3, H, W) or PIL images. Each is copied: its memory may be used again.
+
+    Raises:
+        InputError: there is no frame, or the first one cannot be used.
+    """
+
+    kind = "frames"
+
+    def __init__(self, frames: Iterable[Any]) -> None:
+        super().__init__("frames")
+        try:
+            self._rest = iter(frames)
+        except TypeError:
+            raise InputError(
+                f"frames are a path or an iterable, such as a list of arrays, not {type(frames).__name__}"
+            ) from None
+        first = next(self._rest, _END)
+        if first is _END:
+            raise InputError("there are no frames")
+        self._first = read_array(first, "frame 0")
+        self.size = self.stored_size = (self._first.shape[1], self._first.shape[2])
+        self.count = len(frames) if isinstance(frames, Sized) else None
+
+    def _images(self) -> Iterator[tuple[str, str, Tensor]]:
+        yield "00000", "frame 0", self._first
+        del self._first
+        for index, image in enumerate(self._rest, 1):
+            yield f"{index:05d}", f"frame {index}", read_array(image, f"frame {index}")
+
+    def _release(self) -> None:
+        self._rest = iter(())
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
@@ -136,3 +195,47 @@ def _notes(image: Image.Image) -> list[str]:
     if image.has_transparency_data:
         notes.append("transparency is ignored: the colours stored under it are shown")
     return notes
+
+
+def read_array(value: Any, where: str) -> Tensor:
+    """An image from memory as uint8 (3, H, W), contiguous, with memory of its own.
+
+    Args:
+        value: uint8 array (H, W, 3), uint8 tensor (3, H, W), or PIL image, whose transparency is left out.
+        where: what it is, for messages.
+
+    Raises:
+        InputError: anything else.
+    """
+    if isinstance(value, Frame):
+        return read_array(value.image, where)
+    if isinstance(value, Image.Image):
+        check_size((value.height, value.width), where)
+        return torch.from_numpy(np.array(to_rgb(value, where).transpose(2, 0, 1), order="C"))
+    if isinstance(value, Tensor):
+        channels, kind = value.shape[:1], value.dtype == torch.uint8
+    elif isinstance(value, np.ndarray):
+        channels, kind = value.shape[2:], value.dtype == np.uint8
+    else:
+        raise InputError(f"{where} is a {type(value).__name__}: expected {_EXPECTED}")
+    if not kind or value.ndim != 3 or tuple(channels) != (3,):
+        raise InputError(f"{where} is {value.dtype} {tuple(value.shape)}: expected {_EXPECTED}{_advice(value)}")
+    planes = value if isinstance(value, Tensor) else value.transpose(2, 0, 1)
+    check_size((planes.shape[1], planes.shape[2]), where)
+    if isinstance(planes, Tensor):
+        return planes.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return torch.from_numpy(np.array(planes, order="C"))
+
+
+def _advice(value: Any) -> str:
+    """How the usual mistakes are mended."""
+    array, shape = isinstance(value, np.ndarray), tuple(value.shape)
+    if "float" in str(value.dtype):
+        return "; images in [0, 1] become that by (255 * image).round() and a change of type"
+    if array and shape[2:] == (4,):
+        return "; drop the alpha channel with image[..., :3]"
+    if len(shape) == 2:
+        return "; repeat a grey image three times"
+    if (array and shape[:1] == (3,)) or (not array and shape[2:] == (3,)):
+        return "; turn the axes with " + ("image.transpose(1, 2, 0)" if array else "image.permute(2, 0, 1)")
+    return ""

@@ -17,10 +17,8 @@ from torch import Tensor
 from vostrack.errors import MaskError
 from vostrack.types import BACKGROUND, MAX_OBJECTS, VOID
 from vostrack.video.palette import RECOGNISED, palette_ids
-from vostrack.video.snap import Flat, flatten, interior
+from vostrack.video.snap import Bools, Bytes, Flat, flatten, interior
 
-Bytes = npt.NDArray[np.uint8]
-Bools = npt.NDArray[np.bool_]
 Color = tuple[int, int, int]
 
 # Colours that went through a lossy format, or lay beside soft edges, may be a little off.

@@ -1,46 +1,45 @@
 """Reading the masks that users bring, from files, images and arrays, to label maps.
 
 What an image means is decided by its content, never by its name, and everything that was assumed is said in notes.
-`snap` deals with soft edges, `mask_labels` with ids, `mask_image` with files. Knows nothing of video.
+Files are untrusted. `snap` deals with soft edges, `mask_labels` with ids. Knows nothing of video.
 """
 
 from __future__ import annotations
 
 import operator
+import os
 import re
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from vostrack.errors import MaskError
 from vostrack.files import shown
 from vostrack.types import BACKGROUND, MAX_OBJECTS, VOID, LabelMap
+from vostrack.video import mask_labels
 from vostrack.video.images import natural_key
-from vostrack.video.mask_image import ENDINGS, check_size, open_image, upright_image
-from vostrack.video.mask_labels import (
-    Bytes,
-    Color,
-    Labels,
-    array_labels,
-    color_ids,
-    color_note,
-    image_labels,
-    is_free,
-    listed,
-    object_ids,
-    thin_note,
-)
-from vostrack.video.stream import first_line, size_text
+from vostrack.video.mask_labels import Color, Labels, listed, object_ids
+from vostrack.video.snap import Bytes
+from vostrack.video.stream import MAX_PIXELS, first_line, size_text
 
 GivenMask = str | Path | Image.Image | npt.NDArray[Any] | Tensor | LabelMap
 """What can be given as the mask of a frame."""
+
+_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+_LOSSY = ("JPEG", "MPO", "WEBP")
+_MAX_BYTES = 256 * 2**20
+
+# Beyond this share, resizing would stretch the objects.
+_MOST_STRETCH = 0.02
 
 # Colours of one object may differ by this much between the files of a lossy format.
 _SAME_COLOR = 12
@@ -147,45 +146,127 @@ def read_prompts(
     return {frame: file.labels for frame, file in files.items()}, notes
 
 
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
-
-
 def _load(mask: GivenMask, name: str, request: _Request) -> Labels | LabelMap:
     """Read a mask of any kind; the ids of colours may still change."""
     where = f"mask {shown(mask)}" if isinstance(mask, str | Path) else f"the {name}"
     if isinstance(mask, LabelMap):
-        check_size(mask.size, request.size, request.stored_size, False, where)
+        _check_size(mask.size, replace(request, resize=False), where)
         return mask
     if isinstance(mask, str | Path):
         path = Path(mask)
-        labels = _read_folder(path, request) if _is_folder(path) else _read_file(path, request)
+        labels = _read_folder(path, request) if os.path.isdir(path) else _read_file(path, request)
     elif isinstance(mask, Image.Image):
-        labels = _fitted(image_labels(upright_image(mask), where), where, request)
+        labels = _fitted(mask_labels.image_labels(_upright(mask), where), where, request)
     else:
-        labels = _fitted(array_labels(mask, where), where, request)
+        labels = _fitted(mask_labels.array_labels(mask, where), where, request)
     if not object_ids(labels.pixels):
         raise MaskError(f"{where} has no object: all pixels are background or void; paint the object white")
     return labels
 
 
 def _read_file(path: Path, request: _Request) -> Labels:
-    image, lossy = open_image(path, request.size, request.stored_size, request.resize)
+    image, lossy = _open_image(path, request)
     where = f"mask {shown(path)}"
-    return _fitted(image_labels(image, where, lossy=lossy), where, request)
+    return _fitted(mask_labels.image_labels(image, where, lossy=lossy), where, request)
+
+
+def _open_image(path: Path, request: _Request) -> tuple[Image.Image, bool]:
+    """Decode a mask image of an acceptable size; only the first of several frames or pages.
+
+    Args:
+        path: the file; untrusted, so its size is checked before anything is decoded.
+        request: what the mask has to fit.
+
+    Returns:
+        The image, upright, of mode 1, L, LA, P, RGB, RGBA, F, or one of 16 or 32 bits, and whether its format is lossy.
+
+    Raises:
+        MaskError: missing, damaged, no image, or of a size that does not fit.
+    """
+    where = f"mask {shown(path)}"
+    try:
+        if not path.is_file():  # a pipe or a device could block or never end
+            raise MaskError(f"{where} is missing; expected an image file, or a folder with one file per object")
+        if path.stat().st_size > _MAX_BYTES:
+            raise MaskError(f"{where} is larger than {_MAX_BYTES >> 20} MB; save it as a PNG with flat colours")
+        # Pillow warns of damage and of large images; what matters of that is an error here. It gets an open file since
+        # it maps named ones into memory, and Pillow 13 then scrambles a TIFF that is to be turned.
+        with (
+            warnings.catch_warnings(action="ignore"),
+            path.open("rb") as file,
+            Image.open(file, formats=_FORMATS) as image,
+        ):
+            # It turns a TIFF by itself, and tells the size as turned.
+            turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            found = (image.width, image.height) if turned else (image.height, image.width)
+            _check_size(found, request, where)
+            indexed, lossy = image.format != "GIF", image.format in _LOSSY
+            upright = _upright(image, indexed)
+        if (upright.height, upright.width) != found:
+            raise ValueError(
+                f"its header says {size_text(found)}, it holds {size_text((upright.height, upright.width))}"
+            )
+        return upright, lossy
+    except MaskError:
+        raise
+    except UnidentifiedImageError as error:
+        raise MaskError(
+            f"{where} is not an image; expected one of {', '.join(_FORMATS)}: save it again as a PNG"
+        ) from error
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        raise MaskError(
+            f"{where} cannot be read as an image: {shown(first_line(error))}; save it again as a PNG"
+        ) from error
+
+
+def _check_size(found: tuple[int, int], request: _Request, where: str) -> None:
+    """Check that a mask of a size (H, W) fits the clip; raises `MaskError` if not, or if it is too large to decode."""
+    size = request.size
+    if found == size:
+        return
+    said = f"{where} is {size_text(found)}, the clip is {size_text(size)}"
+    turned = (found[0] < found[1]) != (size[0] < size[1])
+    if found == request.stored_size and turned:
+        raise MaskError(
+            f"the video is shown rotated as {size_text(size)}, {where} matches the stored frame {size_text(found)}: "
+            "rotate the mask by 90 degrees as the video is"
+        )
+    if found == size[::-1]:
+        raise MaskError(f"{said}, which is the same turned by 90 degrees: rotate the mask")
+    anamorphic = found == request.stored_size
+    shape = found[1] * size[0] / max(found[0] * size[1], 1)
+    if not anamorphic and abs(shape - 1) > _MOST_STRETCH:
+        raise MaskError(f"{said}, which has another shape: draw the mask on a frame of this clip")
+    if not request.resize:
+        reason = " as stored, before its pixels are made square" if anamorphic else ""
+        raise MaskError(f"{said}{reason}: draw it on a frame of the clip, or use --resize-mask")
+    if found[0] * found[1] > MAX_PIXELS:
+        raise MaskError(f"{said}, and at most {MAX_PIXELS} pixels are accepted: scale the mask down")
+
+
+def _upright(image: Image.Image, indexed: bool = True) -> Image.Image:
+    """An image as its EXIF tag says, in one of the modes that mean something for a mask.
+
+    Args:
+        image: opened.
+        indexed: whether a palette index means an id; GIF writers sort the palette, so theirs means nothing.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("1", "L", "LA", "RGB", "RGBA", "F") or image.mode.startswith("I"):
+        return image
+    if image.mode == "P" and indexed:
+        return image
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
 def _fitted(labels: Labels, where: str, request: _Request) -> Labels:
     """The labels at the size of the clip, with notes on what was resized and what is thin."""
     height, width = labels.pixels.shape
-    check_size((height, width), request.size, request.stored_size, request.resize, where)
+    _check_size((height, width), request, where)
     if (height, width) != request.size:
         labels.pixels = _resized(labels.pixels, request.size)
         labels.notes.append(f"resized from {width}x{height} to {size_text(request.size)}")
-    labels.notes.extend(thin_note(labels.pixels))
+    labels.notes.extend(mask_labels.thin_note(labels.pixels))
     return labels
 
 
@@ -227,13 +308,13 @@ def _object_files(folder: Path) -> list[Path]:
     """The images of a folder in natural order, at least one."""
     try:
         entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
-        paths = [path for path in entries if path.suffix.lower() in ENDINGS and not path.is_dir()]
+        paths = [path for path in entries if path.suffix.lower() in _ENDINGS and not path.is_dir()]
     except OSError as error:
         raise MaskError(f"folder {shown(folder)} cannot be read: {first_line(error)}; check who owns it") from error
     if not 1 <= len(paths) <= MAX_OBJECTS:
         raise MaskError(
             f"folder {shown(folder)} holds {len(paths)} images; expected one for each object, "
-            f"1 to {MAX_OBJECTS} ({', '.join(ENDINGS)})"
+            f"1 to {MAX_OBJECTS} ({', '.join(_ENDINGS)})"
         )
     return sorted(paths, key=lambda path: natural_key(path.name))
 
@@ -266,9 +347,9 @@ def _share_colors(loaded: Sequence[Labels]) -> None:
         match = _match_colors(labels.colors, list(union))
         union |= dict.fromkeys(match.values(), BACKGROUND)
         matches.append(match)
-    if len(drawn) < 2 or not any(is_free(color) for color in union):
+    if len(drawn) < 2 or not any(mask_labels.is_free(color) for color in union):
         return
-    union = dict(zip(union, color_ids(list(union), "the set of masks"), strict=True))
+    union = dict(zip(union, mask_labels.color_ids(list(union), "the set of masks"), strict=True))
     for labels, match in zip(drawn, matches, strict=True):
         table = np.arange(VOID + 1, dtype=np.uint8)
         table[list(match)] = [union[color] for color in match.values()]
@@ -295,4 +376,6 @@ def _finish(labels: Labels | LabelMap) -> MaskFile:
     if isinstance(labels, LabelMap):
         return MaskFile(labels, ())
     pixels = torch.from_numpy(np.array(labels.pixels, order="C"))
-    return MaskFile(LabelMap(pixels, tuple(object_ids(labels.pixels))), (*labels.notes, *color_note(labels.colors)))
+    return MaskFile(
+        LabelMap(pixels, tuple(object_ids(labels.pixels))), (*labels.notes, *mask_labels.color_note(labels.colors))
+    )

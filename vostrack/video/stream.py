@@ -1,19 +1,21 @@
-"""What every opened clip has in common: it is read once, it is closed, and it never holds more than its limit.
+"""What every opened clip has in common: it is read once, perhaps ahead, it is closed, and it never holds too much.
 
-Knows nothing of containers or image files; `container.VideoStream` and `images.FolderStream` fill it in.
+Knows nothing of containers or image files; `container.VideoStream` and the streams of `images` fill it in.
 """
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from threading import Lock
-from types import TracebackType
 from typing import Self
 
 from vostrack.errors import InputError
-from vostrack.types import Frame
+from vostrack.types import Frame, FrameStream
 
 MAX_PIXELS = 8192 * 8192
 """Frames with more pixels are refused: a header of a few bytes must not decide how much memory is taken."""
@@ -25,15 +27,8 @@ NOMINAL_RATE = Fraction(24)
 class ClipStream(ABC):
     """Frames of a clip, read once from first to last; implements the `FrameStream` protocol.
 
-    A subclass sets `size`, `stored_size`, `fps` and `count` when it opens its source, and adds to `notes`.
-
-    Attributes:
-        name: the clip's name, without folder and ending.
-        size: (H, W) of every frame, as displayed.
-        stored_size: (H, W) as stored, before rotation and before pixels were made square.
-        fps: average frame rate, or None.
-        count: number of frames where the source is trusted to know it, else None.
-        notes: one line for each thing that a user may want to know; it may grow until the last frame was read.
+    Its attributes are those of `FrameStream`; `notes` may grow until the last frame was read. A subclass sets `size`,
+    `stored_size`, `fps` and `count` when it opens its source, and adds to `notes`.
     """
 
     size: tuple[int, int]
@@ -72,9 +67,7 @@ class ClipStream(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         self.close()
 
     @abstractmethod
@@ -97,6 +90,65 @@ class ClipStream(ABC):
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError(f"the clip {self.name!r} is closed")
+
+
+class Prefetch:
+    """A stream read ahead by a thread; a `FrameStream` itself.
+
+    An error of the source is raised where the frame would have come; closing stops the thread, wherever it is.
+
+    Attributes:
+        busy: seconds that the source took to give its frames.
+        waited: seconds that the reader of this stream had to wait for frames.
+    """
+
+    def __init__(self, stream: FrameStream, depth: int = 4) -> None:
+        """Take over a stream; closing this closes it.
+
+        Args:
+            stream: not yet iterated.
+            depth: frames that are kept ready, at most; 0 to read without a thread.
+        """
+        self.name, self.size, self.stored_size = stream.name, stream.size, stream.stored_size
+        self.fps, self.count, self.notes = stream.fps, stream.count, stream.notes
+        self.busy = self.waited = 0.0
+        self._stream = stream
+        self._depth = depth
+        self._closed = False
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vostrack-reader")
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames in order, until this is closed; raises what the source raises."""
+        frames = iter(self._stream)
+        ahead: deque[Future[Frame | None]] = deque()
+        while not self._closed:
+            # One more than are kept ready: the one that is taken next.
+            while self._depth and len(ahead) <= self._depth:
+                ahead.append(self._pool.submit(self._read, frames))
+            start = time.perf_counter()
+            frame = ahead.popleft().result() if ahead else self._read(frames)
+            self.waited += time.perf_counter() - start
+            if frame is None:
+                return
+            yield frame
+
+    def _read(self, frames: Iterator[Frame]) -> Frame | None:
+        start = time.perf_counter()
+        frame = next(frames, None)
+        self.busy += time.perf_counter() - start
+        return frame
+
+    def close(self) -> None:
+        """Stop reading ahead and release the source; may be called more than once."""
+        self._closed = True
+        self._pool.shutdown(cancel_futures=True)
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
 
 
 def size_text(size: tuple[int, int]) -> str:

@@ -13,15 +13,16 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
-from av.codec.context import Flags
 from numpy.typing import NDArray
 
 from vostrack.files import PartialFile, make_folder, write_bytes
+from vostrack.video.overlay import add_h264, yuv_frame
 from vostrack.video.palette import palette_image
 
 Image = NDArray[np.uint8]
@@ -117,17 +118,10 @@ def write_clip(
     make_folder(folder / "truth")
     truth = tuple(folder / "truth" / f"{index:05d}.png" for index in range(count))
     with PartialFile(folder / "clip.mp4") as partial, av.open(str(partial.absolute()), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=RATE, options={"crf": "12", "bf": "0"})
-        stream.height, stream.width = size
-        stream.pix_fmt = "yuv420p"
-        context = stream.codec_context
-        context.thread_count = 1  # the bytes depend on it
-        context.flags |= Flags.bitexact
-        context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1  # BT.709, limited
+        stream = add_h264(container, size, Fraction(RATE), Fraction(1, RATE), {"crf": "12", "bf": "0"}, threads=1)
         for index, path in enumerate(truth):
             picture, labels = render(index, count, size)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+            frame = yuv_frame(picture)
             frame.pts = index
             container.mux(stream.encode(frame))
             with PartialFile(path) as mask:

@@ -18,7 +18,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path, PurePath
-from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
@@ -27,7 +26,7 @@ from PIL import Image
 from vostrack.errors import OutputError
 from vostrack.files import make_folder, shown, write_bytes
 from vostrack.types import Prediction
-from vostrack.video.movie import OverlayWriter
+from vostrack.video.overlay import OverlayWriter
 from vostrack.video.palette import palette_image
 
 
@@ -220,9 +219,7 @@ class ThreadedWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             self.finish()
         else:

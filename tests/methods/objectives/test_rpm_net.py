@@ -15,7 +15,7 @@ from vostrack.errors import MethodError
 from vostrack.methods.base import Batch
 from vostrack.methods.objectives import rpm_net as rpm_training
 from vostrack.methods.objectives.rpm_net import RECIPES, RpmNetObjective, RpmRecipe, colour_loss, roughness
-from vostrack.nets.deform import RpmNet
+from vostrack.nets.rpm_net import RpmNet
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import to_cells
 

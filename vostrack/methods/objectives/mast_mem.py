@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from vostrack.config import setting
 from vostrack.methods.base import Batch, ClipSpec, Objective, Recipe
 from vostrack.nets.encoders import MastNet
-from vostrack.ops.attention import window_attention
 from vostrack.ops.color import drop_channel, jitter_lab, normalised_lab
 from vostrack.ops.grid import to_cells, to_pixels
 from vostrack.ops.losses import photometric_loss
+from vostrack.ops.window import window_attention
 
 
 @dataclass(frozen=True)

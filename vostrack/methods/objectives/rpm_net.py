@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vostrack.config import setting
 from vostrack.methods.base import Batch, ClipSpec, Objective, Recipe
-from vostrack.nets.deform import RpmNet, warp
+from vostrack.nets.rpm_net import RpmNet, warp
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import sample, similarity_grid, to_cells
 

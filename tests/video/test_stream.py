@@ -12,8 +12,8 @@ import torch
 from tests.video.media import ramp, write_video
 from vostrack.errors import InputError
 from vostrack.types import Frame, FrameStream
-from vostrack.video.prefetch import Prefetch
 from vostrack.video.reader import open_clip
+from vostrack.video.stream import Prefetch
 
 
 class Source:
@@ -42,7 +42,7 @@ def prefetch(source: Source, depth: int = 4) -> Prefetch:
 
 
 def reading() -> bool:
-    return any(thread.name == "vostrack-reader" for thread in threading.enumerate())
+    return any(thread.name.startswith("vostrack-reader") for thread in threading.enumerate())
 
 
 def test_frames_come_in_order_and_the_end_comes_once() -> None:

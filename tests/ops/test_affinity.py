@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vostrack.ops.topk import largest
+from vostrack.ops.affinity import largest
 
 
 @pytest.mark.parametrize(
