@@ -18,7 +18,7 @@ from typing import Any
 
 from vostrack.benchmark.datasets.table import Dataset
 from vostrack.benchmark.sequence_run import MASKS, Outcome
-from vostrack.benchmark.sequence_scores import Row, finite, totals
+from vostrack.benchmark.sequence_scores import finite, totals
 from vostrack.errors import InputError
 from vostrack.files import atomic_path, shown, write_json, write_text
 from vostrack.run.passes import PARTS
@@ -109,18 +109,7 @@ def _scores(dataset: Dataset, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "total": finite(total),
         "attributes": {name: finite(values) for name, values in by_attribute.items()},
         "sequences": {name: finite(totals(row for row in rows if row.sequence == name)) for name in named},
-        "objects": [_object(row) for row in rows],
-    }
-
-
-def _object(row: Row) -> dict[str, Any]:
-    return {
-        "object": f"{row.sequence}_{row.object_id}",
-        "sequence": row.sequence,
-        "id": row.object_id,
-        "frames": row.frames,
-        **finite(row.values),
-        "curves": dict(row.curves),
+        "objects": [row.to_json() | {"curves": dict(row.curves)} for row in rows],
     }
 
 

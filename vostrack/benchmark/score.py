@@ -15,56 +15,22 @@ Differs:
 
 from __future__ import annotations
 
-import math
 import os
-import signal
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vostrack.benchmark.datasets.mask_folders import Labels, list_folder, list_frames, read_mask
-from vostrack.benchmark.metrics import Statistics, contour, is_binary, object_labels, region, statistics
-from vostrack.errors import DatasetError, VostrackError, unknown_name
+from vostrack.benchmark.datasets.mask_folders import Labels, list_folder, list_frames, named, read_mask
+from vostrack.benchmark.metrics import is_binary, object_labels
+from vostrack.benchmark.pool import Progress, run_all
+from vostrack.benchmark.sequence_scores import ObjectScore, finite, score_frames, totals
+from vostrack.errors import DatasetError, unknown_name
 from vostrack.files import shown
-
-Progress = Callable[[str, int, int], None]
-
-_NAMED = 5
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectScore:
-    """Scores of one object in one sequence.
-
-    Attributes:
-        sequence: name of the sequence.
-        object_id: id in the ground truth.
-        frames: number of scored frames.
-        region: statistics of J.
-        contour: statistics of F.
-    """
-
-    sequence: str
-    object_id: int
-    frames: int
-    region: Statistics
-    contour: Statistics
-
-    @property
-    def name(self) -> str:
-        """The official tables' name of an object, "dog_1"."""
-        return f"{self.sequence}_{self.object_id}"
-
-    def values(self) -> dict[str, float]:
-        """J_mean, J_recall, J_decay, F_mean, F_recall and F_decay, in this order."""
-        pairs = (("J", self.region), ("F", self.contour))
-        return {f"{letter}_{key}": value for letter, stats in pairs for key, value in asdict(stats).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,130 +45,24 @@ class Scores:
     objects: tuple[ObjectScore, ...]
     official_decay: bool = False
 
+    @property
+    def sequences(self) -> int:
+        """How many sequences there are."""
+        return len({score.sequence for score in self.objects})
+
     def total(self) -> dict[str, float]:
         """J&F and the means of all values over the objects (not over the sequences), without rounding."""
-        rows = [score.values() for score in self.objects]
-        means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
-        return {"J&F": (means["J_mean"] + means["F_mean"]) / 2, **means}
+        return totals(self.objects)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file; what is not a number becomes null."""
-        objects = [
-            {"object": score.name, "sequence": score.sequence, "id": score.object_id, "frames": score.frames}
-            | _finite(score.values())
-            for score in self.objects
-        ]
         return {
             "format": "vostrack-scores-1",
             "official_decay": self.official_decay,
-            "sequences": len({score.sequence for score in self.objects}),
-            "total": _finite(self.total()),
-            "objects": objects,
+            "sequences": self.sequences,
+            "total": finite(self.total()),
+            "objects": [score.to_json() for score in self.objects],
         }
-
-
-@dataclass(slots=True)
-class _Series:
-    region: list[float] = field(default_factory=list)
-    contour: list[float] = field(default_factory=list)
-    seen: bool = False
-
-
-class SequenceScorer:
-    """Scores one sequence frame by frame; keeps one pair of label maps and two numbers a frame and object.
-
-    A pair is scored when the next one comes, so that the last one never is.
-    """
-
-    def __init__(self, sequence: str, *, official_decay: bool = False) -> None:
-        """Start a sequence.
-
-        Args:
-            sequence: its name, for scores and messages.
-            official_decay: see `statistics`.
-        """
-        self._name = sequence
-        self._official_decay = official_decay
-        self._frames = 0
-        self._binary = False
-        self._objects: dict[int, _Series] = {}
-        self._pending: tuple[str, Labels | None, Labels] | None = None
-
-    def add(self, prediction: Labels | None, truth: Labels, frame: str | None = None) -> None:
-        """Take the next frame; its arrays are kept until the next call and must not change before.
-
-        Args:
-            prediction: uint8 (H, W) label map; not looked at, and so may be None, for the first and the last frame.
-            truth: uint8 (H, W) label map.
-            frame: name for messages; its number, if not given.
-
-        Raises:
-            DatasetError: the first truth has no object, or the frame before this one cannot be scored.
-        """
-        if self._frames == 0:
-            self._begin(truth)
-        else:
-            if self._pending is not None:
-                self._score(*self._pending)
-            self._pending = (str(self._frames) if frame is None else frame, prediction, truth)
-        self._frames += 1
-
-    def finish(self) -> list[ObjectScore]:
-        """Scores of all objects, in order of their ids.
-
-        Raises:
-            DatasetError: there were fewer than three frames.
-        """
-        scored = self._frames - 2
-        if scored < 1:
-            raise DatasetError(
-                f"{shown(self._name)}: expected 3 frames or more (two are not scored), found {self._frames}"
-            )
-        scores = []
-        for object_id, series in self._objects.items():
-            if series.seen:
-                stats = [statistics(values, self._official_decay) for values in (series.region, series.contour)]
-                scores.append(ObjectScore(self._name, object_id, scored, *stats))
-        return scores
-
-    def _begin(self, truth: Labels) -> None:
-        self._binary = is_binary(truth)
-        labels = object_labels(truth, self._binary)
-        ids = range(1, int(labels.max(initial=0)) + 1)
-        self._objects = {object_id: _Series(seen=bool((labels == object_id).any())) for object_id in ids}
-        if not self._objects:
-            raise DatasetError(f"{shown(self._name)}: no object in the ground truth of the first frame")
-
-    def _score(self, frame: str, prediction: Labels | None, truth: Labels) -> None:
-        where = shown(f"{self._name}, frame {frame}")
-        if prediction is None:
-            raise DatasetError(f"{where}: no result; only the first and the last frame may lack one")
-        if prediction.shape != truth.shape:
-            raise DatasetError(f"{where}: result is {prediction.shape}, ground truth {truth.shape} (height, width)")
-        if self._binary and truth.any() and not is_binary(truth):
-            raise DatasetError(f"{where}: expected only 0 and 255 in the ground truth, as in its first frame")
-        wanted = object_labels(truth, self._binary)
-        found = prediction
-        if len(self._objects) == 1 and is_binary(prediction):
-            found = object_labels(prediction, binary=True)
-        if (highest := int(found.max(initial=0))) > len(self._objects):
-            raise DatasetError(f"{where}: result has object {highest}, the first ground truth {len(self._objects)}")
-        for object_id, series in self._objects.items():
-            masks = found == object_id, wanted == object_id
-            series.region.append(region(*masks))
-            series.contour.append(contour(*masks))
-            series.seen |= any(bool(mask.any()) for mask in masks)
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """What a process needs to score a sequence; `frames` are file names in order."""
-
-    sequence: str
-    results: Path
-    truth: Path
-    frames: tuple[str, ...]
-    official_decay: bool
 
 
 def score_folders(
@@ -223,7 +83,7 @@ def score_folders(
         sequences: which to score, in this order; all of the ground truth, by name, if not given.
         jobs: number of processes. They are spawned: with more than one, call this under `if __name__ == "__main__"`.
         official_decay: see `statistics`.
-        progress: called after each sequence with its name, the number of sequences done, and that of all.
+        progress: called after each sequence with the number of sequences done, and that of all.
 
     Raises:
         DatasetError: both folders are the same, or something in them is missing, damaged or does not fit.
@@ -231,45 +91,74 @@ def score_folders(
     """
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
-    tasks = _plan(results, ground_truth, sequences, official_decay)
-    scores = _run(tasks, min(jobs, len(tasks)), progress or (lambda sequence, done, count: None))
-    return Scores(tuple(score for task in tasks for score in scores[task.sequence]), official_decay)
+    frames = _check_layout(results, ground_truth, sequences)
+    tasks = [
+        partial(score_folder, name, results / name, ground_truth / name, files, official_decay)
+        for name, files in frames.items()
+    ]
+    scores = run_all(tasks, jobs, progress or (lambda done, total: None))
+    return Scores(tuple(chain.from_iterable(scores)), official_decay)
 
 
-def _run(tasks: Sequence[_Task], jobs: int, report: Progress) -> dict[str, list[ObjectScore]]:
-    scores: dict[str, list[ObjectScore]] = {}
-    if jobs == 1:
-        for task in tasks:
-            scores[task.sequence] = _score_sequence(task)
-            report(task.sequence, len(scores), len(tasks))
-        return scores
-    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_leave_interrupts_to_parent) as pool:
-        futures = {pool.submit(_score_sequence, task): task.sequence for task in tasks}
-        try:
-            for future in as_completed(futures):
-                scores[futures[future]] = future.result()
-                report(futures[future], len(scores), len(tasks))
-        except BrokenProcessPool as error:
-            raise VostrackError("a scoring process died, perhaps for lack of memory; use fewer jobs") from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-    return scores
+def score_folder(
+    sequence: str, results: Path, truth: Path, frames: Sequence[str], official_decay: bool = False
+) -> list[ObjectScore]:
+    """Score one sequence; see `score_folders`.
+
+    Args:
+        sequence: its name.
+        results: folder of its results.
+        truth: folder of its ground truth.
+        frames: names of the files, in order; three or more.
+        official_decay: see `statistics`.
+
+    Raises:
+        DatasetError: something is missing, damaged or does not fit.
+    """
+    pairs = ((Path(frame).stem, read_mask(results / frame), read_mask(truth / frame)) for frame in frames[1:-1])
+    return score_masks(sequence, read_mask(truth / frames[0]), pairs, official_decay)
 
 
-def _leave_interrupts_to_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def score_masks(
+    sequence: str, first: Labels, pairs: Iterable[tuple[str, Labels, Labels]], official_decay: bool = False
+) -> list[ObjectScore]:
+    """Score one sequence of label maps, uint8 (H, W).
+
+    Args:
+        sequence: its name.
+        first: ground truth of its first frame.
+        pairs: of each scored frame its name, result and ground truth. The first and the last frame are none of them.
+        official_decay: see `statistics`.
+
+    Raises:
+        DatasetError: the first truth has no object, or a pair does not fit.
+    """
+    binary = is_binary(first)
+    labels = object_labels(first, binary)
+    objects = range(1, int(labels.max(initial=0)) + 1)
+    if not objects:
+        raise DatasetError(f"{shown(sequence)}: no object in the ground truth of the first frame")
+    seen = set(np.unique(labels).tolist())
+
+    def checked() -> Iterator[tuple[str, range, Labels, Labels]]:
+        for frame, result, truth in pairs:
+            where = shown(f"{sequence}, frame {frame}")
+            if result.shape != truth.shape:
+                raise DatasetError(f"{where}: result is {result.shape}, ground truth {truth.shape} (height, width)")
+            if binary and truth.any() and not is_binary(truth):
+                raise DatasetError(f"{where}: expected only 0 and 255 in the ground truth, as in its first frame")
+            wanted = object_labels(truth, binary)
+            found = object_labels(result, binary=True) if len(objects) == 1 and is_binary(result) else result
+            if (highest := int(found.max(initial=0))) > len(objects):
+                raise DatasetError(f"{where}: result has object {highest}, the first ground truth {len(objects)}")
+            seen.update(np.unique(wanted).tolist(), np.unique(found).tolist())
+            yield frame, objects, found, wanted
+
+    return [score for score in score_frames(sequence, checked(), official_decay) if score.object_id in seen]
 
 
-def _score_sequence(task: _Task) -> list[ObjectScore]:
-    scorer = SequenceScorer(task.sequence, official_decay=task.official_decay)
-    for frame in task.frames:
-        scored = frame not in (task.frames[0], task.frames[-1])
-        scorer.add(read_mask(task.results / frame) if scored else None, read_mask(task.truth / frame), frame)
-    return scorer.finish()
-
-
-def _plan(results: Path, truth: Path, sequences: Sequence[str] | None, official_decay: bool) -> list[_Task]:
-    """Check the layout of both folders, so that a gap shows before hours of work rather than after them."""
+def _check_layout(results: Path, truth: Path, sequences: Sequence[str] | None) -> dict[str, tuple[str, ...]]:
+    """Files of each sequence; checks both folders, so that a gap shows before hours of work rather than after them."""
     known = [name for name in list_folder(truth) if list_frames(truth / name)]
     if not known:
         raise DatasetError(f"no ground truth in {shown(truth)}: expected folders of PNG files, SEQUENCE/00000.png")
@@ -279,22 +168,15 @@ def _plan(results: Path, truth: Path, sequences: Sequence[str] | None, official_
             raise DatasetError(unknown_name("sequence", name, known))
     present = set(list_folder(results))
     if missing := [name for name in chosen if name not in present]:
-        raise DatasetError(f"{shown(results)} lacks {_named(missing)} of {len(chosen)} sequences")
-    tasks = [_Task(name, results / name, truth / name, list_frames(truth / name), official_decay) for name in chosen]
-    for folder, other in [(results, truth), *((task.results, task.truth) for task in tasks)]:
+        raise DatasetError(f"{shown(results)} lacks {named(missing)} of {len(chosen)} sequences")
+    for folder, other in [(results, truth), *((results / name, truth / name) for name in chosen)]:
         if os.path.samefile(folder, other):
             raise DatasetError(f"results and ground truth are the same folder, {shown(folder.resolve())}")
-    for task in tasks:
-        present = set(list_folder(task.results))
-        if missing := [frame for frame in task.frames[1:-1] if frame not in present]:
-            raise DatasetError(f"{shown(task.results)} lacks {_named(missing)} of {len(task.frames) - 2} scored frames")
-    return tasks
-
-
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return shown(", ".join(names[:_NAMED])) + more
-
-
-def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {key: value if math.isfinite(value) else None for key, value in values.items()}
+    frames = {name: list_frames(truth / name) for name in chosen}
+    for name, files in frames.items():
+        if len(files) < 3:
+            raise DatasetError(f"{shown(name)}: expected 3 frames or more (two are not scored), found {len(files)}")
+        present = set(list_folder(results / name))
+        if missing := [file for file in files[1:-1] if file not in present]:
+            raise DatasetError(f"{shown(results / name)} lacks {named(missing)} of {len(files) - 2} scored frames")
+    return frames

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from vostrack.benchmark.datasets.layouts import Part, Sequence, read_labels
-from vostrack.benchmark.sequence_scores import Row, score_sequence
+from vostrack.benchmark.sequence_scores import ObjectScore, score_sequence
 from vostrack.benchmark.variants import PIPELINES
 from vostrack.errors import DatasetError, VostrackError
 from vostrack.files import make_folder, sha256, shown, write_json
@@ -77,7 +77,7 @@ class Outcome:
         again: whether the masks were there already and could be trusted.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[ObjectScore, ...]
     frames: int
     written: tuple[str, ...]
     seconds: Mapping[str, float]

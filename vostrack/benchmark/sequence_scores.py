@@ -1,14 +1,13 @@
-"""Scores of one sequence of a dataset, from masks on the disk; one pair of masks is in memory at a time.
+"""Scores of the objects of a sequence, frame by frame, and their means; one pair of masks is in memory at a time.
 
-As `score`, but for every protocol: frames that count and objects that appear later are the dataset's business here,
-and the values of single frames are kept.
+`score_sequence` follows the rules of any dataset: which frames count, and objects that appear later.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,49 +21,38 @@ from vostrack.files import shown
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ObjectScore:
     """Scores of one object in one sequence.
 
     Attributes:
         sequence: name of the sequence.
-        object_id: id of the object; 1 in JumpCut, where all of the foreground counts.
-        frames: number of scored frames.
-        values: means and other statistics by name.
-        curves: values of single frames: "frames", and "J", "F" or "error".
+        object_id: id in the ground truth; 1 in JumpCut, where all of the foreground counts.
+        values: J_mean, J_recall, J_decay, F_mean, F_recall and F_decay, in this order, or the error rate.
+        curves: values of single frames: "frames", which are their names, and "J" and "F", or "error".
     """
 
     sequence: str
     object_id: int
-    frames: int
     values: Mapping[str, float]
     curves: Mapping[str, list[Any]]
 
     @property
-    def main(self) -> float:
-        """The one figure for it: the mean of J and F, or the error rate."""
-        return main_value(self.values)
+    def name(self) -> str:
+        """The official tables' name of an object, "dog_1"."""
+        return f"{self.sequence}_{self.object_id}"
+
+    @property
+    def frames(self) -> int:
+        """How many frames were scored."""
+        return len(self.curves["frames"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON file, without those of single frames."""
+        about = {"object": self.name, "sequence": self.sequence, "id": self.object_id, "frames": self.frames}
+        return about | finite(self.values)
 
 
-@dataclass(slots=True)
-class _Series:
-    start: int
-    frames: list[str] = field(default_factory=list)
-    region: list[float] = field(default_factory=list)
-    contour: list[float] = field(default_factory=list)
-
-
-def given_objects(sequence: Sequence) -> dict[int, str]:
-    """Ids of a sequence's objects, ascending, with the frame where each is given, which is where it first appears."""
-    starts: dict[int, str] = {}
-    for part in sequence.parts:
-        for frame, files in part.prompts.items():
-            for number in np.unique(read_labels(files, sequence.masks)):
-                starts.setdefault(int(number), frame)
-    starts.pop(0, None)
-    return dict(sorted(starts.items()))
-
-
-def score_sequence(sequence: Sequence, folder: Path, jump: bool = False) -> list[Row]:
+def score_sequence(sequence: Sequence, folder: Path, jump: bool = False) -> list[ObjectScore]:
     """Score masks.
 
     Args:
@@ -73,31 +61,43 @@ def score_sequence(sequence: Sequence, folder: Path, jump: bool = False) -> list
         jump: score as JumpCut does.
 
     Returns:
-        A row for each object that counts in at least one frame.
+        Scores of each object that counts in at least one frame.
 
     Raises:
         DatasetError: a mask is missing, damaged, or of another size than the truth.
     """
-    if not sequence.scored:
-        return []
-    if jump:
-        return [_jump_row(sequence, folder)]
-    order = {frame: position for position, frame in enumerate([*_before(sequence), *sequence.scored])}
-    series = {number: _Series(order.get(frame, -1)) for number, frame in given_objects(sequence).items()}
-    for frame in sequence.scored:
-        found, wanted = _pair(sequence, folder, frame)
-        for number, values in series.items():
-            if order[frame] > values.start:
-                masks = found == number, wanted == number
-                values.frames.append(frame)
-                values.region.append(region(*masks))
-                values.contour.append(contour(*masks))
-    return [_row(sequence.name, number, values) for number, values in series.items() if values.frames]
+    frames = _read_frames(sequence, folder)
+    return _jump_scores(sequence.name, frames) if jump else score_frames(sequence.name, frames)
 
 
-def totals(rows: Iterable[Row]) -> dict[str, float]:
-    """Means of all values over objects (not over sequences), led by J&F where there are J and F."""
-    values = [row.values for row in rows]
+def score_frames(
+    sequence: str, frames: Iterable[tuple[str, Iterable[int], Labels, Labels]], official_decay: bool = False
+) -> list[ObjectScore]:
+    """J and F of all objects, in order of their ids.
+
+    Args:
+        sequence: its name.
+        frames: of each its name, the objects that count in it, and two label maps, uint8 (H, W): result and truth.
+        official_decay: see `statistics`.
+    """
+    found: dict[int, dict[str, list[Any]]] = {}
+    for frame, ids, result, truth in frames:
+        for number in ids:
+            curves = found.setdefault(number, {"frames": [], "J": [], "F": []})
+            masks = result == number, truth == number
+            for key, value in (("frames", frame), ("J", region(*masks)), ("F", contour(*masks))):
+                curves[key].append(value)
+    scores = []
+    for number, curves in sorted(found.items()):
+        stats = {letter: asdict(statistics(curves[letter], official_decay)) for letter in "JF"}
+        values = {f"{letter}_{key}": value for letter in "JF" for key, value in stats[letter].items()}
+        scores.append(ObjectScore(sequence, number, values, curves))
+    return scores
+
+
+def totals(scores: Iterable[ObjectScore]) -> dict[str, float]:
+    """Means of all values over objects (not over sequences), led by J&F where there are J and F; not rounded."""
+    values = [score.values for score in scores]
     if not values:
         return {}
     means = {key: float(np.mean([row[key] for row in values])) for key in values[0]}
@@ -114,38 +114,37 @@ def finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
 
-def _before(sequence: Sequence) -> list[str]:
-    """Frames with given masks that are not scored, which lie before those that are."""
-    return [frame for part in sequence.parts for frame in part.prompts if frame not in sequence.scored]
-
-
-def _pair(sequence: Sequence, folder: Path, frame: str) -> tuple[Labels, Labels]:
-    found = read_mask(folder / f"{frame}.png")
-    wanted = read_labels(sequence.truths[frame], sequence.masks)
-    if found.shape != wanted.shape:
-        raise DatasetError(
-            f"{shown(sequence.name)}, frame {frame}: result is {found.shape}, ground truth {wanted.shape} (H, W)"
-        )
-    return found, wanted
-
-
-def _row(sequence: str, number: int, series: _Series) -> Row:
-    values = {
-        f"{letter}_{key}": value
-        for letter, scores in (("J", series.region), ("F", series.contour))
-        for key, value in asdict(statistics(scores)).items()
-    }
-    curves: dict[str, list[Any]] = {"frames": series.frames, "J": series.region, "F": series.contour}
-    return Row(sequence, number, len(series.frames), values, curves)
-
-
-def _jump_row(sequence: Sequence, folder: Path) -> Row:
-    errors = []
+def _read_frames(sequence: Sequence, folder: Path) -> Iterator[tuple[str, list[int], Labels, Labels]]:
+    """The frames that count, for `score_frames`. An object counts behind the frame where it is given."""
+    given = _given_objects(sequence) if sequence.scored else {}
+    counting = [number for number, frame in given.items() if frame not in sequence.scored]
     for frame in sequence.scored:
-        found, wanted = _pair(sequence, folder, frame)
+        result = read_mask(folder / f"{frame}.png")
+        truth = read_labels(sequence.truths[frame], sequence.masks)
+        if result.shape != truth.shape:
+            where = shown(f"{sequence.name}, frame {frame}")
+            raise DatasetError(f"{where}: result is {result.shape}, ground truth {truth.shape} (height, width)")
+        yield frame, counting, result, truth
+        counting += [number for number, first in given.items() if first == frame]
+
+
+def _given_objects(sequence: Sequence) -> dict[int, str]:
+    """Ids of a sequence's objects with the frame where each is given, which is where it first appears."""
+    starts: dict[int, str] = {}
+    for part in sequence.parts:
+        for frame, files in part.prompts.items():
+            for number in np.unique(read_labels(files, sequence.masks)):
+                starts.setdefault(int(number), frame)
+    starts.pop(0, None)
+    return starts
+
+
+def _jump_scores(sequence: str, frames: Iterable[tuple[str, Iterable[int], Labels, Labels]]) -> list[ObjectScore]:
+    curves: dict[str, list[Any]] = {"frames": [], "error": []}
+    for frame, _, result, truth in frames:
         try:
-            errors.append(jumpcut_error([found > 0], [wanted > 0]))
+            curves["error"].append(jumpcut_error(result, truth))
         except ValueError as error:
-            raise DatasetError(f"{shown(sequence.name)}, frame {frame}: {error}") from error
-    curves: dict[str, list[Any]] = {"frames": list(sequence.scored), "error": errors}
-    return Row(sequence.name, 1, len(errors), {"error": float(np.mean(errors))}, curves)
+            raise DatasetError(f"{shown(sequence)}, frame {frame}: {error}") from error
+        curves["frames"].append(frame)
+    return [ObjectScore(sequence, 1, {"error": float(np.mean(curves["error"]))}, curves)] if curves["frames"] else []

@@ -72,7 +72,7 @@ def run(
     Masks go to OUT/VARIANT/Annotations/SEQUENCE, scores to OUT/results.json and OUT/results.csv.
     """
     from vostrack.benchmark.datasets.table import open_dataset
-    from vostrack.benchmark.runner import Options, run_benchmark
+    from vostrack.benchmark.runner import run_benchmark
     from vostrack.cli.variants import parse_variants
 
     variants = parse_variants(method or [DEFAULT], parse_size(size), device, weights)
@@ -80,9 +80,8 @@ def run(
     opened = open_dataset(
         dataset, root, split, sequences=chosen, limit=limit, allow_subset=allow_subset, distance=distance
     )
-    options = Options(jobs, overwrite)
     with SequenceBar() as bar:
-        report = run_benchmark(opened, variants, out, options, bar)
+        report = run_benchmark(opened, variants, out, jobs=jobs, overwrite=overwrite, callbacks=bar)
     print_results(report, json)
     if not json:
         print(f"results: {out / 'report.html'}", file=sys.stderr)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json as jsons
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,6 +60,7 @@ def demo(
 
 def _run(out: Path, method: str, weights: str | None, frames: int, size: int) -> tuple[dict[str, Any], Scores]:
     """Make the clip, segment it and score the masks; a report for `--json` and the scores."""
+    from vostrack.benchmark.score import Scores, score_folder
     from vostrack.run.segment import segment
     from vostrack.video.synthetic import clip_size, write_clip
 
@@ -70,13 +70,13 @@ def _run(out: Path, method: str, weights: str | None, frames: int, size: int) ->
     )
     _begin(out, frames)
     with FrameBar("making the clip") as bar:
-        truth = write_clip(out, frames, (height, width), bar.progress)
+        names = [path.name for path in write_clip(out, frames, (height, width), bar.progress)]
     clip, first = out / "clip.mp4", out / "first.png"
     with FrameBar("following") as bar:
         summary = segment(
             clip, first, out / "result", method=method, weights=weights, size=None, overwrite=True, callbacks=bar
         )
-    scores = _score(out / "result" / "masks", truth)
+    scores = Scores(tuple(score_folder("demo", out / "result" / "masks", out / "truth", names)))
     report = {
         "synthetic": True,
         "clip": str(clip),
@@ -120,16 +120,6 @@ def _begin(out: Path, frames: int) -> None:
             raise output_error(error, out) from error
     make_folder(record.parent)
     write_json(record, {"frames": frames})
-
-
-def _score(masks: Path, truth: Sequence[Path]) -> Scores:
-    from vostrack.benchmark.datasets.mask_folders import read_mask
-    from vostrack.benchmark.score import Scores, SequenceScorer
-
-    scorer = SequenceScorer("demo")
-    for path in truth:
-        scorer.add(read_mask(masks / path.name), read_mask(path), path.stem)
-    return Scores(tuple(scorer.finish()))
 
 
 def _message(out: Path, method: str, scores: Scores, seconds: float) -> str:

@@ -47,7 +47,7 @@ def score(
             sequences=sequences or None,
             jobs=jobs,
             official_decay=official_decay,
-            progress=lambda name, done, count: bar.update(task, completed=done, total=count),
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     Console().print(_table(scores))
     if json is not None:
@@ -59,14 +59,14 @@ def _table(scores: Scores) -> Table:
     from rich.text import Text
 
     total = scores.total()
-    count, sequences = len(scores.objects), len({score.sequence for score in scores.objects})
-    table = Table(caption=f"J&F {total.pop('J&F'):.4f}, mean of {count} objects in {sequences} sequences")
+    means = f"mean of {len(scores.objects)} objects in {scores.sequences} sequences"
+    table = Table(caption=f"J&F {total.pop('J&F'):.4f}, {means}")
     table.add_column("object", overflow="fold")
     for key in total:
         table.add_column(key.replace("_", " "), justify="right")
     for row in scores.objects:
         # Text, not str: a sequence's name may look like markup.
-        table.add_row(Text(row.name), *(f"{value:.3f}" for value in row.values().values()))
+        table.add_row(Text(row.name), *(f"{value:.3f}" for value in row.values.values()))
     table.add_section()
     table.add_row("all", *(f"{value:.3f}" for value in total.values()))
     return table
