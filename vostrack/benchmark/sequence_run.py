@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -39,9 +40,7 @@ class Task:
     """What a process needs to do a sequence.
 
     Attributes:
-        sequence: of the dataset.
-        variant: name of the variant.
-        pipeline: that makes the masks.
+        variant: its name.
         settings: everything that decides the masks.
         folder: where the variant's results lie.
         jump: whether to score as JumpCut does.
@@ -125,16 +124,12 @@ def _trusted(task: Task, key: str) -> dict[str, Any] | None:
         record: dict[str, Any] = json.loads(task.record.read_text(encoding="utf-8"))
         if record["key"] != key or not record["masks"] or not isinstance(record["frames"], int):
             return None
-        same = all(sha256(_inside(task.masks, name)) == digest for name, digest in record["masks"].items())
+        if any(PurePath(frame).name != frame for frame in record["masks"]):
+            return None  # it names a file elsewhere
+        same = all(sha256(task.masks / f"{frame}.png") == digest for frame, digest in record["masks"].items())
         return record if same and set(PARTS) <= record["seconds"].keys() else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, VostrackError):
         return None
-
-
-def _inside(folder: Path, frame: str) -> Path:
-    if PurePath(frame).name != frame:
-        raise ValueError("the record names a file elsewhere")
-    return folder / f"{frame}.png"
 
 
 def _follow(task: Task) -> dict[str, Any]:
@@ -150,8 +145,10 @@ def _follow(task: Task) -> dict[str, Any]:
         seconds = {name: value + passes.seconds[name] for name, value in seconds.items()}
     if missing := [frame for frame in task.sequence.scored if frame not in written]:
         raise DatasetError(f"there is ground truth for frame {missing[0]}, but the clip has only {frames} frames")
-    return {"frames": frames, "masks": {frame: sha256(task.masks / f"{frame}.png") for frame in written}} | {
-        "seconds": {name: round(value, 4) for name, value in seconds.items()}
+    return {
+        "frames": frames,
+        "masks": {frame: sha256(task.masks / f"{frame}.png") for frame in written},
+        "seconds": {name: round(value, 4) for name, value in seconds.items()},
     }
 
 
@@ -162,11 +159,9 @@ def _follow_part(task: Task, part: Part, pipeline: Pipeline) -> tuple[Passes, li
         for name, data in mask_files(prediction):
             yield f"{MASKS}/{task.sequence.name}/{PurePath(name).name}", data
 
-    def opened() -> ClipStream:
-        return _open(task.sequence, part)
-
     written = []
     prompts = _prompts(task.sequence, part)
+    opened = partial(open_frames, task.sequence, part.frames)
     with opened() as stream, ThreadedWriter([FileWriter(task.folder, render)]) as writing:
         passes = Passes(pipeline, prompts, stream, opened, only=part.written)
         with closing(passes.run()) as predictions:
@@ -177,8 +172,11 @@ def _follow_part(task: Task, part: Part, pipeline: Pipeline) -> tuple[Passes, li
     return passes, written
 
 
-def _open(sequence: Sequence, part: Part) -> ClipStream:
-    return open_clip(sequence.source) if part.frames is None else FolderStream(sequence.source, set(part.frames))
+def open_frames(sequence: Sequence, frames: Iterable[str] | None) -> ClipStream:
+    """Open the frames of these names, of a folder of images; all, of a video."""
+    if frames is None or not sequence.source.is_dir():
+        return open_clip(sequence.source)
+    return FolderStream(sequence.source, set(frames))
 
 
 def _prompts(sequence: Sequence, part: Part) -> dict[int, LabelMap]:

@@ -19,12 +19,7 @@ from vostrack.weights import RANDOM
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A pipeline, and the text by which it was asked for.
-
-    Attributes:
-        pipeline: what makes the masks.
-        text: "METHOD[:PRESET][,KEY=VALUE...]".
-    """
+    """A pipeline, and the text by which it was asked for, "METHOD[:PRESET][,KEY=VALUE...]"."""
 
     pipeline: PipelineConfig
     text: str
@@ -33,21 +28,20 @@ class Variant:
     def name(self) -> str:
         """A name for people and for a folder; what is long in it is a hash."""
         config = self.pipeline
-        extra = [] if config.preset == "default" else [config.preset]
-        if config.adapt:
-            extra.append("adapt" if config.adapt == "clip" else f"adapt-{config.adapt}")
-        if config.adapt_preset != "default":
-            extra.append(config.adapt_preset)
-        if config.refine:
-            extra.append(config.refine)
-        if config.weights == RANDOM:
-            extra.append(RANDOM)
+        parts = [
+            config.method,
+            config.preset if config.preset != "default" else None,
+            "adapt" if config.adapt == "clip" else config.adapt and f"adapt-{config.adapt}",
+            config.adapt_preset if config.adapt_preset != "default" else None,
+            config.refine,
+            RANDOM if config.weights == RANDOM else None,
+        ]
         long = [dict(config.settings), dict(config.adapt_settings), dict(config.refine_settings)]
         weights = None if config.weights in (None, RANDOM) else str(config.weights)
         if any(long) or weights:
             digest = hashlib.sha256(json.dumps([*long, weights], sort_keys=True).encode())
-            extra.append(digest.hexdigest()[:8])
-        return "-".join([config.method, *extra])
+            parts.append(digest.hexdigest()[:8])
+        return "-".join(filter(None, parts))
 
 
 def check_different(variants: Sequence[Variant]) -> None:

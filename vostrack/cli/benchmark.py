@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as formats
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -82,8 +83,10 @@ def run(
     )
     with SequenceBar() as bar:
         report = run_benchmark(opened, variants, out, jobs=jobs, overwrite=overwrite, callbacks=bar)
-    print_results(report, json)
-    if not json:
+    if json:
+        print(formats.dumps(report, indent=2, sort_keys=True))
+    else:
+        print_results(report)
         print(f"results: {out / 'report.html'}", file=sys.stderr)
 
 
@@ -101,4 +104,8 @@ def compare(
     """
     from vostrack.benchmark.compare import compare as run_comparison
 
-    print_comparison(run_comparison(before, after), json)
+    found = run_comparison(before, after)
+    if json:
+        print(formats.dumps(found.to_json(), indent=2, sort_keys=True))
+    else:
+        print_comparison(found)

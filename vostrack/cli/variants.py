@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vostrack.cli.settings import parse_settings
+from vostrack.errors import MethodError
 
 if TYPE_CHECKING:
     from vostrack.benchmark.variants import Variant
@@ -39,7 +40,6 @@ def parse_variants(
 def _parse(text: str, size: int | None, device: str, weights: str | None) -> Variant:
     from vostrack.adapt.config import AdaptConfig, adaptation_config
     from vostrack.benchmark.variants import Variant
-    from vostrack.errors import MethodError
     from vostrack.methods import configure
     from vostrack.refine.crf import CrfConfig
     from vostrack.run.pipeline import PipelineConfig

@@ -16,7 +16,6 @@ from vostrack.files import shown
 from vostrack.types import MAX_OBJECTS
 
 _MAX_BYTES = 1 << 26
-_PAIR = 2
 
 
 def plain_name(name: object, where: Path) -> str:
@@ -49,7 +48,7 @@ def read_list(path: Path) -> dict[str, tuple[str, ...]]:
         parts = words[0].strip("/").split("/")
         if len(parts) == 1 and len(words) == 1:
             frames.setdefault(plain_name(words[0], path), [])
-        elif len(parts) > _PAIR and len(words) <= _PAIR:
+        elif len(parts) > 2 and len(words) <= 2:
             for part in parts:
                 plain_name(part, path)
             frames.setdefault(parts[-2], []).append(Path(parts[-1]).stem)

@@ -14,27 +14,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from vostrack.benchmark.datasets.layouts import (
-    VIDEOS,
-    Sequence,
-    SequenceFiles,
-    find_files,
-    follow,
-    follow_late,
-    jump,
-    require,
-)
+from vostrack.benchmark.datasets import layouts
+from vostrack.benchmark.datasets.layouts import Masks, Sequence, SequenceFiles, find_source
 from vostrack.benchmark.datasets.lists import plain_name, read_attributes, read_list, read_meta
-from vostrack.benchmark.datasets.mask_folders import list_folder, read_mask
+from vostrack.benchmark.datasets.mask_folders import list_folder, named, read_mask
 from vostrack.benchmark.metrics import is_binary
 from vostrack.errors import DatasetError, unknown_name
 from vostrack.files import shown
-
-KEYFRAMES = range(0, 97, 16)
-"""JumpCut's key frames, from which masks are carried over."""
-
-_NAMED = 6
-_JUMPS = {"outlier_removal": False}  # VideoMatch, 4.3: an object may be anywhere after a jump
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +48,7 @@ class DatasetSpec:
     annotations: tuple[str, ...] = ("Annotations/480p", "Annotations")
     index: str | None = None
     protocol: Literal["davis", "given", "late", "jump"] = "davis"
-    masks: Literal["labels", "binary", "grey"] | None = "labels"
+    masks: Masks | None = "labels"
     unlabelled: frozenset[str] = frozenset()
     grouped: bool = False
     method_settings: Mapping[str, Any] = field(default_factory=dict)
@@ -96,22 +82,23 @@ DATASETS: dict[str, DatasetSpec] = {
         "SegTrack v2", {"all": 14}, ("JPEGImages",), ("GroundTruth",), protocol="given", masks="grey"
     ),
     "youtube-objects": DatasetSpec(
-        "YouTube-Objects",
-        {"all": 126},
-        ("JPEGImages",),
-        ("Annotations",),
-        protocol="given",
-        masks=None,
-        grouped=True,
+        "YouTube-Objects", {"all": 126}, ("JPEGImages",), ("Annotations",), protocol="given", masks=None, grouped=True
     ),
     "jumpcut": DatasetSpec(
-        "JumpCut", {"all": 22}, ("JPEGImages",), ("Annotations",), protocol="jump", masks=None, method_settings=_JUMPS
+        "JumpCut",
+        {"all": 22},
+        ("JPEGImages",),
+        ("Annotations",),
+        protocol="jump",
+        masks=None,
+        # VideoMatch, 4.3: an object may be anywhere after a jump.
+        method_settings={"outlier_removal": False},
     ),
     "folder": DatasetSpec(
         "own clips",
         {"all": None},
-        images=("JPEGImages/*", "JPEGImages", "clips"),
-        annotations=("Annotations/*", "Annotations"),
+        ("JPEGImages/*", "JPEGImages", "clips"),
+        ("Annotations/*", "Annotations"),
         masks=None,
     ),
 }
@@ -123,8 +110,6 @@ class Dataset:
 
     Attributes:
         name: key in `DATASETS`.
-        split: of it.
-        root: its folder.
         sequences: those that were chosen, in order; at least one.
         official: how many there are in the published split.
         distance: JumpCut's transfer distance, in frames.
@@ -183,11 +168,11 @@ def open_dataset(
     build, listed = _builder(spec, root, split, images, distance)
     chosen = _choose(listed, sequences)
     if allow_subset and sequences is None:
-        chosen = [sequence for sequence in chosen if _there(sequence, images) and (masks / sequence).is_dir()]
+        chosen = [each for each in chosen if find_source(each, images) and (masks / each).is_dir()]
     _check_there(chosen, images, masks, root)
     attributes = read_attributes(root)
     opened = (
-        _finish(build(find_files(sequence, images, masks)), spec, attributes.get(sequence, ()))
+        _finish(build(layouts.find_files(sequence, images, masks)), spec, attributes.get(sequence, ()))
         for sequence in islice(chosen, limit)
     )
     jumps = spec.protocol == "jump"
@@ -214,26 +199,21 @@ def _builder(
     labelled = split not in spec.unlabelled
     if spec.protocol == "late":
         meta = read_meta(images.parent / "meta.json")
-        return lambda found: follow_late(found, meta[found.name], labelled), list(meta)
+        return lambda found: layouts.follow_late(found, meta[found.name], labelled), list(meta)
     lists = read_list(root / spec.index.format(split=split)) if spec.index else None
     names = list(lists) if lists is not None else _folder_names(images)
     if spec.protocol == "jump":
-        return lambda found: jump(found, KEYFRAMES, distance), names
+        return lambda found: layouts.jump(found, distance), names
 
     def build(found: SequenceFiles) -> Sequence:
         if lists is not None:
-            _check_frames(found, lists[found.name], every_mask=labelled)
-        return follow(found, labelled, drop_last=spec.protocol == "davis")
+            # DAVIS has a mask for each frame; a gap would shift which frame is the last, and so the scores.
+            frames = lists[found.name] or found.frames or ()
+            layouts.require(found.name, "listed frame", frames, found.frames or (), found.source)
+            found.require_masks(frames if labelled else frames[:1])
+        return layouts.follow(found, labelled, drop_last=spec.protocol == "davis")
 
     return build, names
-
-
-def _check_frames(found: SequenceFiles, listed: tuple[str, ...], every_mask: bool) -> None:
-    """DAVIS has a mask for each frame; a gap would shift which frame is the last, and so the scores."""
-    frames = listed or found.frames or ()
-    require(found.name, "listed frame", frames, found.frames or (), found.source)
-    folder = next(iter(found.masks.values()))[0].parent
-    require(found.name, "mask of frame", frames if every_mask else frames[:1], found.masks, folder)
 
 
 def _finish(sequence: Sequence, spec: DatasetSpec, attributes: tuple[str, ...]) -> Sequence:
@@ -255,49 +235,42 @@ def _choose(listed: list[str], wanted: Names[str] | None) -> list[str]:
     return list(dict.fromkeys(wanted))
 
 
-def _there(sequence: str, images: Path) -> bool:
-    return (images / sequence).is_dir() or any((images / f"{sequence}{ending}").is_file() for ending in VIDEOS)
-
-
 def _check_there(chosen: list[str], images: Path, masks: Path, root: Path) -> None:
     for what, missing in (
-        ("the frames", [name for name in chosen if not _there(name, images)]),
+        ("the frames", [name for name in chosen if find_source(name, images) is None]),
         ("the masks", [name for name in chosen if not (masks / name).is_dir()]),
     ):
         if missing:
-            more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
             raise DatasetError(
-                f"{shown(root)} lacks {what} of {len(missing)} of {len(chosen)} sequences: "
-                f"{shown(', '.join(missing[:_NAMED]))}{more}; complete it, or use --allow-subset or --sequences"
+                f"{shown(root)} lacks {what} of {len(missing)} of {len(chosen)} sequences: {named(missing)}; "
+                "complete it, or use --allow-subset or --sequences"
             )
 
 
 def _folder_names(images: Path) -> list[str]:
     """Sequences of a dataset without a list: all folders, or videos."""
     there = [name for name in list_folder(images) if (images / name).is_dir()]
-    there += [Path(name).stem for name in list_folder(images) if name.lower().endswith(VIDEOS)]
+    there += [Path(name).stem for name in list_folder(images) if name.lower().endswith(layouts.VIDEOS)]
     return [plain_name(name, images) for name in dict.fromkeys(there)]
 
 
 def _find(name: str, spec: DatasetSpec, root: Path | None, split: str) -> tuple[Path, Path, Path]:
     """The root of a dataset, and its folders of frames and of masks."""
-    bases = [Path(os.environ["VOSTRACK_DATA"])] if os.environ.get("VOSTRACK_DATA") else []
-    searched = [base / sub for base in (*bases, Path("data")) for sub in (name, ".")]
-    annotations = ""
-    for place in [root] if root is not None else searched:
+    bases = [Path(base) for base in (os.environ.get("VOSTRACK_DATA"), "data") if base]
+    places = [root] if root is not None else [base / folder for base in bases for folder in (name, ".")]
+    lacking = []
+    for place in places:
         for images in _image_folders(place, spec, split):
             patterns = [text.format(split=split).replace("*", images.name) for text in spec.annotations]
-            masks = next((place / pattern for pattern in patterns if (place / pattern).is_dir()), None)
-            if masks is not None:
-                return place, images, masks
-            annotations = (
-                annotations
-                or f"{shown(images)} is there, but no masks: expected {' or '.join(patterns)} in {shown(place)}"
-            )
-    if annotations:
-        raise DatasetError(annotations)
+            for pattern in patterns:
+                if (place / pattern).is_dir():
+                    return place, images, place / pattern
+            expected = f"{' or '.join(patterns)} in {shown(place)}"
+            lacking.append(f"{shown(images)} is there, but no masks: expected {expected}")
+    if lacking:
+        raise DatasetError(lacking[0])
     wanted = " or ".join(f"{pattern}/SEQUENCE".format(split=split) for pattern in spec.images)
-    where = " or ".join(shown(place) for place in ([root] if root is not None else searched))
+    where = " or ".join(map(shown, places))
     raise DatasetError(f"{spec.title} is not in {where}: expected {wanted} below it; name its folder with --root")
 
 

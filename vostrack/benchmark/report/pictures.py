@@ -12,9 +12,8 @@ from PIL import Image
 from vostrack.benchmark.datasets.layouts import Sequence, read_labels
 from vostrack.benchmark.datasets.mask_folders import Labels, read_mask
 from vostrack.benchmark.metrics import boundary
-from vostrack.video.images import FolderStream
+from vostrack.benchmark.sequence_run import open_frames
 from vostrack.video.palette import PALETTE
-from vostrack.video.reader import open_clip
 
 FOUND, MISSED, TAKEN = (0, 158, 115), (230, 159, 0), (204, 121, 167)
 """Colours of pixels that are right, that lack, and that belong to something else."""
@@ -38,10 +37,7 @@ def error_pictures(sequence: Sequence, masks: Path, frame: str) -> tuple[str, st
 
 def _frame(sequence: Sequence, frame: str) -> Labels:
     """The picture of a frame, uint8 (H, W, 3)."""
-    stream = (
-        FolderStream(sequence.source, {frame}) if sequence.parts[0].frames is not None else open_clip(sequence.source)
-    )
-    with stream:
+    with open_frames(sequence, [frame]) as stream:
         image = next(given.image for given in stream if given.name == frame)
     return np.ascontiguousarray(image.numpy().transpose(1, 2, 0))
 
