@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vostrack.benchmark.score import score_masks
-from vostrack.benchmark.sequence_scores import ObjectScore
+from vostrack.benchmark.score import ObjectScore, score_masks
 
 Labels = NDArray[np.uint8]
 

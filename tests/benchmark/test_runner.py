@@ -20,8 +20,7 @@ from tests.benchmark.runs import FAKE, davis, files
 from vostrack.benchmark import sequence_run
 from vostrack.benchmark.datasets.table import DATASETS, open_dataset
 from vostrack.benchmark.runner import run_benchmark
-from vostrack.benchmark.score import score_folders
-from vostrack.benchmark.sequence_scores import score_sequence
+from vostrack.benchmark.score import score_folders, score_sequence
 from vostrack.benchmark.variants import check_different
 from vostrack.cli.variants import parse_variants
 from vostrack.errors import DatasetError, MethodError, OutputError, OutputExistsError, VostrackError

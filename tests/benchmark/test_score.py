@@ -8,7 +8,6 @@ import math
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ def test_scores_are_statistics_of_the_metrics_without_first_and_last_frame() -> 
         assert (row.name, row.object_id, row.frames) == (f"dog_{number}", number, 5)
         for letter, metric in (("J", region), ("F", contour)):
             stats = statistics([metric(*pair) for pair in pairs])
-            assert [row.values[f"{letter}_{key}"] for key in ("mean", "recall", "decay")] == list(astuple(stats))
+            assert [row.values[f"{letter}_{key}"] for key in ("mean", "recall", "decay")] == list(stats.values())
 
 
 def test_first_and_last_result_do_not_count(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vostrack.benchmark.results import read_results
-from vostrack.benchmark.sequence_scores import finite, main_value
+from vostrack.benchmark.score import finite, main_value
 from vostrack.errors import InputError
 from vostrack.files import shown
 

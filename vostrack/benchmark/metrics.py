@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,21 +22,6 @@ from numpy.typing import NDArray
 Mask = NDArray[Any]
 
 _VOID = 255
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """How a score behaves over the frames of a sequence.
-
-    Attributes:
-        mean: average score.
-        recall: share of the frames with a score above 0.5.
-        decay: mean score of the first quarter of the frames less that of the last quarter.
-    """
-
-    mean: float
-    recall: float
-    decay: float
 
 
 def region(prediction: Mask, truth: Mask) -> float:
@@ -107,9 +91,10 @@ def boundary(mask: Mask) -> NDArray[np.bool_]:
     return edges
 
 
-def statistics(values: Sequence[float] | NDArray[np.float64], official_decay: bool = False) -> Statistics:
-    """Mean, recall and decay of the scores of one object over the scored frames of a sequence.
+def statistics(values: Sequence[float] | NDArray[np.float64], official_decay: bool = False) -> dict[str, float]:
+    """Mean, recall and decay of the scores of one object over the scored frames of a sequence, by these names.
 
+    Recall is the share of frames above 0.5, decay the mean of the first quarter of the frames less that of the last.
     The quarters of the decay share the frames at which they meet, as in the official code.
 
     Args:
@@ -130,7 +115,7 @@ def statistics(values: Sequence[float] | NDArray[np.float64], official_decay: bo
         marks = [mark % 256 for mark in marks]
     first, last = scores[marks[0] : marks[1] + 1], scores[marks[3] : marks[4] + 1]
     decay = float(first.mean() - last.mean()) if first.size and last.size else math.nan
-    return Statistics(float(scores.mean()), float((scores > 0.5).mean()), decay)
+    return {"mean": float(scores.mean()), "recall": float((scores > 0.5).mean()), "decay": decay}
 
 
 def jumpcut_error(prediction: Mask, truth: Mask) -> float:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from vostrack.benchmark.datasets.table import Dataset
+from vostrack.benchmark.score import finite, totals
 from vostrack.benchmark.sequence_run import MASKS, Outcome
-from vostrack.benchmark.sequence_scores import finite, totals
 from vostrack.errors import InputError
 from vostrack.files import atomic_path, shown, write_json, write_text
 from vostrack.run.passes import PARTS

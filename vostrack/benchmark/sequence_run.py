@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from vostrack.benchmark.datasets.layouts import Part, Sequence, read_labels
-from vostrack.benchmark.sequence_scores import ObjectScore, score_sequence
+from vostrack.benchmark.score import ObjectScore, score_sequence
 from vostrack.benchmark.variants import PIPELINES
 from vostrack.errors import DatasetError, VostrackError
 from vostrack.files import make_folder, sha256, shown, write_json

@@ -5,20 +5,24 @@ Gathers what `report.html.j2` lays out; computes nothing that is not in `results
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
 
-from vostrack.benchmark.datasets.layouts import Sequence
-from vostrack.benchmark.datasets.mask_folders import frame_order
+from vostrack.benchmark.datasets.layouts import Sequence, read_labels
+from vostrack.benchmark.datasets.mask_folders import Labels, frame_order, read_mask
 from vostrack.benchmark.datasets.table import Dataset
 from vostrack.benchmark.published import published
-from vostrack.benchmark.report.pictures import FOUND, MISSED, TAKEN, error_pictures
-from vostrack.benchmark.sequence_run import MASKS
+from vostrack.benchmark.sequence_run import MASKS, open_frames
 from vostrack.files import write_text
+from vostrack.video.overlay import draw_overlay
 
 REPORT = "report.html"
 TEMPLATES = Environment(
@@ -29,7 +33,12 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
+FOUND, MISSED, TAKEN = (0, 158, 115), (230, 159, 0), (204, 121, 167)
+"""Colours of pixels that are right, that lack, and that belong to something else."""
+
 _WORST = 6
+_WIDTH = 360
+_GREY = 0.45
 
 Frames = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Values by variant, sequence and frame."""
@@ -126,7 +135,33 @@ def _worst(
         {
             "what": f"{sequence.name}, frame {frame}",
             "value": abs(badness),
-            "pictures": error_pictures(sequence, masks / sequence.name, frame),
+            "pictures": _pictures(sequence, masks / sequence.name, frame),
         }
         for badness, frame, sequence in sorted(found, key=lambda row: row[:2])[:_WORST]
     ]
+
+
+def _pictures(sequence: Sequence, masks: Path, frame: str) -> tuple[str, str]:
+    """The truth over a frame, and the errors over the same frame, as addresses for `<img>` that need no network."""
+    with open_frames(sequence, [frame]) as stream:
+        image = next(given.image for given in stream if given.name == frame).numpy().transpose(1, 2, 0)
+    truth, found = read_labels(sequence.truths[frame], sequence.masks), read_mask(masks / f"{frame}.png")
+    return _address(draw_overlay(image, truth)), _address(_errors(image, truth, found))
+
+
+def _errors(image: Labels, truth: Labels, found: Labels) -> Labels:
+    grey = _GREY * image.mean(axis=2, keepdims=True)
+    drawn = np.repeat(grey, 3, axis=2)
+    objects, right = truth > 0, truth == found
+    for where, color in ((objects & right, FOUND), (objects & ~right, MISSED), (~objects & (found > 0), TAKEN)):
+        drawn[where] += 0.55 * np.asarray(color)
+    return drawn.clip(0, 255).astype(np.uint8)
+
+
+def _address(pixels: Labels) -> str:
+    image = Image.fromarray(pixels)
+    if image.width > _WIDTH:
+        image = image.resize((_WIDTH, round(image.height * _WIDTH / image.width)), Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
