@@ -19,7 +19,6 @@ from vostrack.errors import InputError
 from vostrack.files import shown
 
 RESAMPLES = 10_000
-_SEED = 0
 # If neither result were better, all of five differences would still go one way once in sixteen times.
 _FEWEST = 6
 
@@ -114,17 +113,15 @@ def compare(before: Path, after: Path) -> Comparison:
     )
 
 
-def interval(changes: Sequence[float], resamples: int = RESAMPLES) -> tuple[float, float]:
+def interval(changes: Sequence[float]) -> tuple[float, float]:
     """95 % confidence interval of the mean of paired differences, by resampling them; the same for the same numbers.
 
-    Args:
-        changes: one a sequence; of one alone nothing is known, and its interval is everything.
-        resamples: how often a set of the same size is drawn.
+    Of one change alone nothing is known, and its interval is everything.
     """
     if len(changes) < 2:
         return -np.inf, np.inf
     values = np.asarray(changes, dtype=np.float64)
-    drawn = np.random.default_rng(_SEED).integers(0, values.size, (resamples, values.size))
+    drawn = np.random.default_rng(0).integers(0, values.size, (RESAMPLES, values.size))
     low, high = np.quantile(values[drawn].mean(axis=1), (0.025, 0.975))
     return float(low), float(high)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -38,24 +37,17 @@ def run_all(
         for index, task in enumerate(tasks):
             results[index] = task()
             progress(len(results), len(tasks))
-    else:
-        with _pool(min(jobs, len(tasks)), start) as pool:
-            futures = {pool.submit(task): index for index, task in enumerate(tasks)}
-            for future in as_completed(futures):
-                results[futures[future]] = future.result()
-                progress(len(results), len(tasks))
-    return [results[index] for index in range(len(tasks))]
-
-
-@contextlib.contextmanager
-def _pool(jobs: int, start: Callable[[], None] | None) -> Iterator[ProcessPoolExecutor]:
-    """Processes that end at once when the block fails: what they are at would be done again in any case."""
+        return list(results.values())
     others = multiprocessing.active_children()
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(start,))
+    pool = ProcessPoolExecutor(min(jobs, len(tasks)), context, initializer=_start_worker, initargs=(start,))
     try:
-        yield pool
+        futures = {pool.submit(task): index for index, task in enumerate(tasks)}
+        for future in as_completed(futures):
+            results[futures[future]] = future.result()
+            progress(len(results), len(tasks))
     except BaseException as error:
+        # What the processes are at would be done again in any case.
         for process in multiprocessing.active_children():
             if process not in others:
                 process.terminate()
@@ -64,6 +56,7 @@ def _pool(jobs: int, start: Callable[[], None] | None) -> Iterator[ProcessPoolEx
             raise VostrackError("a process died, perhaps for lack of memory; use fewer --jobs") from error
         raise
     pool.shutdown()
+    return [results[index] for index in range(len(tasks))]
 
 
 def _start_worker(start: Callable[[], None] | None) -> None:

@@ -16,6 +16,7 @@ import json
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from vostrack.benchmark.datasets.table import Dataset
 from vostrack.benchmark.pool import run_all
 from vostrack.benchmark.report.page import write_report
 from vostrack.benchmark.results import write_results
-from vostrack.benchmark.sequence_run import RECORDS, Outcome, Task, run_sequence
-from vostrack.benchmark.variants import PIPELINES, Variant, check_different, under_protocol
+from vostrack.benchmark.sequence_run import RECORDS, Task, run_sequence
+from vostrack.benchmark.variants import LOADED, Variant, check_different, loaded, under_protocol
 from vostrack.errors import Cancelled, OutputError, OutputExistsError
 from vostrack.files import lock_folder, make_folder, output_error, remove_partials, shown, write_json
 from vostrack.methods import METHODS
@@ -73,13 +74,15 @@ def run_benchmark(
         remove_partials(out)
         for variant in variants:
             _prepare(out / variant.name, settings[variant.name], overwrite)
+        jump = dataset.spec.protocol == "jump"
         tasks = [
-            Task(sequence, name, pipeline, settings[name], out / name, dataset.spec.protocol == "jump")
+            partial(run_sequence, Task(sequence, pipeline, settings[name], out / name, jump))
             for name, pipeline in pipelines.items()
             for sequence in dataset.sequences
         ]
-        outcomes = _run(tasks, jobs, threads, callbacks or Callbacks())
-        grouped = {name: [outcomes[name, s.name] for s in dataset.sequences] for name in pipelines}
+        start = partial(_start_worker, threads, dict(METHODS))
+        outcomes = iter(run_all(tasks, jobs, partial(_report_progress, callbacks or Callbacks()), start))
+        grouped = {name: list(islice(outcomes, len(dataset.sequences))) for name in pipelines}
         report = write_results(out, dataset, settings, grouped)
         write_report(out, dataset, report)
         return report
@@ -87,9 +90,9 @@ def run_benchmark(
 
 def _settings(dataset: Dataset, pipelines: Mapping[str, PipelineConfig], threads: int) -> dict[str, dict[str, Any]]:
     """All that decides masks, by name of the variant; fails here, where a variant cannot be had."""
-    PIPELINES.clear()  # weights may have changed since this process ran a benchmark
+    LOADED.clear()  # weights may have changed since this process ran a benchmark
     fixed = {"dataset": dataset.name, "split": dataset.split, "distance": dataset.distance, "threads": threads}
-    return {name: PIPELINES.load(config).record() | fixed for name, config in pipelines.items()}
+    return {name: loaded(config).record() | fixed for name, config in pipelines.items()}
 
 
 def _holds(root: Path, out: Path, variants: Items[Variant]) -> bool:
@@ -121,17 +124,10 @@ def _prepare(folder: Path, settings: Mapping[str, Any], overwrite: bool) -> None
     write_json(path, settings)
 
 
-def _run(tasks: Items[Task], jobs: int, threads: int, callbacks: Callbacks) -> dict[tuple[str, str], Outcome]:
-    """Outcomes by variant and sequence."""
-
-    def keep_on(done: int, total: int) -> None:
-        callbacks.progress(done, total)
-        if callbacks.cancelled():
-            raise Cancelled(f"cancelled after {done} of {total} sequences: run again to go on")
-
-    start = partial(_start_worker, threads, dict(METHODS))
-    outcomes = run_all([partial(run_sequence, task) for task in tasks], jobs, keep_on, start)
-    return {(task.variant, task.sequence.name): outcome for task, outcome in zip(tasks, outcomes, strict=True)}
+def _report_progress(callbacks: Callbacks, done: int, total: int) -> None:
+    callbacks.progress(done, total)
+    if callbacks.cancelled():
+        raise Cancelled(f"cancelled after {done} of {total} sequences: run again to go on")
 
 
 def _start_worker(threads: int, methods: Mapping[str, str]) -> None:

@@ -43,7 +43,6 @@ class ObjectScore:
     """Scores of one object in one sequence.
 
     Attributes:
-        sequence: name of the sequence.
         object_id: id in the ground truth; 1 in JumpCut, where all of the foreground counts.
         values: J_mean, J_recall, J_decay, F_mean, F_recall and F_decay, in this order, or the error rate.
         curves: values of single frames: "frames", which are their names, and "J" and "F", or "error".
@@ -192,22 +191,11 @@ def score_folders(
 
 
 def score_folder(
-    sequence: str, results: Path, truth: Path, frames: Sequence[str], official_decay: bool = False
+    sequence: str, results: Path, truth: Path, files: Sequence[str], official_decay: bool = False
 ) -> list[ObjectScore]:
-    """Score one sequence; see `score_folders`.
-
-    Args:
-        sequence: its name.
-        results: folder of its results.
-        truth: folder of its ground truth.
-        frames: names of the files, in order; three or more.
-        official_decay: see `statistics`.
-
-    Raises:
-        DatasetError: something is missing, damaged or does not fit.
-    """
-    pairs = ((Path(frame).stem, read_mask(results / frame), read_mask(truth / frame)) for frame in frames[1:-1])
-    return score_masks(sequence, read_mask(truth / frames[0]), pairs, official_decay)
+    """Score the folders of one sequence, as `score_folders` does; `files` are the names of three or more, in order."""
+    pairs = ((Path(file).stem, read_mask(results / file), read_mask(truth / file)) for file in files[1:-1])
+    return score_masks(sequence, read_mask(truth / files[0]), pairs, official_decay)
 
 
 def score_masks(

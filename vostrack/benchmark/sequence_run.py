@@ -20,11 +20,11 @@ import torch
 
 from vostrack.benchmark.datasets.layouts import Part, Sequence, read_labels
 from vostrack.benchmark.score import ObjectScore, score_sequence
-from vostrack.benchmark.variants import PIPELINES
+from vostrack.benchmark.variants import loaded
 from vostrack.errors import DatasetError, VostrackError
 from vostrack.files import make_folder, sha256, shown, write_json
 from vostrack.run.passes import PARTS, Passes
-from vostrack.run.pipeline import Pipeline, PipelineConfig
+from vostrack.run.pipeline import PipelineConfig
 from vostrack.types import LabelMap, Prediction
 from vostrack.video.images import FolderStream
 from vostrack.video.reader import open_clip
@@ -40,14 +40,12 @@ class Task:
     """What a process needs to do a sequence.
 
     Attributes:
-        variant: its name.
         settings: everything that decides the masks.
-        folder: where the variant's results lie.
+        folder: where the results of the variant lie, of whose name it is.
         jump: whether to score as JumpCut does.
     """
 
     sequence: Sequence
-    variant: str
     pipeline: PipelineConfig
     settings: Mapping[str, Any]
     folder: Path
@@ -134,14 +132,27 @@ def _trusted(task: Task, key: str) -> dict[str, Any] | None:
 
 def _follow(task: Task) -> dict[str, Any]:
     """Write the masks of all parts; the record of them."""
-    pipeline = PIPELINES.load(task.pipeline)
+    pipeline = loaded(task.pipeline)
     if asdict(pipeline.weights) != task.settings["weights"]:
-        raise VostrackError(f"the weights of {task.variant} changed while the benchmark ran: start it again")
+        raise VostrackError(f"the weights of {task.folder.name} changed while the benchmark ran: start it again")
+
+    def render(prediction: Prediction) -> Iterator[tuple[str, bytes]]:
+        for name, data in mask_files(prediction):
+            yield f"{MASKS}/{task.sequence.name}/{PurePath(name).name}", data
+
     seconds = dict.fromkeys(PARTS, 0.0)
     frames, written = 0, list[str]()
     for part in task.sequence.parts:
-        passes, names = _follow_part(task, part, pipeline)
-        frames, written = frames + passes.frames, written + names
+        prompts = _prompts(task.sequence, part)
+        opened = partial(open_frames, task.sequence, part.frames)
+        with opened() as stream, ThreadedWriter([FileWriter(task.folder, render)]) as writing:
+            passes = Passes(pipeline, prompts, stream, opened, only=part.written)
+            with closing(passes.run()) as predictions:
+                for prediction in predictions:
+                    writing.write(prediction)
+                    written.append(prediction.frame.name)
+        passes.seconds["write"] += writing.seconds
+        frames += passes.frames
         seconds = {name: value + passes.seconds[name] for name, value in seconds.items()}
     if missing := [frame for frame in task.sequence.scored if frame not in written]:
         raise DatasetError(f"there is ground truth for frame {missing[0]}, but the clip has only {frames} frames")
@@ -150,26 +161,6 @@ def _follow(task: Task) -> dict[str, Any]:
         "masks": {frame: sha256(task.masks / f"{frame}.png") for frame in written},
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
     }
-
-
-def _follow_part(task: Task, part: Part, pipeline: Pipeline) -> tuple[Passes, list[str]]:
-    """Follow one part and write its masks; the run that did it, and the names of the frames."""
-
-    def render(prediction: Prediction) -> Iterator[tuple[str, bytes]]:
-        for name, data in mask_files(prediction):
-            yield f"{MASKS}/{task.sequence.name}/{PurePath(name).name}", data
-
-    written = []
-    prompts = _prompts(task.sequence, part)
-    opened = partial(open_frames, task.sequence, part.frames)
-    with opened() as stream, ThreadedWriter([FileWriter(task.folder, render)]) as writing:
-        passes = Passes(pipeline, prompts, stream, opened, only=part.written)
-        with closing(passes.run()) as predictions:
-            for prediction in predictions:
-                writing.write(prediction)
-                written.append(prediction.frame.name)
-    passes.seconds["write"] += writing.seconds
-    return passes, written
 
 
 def open_frames(sequence: Sequence, frames: Iterable[str] | None) -> ClipStream:

@@ -61,23 +61,12 @@ def under_protocol(variant: Variant, wanted: Mapping[str, Any]) -> PipelineConfi
     return replace(config, settings=asked | dict(config.settings))
 
 
-class PipelineCache:
-    """The pipeline that was loaded last, since it serves many sequences."""
-
-    def __init__(self) -> None:
-        """Nothing is loaded yet."""
-        self._loaded: tuple[PipelineConfig, Pipeline] | None = None
-
-    def load(self, config: PipelineConfig) -> Pipeline:
-        """A pipeline, ready to run; raises as `load_pipeline` does."""
-        if self._loaded is None or self._loaded[0] != config:
-            self._loaded = config, load_pipeline(config)
-        return self._loaded[1]
-
-    def clear(self) -> None:
-        """Load again what is asked for next: weights may have changed."""
-        self._loaded = None
+LOADED: list[tuple[PipelineConfig, Pipeline]] = []
+"""The pipeline that this process loaded last, since it serves many sequences; cleared when weights may have changed."""
 
 
-PIPELINES = PipelineCache()
-"""Of this process."""
+def loaded(config: PipelineConfig) -> Pipeline:
+    """A pipeline, ready to run; raises as `load_pipeline` does."""
+    if not LOADED or LOADED[0][0] != config:
+        LOADED[:] = [(config, load_pipeline(config))]
+    return LOADED[0][1]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json as formats
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vostrack.cli.benchmark_tables import SequenceBar, print_comparison, print_results
+from vostrack.cli.benchmark_tables import SequenceBar, print_comparison, print_json, print_results
 from vostrack.cli.console import DefaultGroup
 from vostrack.cli.segment import parse_size
 from vostrack.methods import DEFAULT
@@ -84,7 +83,7 @@ def run(
     with SequenceBar() as bar:
         report = run_benchmark(opened, variants, out, jobs=jobs, overwrite=overwrite, callbacks=bar)
     if json:
-        print(formats.dumps(report, indent=2, sort_keys=True))
+        print_json(report)
     else:
         print_results(report)
         print(f"results: {out / 'report.html'}", file=sys.stderr)
@@ -106,6 +105,6 @@ def compare(
 
     found = run_comparison(before, after)
     if json:
-        print(formats.dumps(found.to_json(), indent=2, sort_keys=True))
+        print_json(found.to_json())
     else:
         print_comparison(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 from types import FrameType, TracebackType
@@ -122,6 +123,11 @@ def print_table(columns: Iterable[str], *sections: Sequence[Sequence[str]], titl
 def print_line(text: str) -> None:
     """Print a line as it is, however long and whatever names it holds."""
     Console().print(Text(text), highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print JSON on stdout; equal values give equal text."""
+    print(json.dumps(value, indent=2, sort_keys=True))
 
 
 def number(value: float | None, digits: int = 4) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vostrack.cli.benchmark_tables import print_json
 from vostrack.cli.console import FrameBar, Stopped
 from vostrack.errors import OutputExistsError
 from vostrack.files import lock_folder, make_folder, output_error, remove_partials, shown, write_json
@@ -55,7 +56,7 @@ def demo(
         stop.args = ("start again with the same command",)
         raise
     if json:
-        print(jsons.dumps(report, indent=2, sort_keys=True))
+        print_json(report)
     else:
         print(_message(out, method, scores, time.perf_counter() - start))
 

@@ -33,7 +33,7 @@ class DatasetSpec:
         images: folders that may hold the sequences' frames, below the root, the first that is there counts; "*" stands
             for one folder, such as a resolution, "{split}" for the split.
         annotations: the same for masks; the "*" is the folder that it was for `images`.
-        index: list of a split's sequences, if it has one: a text file, or YouTube-VOS's `meta.json`.
+        index: text file that lists a split's sequences, if it has one.
         protocol: "davis" leaves out the first and last frame; "given" the given frames; "late" is that with objects
             that appear later; "jump" carries masks over a distance, and counts pixels.
         masks: what values mean; None if the first mask of a sequence decides between labels and 0/255.
@@ -60,7 +60,6 @@ def _youtube_vos(year: int, valid: int, test: int) -> DatasetSpec:
         {"valid": valid, "test": test, "train": 3471},
         images=("{split}/JPEGImages", "JPEGImages"),
         annotations=("{split}/Annotations", "Annotations"),
-        index="meta.json",
         protocol="late",
         unlabelled=frozenset({"valid", "test"}),
     )

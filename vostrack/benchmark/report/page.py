@@ -71,7 +71,7 @@ def write_report(out: Path, dataset: Dataset, report: Mapping[str, Any]) -> Path
         papers=published(dataset.name, dataset.split) if dataset.distance in (None, 16) else [],
         main=main,
         figure=figure,
-        rows=[(sequence.name, *_row(variants, sequence.name, main)) for sequence in dataset.sequences],
+        rows=[(s.name, [v["sequences"][s.name].get(main) for v in variants.values()]) for s in dataset.sequences],
         speed=[(name, math.log10(max(seconds[name], 1e-4)), _value(v["total"], main)) for name, v in variants.items()],
         attributes=_attributes(variants, main),
         curves=[_curves(frames, sequence) for sequence in dataset.sequences],
@@ -85,14 +85,6 @@ def write_report(out: Path, dataset: Dataset, report: Mapping[str, Any]) -> Path
 def _value(values: Mapping[str, Any], key: str) -> float:
     """A figure; 0 where nothing was scored."""
     return float(values.get(key) or 0.0)
-
-
-def _row(variants: Mapping[str, Any], sequence: str, main: str) -> tuple[list[float | None], float | None]:
-    """What each variant has reached in a sequence, and the best of it where there are several."""
-    values = [variant["sequences"][sequence].get(main) for variant in variants.values()]
-    known = [value for value in values if value is not None]
-    best = min if main == "error" else max
-    return values, best(known) if len(known) > 1 else None
 
 
 def _attributes(variants: Mapping[str, Any], main: str) -> dict[str, list[float]]:
