@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import fakes
-from vostrack.benchmark.variants import LOADED
+from vostrack.benchmark.sequence_run import LOADED
 from vostrack.methods import METHODS
 
 

@@ -154,7 +154,8 @@ def test_templates_belong_to_the_package() -> None:
 
 def test_best_value_of_a_sequence_is_bold(tmp_path: Path) -> None:
     text = report_of(tmp_path, "davis17", "fake", "fake:slow")
-    cells = re.findall(r"<td>cat</td>\s*<td>(.*)</td>\s*<td>(.*)</td>\s*</tr>", text)
+    cells = re.findall(r"<td>cat</td>\s*(<td.*</td>)\s*(<td.*</td>)\s*</tr>", text)
     values = [v["sequences"]["cat"]["J&F"] for v in read_results(tmp_path / "out")["variants"].values()]
-    shown = [f"<b>{value:.3f}</b>" if value == max(values) else f"{value:.3f}" for value in values]
+    best = ' class="best"'
+    shown = [f"<td{best if value == max(values) else ''}>{value:.3f}</td>" for value in values]
     assert cells == [tuple(shown)]

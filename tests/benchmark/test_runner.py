@@ -19,9 +19,8 @@ from tests.benchmark import trees
 from tests.benchmark.runs import FAKE, davis, files
 from vostrack.benchmark import sequence_run
 from vostrack.benchmark.datasets.table import DATASETS, open_dataset
-from vostrack.benchmark.runner import run_benchmark
+from vostrack.benchmark.runner import check_different, run_benchmark
 from vostrack.benchmark.score import score_folders, score_sequence
-from vostrack.benchmark.variants import check_different
 from vostrack.cli.variants import parse_variants
 from vostrack.errors import DatasetError, MethodError, OutputError, OutputExistsError, VostrackError
 from vostrack.run.pipeline import PipelineConfig

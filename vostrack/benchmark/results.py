@@ -26,7 +26,6 @@ from vostrack.run.passes import PARTS
 FORMAT = "vostrack-benchmark-1"
 RESULTS = "results.json"
 TABLE = "results.csv"
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def write_results(
@@ -115,11 +114,10 @@ def _scores(dataset: Dataset, outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 def _timing(dataset: Dataset, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     frames = sum(outcome.frames for outcome in outcomes)
+    seconds = {name: math.fsum(outcome.seconds[name] for outcome in outcomes) for name in PARTS}
     return {
         "frames": frames,
-        "seconds_per_frame": {
-            name: round(math.fsum(outcome.seconds[name] for outcome in outcomes) / max(frames, 1), 4) for name in PARTS
-        },
+        "seconds_per_frame": {name: round(value / max(frames, 1), 4) for name, value in seconds.items()},
         "verified": [s.name for s, outcome in zip(dataset.sequences, outcomes, strict=True) if outcome.again],
     }
 
@@ -145,4 +143,4 @@ def _write_submission(folder: Path, dataset: Dataset, outcomes: Sequence[Outcome
             for frame in outcome.written:
                 name = f"{MASKS}/{sequence.name}/{frame}.png"
                 # A fixed date, so that equal masks give an equal file; PNG does not shrink any further.
-                archive.writestr(zipfile.ZipInfo(name, _EPOCH), (folder / name).read_bytes())
+                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), (folder / name).read_bytes())

@@ -12,9 +12,11 @@ Prints nothing. `sequence_run` does the work, `results` and `report` write the f
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -26,13 +28,40 @@ from vostrack.benchmark.datasets.table import Dataset
 from vostrack.benchmark.pool import run_all
 from vostrack.benchmark.report.page import write_report
 from vostrack.benchmark.results import write_results
-from vostrack.benchmark.sequence_run import RECORDS, Task, run_sequence
-from vostrack.benchmark.variants import LOADED, Variant, check_different, loaded, under_protocol
-from vostrack.errors import Cancelled, OutputError, OutputExistsError
+from vostrack.benchmark.sequence_run import LOADED, RECORDS, Task, loaded, run_sequence
+from vostrack.errors import Cancelled, MethodError, OutputError, OutputExistsError
 from vostrack.files import lock_folder, make_folder, output_error, remove_partials, shown, write_json
-from vostrack.methods import METHODS
+from vostrack.methods import METHODS, method_class
 from vostrack.run.callbacks import Callbacks
 from vostrack.run.pipeline import PipelineConfig
+from vostrack.weights import RANDOM
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A pipeline, and the text by which it was asked for, "METHOD[:PRESET][,KEY=VALUE...]"."""
+
+    pipeline: PipelineConfig
+    text: str
+
+    @property
+    def name(self) -> str:
+        """A name for people and for a folder; what is long in it is a hash."""
+        config = self.pipeline
+        parts = [
+            config.method,
+            config.preset if config.preset != "default" else None,
+            "adapt" if config.adapt == "clip" else config.adapt and f"adapt-{config.adapt}",
+            config.adapt_preset if config.adapt_preset != "default" else None,
+            config.refine,
+            RANDOM if config.weights == RANDOM else None,
+        ]
+        long = [dict(config.settings), dict(config.adapt_settings), dict(config.refine_settings)]
+        weights = None if config.weights in (None, RANDOM) else str(config.weights)
+        if any(long) or weights:
+            digest = hashlib.sha256(json.dumps([*long, weights], sort_keys=True).encode())
+            parts.append(digest.hexdigest()[:8])
+        return "-".join(filter(None, parts))
 
 
 def run_benchmark(
@@ -67,7 +96,7 @@ def run_benchmark(
     if _holds(dataset.root, out, variants):
         raise OutputError(f"{shown(out)} lies in the dataset's own folders: choose another --out")
     check_different(variants)
-    pipelines = {v.name: under_protocol(v, dataset.spec.method_settings) for v in variants}
+    pipelines = {v.name: _under_protocol(v, dataset.spec.method_settings) for v in variants}
     threads = max(1, torch.get_num_threads() // jobs)
     settings = _settings(dataset, pipelines, threads)
     with lock_folder(out):
@@ -86,6 +115,23 @@ def run_benchmark(
         report = write_results(out, dataset, settings, grouped)
         write_report(out, dataset, report)
         return report
+
+
+def check_different(variants: Items[Variant]) -> None:
+    """Raise `MethodError` where two variants are the same."""
+    if len({variant.name for variant in variants}) < len(variants):
+        raise MethodError(f"a variant was asked for twice: {', '.join(variant.text for variant in variants)}")
+
+
+def _under_protocol(variant: Variant, wanted: Mapping[str, Any]) -> PipelineConfig:
+    """The variant's pipeline with those settings that a dataset's protocol asks for which its method has.
+
+    What the variant itself says comes first.
+    """
+    config = variant.pipeline
+    known = {field.name for field in fields(method_class(config.method).presets["default"])}
+    asked = {key: value for key, value in wanted.items() if key in known}
+    return replace(config, settings=asked | dict(config.settings))
 
 
 def _settings(dataset: Dataset, pipelines: Mapping[str, PipelineConfig], threads: int) -> dict[str, dict[str, Any]]:

@@ -20,11 +20,10 @@ import torch
 
 from vostrack.benchmark.datasets.layouts import Part, Sequence, read_labels
 from vostrack.benchmark.score import ObjectScore, score_sequence
-from vostrack.benchmark.variants import loaded
 from vostrack.errors import DatasetError, VostrackError
 from vostrack.files import make_folder, sha256, shown, write_json
 from vostrack.run.passes import PARTS, Passes
-from vostrack.run.pipeline import PipelineConfig
+from vostrack.run.pipeline import Pipeline, PipelineConfig, load_pipeline
 from vostrack.types import LabelMap, Prediction
 from vostrack.video.images import FolderStream
 from vostrack.video.reader import open_clip
@@ -33,6 +32,9 @@ from vostrack.video.writer import FileWriter, ThreadedWriter, mask_files
 
 RECORDS = ".vostrack"
 MASKS = "Annotations"
+
+LOADED: list[tuple[PipelineConfig, Pipeline]] = []
+"""The pipeline that this process loaded last, since it serves many sequences; cleared when weights may have changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,13 @@ def _follow(task: Task) -> dict[str, Any]:
         "masks": {frame: sha256(task.masks / f"{frame}.png") for frame in written},
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
     }
+
+
+def loaded(config: PipelineConfig) -> Pipeline:
+    """A pipeline, ready to run; raises as `load_pipeline` does."""
+    if not LOADED or LOADED[0][0] != config:
+        LOADED[:] = [(config, load_pipeline(config))]
+    return LOADED[0][1]
 
 
 def open_frames(sequence: Sequence, frames: Iterable[str] | None) -> ClipStream:

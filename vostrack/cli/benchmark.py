@@ -55,9 +55,7 @@ def run(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Number of processes.")] = 1,
-    sequences: Annotated[
-        str | None, typer.Option("--sequences", help="Only these, separated by commas.", show_default="all")
-    ] = None,
+    sequences: Annotated[str | None, typer.Option(help="Only these, separated by commas.", show_default="all")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.", show_default="all")] = None,
     allow_subset: Annotated[
         bool, typer.Option("--allow-subset", help="Leave out sequences that are not there.")

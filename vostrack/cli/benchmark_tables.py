@@ -72,10 +72,8 @@ def print_results(report: Mapping[str, Any]) -> None:
     totals = [variant["total"] for variant in variants.values()]
     means = [(key.replace("_", " "), *(number(total[key]) for total in totals)) for key in totals[0]]
     seconds = [report["timing"]["variants"][name]["seconds_per_frame"] for name in variants]
-    times = [
-        (f"{part} s/frame", *(number(each[part]) for each in seconds))
-        for part in ("model", "adapt", "refine", "decode", "write")
-    ]
+    parts = ("model", "adapt", "refine", "decode", "write")
+    times = [(f"{part} s/frame", *(number(each[part]) for each in seconds)) for part in parts]
     about = [dataset["subset"], "a server scores the masks" if dataset["submission"] else None]
     title = ", ".join(filter(None, (f"{dataset['title']} {dataset['split']}", *about)))
     print_table(("", *variants), sequences, means + times, title=title, caption=caption)

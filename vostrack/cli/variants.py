@@ -10,7 +10,7 @@ from vostrack.cli.settings import parse_settings
 from vostrack.errors import MethodError
 
 if TYPE_CHECKING:
-    from vostrack.benchmark.variants import Variant
+    from vostrack.benchmark.runner import Variant
     from vostrack.config import Config
 
 _FORMAT = re.compile(r"([\w.-]+)(?::([\w.-]+))?((?:,[\w-]+=[^=]*)*)")
@@ -38,7 +38,7 @@ def parse_variants(
 
 def _parse(text: str, size: int | None, device: str, weights: str | None) -> Variant:
     from vostrack.adapt.config import AdaptConfig, adaptation_config
-    from vostrack.benchmark.variants import Variant
+    from vostrack.benchmark.runner import Variant
     from vostrack.methods import configure
     from vostrack.refine.crf import CrfConfig
     from vostrack.run.pipeline import PipelineConfig

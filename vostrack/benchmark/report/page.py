@@ -38,7 +38,6 @@ FOUND, MISSED, TAKEN = (0, 158, 115), (230, 159, 0), (204, 121, 167)
 
 _WORST = 6
 _WIDTH = 360
-_GREY = 0.45
 
 Frames = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Values by variant, sequence and frame."""
@@ -142,8 +141,7 @@ def _pictures(sequence: Sequence, masks: Path, frame: str) -> tuple[str, str]:
 
 
 def _errors(image: Labels, truth: Labels, found: Labels) -> Labels:
-    grey = _GREY * image.mean(axis=2, keepdims=True)
-    drawn = np.repeat(grey, 3, axis=2)
+    drawn = np.repeat(0.45 * image.mean(axis=2, keepdims=True), 3, axis=2)
     objects, right = truth > 0, truth == found
     for where, color in ((objects & right, FOUND), (objects & ~right, MISSED), (~objects & (found > 0), TAKEN)):
         drawn[where] += 0.55 * np.asarray(color)
