@@ -103,9 +103,8 @@ def run_benchmark(
         remove_partials(out)
         for variant in variants:
             _prepare(out / variant.name, settings[variant.name], overwrite)
-        jump = dataset.spec.protocol == "jump"
         tasks = [
-            partial(run_sequence, Task(sequence, pipeline, settings[name], out / name, jump))
+            partial(run_sequence, Task(sequence, pipeline, settings[name], out / name, dataset.distance is not None))
             for name, pipeline in pipelines.items()
             for sequence in dataset.sequences
         ]

@@ -24,7 +24,6 @@ Masks = Literal["labels", "binary", "grey"]
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm")
-_HALF = 127
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,5 +205,5 @@ def _merge(files: Files) -> Labels:
         mask = read_mask(file)
         if mask.shape != merged.shape:
             raise DatasetError(f"mask {shown(file)} is {mask.shape}, those before {merged.shape} (height, width)")
-        merged[mask > _HALF] = number
+        merged[mask > 127] = number
     return merged

@@ -27,8 +27,6 @@ from vostrack.errors import DatasetError, unknown_name
 from vostrack.files import shown
 from vostrack.types import MAX_OBJECTS
 
-_MAX_LIST_BYTES = 1 << 26
-
 
 @dataclass(frozen=True, slots=True)
 class DatasetSpec:
@@ -360,7 +358,7 @@ def _read(path: Path) -> str:
     try:
         if not path.is_file():
             raise OSError("it is missing")
-        if path.stat().st_size > _MAX_LIST_BYTES:
+        if path.stat().st_size > 2**26:
             raise OSError("it is too large for a list")
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:

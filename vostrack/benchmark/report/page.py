@@ -36,7 +36,6 @@ TEMPLATES = Environment(
 FOUND, MISSED, TAKEN = (0, 158, 115), (230, 159, 0), (204, 121, 167)
 """Colours of pixels that are right, that lack, and that belong to something else."""
 
-_WORST = 6
 _WIDTH = 360
 
 Frames = Mapping[str, Mapping[str, Mapping[str, float]]]
@@ -116,7 +115,7 @@ def _curves(frames: Frames, sequence: Sequence) -> tuple[Sequence, list[tuple[st
 def _worst(
     dataset: Dataset, masks: Path, values: Mapping[str, Mapping[str, float]], error: bool
 ) -> list[dict[str, Any]]:
-    """The worst frame of each of the sequences that have the worst ones."""
+    """The worst frame of each of the six sequences that have the worst ones."""
     found = []
     for sequence in dataset.sequences:
         if frames := values.get(sequence.name):
@@ -128,7 +127,7 @@ def _worst(
             "value": abs(badness),
             "pictures": _pictures(sequence, masks / sequence.name, frame),
         }
-        for badness, frame, sequence in sorted(found, key=lambda row: row[:2])[:_WORST]
+        for badness, frame, sequence in sorted(found, key=lambda row: row[:2])[:6]
     ]
 
 
