@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from tests.forks import finish as finish
 from tests.forks import fork
 from tests.video.media import write_video
-from vostrack.benchmark.variants import Variant
+from vostrack.benchmark.runner import Variant
 from vostrack.config import Config, setting
 from vostrack.files import sha256
 from vostrack.methods import METHODS

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vostrack.benchmark.score import ObjectScore, SequenceScorer
+from vostrack.benchmark.score import ObjectScore, score_masks
 
 Labels = NDArray[np.uint8]
 
@@ -25,19 +25,17 @@ def clip(seed: int, frames: int = 6, ids: Sequence[int] = (1, 2), size: tuple[in
     return maps
 
 
-def save(folder: Path, maps: Sequence[Labels | None], sequence: str = "dog") -> Path:
+def save(folder: Path, maps: Sequence[Labels], sequence: str = "dog") -> Path:
     (folder / sequence).mkdir(parents=True, exist_ok=True)
     for number, labels in enumerate(maps):
-        if labels is not None:
-            Image.fromarray(labels).save(folder / sequence / f"{number:05d}.png")
+        Image.fromarray(labels).save(folder / sequence / f"{number:05d}.png")
     return folder
 
 
-def scored(prediction: Sequence[Labels | None], truth: Sequence[Labels]) -> list[ObjectScore]:
-    scorer = SequenceScorer("dog")
-    for pair in zip(prediction, truth, strict=True):
-        scorer.add(*pair)
-    return scorer.finish()
+def scored(prediction: Sequence[Labels], truth: Sequence[Labels]) -> list[ObjectScore]:
+    """Scores of what `save` would write."""
+    frames = enumerate(zip(prediction[1:-1], truth[1:-1], strict=True), start=1)
+    return score_masks("dog", truth[0], ((f"{number:05d}", *pair) for number, pair in frames))
 
 
 def binary(maps: Sequence[Labels]) -> list[Labels]:

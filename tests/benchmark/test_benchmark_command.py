@@ -17,7 +17,7 @@ from tests import fakes
 from tests.benchmark import trees
 from tests.benchmark.runs import FAKE, davis, files
 from vostrack import cli
-from vostrack.benchmark.runner import Options, run_benchmark
+from vostrack.benchmark.runner import run_benchmark
 from vostrack.errors import VostrackError
 
 pytestmark = pytest.mark.usefixtures("fake_weights")
@@ -28,7 +28,7 @@ def test_errors_come_out_of_processes_and_end_them(tmp_path: Path) -> None:
     dataset = davis(tmp_path)
     (dataset.root / "JPEGImages" / "480p" / "dog" / "00003.jpg").write_bytes(b"no image")
     with pytest.raises(VostrackError, match=r"dog.*00003\.jpg"):
-        run_benchmark(dataset, FAKE, tmp_path / "out", Options(jobs=2))
+        run_benchmark(dataset, FAKE, tmp_path / "out", jobs=2)
     assert not [process for process in multiprocessing.active_children() if "Spawn" in process.name]
 
 

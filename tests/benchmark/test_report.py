@@ -8,16 +8,16 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from tests.benchmark import trees
 from vostrack.benchmark.datasets.table import DATASETS, open_dataset
 from vostrack.benchmark.published import PUBLISHED
-from vostrack.benchmark.report import plots
+from vostrack.benchmark.report.page import TEMPLATES
 from vostrack.benchmark.results import read_results
 from vostrack.benchmark.runner import run_benchmark
 from vostrack.cli.variants import parse_variants
@@ -83,7 +83,7 @@ def test_report_says_that_a_subset_is_one_and_keeps_papers_apart(tmp_path: Path)
     assert text.count('<tr class="paper">') == sum(row.dataset == "davis17" for row in PUBLISHED)
     assert "not to be ranked together" in text
     weights = read_results(tmp_path / "out")["variants"]["fake"]["settings"]["weights"]["sha256"]
-    assert weights in text
+    assert f"SHA-256 {weights[:12]})" in text
 
 
 def test_names_cannot_become_markup(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_browser_opens_it_without_a_complaint(tmp_path: Path) -> None:
     asked = (
         "<script>onload = () => { const all = [...document.images]; document.title = [all.length, "
         "all.filter(i => i.complete && i.naturalWidth > 0).length, "
-        "[...document.querySelectorAll('svg')].every(s => s.getBBox().width > 99), "
+        "[...document.querySelectorAll('figure > svg')].every(s => s.getBBox().width > 99), "
         "document.documentElement.scrollWidth <= innerWidth].join(' '); }</script>"
     )
     page = tmp_path / "page.html"
@@ -133,8 +133,29 @@ def test_browser_opens_it_without_a_complaint(tmp_path: Path) -> None:
 
 
 def test_plots_keep_values_inside() -> None:
-    drawn = plots.curves([("a", [(1.0, 0.0), (2.0, 5.0)])]) + plots.scatter([("a", 0.0, 0.5)])
-    drawn += plots.scatter([("a", 0.1, 0.5), ("b", 99.0, 2.0)]) + plots.bars({"x": [("a", 0.3)]}) + plots.curves([])
-    numbers = [float(text) for text in re.findall(r'(?:c?[xy]\d?|points)="([\d.-]+)', drawn)]
-    assert np.isfinite(numbers).all()
-    assert min(numbers) >= 0
+    plots = TEMPLATES.get_template("plots.svg.j2").module
+    drawn = plots.curves([("a", {"0": 0.0, "2": 5.0})], ("0", "1", "2"), 5.0) + plots.scatter([("a", 0.0, 0.5)], 1)
+    drawn += plots.scatter([("a", -1.0, 0.5), ("b", 1.99, 2.0)], 2.0) + plots.bars({"x": [0.3]}, ["a"], 1)
+    drawn += plots.curves([("a", {})], ("0",), 1.0)
+    shares = [float(text) for text in re.findall(r'(?:c?[xy]\d?|height)="([\d.-]+)%"', drawn)]
+    shares += [
+        float(text) for pair in re.findall(r'points="([^"]+)"', drawn) for text in re.split("[ ,]", pair.strip())
+    ]
+    assert len(shares) > 40
+    assert min(shares) == 0
+    assert max(shares) == 100
+
+
+def test_templates_belong_to_the_package() -> None:
+    folder = resources.files("vostrack.benchmark.report")
+    assert all(folder.joinpath(name).is_file() for name in TEMPLATES.list_templates(["j2"]))
+    assert TEMPLATES.list_templates(["j2"]) == ["plots.svg.j2", "report.html.j2"]
+
+
+def test_best_value_of_a_sequence_is_bold(tmp_path: Path) -> None:
+    text = report_of(tmp_path, "davis17", "fake", "fake:slow")
+    cells = re.findall(r"<td>cat</td>\s*(<td.*</td>)\s*(<td.*</td>)\s*</tr>", text)
+    values = [v["sequences"]["cat"]["J&F"] for v in read_results(tmp_path / "out")["variants"].values()]
+    best = ' class="best"'
+    shown = [f"<td{best if value == max(values) else ''}>{value:.3f}</td>" for value in values]
+    assert cells == [tuple(shown)]

@@ -19,10 +19,8 @@ from tests.benchmark import trees
 from tests.benchmark.runs import FAKE, davis, files
 from vostrack.benchmark import sequence_run
 from vostrack.benchmark.datasets.table import DATASETS, open_dataset
-from vostrack.benchmark.runner import Options, run_benchmark
-from vostrack.benchmark.score import score_folders
-from vostrack.benchmark.sequence_scores import score_sequence
-from vostrack.benchmark.variants import check_different
+from vostrack.benchmark.runner import check_different, run_benchmark
+from vostrack.benchmark.score import score_folders, score_sequence
 from vostrack.cli.variants import parse_variants
 from vostrack.errors import DatasetError, MethodError, OutputError, OutputExistsError, VostrackError
 from vostrack.run.pipeline import PipelineConfig
@@ -175,7 +173,7 @@ def test_other_settings_are_not_mixed(tmp_path: Path, fake_weights: Path) -> Non
     run_benchmark(dataset, FAKE, out)
     with pytest.raises(OutputExistsError, match=r"other settings \(size changed\)"):
         run_benchmark(dataset, SMALL, out)
-    run_benchmark(dataset, SMALL, out, Options(overwrite=True))
+    run_benchmark(dataset, SMALL, out, overwrite=True)
     assert run_benchmark(dataset, SMALL, out)["timing"]["variants"]["fake"]["verified"]
     path = fake_weights.with_name("other.safetensors")
     variant = fakes.variant(weights=str(path))

@@ -14,26 +14,18 @@ from typing import Any
 import numpy as np
 
 from vostrack.benchmark.results import read_results
-from vostrack.benchmark.sequence_scores import finite, main_value
+from vostrack.benchmark.score import finite, main_value
 from vostrack.errors import InputError
 from vostrack.files import shown
 
 RESAMPLES = 10_000
-_SEED = 0
 # If neither result were better, all of five differences would still go one way once in sixteen times.
 _FEWEST = 6
-_DATASET = ("name", "split", "distance")
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One sequence in two results.
-
-    Attributes:
-        sequence: its name.
-        before: figure in the first result.
-        after: figure in the second.
-    """
+    """A sequence and its figures in two results."""
 
     sequence: str
     before: float
@@ -55,8 +47,7 @@ class Comparison:
         left_out: sequences in one of them alone.
         subset: that the sequences are a subset of the official ones, if so.
         mean: mean change over sequences.
-        low: lower end of the 95 % confidence interval of that mean.
-        high: upper end.
+        low, high: the 95 % confidence interval of that mean.
     """
 
     figure: str
@@ -96,7 +87,7 @@ def compare(before: Path, after: Path) -> Comparison:
     reports = [read_results(before), read_results(after)]
     try:
         datasets = [report["dataset"] for report in reports]
-        for key in _DATASET:
+        for key in ("name", "split", "distance"):
             if datasets[0][key] != datasets[1][key]:
                 values = " and ".join(str(dataset[key]) for dataset in datasets)
                 raise InputError(f"these are results of different datasets: {key} is {shown(values)}")
@@ -109,30 +100,28 @@ def compare(before: Path, after: Path) -> Comparison:
     if not common:
         raise InputError(f"{shown(before)} and {shown(after)} have no scored sequence in common")
     rows = [Difference(name, figures[0][name], figures[1][name]) for name in common]
-    low, high = interval([row.change for row in rows])
+    changes = [row.change for row in rows]
     error_rate = datasets[0]["distance"] is not None
+    whole = str(official or largest)
     return Comparison(
         "error" if error_rate else "J&F",
         tuple(sorted(rows, key=lambda row: -row.change if error_rate else row.change)),
         tuple(sorted(figures[0].keys() ^ figures[1].keys())),
-        _subset(len(common), official or largest),
-        float(np.mean([row.change for row in rows])),
-        low,
-        high,
+        f"subset of {len(common)} of {whole}" if str(len(common)) != whole else None,
+        float(np.mean(changes)),
+        *interval(changes),
     )
 
 
-def interval(changes: Sequence[float], resamples: int = RESAMPLES) -> tuple[float, float]:
+def interval(changes: Sequence[float]) -> tuple[float, float]:
     """95 % confidence interval of the mean of paired differences, by resampling them; the same for the same numbers.
 
-    Args:
-        changes: one a sequence; of one alone nothing is known, and its interval is everything.
-        resamples: how often a set of the same size is drawn.
+    Of one change alone nothing is known, and its interval is everything.
     """
     if len(changes) < 2:
         return -np.inf, np.inf
     values = np.asarray(changes, dtype=np.float64)
-    drawn = np.random.default_rng(_SEED).integers(0, values.size, (resamples, values.size))
+    drawn = np.random.default_rng(0).integers(0, values.size, (RESAMPLES, values.size))
     low, high = np.quantile(values[drawn].mean(axis=1), (0.025, 0.975))
     return float(low), float(high)
 
@@ -145,7 +134,3 @@ def _figures(report: Mapping[str, Any], path: Path) -> dict[str, float]:
         raise InputError(f"{shown(path)} holds {len(variants)} variants: choose one of {shown(names)}")
     (variant,) = variants.values()
     return {name: main_value(values) for name, values in variant["sequences"].items() if values}
-
-
-def _subset(count: int, official: str | int) -> str | None:
-    return f"subset of {count} of {official}" if str(count) != str(official) else None

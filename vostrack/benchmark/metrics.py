@@ -13,8 +13,7 @@ paper leaves a choice, davis2017-evaluation (ac7c43f) has made it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,21 +22,6 @@ from numpy.typing import NDArray
 Mask = NDArray[Any]
 
 _VOID = 255
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """How a score behaves over the frames of a sequence.
-
-    Attributes:
-        mean: average score.
-        recall: share of the frames with a score above 0.5.
-        decay: mean score of the first quarter of the frames less that of the last quarter.
-    """
-
-    mean: float
-    recall: float
-    decay: float
 
 
 def region(prediction: Mask, truth: Mask) -> float:
@@ -107,9 +91,10 @@ def boundary(mask: Mask) -> NDArray[np.bool_]:
     return edges
 
 
-def statistics(values: Sequence[float] | NDArray[np.float64], official_decay: bool = False) -> Statistics:
-    """Mean, recall and decay of the scores of one object over the scored frames of a sequence.
+def statistics(values: Sequence[float] | NDArray[np.float64], official_decay: bool = False) -> dict[str, float]:
+    """Mean, recall and decay of the scores of one object over the scored frames of a sequence, by these names.
 
+    Recall is the share of frames above 0.5, decay the mean of the first quarter of the frames less that of the last.
     The quarters of the decay share the frames at which they meet, as in the official code.
 
     Args:
@@ -130,32 +115,28 @@ def statistics(values: Sequence[float] | NDArray[np.float64], official_decay: bo
         marks = [mark % 256 for mark in marks]
     first, last = scores[marks[0] : marks[1] + 1], scores[marks[3] : marks[4] + 1]
     decay = float(first.mean() - last.mean()) if first.size and last.size else math.nan
-    return Statistics(float(scores.mean()), float((scores > 0.5).mean()), decay)
+    return {"mean": float(scores.mean()), "recall": float((scores > 0.5).mean()), "decay": decay}
 
 
-def jumpcut_error(predictions: Iterable[Mask], truths: Iterable[Mask]) -> float:
-    """JumpCut's error rate in percent, 100/n Σ |P ≠ T| / |T|; it can exceed 100.
+def jumpcut_error(prediction: Mask, truth: Mask) -> float:
+    """JumpCut's error rate of one frame in percent, 100 |P ≠ T| / |T|; it can exceed 100.
 
     Args:
-        predictions: n masks; the protocol takes the one at frame i + d, given the truth at i = 0, 16, ..., 96; d = 16.
-        truths: the n masks that belong to them.
+        prediction: (H, W) mask; the protocol takes that of frame i + d, given the truth at i = 0, 16, ..., 96; d = 16.
+        truth: (H, W) mask.
 
     Raises:
-        ValueError: there are no frames or not equally many, masks differ in size, or a truth is empty.
+        ValueError: the masks differ in size, or the truth is empty.
 
     Paper: Hu et al., "VideoMatch", 2018, section 4.2, after Fan et al., "JumpCut", 2015.
     Differs: VideoMatch's text divides by the object's pixels in the prediction, which would reward masks that are too
         large; the JumpCut benchmark divides by those of the truth.
     """
-    shares: list[float] = []
-    for found, wanted in (_pair(*masks) for masks in zip(predictions, truths, strict=True)):
-        size = np.count_nonzero(wanted)
-        if not size:
-            raise ValueError(f"no object in truth {len(shares)}, so that it has no error rate")
-        shares.append(np.count_nonzero(found != wanted) / size)
-    if not shares:
-        raise ValueError("error rate of no frames")
-    return 100 * sum(shares) / len(shares)
+    found, wanted = _pair(prediction, truth)
+    size = np.count_nonzero(wanted)
+    if not size:
+        raise ValueError("no object in the truth, so that it has no error rate")
+    return 100 * (np.count_nonzero(found != wanted) / size)
 
 
 def is_binary(labels: Mask) -> bool:

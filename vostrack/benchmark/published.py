@@ -14,7 +14,6 @@ class Published:
 
     Attributes:
         dataset: key in `DATASETS`.
-        split: of it.
         method: as the paper calls it.
         trained_on: with what, and whether with labels.
         source: paper and table.
@@ -29,42 +28,28 @@ class Published:
     values: dict[str, float]
 
 
+def _means(both: float, region: float, region_recall: float, contour: float, contour_recall: float) -> dict[str, float]:
+    pairs = {"J_mean": region, "J_recall": region_recall, "F_mean": contour, "F_recall": contour_recall}
+    return {"J&F": both, **pairs}
+
+
 _RPM = "RPM-Net (2020)"
 _MAST = "Self-supervised VOS (2020)"
 _ANCHORS = "Dense Unsupervised Learning (2021)"
 _MATCH = "VideoMatch (2018)"
 _RPM_DATA = "YouTube-VOS and DAVIS-2016, no labels"
 _YOUTUBE = "YouTube-VOS, no labels"
+_MINUTES = "100 videos, 11 minutes, no labels"
+_ADAPTED = "momentum memory and online adaptation"
 _LABELS_16 = "DAVIS-2016 training set, with labels"
 _LABELS_17 = "DAVIS-2017 training set, with labels"
 
 PUBLISHED = (
     Published("davis17", "val", "RPM-Net", _RPM_DATA, f"{_RPM}, Table 2", {"J_mean": 0.357, "F_mean": 0.388}),
     Published("davis17", "val", "RPM-Net with CRF", _RPM_DATA, f"{_RPM}, Table 2", {"J_mean": 0.410, "F_mean": 0.422}),
-    Published(
-        "davis17",
-        "val",
-        "momentum memory and online adaptation",
-        _YOUTUBE,
-        f"{_MAST}, Table 4",
-        {"J&F": 0.707, "J_mean": 0.682, "J_recall": 0.778, "F_mean": 0.731, "F_recall": 0.835},
-    ),
-    Published(
-        "davis17",
-        "val",
-        "momentum memory and online adaptation",
-        "100 videos, 11 minutes, no labels",
-        f"{_MAST}, Table 4",
-        {"J&F": 0.654, "J_mean": 0.640, "J_recall": 0.716, "F_mean": 0.667, "F_recall": 0.758},
-    ),
-    Published(
-        "davis17",
-        "val",
-        "anchors",
-        _YOUTUBE,
-        f"{_ANCHORS}, Table 1",
-        {"J&F": 0.693, "J_mean": 0.671, "J_recall": 0.812, "F_mean": 0.716, "F_recall": 0.849},
-    ),
+    Published("davis17", "val", _ADAPTED, _YOUTUBE, f"{_MAST}, Table 4", _means(0.707, 0.682, 0.778, 0.731, 0.835)),
+    Published("davis17", "val", _ADAPTED, _MINUTES, f"{_MAST}, Table 4", _means(0.654, 0.640, 0.716, 0.667, 0.758)),
+    Published("davis17", "val", "anchors", _YOUTUBE, f"{_ANCHORS}, Table 1", _means(0.693, 0.671, 0.812, 0.716, 0.849)),
     Published("davis17", "val", "VideoMatch", _LABELS_17, f"{_MATCH}, Table 4", {"J_mean": 0.565}),
     Published("davis17", "val", "VideoMatch, tuned online", _LABELS_17, f"{_MATCH}, Table 4", {"J_mean": 0.614}),
     Published("davis17", "val", "random network", "nothing", f"{_ANCHORS}, Table 1", {"J&F": 0.431}),

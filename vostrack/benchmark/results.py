@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from vostrack.benchmark.datasets.table import Dataset
+from vostrack.benchmark.score import finite, totals
 from vostrack.benchmark.sequence_run import MASKS, Outcome
-from vostrack.benchmark.sequence_scores import Row, finite, totals
 from vostrack.errors import InputError
 from vostrack.files import atomic_path, shown, write_json, write_text
 from vostrack.run.passes import PARTS
@@ -26,7 +26,6 @@ from vostrack.run.passes import PARTS
 FORMAT = "vostrack-benchmark-1"
 RESULTS = "results.json"
 TABLE = "results.csv"
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def write_results(
@@ -109,28 +108,16 @@ def _scores(dataset: Dataset, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "total": finite(total),
         "attributes": {name: finite(values) for name, values in by_attribute.items()},
         "sequences": {name: finite(totals(row for row in rows if row.sequence == name)) for name in named},
-        "objects": [_object(row) for row in rows],
-    }
-
-
-def _object(row: Row) -> dict[str, Any]:
-    return {
-        "object": f"{row.sequence}_{row.object_id}",
-        "sequence": row.sequence,
-        "id": row.object_id,
-        "frames": row.frames,
-        **finite(row.values),
-        "curves": dict(row.curves),
+        "objects": [row.to_json() | {"curves": dict(row.curves)} for row in rows],
     }
 
 
 def _timing(dataset: Dataset, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     frames = sum(outcome.frames for outcome in outcomes)
+    seconds = {name: math.fsum(outcome.seconds[name] for outcome in outcomes) for name in PARTS}
     return {
         "frames": frames,
-        "seconds_per_frame": {
-            name: round(math.fsum(outcome.seconds[name] for outcome in outcomes) / max(frames, 1), 4) for name in PARTS
-        },
+        "seconds_per_frame": {name: round(value / max(frames, 1), 4) for name, value in seconds.items()},
         "verified": [s.name for s, outcome in zip(dataset.sequences, outcomes, strict=True) if outcome.again],
     }
 
@@ -156,4 +143,4 @@ def _write_submission(folder: Path, dataset: Dataset, outcomes: Sequence[Outcome
             for frame in outcome.written:
                 name = f"{MASKS}/{sequence.name}/{frame}.png"
                 # A fixed date, so that equal masks give an equal file; PNG does not shrink any further.
-                archive.writestr(zipfile.ZipInfo(name, _EPOCH), (folder / name).read_bytes())
+                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), (folder / name).read_bytes())

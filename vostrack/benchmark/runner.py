@@ -12,51 +12,65 @@ Prints nothing. `sequence_run` does the work, `results` and `report` write the f
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
-import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from collections.abc import Sequence as Items
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vostrack.benchmark.datasets.table import Dataset
+from vostrack.benchmark.pool import run_all
 from vostrack.benchmark.report.page import write_report
 from vostrack.benchmark.results import write_results
-from vostrack.benchmark.sequence_run import RECORDS, Outcome, Task, run_sequence
-from vostrack.benchmark.variants import PIPELINES, Variant, check_different, under_protocol
-from vostrack.errors import Cancelled, OutputError, OutputExistsError, VostrackError
+from vostrack.benchmark.sequence_run import LOADED, RECORDS, Task, loaded, run_sequence
+from vostrack.errors import Cancelled, MethodError, OutputError, OutputExistsError
 from vostrack.files import lock_folder, make_folder, output_error, remove_partials, shown, write_json
-from vostrack.methods import METHODS
+from vostrack.methods import METHODS, method_class
 from vostrack.run.callbacks import Callbacks
 from vostrack.run.pipeline import PipelineConfig
+from vostrack.weights import RANDOM
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """How to run a benchmark.
+class Variant:
+    """A pipeline, and the text by which it was asked for, "METHOD[:PRESET][,KEY=VALUE...]"."""
 
-    Attributes:
-        jobs: number of processes, which share the threads of this one.
-        overwrite: whether results that were made with other settings are replaced.
-    """
+    pipeline: PipelineConfig
+    text: str
 
-    jobs: int = 1
-    overwrite: bool = False
+    @property
+    def name(self) -> str:
+        """A name for people and for a folder; what is long in it is a hash."""
+        config = self.pipeline
+        parts = [
+            config.method,
+            config.preset if config.preset != "default" else None,
+            "adapt" if config.adapt == "clip" else config.adapt and f"adapt-{config.adapt}",
+            config.adapt_preset if config.adapt_preset != "default" else None,
+            config.refine,
+            RANDOM if config.weights == RANDOM else None,
+        ]
+        long = [dict(config.settings), dict(config.adapt_settings), dict(config.refine_settings)]
+        weights = None if config.weights in (None, RANDOM) else str(config.weights)
+        if any(long) or weights:
+            digest = hashlib.sha256(json.dumps([*long, weights], sort_keys=True).encode())
+            parts.append(digest.hexdigest()[:8])
+        return "-".join(filter(None, parts))
 
 
 def run_benchmark(
     dataset: Dataset,
     variants: Items[Variant],
     out: Path,
-    options: Options | None = None,
+    *,
+    jobs: int = 1,
+    overwrite: bool = False,
     callbacks: Callbacks | None = None,
 ) -> dict[str, Any]:
     """Run variants over a dataset, write masks and scores, and go on where an earlier run stopped.
@@ -67,7 +81,8 @@ def run_benchmark(
         dataset: opened.
         variants: what to run; at least one.
         out: folder for the results.
-        options: how.
+        jobs: number of processes, which share the threads of this one.
+        overwrite: whether results that were made with other settings are replaced.
         callbacks: what is called on the way; progress counts sequences.
 
     Returns:
@@ -76,37 +91,53 @@ def run_benchmark(
     Raises:
         VostrackError: a variant cannot be had, a sequence fails, or the results there were made with other settings.
     """
-    options = options or Options()
-    if options.jobs < 1 or not variants:
+    if jobs < 1 or not variants:
         raise ValueError("at least one job and one variant are needed")
     if _holds(dataset.root, out, variants):
         raise OutputError(f"{shown(out)} lies in the dataset's own folders: choose another --out")
     check_different(variants)
-    pipelines = {v.name: under_protocol(v, dataset.spec.method_settings) for v in variants}
-    threads = max(1, torch.get_num_threads() // options.jobs)
+    pipelines = {v.name: _under_protocol(v, dataset.spec.method_settings) for v in variants}
+    threads = max(1, torch.get_num_threads() // jobs)
     settings = _settings(dataset, pipelines, threads)
     with lock_folder(out):
         remove_partials(out)
         for variant in variants:
-            _prepare(out / variant.name, settings[variant.name], options.overwrite)
+            _prepare(out / variant.name, settings[variant.name], overwrite)
         tasks = [
-            Task(sequence, name, pipeline, settings[name], out / name, dataset.spec.protocol == "jump")
+            partial(run_sequence, Task(sequence, pipeline, settings[name], out / name, dataset.distance is not None))
             for name, pipeline in pipelines.items()
             for sequence in dataset.sequences
         ]
-        outcomes = _run(tasks, min(options.jobs, len(tasks)), threads, callbacks or Callbacks())
-        grouped = {name: [outcomes[name, s.name] for s in dataset.sequences] for name in pipelines}
+        start = partial(_start_worker, threads, dict(METHODS))
+        outcomes = iter(run_all(tasks, jobs, partial(_report_progress, callbacks or Callbacks()), start))
+        grouped = {name: list(islice(outcomes, len(dataset.sequences))) for name in pipelines}
         report = write_results(out, dataset, settings, grouped)
         write_report(out, dataset, report)
         return report
 
 
+def check_different(variants: Items[Variant]) -> None:
+    """Raise `MethodError` where two variants are the same."""
+    if len({variant.name for variant in variants}) < len(variants):
+        raise MethodError(f"a variant was asked for twice: {', '.join(variant.text for variant in variants)}")
+
+
+def _under_protocol(variant: Variant, wanted: Mapping[str, Any]) -> PipelineConfig:
+    """The variant's pipeline with those settings that a dataset's protocol asks for which its method has.
+
+    What the variant itself says comes first.
+    """
+    config = variant.pipeline
+    known = {field.name for field in fields(method_class(config.method).presets["default"])}
+    asked = {key: value for key, value in wanted.items() if key in known}
+    return replace(config, settings=asked | dict(config.settings))
+
+
 def _settings(dataset: Dataset, pipelines: Mapping[str, PipelineConfig], threads: int) -> dict[str, dict[str, Any]]:
     """All that decides masks, by name of the variant; fails here, where a variant cannot be had."""
-    PIPELINES.clear()  # weights may have changed since this process ran a benchmark
-    fixed = {"dataset": dataset.name, "split": dataset.split, "distance": dataset.distance}
-    fixed |= {"threads": threads}
-    return {name: PIPELINES.load(config).record() | fixed for name, config in pipelines.items()}
+    LOADED.clear()  # weights may have changed since this process ran a benchmark
+    fixed = {"dataset": dataset.name, "split": dataset.split, "distance": dataset.distance, "threads": threads}
+    return {name: loaded(config).record() | fixed for name, config in pipelines.items()}
 
 
 def _holds(root: Path, out: Path, variants: Items[Variant]) -> bool:
@@ -138,56 +169,13 @@ def _prepare(folder: Path, settings: Mapping[str, Any], overwrite: bool) -> None
     write_json(path, settings)
 
 
-def _run(tasks: Items[Task], jobs: int, threads: int, callbacks: Callbacks) -> dict[tuple[str, str], Outcome]:
-    outcomes: dict[tuple[str, str], Outcome] = {}
-
-    def keep(task: Task, outcome: Outcome) -> None:
-        outcomes[task.variant, task.sequence.name] = outcome
-        callbacks.progress(len(outcomes), len(tasks))
-        if callbacks.cancelled():
-            raise Cancelled(f"cancelled after {len(outcomes)} of {len(tasks)} sequences: run again to go on")
-
-    if jobs == 1:
-        for task in tasks:
-            keep(task, run_sequence(task))
-        return outcomes
-    with _pool(jobs, threads) as pool:
-        futures = {pool.submit(run_sequence, task): task for task in tasks}
-        for future in as_completed(futures):
-            keep(futures[future], future.result())
-    return outcomes
-
-
-@contextlib.contextmanager
-def _pool(jobs: int, threads: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that end at once when the block fails: what they are at would be done again in any case."""
-    others = multiprocessing.active_children()
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(threads, dict(METHODS)))
-    try:
-        yield pool
-    except BaseException as error:
-        for process in multiprocessing.active_children():
-            if process not in others:
-                process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
-        if isinstance(error, BrokenProcessPool):
-            raise VostrackError("a benchmark process died, perhaps for lack of memory; use fewer --jobs") from error
-        raise
-    pool.shutdown()
+def _report_progress(callbacks: Callbacks, done: int, total: int) -> None:
+    callbacks.progress(done, total)
+    if callbacks.cancelled():
+        raise Cancelled(f"cancelled after {done} of {total} sequences: run again to go on")
 
 
 def _start_worker(threads: int, methods: Mapping[str, str]) -> None:
-    """Prepare a process: its share of threads, the methods that the caller registered, and how it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    """Give a process its share of threads, and the methods that the caller registered."""
     torch.set_num_threads(threads)
     METHODS.update(methods)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        # A parent that was killed tells nobody; without this its processes would go on, beside those of the next run.
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, name="vostrack-orphan", daemon=True).start()

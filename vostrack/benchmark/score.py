@@ -1,8 +1,9 @@
-"""Score folders of masks against folders of ground truth, as the official DAVIS evaluation does.
+"""Scores of objects, frame by frame, and their means; one pair of masks is in memory at a time.
 
-Both folders hold `SEQUENCE/FRAME.png`. The first and the last frame of a sequence are never scored; the truth of the
-first one says which objects there are. One pair of masks is in memory at a time, whatever the length of a sequence.
-Knows nothing about methods, videos or torch. Source: davis2017-evaluation (ac7c43f), semi-supervised task.
+`score_sequence` follows the rules of any dataset: which frames count, and objects that appear later. `score_folders`
+scores folders of `SEQUENCE/FRAME.png` as the official DAVIS evaluation does: the first and the last frame of a sequence
+are never scored; the truth of the first one says which objects there are. Knows nothing about methods, videos or torch.
+Source: davis2017-evaluation (ac7c43f), semi-supervised task.
 
 Differs:
     - An id below the highest one of the first frame that no scored frame and not the first one holds, in truth or
@@ -17,25 +18,24 @@ from __future__ import annotations
 
 import math
 import os
-import signal
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vostrack.benchmark.datasets.mask_folders import Labels, list_folder, list_frames, read_mask
-from vostrack.benchmark.metrics import Statistics, contour, is_binary, object_labels, region, statistics
-from vostrack.errors import DatasetError, VostrackError, unknown_name
+from vostrack.benchmark.datasets import layouts
+from vostrack.benchmark.datasets.mask_folders import Labels, list_folder, list_frames, named, read_mask
+from vostrack.benchmark.metrics import contour, is_binary, jumpcut_error, object_labels, region, statistics
+from vostrack.benchmark.pool import Progress, run_all
+from vostrack.errors import DatasetError, unknown_name
 from vostrack.files import shown
 
-Progress = Callable[[str, int, int], None]
-
-_NAMED = 5
+FramePair = tuple[str, Iterable[int], Labels, Labels]
+"""A frame: its name, the objects that count in it, and two label maps, uint8 (H, W): result and truth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,28 +43,30 @@ class ObjectScore:
     """Scores of one object in one sequence.
 
     Attributes:
-        sequence: name of the sequence.
-        object_id: id in the ground truth.
-        frames: number of scored frames.
-        region: statistics of J.
-        contour: statistics of F.
+        object_id: id in the ground truth; 1 in JumpCut, where all of the foreground counts.
+        values: J_mean, J_recall, J_decay, F_mean, F_recall and F_decay, in this order, or the error rate.
+        curves: values of single frames: "frames", which are their names, and "J" and "F", or "error".
     """
 
     sequence: str
     object_id: int
-    frames: int
-    region: Statistics
-    contour: Statistics
+    values: Mapping[str, float]
+    curves: Mapping[str, list[Any]]
 
     @property
     def name(self) -> str:
         """The official tables' name of an object, "dog_1"."""
         return f"{self.sequence}_{self.object_id}"
 
-    def values(self) -> dict[str, float]:
-        """J_mean, J_recall, J_decay, F_mean, F_recall and F_decay, in this order."""
-        pairs = (("J", self.region), ("F", self.contour))
-        return {f"{letter}_{key}": value for letter, stats in pairs for key, value in asdict(stats).items()}
+    @property
+    def frames(self) -> int:
+        """How many frames were scored."""
+        return len(self.curves["frames"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON file, without those of single frames."""
+        about = {"object": self.name, "sequence": self.sequence, "id": self.object_id, "frames": self.frames}
+        return about | finite(self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,130 +81,78 @@ class Scores:
     objects: tuple[ObjectScore, ...]
     official_decay: bool = False
 
+    @property
+    def sequences(self) -> int:
+        """How many sequences there are."""
+        return len({score.sequence for score in self.objects})
+
     def total(self) -> dict[str, float]:
         """J&F and the means of all values over the objects (not over the sequences), without rounding."""
-        rows = [score.values() for score in self.objects]
-        means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
-        return {"J&F": (means["J_mean"] + means["F_mean"]) / 2, **means}
+        return totals(self.objects)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file; what is not a number becomes null."""
-        objects = [
-            {"object": score.name, "sequence": score.sequence, "id": score.object_id, "frames": score.frames}
-            | _finite(score.values())
-            for score in self.objects
-        ]
         return {
             "format": "vostrack-scores-1",
             "official_decay": self.official_decay,
-            "sequences": len({score.sequence for score in self.objects}),
-            "total": _finite(self.total()),
-            "objects": objects,
+            "sequences": self.sequences,
+            "total": finite(self.total()),
+            "objects": [score.to_json() for score in self.objects],
         }
 
 
-@dataclass(slots=True)
-class _Series:
-    region: list[float] = field(default_factory=list)
-    contour: list[float] = field(default_factory=list)
-    seen: bool = False
+def score_sequence(sequence: layouts.Sequence, folder: Path, jump: bool = False) -> list[ObjectScore]:
+    """Score masks.
 
+    Args:
+        sequence: with its truths.
+        folder: holds FRAME.png for all frames that count.
+        jump: score as JumpCut does.
 
-class SequenceScorer:
-    """Scores one sequence frame by frame; keeps one pair of label maps and two numbers a frame and object.
+    Returns:
+        Scores of each object that counts in at least one frame.
 
-    A pair is scored when the next one comes, so that the last one never is.
+    Raises:
+        DatasetError: a mask is missing, damaged, or of another size than the truth.
     """
-
-    def __init__(self, sequence: str, *, official_decay: bool = False) -> None:
-        """Start a sequence.
-
-        Args:
-            sequence: its name, for scores and messages.
-            official_decay: see `statistics`.
-        """
-        self._name = sequence
-        self._official_decay = official_decay
-        self._frames = 0
-        self._binary = False
-        self._objects: dict[int, _Series] = {}
-        self._pending: tuple[str, Labels | None, Labels] | None = None
-
-    def add(self, prediction: Labels | None, truth: Labels, frame: str | None = None) -> None:
-        """Take the next frame; its arrays are kept until the next call and must not change before.
-
-        Args:
-            prediction: uint8 (H, W) label map; not looked at, and so may be None, for the first and the last frame.
-            truth: uint8 (H, W) label map.
-            frame: name for messages; its number, if not given.
-
-        Raises:
-            DatasetError: the first truth has no object, or the frame before this one cannot be scored.
-        """
-        if self._frames == 0:
-            self._begin(truth)
-        else:
-            if self._pending is not None:
-                self._score(*self._pending)
-            self._pending = (str(self._frames) if frame is None else frame, prediction, truth)
-        self._frames += 1
-
-    def finish(self) -> list[ObjectScore]:
-        """Scores of all objects, in order of their ids.
-
-        Raises:
-            DatasetError: there were fewer than three frames.
-        """
-        scored = self._frames - 2
-        if scored < 1:
-            raise DatasetError(
-                f"{shown(self._name)}: expected 3 frames or more (two are not scored), found {self._frames}"
-            )
-        scores = []
-        for object_id, series in self._objects.items():
-            if series.seen:
-                stats = [statistics(values, self._official_decay) for values in (series.region, series.contour)]
-                scores.append(ObjectScore(self._name, object_id, scored, *stats))
-        return scores
-
-    def _begin(self, truth: Labels) -> None:
-        self._binary = is_binary(truth)
-        labels = object_labels(truth, self._binary)
-        ids = range(1, int(labels.max(initial=0)) + 1)
-        self._objects = {object_id: _Series(seen=bool((labels == object_id).any())) for object_id in ids}
-        if not self._objects:
-            raise DatasetError(f"{shown(self._name)}: no object in the ground truth of the first frame")
-
-    def _score(self, frame: str, prediction: Labels | None, truth: Labels) -> None:
-        where = shown(f"{self._name}, frame {frame}")
-        if prediction is None:
-            raise DatasetError(f"{where}: no result; only the first and the last frame may lack one")
-        if prediction.shape != truth.shape:
-            raise DatasetError(f"{where}: result is {prediction.shape}, ground truth {truth.shape} (height, width)")
-        if self._binary and truth.any() and not is_binary(truth):
-            raise DatasetError(f"{where}: expected only 0 and 255 in the ground truth, as in its first frame")
-        wanted = object_labels(truth, self._binary)
-        found = prediction
-        if len(self._objects) == 1 and is_binary(prediction):
-            found = object_labels(prediction, binary=True)
-        if (highest := int(found.max(initial=0))) > len(self._objects):
-            raise DatasetError(f"{where}: result has object {highest}, the first ground truth {len(self._objects)}")
-        for object_id, series in self._objects.items():
-            masks = found == object_id, wanted == object_id
-            series.region.append(region(*masks))
-            series.contour.append(contour(*masks))
-            series.seen |= any(bool(mask.any()) for mask in masks)
+    frames = _read_frames(sequence, folder)
+    return _jump_scores(sequence.name, frames) if jump else score_frames(sequence.name, frames)
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """What a process needs to score a sequence; `frames` are file names in order."""
+def score_frames(sequence: str, frames: Iterable[FramePair], official_decay: bool = False) -> list[ObjectScore]:
+    """J and F of all objects, in order of their ids; see `statistics` for the decay."""
+    found: dict[int, dict[str, list[Any]]] = {}
+    for frame, ids, result, truth in frames:
+        for number in ids:
+            curves = found.setdefault(number, {"frames": [], "J": [], "F": []})
+            masks = result == number, truth == number
+            for key, value in (("frames", frame), ("J", region(*masks)), ("F", contour(*masks))):
+                curves[key].append(value)
+    scores = []
+    for number, curves in sorted(found.items()):
+        stats = {letter: statistics(curves[letter], official_decay) for letter in "JF"}
+        values = {f"{letter}_{key}": value for letter in "JF" for key, value in stats[letter].items()}
+        scores.append(ObjectScore(sequence, number, values, curves))
+    return scores
 
-    sequence: str
-    results: Path
-    truth: Path
-    frames: tuple[str, ...]
-    official_decay: bool
+
+def totals(scores: Iterable[ObjectScore]) -> dict[str, float]:
+    """Means of all values over objects (not over sequences), led by J&F where there are J and F; not rounded."""
+    values = [score.values for score in scores]
+    if not values:
+        return {}
+    means = {key: float(np.mean([row[key] for row in values])) for key in values[0]}
+    return {"J&F": main_value(means), **means} if "J_mean" in means else means
+
+
+def main_value(values: Mapping[str, float]) -> float:
+    """The mean of J and F, or the error rate."""
+    return (values["J_mean"] + values["F_mean"]) / 2 if "J_mean" in values else values["error"]
+
+
+def finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Values for JSON, in which what is not a number is null."""
+    return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
 
 def score_folders(
@@ -223,7 +173,7 @@ def score_folders(
         sequences: which to score, in this order; all of the ground truth, by name, if not given.
         jobs: number of processes. They are spawned: with more than one, call this under `if __name__ == "__main__"`.
         official_decay: see `statistics`.
-        progress: called after each sequence with its name, the number of sequences done, and that of all.
+        progress: called after each sequence with the number of sequences done, and that of all.
 
     Raises:
         DatasetError: both folders are the same, or something in them is missing, damaged or does not fit.
@@ -231,45 +181,63 @@ def score_folders(
     """
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
-    tasks = _plan(results, ground_truth, sequences, official_decay)
-    scores = _run(tasks, min(jobs, len(tasks)), progress or (lambda sequence, done, count: None))
-    return Scores(tuple(score for task in tasks for score in scores[task.sequence]), official_decay)
+    frames = _check_layout(results, ground_truth, sequences)
+    tasks = [
+        partial(score_folder, name, results / name, ground_truth / name, files, official_decay)
+        for name, files in frames.items()
+    ]
+    scores = run_all(tasks, jobs, progress or (lambda done, total: None))
+    return Scores(tuple(chain.from_iterable(scores)), official_decay)
 
 
-def _run(tasks: Sequence[_Task], jobs: int, report: Progress) -> dict[str, list[ObjectScore]]:
-    scores: dict[str, list[ObjectScore]] = {}
-    if jobs == 1:
-        for task in tasks:
-            scores[task.sequence] = _score_sequence(task)
-            report(task.sequence, len(scores), len(tasks))
-        return scores
-    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_leave_interrupts_to_parent) as pool:
-        futures = {pool.submit(_score_sequence, task): task.sequence for task in tasks}
-        try:
-            for future in as_completed(futures):
-                scores[futures[future]] = future.result()
-                report(futures[future], len(scores), len(tasks))
-        except BrokenProcessPool as error:
-            raise VostrackError("a scoring process died, perhaps for lack of memory; use fewer jobs") from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-    return scores
+def score_folder(
+    sequence: str, results: Path, truth: Path, files: Sequence[str], official_decay: bool = False
+) -> list[ObjectScore]:
+    """Score the folders of one sequence, as `score_folders` does; `files` are the names of three or more, in order."""
+    pairs = ((Path(file).stem, read_mask(results / file), read_mask(truth / file)) for file in files[1:-1])
+    return score_masks(sequence, read_mask(truth / files[0]), pairs, official_decay)
 
 
-def _leave_interrupts_to_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def score_masks(
+    sequence: str, first: Labels, pairs: Iterable[tuple[str, Labels, Labels]], official_decay: bool = False
+) -> list[ObjectScore]:
+    """Score one sequence of label maps, uint8 (H, W).
+
+    Args:
+        sequence: its name.
+        first: ground truth of its first frame.
+        pairs: of each scored frame its name, result and ground truth. The first and the last frame are none of them.
+        official_decay: see `statistics`.
+
+    Raises:
+        DatasetError: the first truth has no object, or a pair does not fit.
+    """
+    binary = is_binary(first)
+    labels = object_labels(first, binary)
+    objects = range(1, int(labels.max(initial=0)) + 1)
+    if not objects:
+        raise DatasetError(f"{shown(sequence)}: no object in the ground truth of the first frame")
+    seen = set(np.unique(labels).tolist())
+
+    def checked() -> Iterator[FramePair]:
+        for frame, result, truth in pairs:
+            where = shown(f"{sequence}, frame {frame}")
+            if result.shape != truth.shape:
+                raise DatasetError(f"{where}: result is {result.shape}, ground truth {truth.shape} (height, width)")
+            if binary and truth.any() and not is_binary(truth):
+                raise DatasetError(f"{where}: expected only 0 and 255 in the ground truth, as in its first frame")
+            wanted = object_labels(truth, binary)
+            found = object_labels(result, binary=True) if len(objects) == 1 and is_binary(result) else result
+            if (highest := int(found.max(initial=0))) > len(objects):
+                raise DatasetError(f"{where}: result has object {highest}, the first ground truth {len(objects)}")
+            seen.update(np.unique(wanted).tolist(), np.unique(found).tolist())
+            yield frame, objects, found, wanted
+
+    return [score for score in score_frames(sequence, checked(), official_decay) if score.object_id in seen]
 
 
-def _score_sequence(task: _Task) -> list[ObjectScore]:
-    scorer = SequenceScorer(task.sequence, official_decay=task.official_decay)
-    for frame in task.frames:
-        scored = frame not in (task.frames[0], task.frames[-1])
-        scorer.add(read_mask(task.results / frame) if scored else None, read_mask(task.truth / frame), frame)
-    return scorer.finish()
-
-
-def _plan(results: Path, truth: Path, sequences: Sequence[str] | None, official_decay: bool) -> list[_Task]:
-    """Check the layout of both folders, so that a gap shows before hours of work rather than after them."""
+def _check_layout(results: Path, truth: Path, sequences: Sequence[str] | None) -> dict[str, tuple[str, ...]]:
+    """Files of each sequence; checks both folders, so that a gap shows before hours of work rather than after them."""
     known = [name for name in list_folder(truth) if list_frames(truth / name)]
     if not known:
         raise DatasetError(f"no ground truth in {shown(truth)}: expected folders of PNG files, SEQUENCE/00000.png")
@@ -279,22 +247,51 @@ def _plan(results: Path, truth: Path, sequences: Sequence[str] | None, official_
             raise DatasetError(unknown_name("sequence", name, known))
     present = set(list_folder(results))
     if missing := [name for name in chosen if name not in present]:
-        raise DatasetError(f"{shown(results)} lacks {_named(missing)} of {len(chosen)} sequences")
-    tasks = [_Task(name, results / name, truth / name, list_frames(truth / name), official_decay) for name in chosen]
-    for folder, other in [(results, truth), *((task.results, task.truth) for task in tasks)]:
+        raise DatasetError(f"{shown(results)} lacks {named(missing)} of {len(chosen)} sequences")
+    for folder, other in [(results, truth), *((results / name, truth / name) for name in chosen)]:
         if os.path.samefile(folder, other):
             raise DatasetError(f"results and ground truth are the same folder, {shown(folder.resolve())}")
-    for task in tasks:
-        present = set(list_folder(task.results))
-        if missing := [frame for frame in task.frames[1:-1] if frame not in present]:
-            raise DatasetError(f"{shown(task.results)} lacks {_named(missing)} of {len(task.frames) - 2} scored frames")
-    return tasks
+    frames = {name: list_frames(truth / name) for name in chosen}
+    for name, files in frames.items():
+        if len(files) < 3:
+            raise DatasetError(f"{shown(name)}: expected 3 frames or more (two are not scored), found {len(files)}")
+        present = set(list_folder(results / name))
+        if missing := [file for file in files[1:-1] if file not in present]:
+            raise DatasetError(f"{shown(results / name)} lacks {named(missing)} of {len(files) - 2} scored frames")
+    return frames
 
 
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return shown(", ".join(names[:_NAMED])) + more
+def _read_frames(sequence: layouts.Sequence, folder: Path) -> Iterator[FramePair]:
+    """The frames that count, for `score_frames`. An object counts behind the frame where it is given."""
+    given = _given_objects(sequence) if sequence.scored else {}
+    counting = [number for number, frame in given.items() if frame not in sequence.scored]
+    for frame in sequence.scored:
+        result = read_mask(folder / f"{frame}.png")
+        truth = layouts.read_labels(sequence.truths[frame], sequence.masks)
+        if result.shape != truth.shape:
+            where = shown(f"{sequence.name}, frame {frame}")
+            raise DatasetError(f"{where}: result is {result.shape}, ground truth {truth.shape} (height, width)")
+        yield frame, counting, result, truth
+        counting += [number for number, first in given.items() if first == frame]
 
 
-def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {key: value if math.isfinite(value) else None for key, value in values.items()}
+def _given_objects(sequence: layouts.Sequence) -> dict[int, str]:
+    """Ids of a sequence's objects with the frame where each is given, which is where it first appears."""
+    starts: dict[int, str] = {}
+    for part in sequence.parts:
+        for frame, files in part.prompts.items():
+            for number in np.unique(layouts.read_labels(files, sequence.masks)):
+                starts.setdefault(int(number), frame)
+    starts.pop(0, None)
+    return starts
+
+
+def _jump_scores(sequence: str, frames: Iterable[FramePair]) -> list[ObjectScore]:
+    curves: dict[str, list[Any]] = {"frames": [], "error": []}
+    for frame, _, result, truth in frames:
+        try:
+            curves["error"].append(jumpcut_error(result, truth))
+        except ValueError as error:
+            raise DatasetError(f"{shown(sequence)}, frame {frame}: {error}") from error
+        curves["frames"].append(frame)
+    return [ObjectScore(sequence, 1, {"error": float(np.mean(curves["error"]))}, curves)] if curves["frames"] else []

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -18,12 +19,11 @@ import numpy as np
 import torch
 
 from vostrack.benchmark.datasets.layouts import Part, Sequence, read_labels
-from vostrack.benchmark.sequence_scores import Row, score_sequence
-from vostrack.benchmark.variants import PIPELINES
+from vostrack.benchmark.score import ObjectScore, score_sequence
 from vostrack.errors import DatasetError, VostrackError
 from vostrack.files import make_folder, sha256, shown, write_json
 from vostrack.run.passes import PARTS, Passes
-from vostrack.run.pipeline import Pipeline, PipelineConfig
+from vostrack.run.pipeline import Pipeline, PipelineConfig, load_pipeline
 from vostrack.types import LabelMap, Prediction
 from vostrack.video.images import FolderStream
 from vostrack.video.reader import open_clip
@@ -33,22 +33,21 @@ from vostrack.video.writer import FileWriter, ThreadedWriter, mask_files
 RECORDS = ".vostrack"
 MASKS = "Annotations"
 
+LOADED: list[tuple[PipelineConfig, Pipeline]] = []
+"""The pipeline that this process loaded last, since it serves many sequences; cleared when weights may have changed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
     """What a process needs to do a sequence.
 
     Attributes:
-        sequence: of the dataset.
-        variant: name of the variant.
-        pipeline: that makes the masks.
         settings: everything that decides the masks.
-        folder: where the variant's results lie.
+        folder: where the results of the variant lie, of whose name it is.
         jump: whether to score as JumpCut does.
     """
 
     sequence: Sequence
-    variant: str
     pipeline: PipelineConfig
     settings: Mapping[str, Any]
     folder: Path
@@ -77,7 +76,7 @@ class Outcome:
         again: whether the masks were there already and could be trusted.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[ObjectScore, ...]
     frames: int
     written: tuple[str, ...]
     seconds: Mapping[str, float]
@@ -125,60 +124,59 @@ def _trusted(task: Task, key: str) -> dict[str, Any] | None:
         record: dict[str, Any] = json.loads(task.record.read_text(encoding="utf-8"))
         if record["key"] != key or not record["masks"] or not isinstance(record["frames"], int):
             return None
-        same = all(sha256(_inside(task.masks, name)) == digest for name, digest in record["masks"].items())
+        if any(PurePath(frame).name != frame for frame in record["masks"]):
+            return None  # it names a file elsewhere
+        same = all(sha256(task.masks / f"{frame}.png") == digest for frame, digest in record["masks"].items())
         return record if same and set(PARTS) <= record["seconds"].keys() else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, VostrackError):
         return None
 
 
-def _inside(folder: Path, frame: str) -> Path:
-    if PurePath(frame).name != frame:
-        raise ValueError("the record names a file elsewhere")
-    return folder / f"{frame}.png"
-
-
 def _follow(task: Task) -> dict[str, Any]:
     """Write the masks of all parts; the record of them."""
-    pipeline = PIPELINES.load(task.pipeline)
+    pipeline = loaded(task.pipeline)
     if asdict(pipeline.weights) != task.settings["weights"]:
-        raise VostrackError(f"the weights of {task.variant} changed while the benchmark ran: start it again")
-    seconds = dict.fromkeys(PARTS, 0.0)
-    frames, written = 0, list[str]()
-    for part in task.sequence.parts:
-        passes, names = _follow_part(task, part, pipeline)
-        frames, written = frames + passes.frames, written + names
-        seconds = {name: value + passes.seconds[name] for name, value in seconds.items()}
-    if missing := [frame for frame in task.sequence.scored if frame not in written]:
-        raise DatasetError(f"there is ground truth for frame {missing[0]}, but the clip has only {frames} frames")
-    return {"frames": frames, "masks": {frame: sha256(task.masks / f"{frame}.png") for frame in written}} | {
-        "seconds": {name: round(value, 4) for name, value in seconds.items()}
-    }
-
-
-def _follow_part(task: Task, part: Part, pipeline: Pipeline) -> tuple[Passes, list[str]]:
-    """Follow one part and write its masks; the run that did it, and the names of the frames."""
+        raise VostrackError(f"the weights of {task.folder.name} changed while the benchmark ran: start it again")
 
     def render(prediction: Prediction) -> Iterator[tuple[str, bytes]]:
         for name, data in mask_files(prediction):
             yield f"{MASKS}/{task.sequence.name}/{PurePath(name).name}", data
 
-    def opened() -> ClipStream:
-        return _open(task.sequence, part)
+    seconds = dict.fromkeys(PARTS, 0.0)
+    frames, written = 0, list[str]()
+    for part in task.sequence.parts:
+        prompts = _prompts(task.sequence, part)
+        opened = partial(open_frames, task.sequence, part.frames)
+        with opened() as stream, ThreadedWriter([FileWriter(task.folder, render)]) as writing:
+            passes = Passes(pipeline, prompts, stream, opened, only=part.written)
+            with closing(passes.run()) as predictions:
+                for prediction in predictions:
+                    writing.write(prediction)
+                    written.append(prediction.frame.name)
+        passes.seconds["write"] += writing.seconds
+        frames += passes.frames
+        seconds = {name: value + passes.seconds[name] for name, value in seconds.items()}
+    if missing := [frame for frame in task.sequence.scored if frame not in written]:
+        raise DatasetError(f"there is ground truth for frame {missing[0]}, but the clip has only {frames} frames")
+    return {
+        "frames": frames,
+        "masks": {frame: sha256(task.masks / f"{frame}.png") for frame in written},
+        "seconds": {name: round(value, 4) for name, value in seconds.items()},
+    }
 
-    written = []
-    prompts = _prompts(task.sequence, part)
-    with opened() as stream, ThreadedWriter([FileWriter(task.folder, render)]) as writing:
-        passes = Passes(pipeline, prompts, stream, opened, only=part.written)
-        with closing(passes.run()) as predictions:
-            for prediction in predictions:
-                writing.write(prediction)
-                written.append(prediction.frame.name)
-    passes.seconds["write"] += writing.seconds
-    return passes, written
+
+def loaded(config: PipelineConfig) -> Pipeline:
+    """A pipeline, ready to run; raises as `load_pipeline` does."""
+    if not LOADED or LOADED[0][0] != config:
+        LOADED[:] = [(config, load_pipeline(config))]
+    return LOADED[0][1]
 
 
-def _open(sequence: Sequence, part: Part) -> ClipStream:
-    return open_clip(sequence.source) if part.frames is None else FolderStream(sequence.source, set(part.frames))
+def open_frames(sequence: Sequence, frames: Iterable[str] | None) -> ClipStream:
+    """Open the frames of these names, of a folder of images; all, of a video."""
+    if frames is None or not sequence.source.is_dir():
+        return open_clip(sequence.source)
+    return FolderStream(sequence.source, set(frames))
 
 
 def _prompts(sequence: Sequence, part: Part) -> dict[int, LabelMap]:

@@ -29,12 +29,9 @@ class OpsBenchmark:
 
     Attributes:
         grid: (h, w) cells.
-        channels: C.
         frames: memory frames, the first one included.
-        restricted: seconds of the propagation that vostrack uses.
-        dense: seconds of the reference.
+        restricted, dense: seconds of the propagation that vostrack uses, and of the reference.
         equal: share of cells with the same label.
-        threads: of the processor.
     """
 
     grid: tuple[int, int]
@@ -71,21 +68,16 @@ def compare(
     labels = _disk(size).to(device)
     method = AnchorsMethod(AnchorsNet(), config)
     # Features that drift, so that neighbours are found at a distance, as in video.
-    frames = [
-        normalize(torch.roll(base, (t, 2 * t), (1, 2)) + 0.05 * torch.randn(shape, generator=generator), dim=0).to(
-            device
-        )
-        for t in range((config.context - 1) * config.spacing + 3)
-    ]
+    drifted = (torch.roll(base, (t, 2 * t), (1, 2)) for t in range((config.context - 1) * config.spacing + 3))
+    frames = [normalize(each + 0.05 * torch.randn(shape, generator=generator), dim=0).to(device) for each in drifted]
     state = method.begin(frames[0], labels)
     for features in frames[1:-1]:
         state = method.remember(state, features, method.predict(state, features))
-    query = frames[-1]
     restricted, dense = [], []
     for _ in range(repeats):
-        ours, seconds = _timed(lambda: method.predict(state, query), device)
+        ours, seconds = _timed(lambda: method.predict(state, frames[-1]), device)
         restricted.append(seconds)
-        plain, seconds = _timed(lambda: dense_reference(state, query, config), device)
+        plain, seconds = _timed(lambda: dense_reference(state, frames[-1], config), device)
         dense.append(seconds)
     equal = float((ours.argmax(0) == plain.argmax(0)).float().mean())
     memory = state.recent.latest(config.spacing).filled + state.given.filled

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
+
+from vostrack.cli.benchmark_tables import print_json
 
 
 def bench_ops(
@@ -22,9 +25,6 @@ def bench_ops(
 
     vostrack bench-ops --channels 512 --height 480 --width 854
     """
-    import json as formats
-    from dataclasses import asdict
-
     from vostrack.benchmark.speed import compare
     from vostrack.device import choose_device
     from vostrack.methods import configure
@@ -32,7 +32,7 @@ def bench_ops(
     config = configure("anchors", preset, {"axes": 0})
     result = compare(config, channels, (height, width), repeats, choose_device(device))
     if json:
-        print(formats.dumps({**asdict(result), "ratio": result.ratio}, indent=2))
+        print_json(asdict(result) | {"ratio": result.ratio})
         return
     print(
         f"grid {result.grid[0]}x{result.grid[1]}, {result.channels} channels, {result.frames} frames in memory, "

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vostrack.cli.benchmark_tables import SequenceBar, print_comparison, print_results
+from vostrack.cli.benchmark_tables import SequenceBar, print_comparison, print_json, print_results
 from vostrack.cli.console import DefaultGroup
 from vostrack.cli.segment import parse_size
 from vostrack.methods import DEFAULT
@@ -55,9 +55,7 @@ def run(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Number of processes.")] = 1,
-    sequences: Annotated[
-        str | None, typer.Option("--sequences", help="Only these, separated by commas.", show_default="all")
-    ] = None,
+    sequences: Annotated[str | None, typer.Option(help="Only these, separated by commas.", show_default="all")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.", show_default="all")] = None,
     allow_subset: Annotated[
         bool, typer.Option("--allow-subset", help="Leave out sequences that are not there.")
@@ -72,7 +70,7 @@ def run(
     Masks go to OUT/VARIANT/Annotations/SEQUENCE, scores to OUT/results.json and OUT/results.csv.
     """
     from vostrack.benchmark.datasets.table import open_dataset
-    from vostrack.benchmark.runner import Options, run_benchmark
+    from vostrack.benchmark.runner import run_benchmark
     from vostrack.cli.variants import parse_variants
 
     variants = parse_variants(method or [DEFAULT], parse_size(size), device, weights)
@@ -80,11 +78,12 @@ def run(
     opened = open_dataset(
         dataset, root, split, sequences=chosen, limit=limit, allow_subset=allow_subset, distance=distance
     )
-    options = Options(jobs, overwrite)
     with SequenceBar() as bar:
-        report = run_benchmark(opened, variants, out, options, bar)
-    print_results(report, json)
-    if not json:
+        report = run_benchmark(opened, variants, out, jobs=jobs, overwrite=overwrite, callbacks=bar)
+    if json:
+        print_json(report)
+    else:
+        print_results(report)
         print(f"results: {out / 'report.html'}", file=sys.stderr)
 
 
@@ -102,4 +101,8 @@ def compare(
     """
     from vostrack.benchmark.compare import compare as run_comparison
 
-    print_comparison(run_comparison(before, after), json)
+    found = run_comparison(before, after)
+    if json:
+        print_json(found.to_json())
+    else:
+        print_comparison(found)

@@ -1,12 +1,17 @@
-"""What `vostrack benchmark` shows on a terminal: progress over sequences, tables of scores and of changes."""
+"""What measuring shows on a terminal: progress over sequences, tables of scores and of changes."""
 
 from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
 
 from vostrack.cli.console import Stopped
 from vostrack.run.callbacks import Callbacks
@@ -20,9 +25,6 @@ class SequenceBar(Callbacks):
 
     def __init__(self) -> None:
         """Nothing is drawn yet."""
-        from rich.console import Console
-        from rich.progress import Progress
-
         errors = Console(stderr=True)
         self._bar = Progress(console=errors, transient=True, disable=not errors.is_terminal)
         self._task = self._bar.add_task("benchmark", total=None)
@@ -57,76 +59,75 @@ class SequenceBar(Callbacks):
         raise KeyboardInterrupt
 
 
-def print_results(report: Mapping[str, Any], as_json: bool) -> None:
-    """Print all of a report, or a table: sequences and totals down, variants across."""
-    if as_json:
-        print(json.dumps(report, indent=2, sort_keys=True))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
+def print_results(report: Mapping[str, Any]) -> None:
+    """Print a table of a report: sequences and totals down, variants across."""
     dataset, variants = report["dataset"], report["variants"]
-    error_rate = dataset["distance"] is not None
-    main = "error" if error_rate else "J&F"
-    caption = "error rates in percent, less is better" if error_rate else "J&F of sequences, means over objects"
-    table = Table(title=_title(dataset), caption=caption)
-    table.add_column("", overflow="fold")
-    for name in variants:
-        table.add_column(Text(name), justify="right")
-    for sequence in dataset["sequences"]:
-        # Text, not str: a sequence's name may look like markup.
-        cells = (_number(variant["sequences"][sequence].get(main)) for variant in variants.values())
-        table.add_row(Text(sequence), *cells)
-    table.add_section()
-    totals = {name: variant["total"] for name, variant in variants.items()}
-    for key in next(iter(totals.values())):
-        table.add_row(key.replace("_", " "), *(_number(total[key]) for total in totals.values()))
-    timing = report["timing"]["variants"]
-    for part in ("model", "adapt", "refine", "decode", "write"):
-        table.add_row(f"{part} s/frame", *(_number(timing[name]["seconds_per_frame"][part]) for name in variants))
-    console = Console()
-    console.print(table)
+    main, caption = "J&F", "J&F of sequences, means over objects"
+    if dataset["distance"] is not None:
+        main, caption = "error", "error rates in percent, less is better"
+    sequences = [
+        (name, *(number(variant["sequences"][name].get(main)) for variant in variants.values()))
+        for name in dataset["sequences"]
+    ]
+    totals = [variant["total"] for variant in variants.values()]
+    means = [(key.replace("_", " "), *(number(total[key]) for total in totals)) for key in totals[0]]
+    seconds = [report["timing"]["variants"][name]["seconds_per_frame"] for name in variants]
+    parts = ("model", "adapt", "refine", "decode", "write")
+    times = [(f"{part} s/frame", *(number(each[part]) for each in seconds)) for part in parts]
+    about = [dataset["subset"], "a server scores the masks" if dataset["submission"] else None]
+    title = ", ".join(filter(None, (f"{dataset['title']} {dataset['split']}", *about)))
+    print_table(("", *variants), sequences, means + times, title=title, caption=caption)
     for name, variant in variants.items():
         weights = variant["settings"]["weights"]
-        line = f"{name}: weights {weights['name']} ({weights['sha256'][:12]})"
-        console.print(Text(line), highlight=False, soft_wrap=True)
+        print_line(f"{name}: weights {weights['name']} ({weights['sha256'][:12]})")
 
 
-def print_comparison(found: Comparison, as_json: bool) -> None:
-    """Print a comparison as JSON or as a table, worst change first."""
-    if as_json:
-        print(json.dumps(found.to_json(), indent=2, sort_keys=True))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console()
-    table = Table(title=f"{found.figure}, {found.subset}" if found.subset else found.figure)
-    table.add_column("sequence", overflow="fold")
-    for column in ("before", "after", "change"):
-        table.add_column(column, justify="right")
-    for row in found.differences:
-        table.add_row(Text(row.sequence), _number(row.before), _number(row.after), f"{row.change:+.4f}")
-    console.print(table)
-    gains = sum(row.change != 0 and (row.change > 0) != (found.figure == "error") for row in found.differences)
-    losses = sum(row.change != 0 for row in found.differences) - gains
-    lines = [
-        f"{gains} better, {losses} worse, {len(found.differences) - gains - losses} the same",
-        f"mean change {found.mean:+.4f}, 95 % interval {found.low:+.4f} to {found.high:+.4f}: {found.verdict}",
-    ]
+def print_comparison(found: Comparison) -> None:
+    """Print a comparison as a table, worst change first."""
+    rows = [(row.sequence, number(row.before), number(row.after), f"{row.change:+.4f}") for row in found.differences]
+    title = f"{found.figure}, {found.subset}" if found.subset else found.figure
+    print_table(("sequence", "before", "after", "change"), rows, title=title)
+    changed = [row.change for row in found.differences if row.change != 0]
+    gains = sum((change > 0) != (found.figure == "error") for change in changed)
+    print_line(
+        f"{gains} better, {len(changed) - gains} worse, {len(found.differences) - len(changed)} the same\n"
+        f"mean change {found.mean:+.4f}, 95 % interval {found.low:+.4f} to {found.high:+.4f}: {found.verdict}"
+    )
     if found.left_out:
-        lines.append(f"in one of them alone, and left out: {', '.join(found.left_out)}")
-    for line in lines:
-        console.print(Text(line), highlight=False, soft_wrap=True)
+        print_line(f"in one of them alone, and left out: {', '.join(found.left_out)}")
 
 
-def _title(dataset: Mapping[str, Any]) -> str:
-    parts = [f"{dataset['title']} {dataset['split']}", dataset["subset"]]
-    parts += ["a server scores the masks"] if dataset["submission"] else []
-    return ", ".join(part for part in parts if part)
+def print_table(columns: Iterable[str], *sections: Sequence[Sequence[str]], title: str = "", caption: str = "") -> None:
+    """Print a table: names to the left, figures to the right of them, a line between sections.
+
+    Args:
+        columns: headings, that of the names first.
+        sections: rows, each a name and its figures.
+        title: above the table.
+        caption: below it.
+    """
+    table = Table(title=title or None, caption=caption or None)
+    first, *others = map(Text, columns)  # Text, not str: a name may look like markup
+    table.add_column(first, overflow="fold")
+    for column in others:
+        table.add_column(column, justify="right")
+    for rows in sections:
+        for name, *figures in rows:
+            table.add_row(Text(name), *figures)
+        table.add_section()
+    Console().print(table)
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def print_line(text: str) -> None:
+    """Print a line as it is, however long and whatever names it holds."""
+    Console().print(Text(text), highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print JSON on stdout; equal values give equal text."""
+    print(json.dumps(value, indent=2, sort_keys=True))
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A figure for a table."""
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json as jsons
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vostrack.cli.benchmark_tables import print_json
 from vostrack.cli.console import FrameBar, Stopped
+from vostrack.errors import OutputExistsError
+from vostrack.files import lock_folder, make_folder, output_error, remove_partials, shown, write_json
 from vostrack.methods import DEFAULT
 
 if TYPE_CHECKING:
@@ -40,7 +43,6 @@ def demo(
 
     vostrack demo --method anchors --out demo_anchors
     """
-    from vostrack.files import lock_folder
     from vostrack.methods import load_method
 
     start = time.perf_counter()
@@ -54,47 +56,35 @@ def demo(
         stop.args = ("start again with the same command",)
         raise
     if json:
-        print(jsons.dumps(report, indent=2, sort_keys=True))
+        print_json(report)
     else:
         print(_message(out, method, scores, time.perf_counter() - start))
 
 
 def _run(out: Path, method: str, weights: str | None, frames: int, size: int) -> tuple[dict[str, Any], Scores]:
     """Make the clip, segment it and score the masks; a report for `--json` and the scores."""
+    from vostrack.benchmark.score import Scores, score_folder
     from vostrack.run.segment import segment
     from vostrack.video.synthetic import clip_size, write_clip
 
     height, width = clip_size(size)
-    print(
-        f"making a clip of {frames} frames, {width}x{height}, and following its objects with {method}", file=sys.stderr
-    )
+    what = f"making a clip of {frames} frames, {width}x{height}, and following its objects with {method}"
+    print(what, file=sys.stderr)
     _begin(out, frames)
     with FrameBar("making the clip") as bar:
-        truth = write_clip(out, frames, (height, width), bar.progress)
-    clip, first = out / "clip.mp4", out / "first.png"
+        names = [path.name for path in write_clip(out, frames, (height, width), bar.progress)]
+    clip, first, truth, result = (out / name for name in _PARTS)
     with FrameBar("following") as bar:
-        summary = segment(
-            clip, first, out / "result", method=method, weights=weights, size=None, overwrite=True, callbacks=bar
-        )
-    scores = _score(out / "result" / "masks", truth)
-    report = {
-        "synthetic": True,
-        "clip": str(clip),
-        "first_mask": str(first),
-        "truth": str(out / "truth"),
-        "masks": str(out / "result" / "masks"),
-        "overlay": str(out / "result" / "overlay.mp4"),
-        "scores": scores.to_json(),
-        "summary": summary,
-    }
-    return report, scores
+        summary = segment(clip, first, result, method=method, weights=weights, size=None, overwrite=True, callbacks=bar)
+    scores = Scores(tuple(score_folder("demo", result / "masks", truth, names)))
+    files = {"clip": clip, "first_mask": first, "truth": truth}
+    files |= {"masks": result / "masks", "overlay": result / "overlay.mp4"}
+    report = {name: str(path) for name, path in files.items()}
+    return report | {"synthetic": True, "scores": scores.to_json(), "summary": summary}, scores
 
 
 def _refuse(out: Path, overwrite: bool) -> None:
     """Raise `OutputExistsError` where results would be replaced unasked; a demo that did not end may be."""
-    from vostrack.errors import OutputExistsError
-    from vostrack.files import shown
-
     unfinished = (out / _RECORD).exists() and not (out / "result" / "summary.json").exists()
     there = [name for name in _PARTS if (out / name).exists()]
     if there and not overwrite and not unfinished:
@@ -103,15 +93,12 @@ def _refuse(out: Path, overwrite: bool) -> None:
 
 def _begin(out: Path, frames: int) -> None:
     """Clear away the true masks of an earlier demo, which may be more than the new ones, and record this one."""
-    from vostrack.files import make_folder, output_error, remove_partials, write_json
-
     record = out / _RECORD
     if record.exists():
         remove_partials(out)
-        try:
+        earlier = 0
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             earlier = int(jsons.loads(record.read_text())["frames"])
-        except (OSError, ValueError, KeyError, TypeError):
-            earlier = 0
         try:
             (out / "result" / "summary.json").unlink(missing_ok=True)
             for index in range(earlier):
@@ -122,20 +109,8 @@ def _begin(out: Path, frames: int) -> None:
     write_json(record, {"frames": frames})
 
 
-def _score(masks: Path, truth: Sequence[Path]) -> Scores:
-    from vostrack.benchmark.datasets.mask_folders import read_mask
-    from vostrack.benchmark.score import Scores, SequenceScorer
-
-    scorer = SequenceScorer("demo")
-    for path in truth:
-        scorer.add(read_mask(masks / path.name), read_mask(path), path.stem)
-    return Scores(tuple(scorer.finish()))
-
-
 def _message(out: Path, method: str, scores: Scores, seconds: float) -> str:
     """What a newcomer should know, in six lines."""
-    from vostrack.files import shown
-
     total = scores.total()
     chosen = "" if method == DEFAULT else f" --method {method}"
     folder = shown(out)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import Progress
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from vostrack.benchmark.score import Scores
+from vostrack.cli.benchmark_tables import number, print_table
+from vostrack.files import write_json
 
 
 def score(
@@ -32,11 +32,7 @@ def score(
 
     Example: vostrack score results/ DAVIS/Annotations/480p --json scores.json
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from vostrack.benchmark.score import score_folders
-    from vostrack.files import write_json
 
     errors = Console(stderr=True)
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
@@ -47,26 +43,12 @@ def score(
             sequences=sequences or None,
             jobs=jobs,
             official_decay=official_decay,
-            progress=lambda name, done, count: bar.update(task, completed=done, total=count),
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    Console().print(_table(scores))
+    total = scores.total()
+    means = f"J&F {total.pop('J&F'):.4f}, mean of {len(scores.objects)} objects in {scores.sequences} sequences"
+    objects = [(row.name, *(number(value, 3) for value in row.values.values())) for row in scores.objects]
+    columns = ("object", *(key.replace("_", " ") for key in total))
+    print_table(columns, objects, [("all", *(number(value, 3) for value in total.values()))], caption=means)
     if json is not None:
         write_json(json, scores.to_json())
-
-
-def _table(scores: Scores) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    total = scores.total()
-    count, sequences = len(scores.objects), len({score.sequence for score in scores.objects})
-    table = Table(caption=f"J&F {total.pop('J&F'):.4f}, mean of {count} objects in {sequences} sequences")
-    table.add_column("object", overflow="fold")
-    for key in total:
-        table.add_column(key.replace("_", " "), justify="right")
-    for row in scores.objects:
-        # Text, not str: a sequence's name may look like markup.
-        table.add_row(Text(row.name), *(f"{value:.3f}" for value in row.values().values()))
-    table.add_section()
-    table.add_row("all", *(f"{value:.3f}" for value in total.values()))
-    return table

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vostrack.cli.settings import parse_settings
+from vostrack.errors import MethodError
 
 if TYPE_CHECKING:
-    from vostrack.benchmark.variants import Variant
+    from vostrack.benchmark.runner import Variant
     from vostrack.config import Config
 
-_ADAPT, _REFINE = "adapt_", "refine_"
 _FORMAT = re.compile(r"([\w.-]+)(?::([\w.-]+))?((?:,[\w-]+=[^=]*)*)")
 
 
@@ -38,8 +38,7 @@ def parse_variants(
 
 def _parse(text: str, size: int | None, device: str, weights: str | None) -> Variant:
     from vostrack.adapt.config import AdaptConfig, adaptation_config
-    from vostrack.benchmark.variants import Variant
-    from vostrack.errors import MethodError
+    from vostrack.benchmark.runner import Variant
     from vostrack.methods import configure
     from vostrack.refine.crf import CrfConfig
     from vostrack.run.pipeline import PipelineConfig
@@ -48,13 +47,13 @@ def _parse(text: str, size: int | None, device: str, weights: str | None) -> Var
     if match is None:
         raise MethodError(f"{text!r} is no variant: expected METHOD, METHOD:PRESET or METHOD:PRESET,KEY=VALUE")
     # A comma inside of a value belongs to it: only one before "KEY=" parts two options.
-    pairs = [pair.split("=", 1) for pair in re.split(r",(?=[\w-]+=)", match[3])[1:]]
-    options = {key.replace("-", "_"): value for key, value in pairs}
+    pairs = [pair.partition("=") for pair in re.split(r",(?=[\w-]+=)", match[3])[1:]]
+    options = {key.replace("-", "_"): value for key, _, value in pairs}
     named, adapt, refine = (options.pop(key, None) for key in ("weights", "adapt", "refine"))
-    adapt_preset = options.pop(f"{_ADAPT}preset", "default")
+    adapt_preset = options.pop("adapt_preset", "default")
     adapting, refining = (
         {key.removeprefix(start): options.pop(key) for key in list(options) if key.startswith(start)}
-        for start in (_ADAPT, _REFINE)
+        for start in ("adapt_", "refine_")
     )
     method, preset = match[1], match[2] or "default"
     adaptation = adaptation_config(adapt, adapt_preset) or AdaptConfig()

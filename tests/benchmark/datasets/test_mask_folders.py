@@ -37,7 +37,9 @@ def test_sparse_truth_and_names_without_zeros_are_in_order(tmp_path: Path) -> No
         (tmp_path / folder / "dog").mkdir(parents=True)
         for number, labels in enumerate(maps):
             Image.fromarray(labels).save(tmp_path / folder / "dog" / f"{5 * number}.png")
-    assert list(score_folders(tmp_path / "results", tmp_path / "truth").objects) == scored(found, wanted)
+    (one, other) = score_folders(tmp_path / "results", tmp_path / "truth").objects
+    assert [one.values, other.values] == [row.values for row in scored(found, wanted)]
+    assert one.curves["frames"] == ["5", "10", "15", "20"]
 
 
 def test_images_of_every_mode_are_read(tmp_path: Path) -> None:

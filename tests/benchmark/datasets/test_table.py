@@ -13,8 +13,7 @@ from PIL import Image
 from tests import fakes
 from tests.benchmark import trees
 from vostrack.benchmark.datasets.layouts import Part, read_labels
-from vostrack.benchmark.datasets.lists import read_list
-from vostrack.benchmark.datasets.table import DATASETS, open_dataset
+from vostrack.benchmark.datasets.table import DATASETS, open_dataset, read_list
 from vostrack.errors import DatasetError
 
 

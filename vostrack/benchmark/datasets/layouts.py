@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from vostrack.benchmark.datasets.mask_folders import Labels, list_folder, list_frames, read_mask
+from vostrack.benchmark.datasets.mask_folders import Labels, frame_order, list_folder, list_frames, read_mask
 from vostrack.benchmark.metrics import is_binary, object_labels
 from vostrack.errors import DatasetError
 from vostrack.files import shown
@@ -24,7 +24,6 @@ Masks = Literal["labels", "binary", "grey"]
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm")
-_HALF = 127
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,6 @@ class Sequence:
     """A sequence of a dataset.
 
     Attributes:
-        name: of the sequence.
         source: folder of images, or a video.
         parts: most often one; see `Part`.
         truths: true masks by frame; none where a server keeps them.
@@ -74,6 +72,14 @@ class SequenceFiles:
     frames: tuple[str, ...] | None
     masks: Mapping[str, Files]
 
+    def sequence(self, parts: tuple[Part, ...], scored: tuple[str, ...]) -> Sequence:
+        """The sequence of these parts and scored frames."""
+        return Sequence(self.name, self.source, parts, {frame: self.masks[frame] for frame in scored}, scored)
+
+    def require_masks(self, frames: Iterable[str]) -> None:
+        """Raise `DatasetError` with the first of the frames that has no mask."""
+        require(self.name, "mask of frame", frames, self.masks, next(iter(self.masks.values()))[0].parent)
+
 
 def find_files(name: str, images: Path, masks: Path) -> SequenceFiles:
     """Look for the frames and masks of a sequence.
@@ -86,20 +92,26 @@ def find_files(name: str, images: Path, masks: Path) -> SequenceFiles:
     Raises:
         DatasetError: there are no frames or no masks, or a mask is of a frame that is not there.
     """
-    source, folder = _source(name, images), masks / name
+    source, folder = find_source(name, images), masks / name
+    if source is None:
+        raise DatasetError(f"sequence {shown(name)}: no folder of frames {shown(images / name)}")
     objects = [child for child in list_folder(folder) if child.isdecimal() and (folder / child).is_dir()]
     paths = [folder / child for child in sorted(objects, key=int)] or [folder]
     names = list(dict.fromkeys(Path(file).stem for path in paths for file in list_frames(path)))
     if not names:
         raise DatasetError(f"sequence {shown(name)}: no PNG masks in {shown(folder)}")
-    found = {frame: tuple(path / f"{frame}.png" for path in paths) for frame in sorted(names, key=_order)}
-    if source.is_dir():
-        stems = [Path(file).stem for file in list_folder(source) if file.lower().endswith(IMAGES)]
-        frames = tuple(sorted(stems, key=_order))
-        require(name, "frame", found, frames, source)
-    else:
-        frames = None
-    return SequenceFiles(name, source, frames, found)
+    found = {frame: tuple(path / f"{frame}.png" for path in paths) for frame in sorted(names, key=frame_order)}
+    if not source.is_dir():
+        return SequenceFiles(name, source, None, found)
+    stems = [Path(file).stem for file in list_folder(source) if file.lower().endswith(IMAGES)]
+    require(name, "frame", found, stems, source)
+    return SequenceFiles(name, source, tuple(sorted(stems, key=frame_order)), found)
+
+
+def find_source(name: str, images: Path) -> Path | None:
+    """A sequence's folder of images, or its video; None where there is neither."""
+    videos = (images / f"{name}{ending}" for ending in VIDEOS)
+    return images / name if (images / name).is_dir() else next(filter(Path.is_file, videos), None)
 
 
 def require(sequence: str, what: str, wanted: Iterable[str], there: Iterable[str], folder: Path) -> None:
@@ -108,19 +120,6 @@ def require(sequence: str, what: str, wanted: Iterable[str], there: Iterable[str
     if missing := [name for name in wanted if name not in present]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise DatasetError(f"sequence {shown(sequence)}: {what} {shown(missing[0])}{more} is not in {shown(folder)}")
-
-
-def _source(name: str, images: Path) -> Path:
-    if (images / name).is_dir():
-        return images / name
-    for ending in VIDEOS:
-        if (images / f"{name}{ending}").is_file():
-            return images / f"{name}{ending}"
-    raise DatasetError(f"sequence {shown(name)}: no folder of frames {shown(images / name)}")
-
-
-def _order(name: str) -> tuple[int, str]:
-    return len(name), name
 
 
 def follow(found: SequenceFiles, labelled: bool, *, drop_last: bool) -> Sequence:
@@ -142,8 +141,7 @@ def follow(found: SequenceFiles, labelled: bool, *, drop_last: bool) -> Sequence
             f"sequence {shown(found.name)}: {len(found.masks)} masks, expected {2 + drop_last} or more: one is given"
             + (", and the last is not scored" if drop_last else "")
         )
-    truths = {frame: found.masks[frame] for frame in scored}
-    return Sequence(found.name, found.source, (Part(frames, {first: found.masks[first]}),), truths, scored)
+    return found.sequence((Part(frames, {first: found.masks[first]}),), scored)
 
 
 def follow_late(found: SequenceFiles, objects: Mapping[int, tuple[str, ...]], labelled: bool) -> Sequence:
@@ -155,20 +153,16 @@ def follow_late(found: SequenceFiles, objects: Mapping[int, tuple[str, ...]], la
         labelled: whether the masks of the other frames are there too.
     """
     assert found.frames is not None
-    listed = tuple(sorted({frame for frames in objects.values() for frame in frames}, key=_order))
+    listed = tuple(sorted({frame for frames in objects.values() for frame in frames}, key=frame_order))
     require(found.name, "listed frame", listed, found.frames, found.source)
-    starts = {min(frames, key=_order) for frames in objects.values()}
-    folder = next(iter(found.masks.values()))[0].parent
-    wanted = listed if labelled else starts
-    require(found.name, "mask of frame", sorted(wanted, key=_order), found.masks, folder)
-    prompts = {frame: found.masks[frame] for frame in sorted(starts, key=_order)}
+    starts = {min(frames, key=frame_order) for frames in objects.values()}
+    found.require_masks(sorted(listed if labelled else starts, key=frame_order))
+    prompts = {frame: found.masks[frame] for frame in sorted(starts, key=frame_order)}
     frames = found.frames[found.frames.index(listed[0]) :]
-    scored = listed[1:] if labelled else ()
-    truths = {frame: found.masks[frame] for frame in scored}
-    return Sequence(found.name, found.source, (Part(frames, prompts, listed),), truths, scored)
+    return found.sequence((Part(frames, prompts, listed),), listed[1:] if labelled else ())
 
 
-def jump(found: SequenceFiles, keyframes: Iterable[int], distance: int) -> Sequence:
+def jump(found: SequenceFiles, distance: int) -> Sequence:
     """Masks are carried from each key frame to the one `distance` later, without those between.
 
     Paper: VideoMatch, 4.2 and 4.3.
@@ -177,16 +171,13 @@ def jump(found: SequenceFiles, keyframes: Iterable[int], distance: int) -> Seque
         DatasetError: the sequence is too short for any, or a mask is missing.
     """
     assert found.frames is not None
-    pairs = [
-        (found.frames[key], found.frames[key + distance]) for key in keyframes if key + distance < len(found.frames)
-    ]
+    keyframes = found.frames[:97:16]
+    pairs = list(zip(keyframes, found.frames[distance::16], strict=False))  # as many as have a target
     if not pairs:
         raise DatasetError(f"sequence {shown(found.name)}: {len(found.frames)} frames, expected over {distance}")
-    folder = next(iter(found.masks.values()))[0].parent
-    require(found.name, "mask of frame", (frame for pair in pairs for frame in pair), found.masks, folder)
+    found.require_masks(frame for pair in pairs for frame in pair)
     parts = tuple(Part(pair, {pair[0]: found.masks[pair[0]]}, pair[1:]) for pair in pairs)
-    scored = tuple(target for _, target in pairs)
-    return Sequence(found.name, found.source, parts, {frame: found.masks[frame] for frame in scored}, scored)
+    return found.sequence(parts, tuple(target for _, target in pairs))
 
 
 def read_labels(files: Files, masks: Masks) -> Labels:
@@ -214,5 +205,5 @@ def _merge(files: Files) -> Labels:
         mask = read_mask(file)
         if mask.shape != merged.shape:
             raise DatasetError(f"mask {shown(file)} is {mask.shape}, those before {merged.shape} (height, width)")
-        merged[mask > _HALF] = number
+        merged[mask > 127] = number
     return merged

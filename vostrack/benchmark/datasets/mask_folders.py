@@ -6,6 +6,7 @@ Knows nothing about ground truth, scores or torch; the engine's own masks are re
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,17 @@ Labels = NDArray[np.uint8]
 
 # Twice the pixels of 8K video, and less than what makes Pillow warn of an attack.
 _MAX_PIXELS = 2**26
+
+
+def named(names: Sequence[str], most: int = 5) -> str:
+    """Names for a message: the first ones, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return shown(", ".join(names[:most])) + more
+
+
+def frame_order(name: str) -> tuple[int, str]:
+    """Sorts the names of frames, so that 10 comes after 9."""
+    return len(name), name
 
 
 def list_folder(folder: Path) -> list[str]:
@@ -40,7 +52,7 @@ def list_frames(folder: Path) -> tuple[str, ...]:
         DatasetError: it cannot be read.
     """
     names = list_folder(folder) if folder.is_dir() else []
-    return tuple(sorted((name for name in names if name.lower().endswith(".png")), key=lambda name: (len(name), name)))
+    return tuple(sorted((name for name in names if name.lower().endswith(".png")), key=frame_order))
 
 
 def read_mask(path: Path) -> Labels:

@@ -2,39 +2,30 @@
 
 A dataset opens whole or not at all: what its lists name and its folders lack is said before any work starts. Fewer
 sequences than the official number are a subset, and `Dataset.subset` says so wherever figures are shown.
+
+The lists that come with datasets are untrusted: a name is a plain name or it is refused, so that no list leads out of
+its dataset.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from collections.abc import Sequence as Names
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from vostrack.benchmark.datasets.layouts import (
-    VIDEOS,
-    Sequence,
-    SequenceFiles,
-    find_files,
-    follow,
-    follow_late,
-    jump,
-    require,
-)
-from vostrack.benchmark.datasets.lists import plain_name, read_attributes, read_list, read_meta
-from vostrack.benchmark.datasets.mask_folders import list_folder, read_mask
+from vostrack.benchmark.datasets import layouts
+from vostrack.benchmark.datasets.layouts import Masks, Sequence, SequenceFiles, find_source
+from vostrack.benchmark.datasets.mask_folders import list_folder, named, read_mask
 from vostrack.benchmark.metrics import is_binary
 from vostrack.errors import DatasetError, unknown_name
 from vostrack.files import shown
-
-KEYFRAMES = range(0, 97, 16)
-"""JumpCut's key frames, from which masks are carried over."""
-
-_NAMED = 6
-_JUMPS = {"outlier_removal": False}  # VideoMatch, 4.3: an object may be anywhere after a jump
+from vostrack.types import MAX_OBJECTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +38,7 @@ class DatasetSpec:
         images: folders that may hold the sequences' frames, below the root, the first that is there counts; "*" stands
             for one folder, such as a resolution, "{split}" for the split.
         annotations: the same for masks; the "*" is the folder that it was for `images`.
-        index: list of a split's sequences, if it has one: a text file, or YouTube-VOS's `meta.json`.
+        index: text file that lists a split's sequences, if it has one.
         protocol: "davis" leaves out the first and last frame; "given" the given frames; "late" is that with objects
             that appear later; "jump" carries masks over a distance, and counts pixels.
         masks: what values mean; None if the first mask of a sequence decides between labels and 0/255.
@@ -58,11 +49,11 @@ class DatasetSpec:
 
     title: str
     splits: Mapping[str, int | None]
-    images: tuple[str, ...] = ("JPEGImages/480p", "JPEGImages")
-    annotations: tuple[str, ...] = ("Annotations/480p", "Annotations")
+    images: tuple[str, ...] = ("JPEGImages",)
+    annotations: tuple[str, ...] = ("Annotations",)
     index: str | None = None
     protocol: Literal["davis", "given", "late", "jump"] = "davis"
-    masks: Literal["labels", "binary", "grey"] | None = "labels"
+    masks: Masks | None = "labels"
     unlabelled: frozenset[str] = frozenset()
     grouped: bool = False
     method_settings: Mapping[str, Any] = field(default_factory=dict)
@@ -74,38 +65,38 @@ def _youtube_vos(year: int, valid: int, test: int) -> DatasetSpec:
         {"valid": valid, "test": test, "train": 3471},
         images=("{split}/JPEGImages", "JPEGImages"),
         annotations=("{split}/Annotations", "Annotations"),
-        index="meta.json",
         protocol="late",
         unlabelled=frozenset({"valid", "test"}),
     )
 
 
+_FRAMES_480P = ("JPEGImages/480p", "JPEGImages")
+_MASKS_480P = ("Annotations/480p", "Annotations")
+
 DATASETS: dict[str, DatasetSpec] = {
     "davis16": DatasetSpec(
-        "DAVIS-2016", {"val": 20, "train": 30, "trainval": 50}, index="ImageSets/480p/{split}.txt", masks="binary"
+        "DAVIS-2016",
+        {"val": 20, "train": 30, "trainval": 50},
+        _FRAMES_480P,
+        _MASKS_480P,
+        index="ImageSets/480p/{split}.txt",
+        masks="binary",
     ),
     "davis17": DatasetSpec(
         "DAVIS-2017",
         {"val": 30, "train": 60, "test-dev": 30},
+        _FRAMES_480P,
+        _MASKS_480P,
         index="ImageSets/2017/{split}.txt",
         unlabelled=frozenset({"test-dev"}),
     ),
     "ytvos18": _youtube_vos(2018, 474, 508),
     "ytvos19": _youtube_vos(2019, 507, 541),
-    "segtrack2": DatasetSpec(
-        "SegTrack v2", {"all": 14}, ("JPEGImages",), ("GroundTruth",), protocol="given", masks="grey"
-    ),
-    "youtube-objects": DatasetSpec(
-        "YouTube-Objects",
-        {"all": 126},
-        ("JPEGImages",),
-        ("Annotations",),
-        protocol="given",
-        masks=None,
-        grouped=True,
-    ),
+    "segtrack2": DatasetSpec("SegTrack v2", {"all": 14}, annotations=("GroundTruth",), protocol="given", masks="grey"),
+    "youtube-objects": DatasetSpec("YouTube-Objects", {"all": 126}, protocol="given", masks=None, grouped=True),
+    # VideoMatch, 4.3: an object may be anywhere after a jump.
     "jumpcut": DatasetSpec(
-        "JumpCut", {"all": 22}, ("JPEGImages",), ("Annotations",), protocol="jump", masks=None, method_settings=_JUMPS
+        "JumpCut", {"all": 22}, protocol="jump", masks=None, method_settings={"outlier_removal": False}
     ),
     "folder": DatasetSpec(
         "own clips",
@@ -123,8 +114,6 @@ class Dataset:
 
     Attributes:
         name: key in `DATASETS`.
-        split: of it.
-        root: its folder.
         sequences: those that were chosen, in order; at least one.
         official: how many there are in the published split.
         distance: JumpCut's transfer distance, in frames.
@@ -178,16 +167,21 @@ def open_dataset(
     Raises:
         DatasetError: an unknown name, or something that the root lacks: a list, a sequence, a frame, a mask.
     """
-    spec, split = _spec(name, split)
+    _check_known("dataset", name, DATASETS)
+    spec = DATASETS[name]
+    split = split or next(iter(spec.splits))
+    _check_known(f"split of {name}", split, spec.splits)
     root, images, masks = _find(name, spec, root, split)
     build, listed = _builder(spec, root, split, images, distance)
-    chosen = _choose(listed, sequences)
+    for each in sequences or ():
+        _check_known("sequence", each, listed)
+    chosen = listed if sequences is None else list(dict.fromkeys(sequences))
     if allow_subset and sequences is None:
-        chosen = [sequence for sequence in chosen if _there(sequence, images) and (masks / sequence).is_dir()]
+        chosen = [each for each in chosen if find_source(each, images) and (masks / each).is_dir()]
     _check_there(chosen, images, masks, root)
     attributes = read_attributes(root)
     opened = (
-        _finish(build(find_files(sequence, images, masks)), spec, attributes.get(sequence, ()))
+        _finish(build(layouts.find_files(sequence, images, masks)), spec, attributes.get(sequence, ()))
         for sequence in islice(chosen, limit)
     )
     jumps = spec.protocol == "jump"
@@ -197,14 +191,9 @@ def open_dataset(
     return dataset
 
 
-def _spec(name: str, split: str | None) -> tuple[DatasetSpec, str]:
-    if name not in DATASETS:
-        raise DatasetError(unknown_name("dataset", name, DATASETS))
-    spec = DATASETS[name]
-    split = split or next(iter(spec.splits))
-    if split not in spec.splits:
-        raise DatasetError(unknown_name(f"split of {name}", split, spec.splits))
-    return spec, split
+def _check_known(kind: str, name: str, valid: Collection[str]) -> None:
+    if name not in valid:
+        raise DatasetError(unknown_name(kind, name, valid))
 
 
 def _builder(
@@ -214,26 +203,21 @@ def _builder(
     labelled = split not in spec.unlabelled
     if spec.protocol == "late":
         meta = read_meta(images.parent / "meta.json")
-        return lambda found: follow_late(found, meta[found.name], labelled), list(meta)
+        return lambda found: layouts.follow_late(found, meta[found.name], labelled), list(meta)
     lists = read_list(root / spec.index.format(split=split)) if spec.index else None
     names = list(lists) if lists is not None else _folder_names(images)
     if spec.protocol == "jump":
-        return lambda found: jump(found, KEYFRAMES, distance), names
+        return lambda found: layouts.jump(found, distance), names
 
     def build(found: SequenceFiles) -> Sequence:
         if lists is not None:
-            _check_frames(found, lists[found.name], every_mask=labelled)
-        return follow(found, labelled, drop_last=spec.protocol == "davis")
+            # DAVIS has a mask for each frame; a gap would shift which frame is the last, and so the scores.
+            frames = lists[found.name] or found.frames or ()
+            layouts.require(found.name, "listed frame", frames, found.frames or (), found.source)
+            found.require_masks(frames if labelled else frames[:1])
+        return layouts.follow(found, labelled, drop_last=spec.protocol == "davis")
 
     return build, names
-
-
-def _check_frames(found: SequenceFiles, listed: tuple[str, ...], every_mask: bool) -> None:
-    """DAVIS has a mask for each frame; a gap would shift which frame is the last, and so the scores."""
-    frames = listed or found.frames or ()
-    require(found.name, "listed frame", frames, found.frames or (), found.source)
-    folder = next(iter(found.masks.values()))[0].parent
-    require(found.name, "mask of frame", frames if every_mask else frames[:1], found.masks, folder)
 
 
 def _finish(sequence: Sequence, spec: DatasetSpec, attributes: tuple[str, ...]) -> Sequence:
@@ -246,58 +230,42 @@ def _finish(sequence: Sequence, spec: DatasetSpec, attributes: tuple[str, ...]) 
     return replace(sequence, masks=masks, attributes=attributes)
 
 
-def _choose(listed: list[str], wanted: Names[str] | None) -> list[str]:
-    if wanted is None:
-        return listed
-    for name in wanted:
-        if name not in listed:
-            raise DatasetError(unknown_name("sequence", name, listed))
-    return list(dict.fromkeys(wanted))
-
-
-def _there(sequence: str, images: Path) -> bool:
-    return (images / sequence).is_dir() or any((images / f"{sequence}{ending}").is_file() for ending in VIDEOS)
-
-
 def _check_there(chosen: list[str], images: Path, masks: Path, root: Path) -> None:
     for what, missing in (
-        ("the frames", [name for name in chosen if not _there(name, images)]),
+        ("the frames", [name for name in chosen if find_source(name, images) is None]),
         ("the masks", [name for name in chosen if not (masks / name).is_dir()]),
     ):
         if missing:
-            more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
             raise DatasetError(
-                f"{shown(root)} lacks {what} of {len(missing)} of {len(chosen)} sequences: "
-                f"{shown(', '.join(missing[:_NAMED]))}{more}; complete it, or use --allow-subset or --sequences"
+                f"{shown(root)} lacks {what} of {len(missing)} of {len(chosen)} sequences: {named(missing)}; "
+                "complete it, or use --allow-subset or --sequences"
             )
 
 
 def _folder_names(images: Path) -> list[str]:
     """Sequences of a dataset without a list: all folders, or videos."""
     there = [name for name in list_folder(images) if (images / name).is_dir()]
-    there += [Path(name).stem for name in list_folder(images) if name.lower().endswith(VIDEOS)]
+    there += [Path(name).stem for name in list_folder(images) if name.lower().endswith(layouts.VIDEOS)]
     return [plain_name(name, images) for name in dict.fromkeys(there)]
 
 
 def _find(name: str, spec: DatasetSpec, root: Path | None, split: str) -> tuple[Path, Path, Path]:
     """The root of a dataset, and its folders of frames and of masks."""
-    bases = [Path(os.environ["VOSTRACK_DATA"])] if os.environ.get("VOSTRACK_DATA") else []
-    searched = [base / sub for base in (*bases, Path("data")) for sub in (name, ".")]
-    annotations = ""
-    for place in [root] if root is not None else searched:
+    bases = [Path(base) for base in (os.environ.get("VOSTRACK_DATA"), "data") if base]
+    places = [root] if root is not None else [base / folder for base in bases for folder in (name, ".")]
+    lacking = []
+    for place in places:
         for images in _image_folders(place, spec, split):
             patterns = [text.format(split=split).replace("*", images.name) for text in spec.annotations]
-            masks = next((place / pattern for pattern in patterns if (place / pattern).is_dir()), None)
-            if masks is not None:
-                return place, images, masks
-            annotations = (
-                annotations
-                or f"{shown(images)} is there, but no masks: expected {' or '.join(patterns)} in {shown(place)}"
-            )
-    if annotations:
-        raise DatasetError(annotations)
+            for pattern in patterns:
+                if (place / pattern).is_dir():
+                    return place, images, place / pattern
+            expected = f"{' or '.join(patterns)} in {shown(place)}"
+            lacking.append(f"{shown(images)} is there, but no masks: expected {expected}")
+    if lacking:
+        raise DatasetError(lacking[0])
     wanted = " or ".join(f"{pattern}/SEQUENCE".format(split=split) for pattern in spec.images)
-    where = " or ".join(shown(place) for place in ([root] if root is not None else searched))
+    where = " or ".join(map(shown, places))
     raise DatasetError(f"{spec.title} is not in {where}: expected {wanted} below it; name its folder with --root")
 
 
@@ -307,3 +275,91 @@ def _image_folders(place: Path, spec: DatasetSpec, split: str) -> Iterator[Path]
             # What stands for "*" must hold sequences, not be one.
             if folder.is_dir() and ("*" not in pattern or any(child.is_dir() for child in folder.iterdir())):
                 yield folder
+
+
+def plain_name(name: object, where: Path) -> str:
+    """A name from a list, if it names something in a folder and nothing outside of it.
+
+    Raises:
+        DatasetError: it is a path, empty, hidden, or not printable.
+    """
+    if not isinstance(name, str) or not name.isprintable() or not re.fullmatch(r"[^./\\:][^/\\:]{0,199}", name):
+        raise DatasetError(f"{shown(where)} names {shown(repr(name)[:80])}, which is no name of a sequence or frame")
+    return name
+
+
+def read_list(path: Path) -> dict[str, tuple[str, ...]]:
+    """Sequences of a split, each with the frames that the list names; no frames where it names the sequence alone.
+
+    Args:
+        path: a text file with a sequence in each line, or, as in DAVIS-2016, a frame and its mask:
+            "/JPEGImages/480p/dog/00000.jpg /Annotations/480p/dog/00000.png".
+
+    Raises:
+        DatasetError: it is missing, or a line cannot be understood.
+    """
+    frames: dict[str, list[str]] = {}
+    for line in _read(path).splitlines():
+        words = line.split()
+        if not words:
+            continue
+        # The first path alone: of a pair, both lead to the same frame.
+        parts = words[0].strip("/").split("/")
+        if len(parts) == 1 and len(words) == 1:
+            frames.setdefault(plain_name(words[0], path), [])
+        elif len(parts) > 2 and len(words) <= 2:
+            for part in parts:
+                plain_name(part, path)
+            frames.setdefault(parts[-2], []).append(Path(parts[-1]).stem)
+        else:
+            raise DatasetError(f"{shown(path)} has a line {shown(line[:80])!r}: expected a sequence or a pair of files")
+    if not frames:
+        raise DatasetError(f"{shown(path)} names no sequence")
+    return {name: tuple(dict.fromkeys(found)) for name, found in frames.items()}
+
+
+def read_meta(path: Path) -> dict[str, dict[int, tuple[str, ...]]]:
+    """Frames of each object of each sequence, from YouTube-VOS's `meta.json`.
+
+    Raises:
+        DatasetError: it is missing or not laid out so.
+    """
+    try:
+        videos = json.loads(_read(path))["videos"]
+        return {plain_name(name, path): _objects(video["objects"], path) for name, video in videos.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DatasetError(f"{shown(path)} is not YouTube-VOS's list of videos and objects ({shown(error)})") from error
+
+
+def _objects(objects: Mapping[str, Any], path: Path) -> dict[int, tuple[str, ...]]:
+    found = {int(number): tuple(plain_name(f, path) for f in entry["frames"]) for number, entry in objects.items()}
+    if any(not 1 <= number <= MAX_OBJECTS or not frames for number, frames in found.items()):
+        raise ValueError(f"objects need ids from 1 to {MAX_OBJECTS} and frames")
+    return found
+
+
+def read_attributes(folder: Path) -> dict[str, tuple[str, ...]]:
+    """DAVIS's attributes of its sequences, from `db_info.yaml`; none where the file is not there.
+
+    Only the two fields that matter are looked for, which needs no YAML reader: "name: dog" and "attributes: [FM, OCC]".
+    """
+    for path in (folder / "db_info.yaml", folder / "data" / "db_info.yaml", folder / "Annotations" / "db_info.yml"):
+        if path.is_file():
+            entries = re.split(r"^\s*- (?=\w+:)", _read(path), flags=re.MULTILINE)
+            pairs = (
+                (re.search(r"\bname: *([\w-]+)", entry), re.search(r"\battributes: *\[([^\]]*)\]", entry))
+                for entry in entries
+            )
+            return {name[1]: tuple(re.findall(r"\w+", given[1])) for name, given in pairs if name and given}
+    return {}
+
+
+def _read(path: Path) -> str:
+    try:
+        if not path.is_file():
+            raise OSError("it is missing")
+        if path.stat().st_size > 2**26:
+            raise OSError("it is too large for a list")
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"cannot read list {shown(path)}: {shown(error)}") from error

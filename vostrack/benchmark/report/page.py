@@ -1,47 +1,45 @@
 """`report.html`: the results of a benchmark to look at, in one file that needs no network.
 
-Puts together what `results`, `plots` and `pictures` give; computes nothing that is not in `results.json` already.
+Gathers what `report.html.j2` lays out; computes nothing that is not in `results.json` already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+import base64
+import io
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from vostrack.benchmark.datasets.layouts import Sequence, read_labels
+from vostrack.benchmark.datasets.mask_folders import Labels, frame_order, read_mask
 from vostrack.benchmark.datasets.table import Dataset
 from vostrack.benchmark.published import published
-from vostrack.benchmark.report import plots
-from vostrack.benchmark.report.pictures import FOUND, MISSED, TAKEN, error_pictures
-from vostrack.benchmark.sequence_run import MASKS
+from vostrack.benchmark.sequence_run import MASKS, open_frames
 from vostrack.files import write_text
+from vostrack.video.overlay import draw_overlay
 
 REPORT = "report.html"
-_WORST = 6
+TEMPLATES = Environment(
+    loader=PackageLoader(__package__, ""),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+FOUND, MISSED, TAKEN = (0, 158, 115), (230, 159, 0), (204, 121, 167)
+"""Colours of pixels that are right, that lack, and that belong to something else."""
 
-_STYLE = """
-:root { color-scheme: light dark; --text: #1b1e23; --soft: #667; --line: #d9dce1; --page: #fff; --card: #f5f6f8; }
-@media (prefers-color-scheme: dark) {
-  :root { --text: #e6e8eb; --soft: #9aa1ab; --line: #3a3f47; --page: #16181c; --card: #1f2227; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page);
-  max-width: 76rem; margin: 2rem auto; padding: 0 1.2rem; }
-h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-p.soft, figcaption, caption { color: var(--soft); font-size: .88rem; }
-.warn { border-left: 4px solid #E69F00; background: var(--card); padding: .5rem .9rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .6rem 0; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }
-th:first-child, td.text, th.text { text-align: left; } tr.paper td { color: var(--soft); }
-.wide { overflow-x: auto; } .grid { display: flex; flex-wrap: wrap; gap: 1rem; }
-figure { margin: 0; background: var(--card); padding: .6rem; border-radius: .4rem; }
-.grid figcaption { max-width: 360px; } svg { max-width: 100%; height: auto; }
-svg text { fill: var(--soft); font-size: 11px; }
-svg .level { stroke: var(--line); } img { max-width: 100%; display: block; border-radius: .2rem; }
-.worst { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(32rem, 100%), 1fr)); }
-.worst img { width: 100%; } figure.plot { width: fit-content; }
-.pair { display: grid; grid-template-columns: 1fr 1fr; gap: .3rem; }
-.key { display: inline-block; width: .8em; height: .8em; border-radius: .15em; margin: 0 .3em 0 .9em; }
-"""
+_WIDTH = 360
+
+Frames = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Values by variant, sequence and frame."""
 
 
 def write_report(out: Path, dataset: Dataset, report: Mapping[str, Any]) -> Path:
@@ -58,168 +56,101 @@ def write_report(out: Path, dataset: Dataset, report: Mapping[str, Any]) -> Path
     Raises:
         VostrackError: a frame or a mask cannot be read, or the report cannot be written.
     """
-    names = list(report["variants"])
-    title = f"{dataset.spec.title} {dataset.split}"
-    parts = [f"<h1>{escape(title)}</h1>", _facts(dataset, report), _legend(names), _table(dataset, report)]
-    if not dataset.submission:
-        parts += [_speed(report), _attributes(report), _curves(dataset, report)]
-        parts += [_worst(dataset, out / name / MASKS, name, report["variants"][name]) for name in names]
-    body = "\n".join(part for part in parts if part)
-    path = out / REPORT
-    write_text(
-        path,
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-        f"<title>{escape(title)} · vostrack</title><style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n",
+    variants, timing = report["variants"], report["timing"]
+    main, figure = ("J&F", "J") if dataset.distance is None else ("error", "error")
+    frames = {name: _by_frame(variant, figure) for name, variant in variants.items()}
+    seconds = {name: timing["variants"][name]["seconds_per_frame"]["model"] for name in variants}
+    text = TEMPLATES.get_template(f"{REPORT}.j2").render(
+        title=f"{dataset.spec.title} {dataset.split}",
+        dataset=dataset,
+        variants=variants,
+        machine=timing["machine"],
+        seconds=seconds,
+        papers=published(dataset.name, dataset.split) if dataset.distance in (None, 16) else [],
+        main=main,
+        figure=figure,
+        rows=[(s.name, [v["sequences"][s.name].get(main) for v in variants.values()]) for s in dataset.sequences],
+        speed=[(name, math.log10(max(seconds[name], 1e-4)), _value(v["total"], main)) for name, v in variants.items()],
+        attributes=_attributes(variants, main),
+        curves=[_curves(frames, sequence) for sequence in dataset.sequences],
+        worst={name: _worst(dataset, out / name / MASKS, frames[name], figure == "error") for name in variants},
+        keys=((FOUND, "right"), (MISSED, "missed"), (TAKEN, "wrongly taken")),
     )
-    return path
+    write_text(out / REPORT, text)
+    return out / REPORT
 
 
-def main_key(dataset: Dataset) -> str:
-    """Name of the figure that leads: J&F, or the error rate."""
-    return "error" if dataset.distance is not None else "J&F"
+def _value(values: Mapping[str, Any], key: str) -> float:
+    """A figure; 0 where nothing was scored."""
+    return float(values.get(key) or 0.0)
 
 
-def _facts(dataset: Dataset, report: Mapping[str, Any]) -> str:
-    machine = report["timing"]["machine"]
-    lines = []
-    if dataset.subset:
-        lines.append(
-            f'<p class="warn">These are figures of a <b>{escape(dataset.subset)}</b> sequences. '
-            "They are no figures of the dataset and cannot be compared with published ones.</p>"
-        )
-    if dataset.submission:
-        lines.append("<p>A server scores these masks; there are no figures here.</p>")
-    for name, variant in report["variants"].items():
-        settings = variant["settings"]
-        weights, size = settings["weights"], settings["size"] or "full"
-        lines.append(
-            f'<p class="soft">{escape(name)}: weights {escape(weights["name"])} (SHA-256 {escape(weights["sha256"])}), '
-            f"short side {size}, {escape(settings['device'])}, {settings['threads']} threads, "
-            f"vostrack {escape(settings['vostrack'])}, torch {escape(settings['torch'])}</p>"
-        )
-    lines.append(f'<p class="soft">Machine: {escape(machine["system"])}, {machine["cpus"]} CPUs</p>')
-    return "\n".join(lines)
-
-
-def _legend(names: Sequence[str]) -> str:
-    keys = (
-        f'<span class="key" style="background:{plots.color(position)}"></span>{escape(name)}'
-        for position, name in enumerate(names)
+def _attributes(variants: Mapping[str, Any], main: str) -> dict[str, list[float]]:
+    """Figures of all variants, by attribute."""
+    names = dict.fromkeys(
+        key for variant in variants.values() for key, values in variant["attributes"].items() if values
     )
-    return f"<p>{''.join(keys)}</p>"
+    return {key: [_value(variant["attributes"][key], main) for variant in variants.values()] for key in names}
 
 
-def _table(dataset: Dataset, report: Mapping[str, Any]) -> str:
-    """Our totals, and below them, set apart, what papers give for the whole dataset."""
-    papers = published(dataset.name, dataset.split) if dataset.distance in (None, 16) else []
-    keys = list(next(iter(report["variants"].values()))["total"])
-    if not keys:
-        return ""
-    head = "".join(f"<th>{escape(key.replace('_', ' '))}</th>" for key in keys)
-    rows = []
-    for name, variant in report["variants"].items():
-        seconds = report["timing"]["variants"][name]["seconds_per_frame"]["model"]
-        what = dataset.subset or "all sequences"
-        rows.append(_row(name, [variant["total"].get(key) for key in keys], f"{seconds:.3f}", f"here, {what}"))
-    for paper in papers:
-        source = f"{paper.source}; trained on: {paper.trained_on}"
-        rows.append(_row(paper.method, [paper.values.get(key) for key in keys], "", source, ' class="paper"'))
-    note = (
-        '<p class="soft">Rows in grey are copied from the papers, for all sequences of the split. Their networks, '
-        "training sets and sizes are not those of the rows above: the two kinds are not to be ranked together.</p>"
-    )
-    return (
-        f'<h2>Scores</h2><div class="wide"><table><tr><th></th>{head}<th>model s/frame</th>'
-        f'<th class="text">where from</th></tr>{"".join(rows)}</table></div>{note if papers else ""}'
-    )
+def _by_frame(variant: Mapping[str, Any], figure: str) -> dict[str, dict[str, float]]:
+    """Values of frames by sequence and frame, means over the objects that count there."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in variant["objects"]:
+        frames = found.setdefault(row["sequence"], {})
+        for frame, value in zip(row["curves"]["frames"], row["curves"][figure], strict=True):
+            frames.setdefault(frame, []).append(value)
+    return {
+        sequence: {frame: sum(frames[frame]) / len(frames[frame]) for frame in sorted(frames, key=frame_order)}
+        for sequence, frames in found.items()
+    }
 
 
-def _row(name: str, values: Iterable[float | None], seconds: str, source: str, kind: str = "") -> str:
-    cells = "".join(f"<td>{'' if value is None else f'{value:.3f}'}</td>" for value in values)
-    ends = f'<td>{seconds}</td><td class="text">{escape(source)}</td>'
-    return f'<tr{kind}><td class="text">{escape(name)}</td>{cells}{ends}</tr>'
+def _curves(frames: Frames, sequence: Sequence) -> tuple[Sequence, list[tuple[str, Mapping[str, float]]], float]:
+    """A sequence, values by frame of each variant, and the topmost value of their plot."""
+    lines = [(name, values.get(sequence.name, {})) for name, values in frames.items()]
+    return sequence, lines, max([1.0, *(value for _, line in lines for value in line.values())])
 
 
-def _speed(report: Mapping[str, Any]) -> str:
-    points = []
-    for name, variant in report["variants"].items():
-        seconds = report["timing"]["variants"][name]["seconds_per_frame"]["model"]
-        points.append((name, seconds, _main(variant["total"])))
-    top = max([1.0, *(value for _, _, value in points)])
-    return f'<h2>Speed against accuracy</h2><figure class="plot">{plots.scatter(points, top)}</figure>'
-
-
-def _attributes(report: Mapping[str, Any]) -> str:
-    groups: dict[str, list[tuple[str, float]]] = {}
-    for name, variant in report["variants"].items():
-        for attribute, values in variant["attributes"].items():
-            if values:
-                groups.setdefault(attribute, []).append((name, _main(values)))
-    if not groups:
-        return ""
-    top = max([1.0, *(value for group in groups.values() for _, value in group)])
-    return f'<h2>Attributes</h2><figure class="wide">{plots.bars(groups, top)}</figure>'
-
-
-def _curves(dataset: Dataset, report: Mapping[str, Any]) -> str:
-    letter = "error" if dataset.distance is not None else "J"
-    figures = []
-    for sequence in dataset.sequences:
-        positions = {frame: float(index) for index, frame in enumerate(sequence.scored, start=1)}
-        series = [
-            (name, [(positions[frame], value) for frame, value in _by_frame(variant, sequence.name, letter).items()])
-            for name, variant in report["variants"].items()
-        ]
-        top = max([1.0, *(value for _, points in series for _, value in points)])
-        means = ", ".join(
-            f"{name} {_main(variant['sequences'][sequence.name]):.3f}" for name, variant in report["variants"].items()
-        )
-        caption = (
-            f"<figcaption><b>{escape(sequence.name)}</b> {escape(main_key(dataset))}: {escape(means)}</figcaption>"
-        )
-        figures.append(f"<figure>{plots.curves(series, top)}{caption}</figure>")
-    return f'<h2>{letter} by scored frame, mean over objects</h2><div class="grid">{"".join(figures)}</div>'
-
-
-def _worst(dataset: Dataset, masks: Path, name: str, variant: Mapping[str, Any]) -> str:
-    """The worst frame of each of the sequences that have the worst ones."""
-    error = dataset.distance is not None
+def _worst(
+    dataset: Dataset, masks: Path, values: Mapping[str, Mapping[str, float]], error: bool
+) -> list[dict[str, Any]]:
+    """The worst frame of each of the six sequences that have the worst ones."""
     found = []
     for sequence in dataset.sequences:
-        by_frame = _by_frame(variant, sequence.name, "error" if error else "J")
-        if by_frame:
-            value, frame = min((-value if error else value, frame) for frame, value in by_frame.items())
-            found.append((value, frame, sequence))
-    figures = []
-    for value, frame, sequence in sorted(found, key=lambda row: row[:2])[:_WORST]:
-        truth, errors = error_pictures(sequence, masks / sequence.name, frame)
-        what = f"{sequence.name}, frame {frame}"
-        figures.append(
-            f'<figure><div class="pair"><img src="{truth}" alt="{escape(f"truth of {what}")}">'
-            f'<img src="{errors}" alt="{escape(f"errors in {what}")}"></div>'
-            f"<figcaption>{escape(what)}: {'error' if error else 'J'} {abs(value):.3f}</figcaption></figure>"
-        )
-    keys = "".join(
-        f'<span class="key" style="background:rgb{color}"></span>{word}'
-        for color, word in ((FOUND, "right"), (MISSED, "missed"), (TAKEN, "wrongly taken"))
-    )
-    return (
-        f'<h2>Worst frames of {escape(name)}</h2><p class="soft">Left the truth, right the result:{keys}</p>'
-        f'<div class="grid worst">{"".join(figures)}</div>'
-    )
+        if frames := values.get(sequence.name):
+            badness, frame = min((-value if error else value, frame) for frame, value in frames.items())
+            found.append((badness, frame, sequence))
+    return [
+        {
+            "what": f"{sequence.name}, frame {frame}",
+            "value": abs(badness),
+            "pictures": _pictures(sequence, masks / sequence.name, frame),
+        }
+        for badness, frame, sequence in sorted(found, key=lambda row: row[:2])[:6]
+    ]
 
 
-def _by_frame(variant: Mapping[str, Any], sequence: str, letter: str) -> dict[str, float]:
-    """Values of a sequence's frames, means over the objects that count there."""
-    values: dict[str, list[float]] = {}
-    for row in variant["objects"]:
-        if row["sequence"] == sequence:
-            for frame, value in zip(row["curves"]["frames"], row["curves"][letter], strict=True):
-                values.setdefault(frame, []).append(value)
-    return {frame: sum(found) / len(found) for frame, found in sorted(values.items(), key=lambda i: (len(i[0]), i[0]))}
+def _pictures(sequence: Sequence, masks: Path, frame: str) -> tuple[str, str]:
+    """The truth over a frame, and the errors over the same frame, as addresses for `<img>` that need no network."""
+    with open_frames(sequence, [frame]) as stream:
+        image = next(given.image for given in stream if given.name == frame).numpy().transpose(1, 2, 0)
+    truth, found = read_labels(sequence.truths[frame], sequence.masks), read_mask(masks / f"{frame}.png")
+    return _address(draw_overlay(image, truth)), _address(_errors(image, truth, found))
 
 
-def _main(values: Mapping[str, Any]) -> float:
-    """The leading figure; 0 where nothing was scored."""
-    return float(values.get("J&F", values.get("error", 0.0)) or 0.0)
+def _errors(image: Labels, truth: Labels, found: Labels) -> Labels:
+    drawn = np.repeat(0.45 * image.mean(axis=2, keepdims=True), 3, axis=2)
+    objects, right = truth > 0, truth == found
+    for where, color in ((objects & right, FOUND), (objects & ~right, MISSED), (~objects & (found > 0), TAKEN)):
+        drawn[where] += 0.55 * np.asarray(color)
+    return drawn.clip(0, 255).astype(np.uint8)
+
+
+def _address(pixels: Labels) -> str:
+    image = Image.fromarray(pixels)
+    if image.width > _WIDTH:
+        image = image.resize((_WIDTH, round(image.height * _WIDTH / image.width)), Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

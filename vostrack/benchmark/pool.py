@@ -1,0 +1,74 @@
+"""Runs tasks in this process or in several, with the same results in the same order. Knows nothing of what they do."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from vostrack.errors import VostrackError
+
+R = TypeVar("R")
+Progress = Callable[[int, int], None]
+"""Called after each task with how many are done, and how many there are."""
+
+
+def run_all(
+    tasks: Sequence[Callable[[], R]], jobs: int, progress: Progress, start: Callable[[], None] | None = None
+) -> list[R]:
+    """Results of all tasks, in their order. The first error, of a task or of `progress`, ends everything at once.
+
+    Args:
+        tasks: called with nothing. With more than one job, they and their results have to be picklable.
+        jobs: number of processes. They are spawned: with more than one, call this under `if __name__ == "__main__"`.
+        progress: called in this process.
+        start: called first in each process of the pool.
+
+    Raises:
+        VostrackError: a process died.
+    """
+    results: dict[int, R] = {}
+    if jobs == 1:
+        for index, task in enumerate(tasks):
+            results[index] = task()
+            progress(len(results), len(tasks))
+        return list(results.values())
+    others = multiprocessing.active_children()
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(jobs, len(tasks)), context, initializer=_start_worker, initargs=(start,))
+    try:
+        futures = {pool.submit(task): index for index, task in enumerate(tasks)}
+        for future in as_completed(futures):
+            results[futures[future]] = future.result()
+            progress(len(results), len(tasks))
+    except BaseException as error:
+        # What the processes are at would be done again in any case.
+        for process in multiprocessing.active_children():
+            if process not in others:
+                process.terminate()
+        pool.shutdown(wait=True, cancel_futures=True)
+        if isinstance(error, BrokenProcessPool):
+            raise VostrackError("a process died, perhaps for lack of memory; use fewer --jobs") from error
+        raise
+    pool.shutdown()
+    return [results[index] for index in range(len(tasks))]
+
+
+def _start_worker(start: Callable[[], None] | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        # A parent that was killed tells nobody; without this its processes would go on, beside those of the next run.
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, name="vostrack-orphan", daemon=True).start()
+    if start is not None:
+        start()
