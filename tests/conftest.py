@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import runpy
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,3 +57,25 @@ def with_tables() -> Callable[[str], str]:
         "with_tables"
     ]
     return written
+
+
+@pytest.fixture
+def fake_method(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Makes the fake method and its weights what the package finds."""
+    from tests.fakes import register
+
+    register(monkeypatch, tmp_path / "weights")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 KiB, where the tests may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("only root may mount a small disk")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    yield folder
+    # Lazily: PyAV does not close a file that it cannot finish, and a busy disk is not given back.
+    subprocess.run(["umount", "--lazy", folder], check=True)

@@ -97,17 +97,6 @@ def test_every_module_says_what_it_is() -> None:
 
 # The tests.
 
-PRIVATE = {
-    "fakes.py": {"passes._SAVE_SECONDS"},
-    "adapt/test_adapted_runs.py": {"job._SAVE_SECONDS"},
-    "benchmark/test_runner.py": {"sequence_run._prompts"},
-    "cli/test_commands.py": {"vostrack.cli.methods._scores"},
-    "methods/objectives/test_rpm_net.py": {"rpm_training._shaken"},
-    "refine/test_refined_runs.py": {"job._SAVE_SECONDS"},
-    "test_docs.py": {"vostrack.cli.methods._shown"},
-}
-"""Private names that tests may use until there is something public in their place; the list is to become empty."""
-
 
 def modules(path: Path) -> dict[str, str]:
     """What a file imports: each name that it gets, and what that is in full."""
@@ -148,7 +137,7 @@ def private_names(path: Path) -> set[str]:
 def test_tests_use_what_is_public() -> None:
     for path in TESTS:
         name = path.relative_to(TESTS[0].parent).as_posix()
-        taken = private_names(path) - PRIVATE.get(name, set())
+        taken = private_names(path)
         assert not taken, f"{name} takes {sorted(taken)}"
 
 

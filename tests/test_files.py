@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -206,19 +205,6 @@ def test_file_that_grows_over_the_limit_is_not_there_at_all(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     assert "larger than" in done.stdout
     assert names(tmp_path) == {"small"}
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 256 KiB, where the tests may mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("only root may mount a small disk")
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], check=False).returncode:
-        pytest.skip("mounting is not allowed here")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
 
 
 def test_full_disk_keeps_what_was_written_before(small_disk: Path) -> None:

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from tests import fakes
-from tests.adapt.clips import SMALL, narrow_net
+from tests.adapt.clips import SMALL
 from tests.benchmark import trees
-from tests.fakes import register
 from vostrack.benchmark.datasets.table import Dataset, open_dataset
 from vostrack.benchmark.runner import run_benchmark
 from vostrack.cli.variants import parse_variants
@@ -19,14 +18,9 @@ from vostrack.errors import MethodError
 from vostrack.run.pipeline import PipelineConfig
 from vostrack.run.segment import segment
 
+pytestmark = pytest.mark.usefixtures("fake_method", "small_adaptation")
 OPTIONS = dict(SMALL)
 SETTINGS = "".join(f",adapt-{key}={value}" for key, value in SMALL.items())
-
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    register(monkeypatch, tmp_path / "weights")
-    narrow_net(monkeypatch)
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.adapt.clips import SMALL, narrow_net
-from tests.fakes import finish, held, pictures, read_labels, register, start, truth, write_clip, write_mask
+from tests.adapt.clips import SMALL
+from tests.fakes import finish, held, pictures, read_labels, start, truth, write_clip, write_mask
 from tests.runs import Stop, labels, results
 from vostrack import Clip, Propagator, cli, load_method, open_clip, read_mask
 from vostrack.adapt.adaptation import Adaptation
@@ -23,21 +23,16 @@ from vostrack.adapt.config import AdaptConfig
 from vostrack.adapt.model import AppearanceModel
 from vostrack.errors import MethodError, OutputError, OutputExistsError
 from vostrack.ops.grid import resize
-from vostrack.run import passes as job
+from vostrack.run import passes
 from vostrack.run.callbacks import Callbacks
 from vostrack.run.segment import segment
 
+pytestmark = pytest.mark.usefixtures("fake_method", "small_adaptation")
 COUNT = 7
 STEPS = SMALL["iterations"]
 OPTIONS = dict(SMALL)
 ALL = ("masks", "overlay", "objects", "probs")
 PHASES = ("following", "training", "segmenting")
-
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    register(monkeypatch, tmp_path / "weights")
-    narrow_net(monkeypatch)
 
 
 @pytest.fixture
@@ -193,7 +188,7 @@ def test_settings_that_go_with_no_adaptation_are_refused(clip: Path, masks: dict
 def test_a_stopped_run_goes_on_to_the_same_bytes(
     form: str, clip: Path, masks: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
-    monkeypatch.setattr(job, "SAVE_SECONDS", seconds)
+    monkeypatch.setattr(passes, "SAVE_SECONDS", seconds)
     plain, out = tmp_path / "plain", tmp_path / "out"
     settings = {"outputs": ALL, "refine": "crf"}
     expected = run(clip, masks, plain, form, **settings)
@@ -250,7 +245,7 @@ def test_what_breaks_without_a_warning_is_done_again_from_the_last_save(
     name: str,
     phase: str,
 ) -> None:
-    monkeypatch.setattr(job, "SAVE_SECONDS", seconds)
+    monkeypatch.setattr(passes, "SAVE_SECONDS", seconds)
     form = "clip" if phase else "live"
     run(clip, masks, tmp_path / "plain", form)
     whole, calls = getattr(owner, name), 0

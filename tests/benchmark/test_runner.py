@@ -91,7 +91,7 @@ def test_late_objects_are_given_once_and_count_afterwards(tmp_path: Path) -> Non
     ]
     # The mask that gives object 2 shows object 1 as well, which must not correct what was found.
     (part,) = dataset.sequences[0].parts
-    prompts = sequence_run._prompts(dataset.sequences[0], part)
+    prompts = sequence_run.given_masks(dataset.sequences[0], part)
     assert {index: prompt.ids for index, prompt in prompts.items()} == {0: (1,), 2: (2,)}
     assert set(torch.unique(prompts[2].pixels).tolist()) == {0, 2}
     assert set(np.unique(fakes.read_labels(later))) == {0, 1, 2}

@@ -10,17 +10,14 @@ import torch
 
 from tests import fakes
 from tests.benchmark import trees
-from tests.fakes import read_labels, register
+from tests.fakes import read_labels
 from vostrack.benchmark.datasets.table import open_dataset
 from vostrack.benchmark.runner import run_benchmark
 from vostrack.cli.variants import parse_variants
 from vostrack.errors import MethodError, OutputExistsError
 from vostrack.run.pipeline import PipelineConfig
 
-
-@pytest.fixture(autouse=True)
-def _registered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    register(monkeypatch, tmp_path / "weights")
+pytestmark = pytest.mark.usefixtures("fake_method")
 
 
 def test_variants_can_be_refined() -> None:

@@ -13,21 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.fakes import IDS, SIZE, finish, held, register, start, truth, write_clip, write_mask
+from tests.fakes import IDS, SIZE, finish, held, start, truth, write_clip, write_mask
 from tests.refine.scenes import needs_package
 from tests.runs import Stop, StopAfter, labels, results, until
 from vostrack import cli
 from vostrack.errors import OutputError, VostrackError
-from vostrack.run import passes as job
+from vostrack.run import passes
 from vostrack.run.callbacks import Callbacks
 from vostrack.run.segment import segment
 
+pytestmark = pytest.mark.usefixtures("fake_method")
 COUNT = 10
-
-
-@pytest.fixture(autouse=True)
-def _registered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    register(monkeypatch, tmp_path / "weights")
 
 
 @pytest.fixture
@@ -122,7 +118,7 @@ def test_noise_at_the_edges_goes(clip: Path, mask: Path, tmp_path: Path) -> None
 def test_a_stopped_run_goes_on_to_the_same_bytes(
     clip: Path, mask: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
-    monkeypatch.setattr(job, "SAVE_SECONDS", seconds)
+    monkeypatch.setattr(passes, "SAVE_SECONDS", seconds)
     outputs = ("masks", "overlay", "objects", "probs")
     late = write_mask(tmp_path / "late.png", np.where(truth(5) == 3, 7, 0).astype(np.uint8))
     masks = {0: mask, 5: late}

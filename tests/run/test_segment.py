@@ -20,7 +20,6 @@ from tests.fakes import (
     finish,
     pictures,
     read_labels,
-    register,
     start,
     truth,
     write_clip,
@@ -34,13 +33,9 @@ from vostrack.run.callbacks import Callbacks
 from vostrack.run.segment import default_folder, segment
 from vostrack.video import writer
 
+pytestmark = pytest.mark.usefixtures("fake_method")
 COUNT = 12
 LONG = 30
-
-
-@pytest.fixture(autouse=True)
-def _registered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    register(monkeypatch, tmp_path / "weights")
 
 
 @pytest.fixture

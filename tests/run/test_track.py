@@ -18,16 +18,12 @@ import torch
 from PIL import Image
 
 import vostrack
-from tests.fakes import IDS, NAME, PATH, SIZE, pictures, register, truth, write_clip, write_mask
+from tests.fakes import IDS, NAME, PATH, SIZE, pictures, truth, write_clip, write_mask
 from vostrack.methods import METHODS
 from vostrack.types import Frame
 
+pytestmark = pytest.mark.usefixtures("fake_method")
 COUNT = 8
-
-
-@pytest.fixture(autouse=True)
-def _registered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    register(monkeypatch, tmp_path / "weights")
 
 
 def masks_of(frames: Any, masks: Any, **options: Any) -> list[np.ndarray]:

@@ -145,7 +145,7 @@ def _follow(task: Task) -> dict[str, Any]:
     seconds = dict.fromkeys(PARTS, 0.0)
     frames, written = 0, list[str]()
     for part in task.sequence.parts:
-        prompts = _prompts(task.sequence, part)
+        prompts = given_masks(task.sequence, part)
         opened = partial(open_frames, task.sequence, part.frames)
         with opened() as stream, ThreadedWriter([FileWriter(task.folder, render)]) as writing:
             passes = Passes(pipeline, prompts, stream, opened, only=part.written)
@@ -179,7 +179,7 @@ def open_frames(sequence: Sequence, frames: Iterable[str] | None) -> ClipStream:
     return FolderStream(sequence.source, set(frames))
 
 
-def _prompts(sequence: Sequence, part: Part) -> dict[int, LabelMap]:
+def given_masks(sequence: Sequence, part: Part) -> dict[int, LabelMap]:
     """Given masks by index. An object is given once: the protocols do not let a later mask correct an earlier one."""
     prompts: dict[int, LabelMap] = {}
     known: set[int] = {0}

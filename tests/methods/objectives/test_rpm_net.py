@@ -89,9 +89,9 @@ def test_blur_and_smoothness_are_added() -> None:
 def test_shaken_frames_are_windows_of_the_frames() -> None:
     ramp = torch.linspace(0, 1, 64).expand(3, 64, 64)
     frames = torch.stack((ramp, ramp.mT)).expand(4, 2, 3, 64, 64).contiguous()
-    shaken = rpm_training._shaken(frames, 0.25, torch.Generator().manual_seed(0))
-    assert shaken.shape == frames.shape
-    spans = [float(f[0, 20].max() - f[0, 20].min()) for f in shaken[:, 0]]
+    windows = rpm_training.shaken(frames, 0.25, torch.Generator().manual_seed(0))
+    assert windows.shape == frames.shape
+    spans = [float(f[0, 20].max() - f[0, 20].min()) for f in windows[:, 0]]
     assert min(spans) >= 0.74
     assert max(spans) <= 1
     assert len({round(span, 3) for span in spans}) == 4

@@ -82,7 +82,7 @@ class RpmNetObjective(Objective):
         """
         frames = batch.frames.flip(1) if torch.rand((), generator=generator) < 0.5 else batch.frames
         if self.recipe.shake:
-            frames = _shaken(frames, self.recipe.shake, generator)
+            frames = shaken(frames, self.recipe.shake, generator)
         first, second = normalised_rgb(frames).unbind(1)
         embeddings = self.module.embed(torch.cat((first, second)))
         # Where the network computes with fewer digits: too few for positions once they are added to those of the cells.
@@ -131,7 +131,7 @@ def _blurred(x: Tensor, radius: int) -> Tensor:
     return F.avg_pool2d(x, 2 * radius + 1, 1, radius, count_include_pad=False) if radius else x
 
 
-def _shaken(frames: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+def shaken(frames: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     """Each frame of (B, T, 3, S, S) through a window of its own."""
     count = frames.shape[0] * frames.shape[1]
     scale = 1 - strength * torch.rand(count, generator=generator)
