@@ -8,17 +8,23 @@ process out of an output folder. Knows nothing about masks or video.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
 import socket
+import stat
 import sys
-from collections.abc import Iterator
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vostrack.errors import InputError, OutputError, OutputExistsError
 
@@ -27,6 +33,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+_MOST_BYTES = 64 << 20
 LOCK_NAME = ".vostrack.lock"
 _PREFIX, _SUFFIX = ".vostrack-", ".part"
 _HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
@@ -270,6 +277,107 @@ def sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"cannot read {shown(path)}: {error.strerror or error}") from error
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to read it, if it is one: a pipe or a device could keep the reader waiting for ever.
+
+    Raises:
+        OSError: it is missing or cannot be read.
+        ValueError: it is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ValueError("it is not a regular file")
+    return open(descriptor, "rb")
+
+
+def read_json(path: Path, kind: Any = Any, most: int = _MOST_BYTES) -> Any:
+    """JSON of a declared shape, from a file that anyone may have written.
+
+    Args:
+        path: of the file.
+        kind: what it must hold, as a type: `dict[str, int]`, `list[Entry]` with a dataclass, `str | None`, `Any`.
+        most: bytes that it may have.
+
+    Returns:
+        A value of that type; dataclasses are built, and keys that one does not have are left out.
+
+    Raises:
+        OSError: it is missing or cannot be read.
+        ValueError: it is no regular file, too large, not UTF-8, not JSON, nested too deeply, or of another shape.
+    """
+    return _parsed(path, json.loads, kind, most)
+
+
+def read_toml(path: Path, kind: Any = Any, most: int = _MOST_BYTES) -> Any:
+    """TOML of a declared shape; see `read_json`."""
+    return _parsed(path, tomllib.loads, kind, most)
+
+
+def parse_json(text: str | bytes, kind: Any = Any) -> Any:
+    """JSON of a declared shape from text; raises `ValueError` as `read_json` does."""
+    return _of_shape(json.loads, text, kind)
+
+
+def _parsed(path: Path, parse: Callable[[str], Any], kind: Any, most: int) -> Any:
+    with open_regular(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
+    return _of_shape(parse, data, kind)
+
+
+def _of_shape(parse: Callable[[str], Any], text: str | bytes, kind: Any) -> Any:
+    try:
+        return shaped(parse(text.decode() if isinstance(text, bytes) else text), kind)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def shaped(value: Any, kind: Any, where: str = "it") -> Any:
+    """A value that was read, checked against a type and, where that is a dataclass, built.
+
+    Raises:
+        ValueError: it is of another type, a number that is not finite, a whole number beyond 64 bits, or text that
+            cannot be written as UTF-8.
+    """
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        kind = {dict: dict[str, Any], list: list[Any]}.get(type(value), type(value))
+        origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in inner:
+            return None
+        (kind,) = (option for option in inner if option is not type(None))
+        return shaped(value, kind, where)
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        hints, required = typing.get_type_hints(kind), [f for f in dataclasses.fields(kind) if _is_required(f)]
+        if missing := [f.name for f in required if f.name not in value]:
+            raise ValueError(f"{where} lacks {missing[0]!r}")
+        build = typing.cast(Any, kind)
+        return build(**{name: shaped(value[name], hints[name], name) for name in hints if name in value})
+    if origin is dict and isinstance(value, dict):
+        return {shaped(key, inner[0], "a key"): shaped(item, inner[1], shown(key)) for key, item in value.items()}
+    if origin in (list, tuple) and isinstance(value, list):
+        return origin(shaped(item, inner[0], f"an entry of {where}") for item in value)
+    if kind is float and type(value) is int and abs(value) < 1 << 63:
+        value = float(value)
+    plain = origin or kind
+    if dataclasses.is_dataclass(kind) or not isinstance(value, plain) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{where} is {type(value).__name__}, expected {getattr(kind, '__name__', kind)}")
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        raise ValueError(f"{where} is a number of more than 64 bits")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is not finite")
+    if isinstance(value, str):
+        value.encode()  # lone surrogates could not be written to a terminal or a file again
+    return value
+
+
+def _is_required(declared: dataclasses.Field[Any]) -> bool:
+    return declared.default is dataclasses.MISSING and declared.default_factory is dataclasses.MISSING
 
 
 def output_error(error: OSError, path: Path, needed: int | None = None) -> OutputError:
