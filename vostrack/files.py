@@ -345,7 +345,7 @@ def shaped(value: Any, kind: Any, where: str = "it") -> Any:
     """
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
-        kind = {dict: dict[str, Any], list: list[Any]}.get(type(value), type(value))
+        kind = dict[str, Any] if isinstance(value, dict) else list[Any] if isinstance(value, list) else type(value)
         origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in inner:
