@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
+from numbers import Integral, Real
 from typing import Any, ClassVar, TypeVar
 
 from vostrack.errors import MethodError, unknown_name
@@ -21,6 +22,7 @@ from vostrack.errors import MethodError, unknown_name
 T = TypeVar("T")
 C = TypeVar("C", bound="Config")
 
+_TUPLE = {int: "(1, 2)", float: "(0.5, 1.0)", str: "('a', 'b')"}
 _ONE = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 _MANY = {int: "whole numbers", float: "numbers", str: "words"}
 _LARGEST = 2**63 - 1
@@ -76,7 +78,7 @@ class Setting:
     def range(self) -> str:
         """The values that it takes: "0 to 1", "at least 1", "4 or 8"; empty where its kind says it all."""
         if self.choices:
-            text = " or ".join(filter(None, (", ".join(map(str, self.choices[:-1])), str(self.choices[-1]))))
+            text = _alternatives(map(str, self.choices))
         elif self.low is not None and self.high is not None:
             text = f"{self.low} to {self.high}"
         else:
@@ -87,8 +89,18 @@ class Setting:
     @property
     def expected(self) -> str:
         """What it takes, in words: "a whole number (at least 1)"."""
-        words = f"{'' if self.empty else 'one or more '}{_MANY[self.kind]}" if self.many else _ONE[self.kind]
+        if not self.many:
+            return self._one
+        words = f"{'' if self.empty else 'one or more '}{_MANY[self.kind]}"
         return f"{words} ({self.range})" if self.range else words
+
+    @property
+    def _one(self) -> str:
+        """What it takes, or what each of its elements has to be."""
+        if self.kind is str and self.choices:
+            return _alternatives(map(repr, self.choices))
+        limits = self.range.removeprefix("each ")
+        return f"{_ONE[self.kind]} ({limits})" if limits else _ONE[self.kind]
 
     def checked(self, value: Any) -> Any:
         """A value as the configuration stores it.
@@ -98,18 +110,24 @@ class Setting:
         """
         if not self.many:
             return None if self.optional and value is None else self._checked(value)
-        if not isinstance(value, list | tuple) or not (value or self.empty):
+        if not isinstance(value, list | tuple):
+            wanted = f"a tuple of {_MANY[self.kind]} such as {_TUPLE[self.kind]}"
+            raise MethodError(f"{self.name} must be {wanted}, not {shown(value)}")
+        if not (value or self.empty):
             raise self._refusal(self.expected, value)
         return tuple(self._checked(element) for element in value)
 
     def _checked(self, value: Any) -> Any:
-        if self.kind is float and type(value) is int and abs(value) <= _LARGEST:
+        if isinstance(value, Integral) and not isinstance(value, bool) and -_LARGEST <= int(value) <= _LARGEST:
+            value = self.kind(value) if self.kind in (int, float) else value  # numbers of numpy are as good
+        elif self.kind is float and isinstance(value, Real) and not isinstance(value, bool | Integral):
             value = float(value)
         if not isinstance(value, self.kind) or (self.kind is int and isinstance(value, bool)):
-            raise self._refusal(self.expected, value)
+            raise self._refusal(self._one, value)
         if not self._is_within(value):
             bounded = self.low is not None and self.high is not None and not self.choices
-            raise self._refusal(self.expected if self.many else f"from {self.range}" if bounded else self.range, value)
+            limits = self.range.removeprefix("each ") if self.kind is not str else self._one
+            raise self._refusal(f"from {limits}" if bounded else limits, value)
         if self.kind is float and not math.isfinite(value):
             raise self._refusal("finite", value)
         if self.kind is int and abs(value) > _LARGEST:
@@ -126,7 +144,14 @@ class Setting:
         )
 
     def _refusal(self, expected: str, value: object) -> MethodError:
-        return MethodError(f"{self.name} must be {expected}, not {shown(value)}")
+        subject = f"each of {self.name}" if self.many and not isinstance(value, list | tuple) else self.name
+        return MethodError(f"{subject} must be {expected}, not {shown(value)}")
+
+
+def _alternatives(words: Iterable[str]) -> str:
+    """ "1, 2 or 3"."""
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The only loop over time: frames and given masks in, a prediction for each frame out.
 
-`Propagator.run` is a generator. EnginePosition bars, writers, timers, early stops and interruptions belong to whoever
+`Propagator.run` is a generator. Progress bars, writers, timers, early stops and interruptions belong to whoever
 iterates; memory is that of the method's state and one frame, however long the clip is. Knows nothing of files and
 weights.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vostrack.errors import MaskError
+from vostrack.errors import MaskError, MethodError
 from vostrack.methods.base import Method
 from vostrack.ops.grid import resize
 from vostrack.ops.labels import correct, one_hot, resize_labels, strongest, without_void
@@ -36,10 +36,20 @@ class EnginePosition:
     next_frame: int = 0
 
 
+SIZES = (16, 8192)
+"""Smallest and largest short side of the working resolution, in pixels."""
+
+
+def check_size(size: int | None) -> None:
+    """Raise `MethodError` where a working size is neither None nor a number of pixels among `SIZES`."""
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not SIZES[0] <= size <= SIZES[1]):
+        raise MethodError(f"size must be a whole number from {SIZES[0]} to {SIZES[1]}, or None, not {size!r}")
+
+
 def check_prompts(prompts: Mapping[int, LabelMap], count: int | None = None) -> None:
     """Raise `MaskError` where there is no mask, one for a frame that is not there, or an id unlisted."""
     if not prompts:
-        raise MaskError("no mask was given: name the objects of at least one frame with --mask")
+        raise MaskError("no mask was given: at least one frame needs one")
     if min(prompts) < 0:
         raise MaskError(f"there is a mask for frame {min(prompts)}, but frames count from 0")
     for index, given in prompts.items():
@@ -75,6 +85,7 @@ class Propagator:
             keep_probs: whether predictions carry probabilities.
             position: where an earlier run of the same clip stopped; the clip's frames then start there.
         """
+        check_size(size)
         self.method = method
         self.size = size
         self.device = torch.device(device)

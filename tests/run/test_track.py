@@ -350,3 +350,45 @@ def test_a_hundred_runs_leave_no_thread_and_no_descriptor_behind(tmp_path: Path)
     for _ in range(50):
         once()
     assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+
+
+# What is of the wrong type is said in the call.
+
+
+@pytest.mark.parametrize("size", [4, 0, -5, 240.5, "240", (240, 427), True, 9000])
+def test_a_working_size_that_makes_no_sense_is_refused(size: Any) -> None:
+    with pytest.raises(vostrack.MethodError, match="size must be a whole number from 16 to 8192, or None, not"):
+        vostrack.track(pictures(1), truth(), method=NAME, size=size)
+    with pytest.raises(vostrack.MethodError, match="size must be"):
+        vostrack.Propagator(vostrack.load_method(NAME)[0], size=size)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"method": None}, "method must be a name such as 'best', not None"),
+        ({"refine": True}, "refine must be a name such as 'crf', not True"),
+        ({"settings": "radius=8"}, "settings must be values by name, such as {'radius': 8}, not 'radius=8'"),
+        ({"settings": ["radius"]}, "settings must be values by name"),
+    ],
+)
+def test_arguments_of_the_wrong_type_are_refused(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(vostrack.MethodError) as caught:
+        vostrack.track(pictures(1), truth(), **{"method": NAME, **given})
+    assert words in str(caught.value)
+
+
+def test_callbacks_are_an_object(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="an object of a class derived from"):
+        vostrack.track(pictures(1), truth(), method=NAME, callbacks=Watch)  # type: ignore[arg-type]
+
+
+def test_segment_says_that_frames_in_memory_are_for_track(tmp_path: Path) -> None:
+    with pytest.raises(vostrack.InputError, match="use track for frames"):
+        vostrack.segment(pictures(1), truth(), method=NAME)  # type: ignore[arg-type]
+    with pytest.raises(vostrack.VostrackError, match="outputs must be a list"):
+        vostrack.segment(tmp_path, truth(), method=NAME, outputs=None)  # type: ignore[arg-type]
+
+
+def test_public_names_are_listed() -> None:
+    assert set(vostrack.__all__) <= set(dir(vostrack))

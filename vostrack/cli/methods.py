@@ -64,7 +64,9 @@ def _print_settings(name: str) -> None:
     wide = min(console.width, 100)
     default = factory.presets["default"]
     console.print(
-        f"{name}\npaper: {factory.paper}\n--preset {', '.join(factory.presets)}\n--set KEY=VALUE", markup=False
+        f"{name}\npaper: {factory.paper}\npresets: {', '.join(factory.presets)} (--preset)\n"
+        "settings (--set KEY=VALUE):",
+        markup=False,
     )
     for group, settings in groupby(settings_of(type(default)), lambda each: each.group):
         if group:

@@ -40,7 +40,10 @@ def _parsed(known: Setting, text: str) -> Any:
     kind = (lambda part: _TRUTH[part.lower()]) if known.kind is bool else known.kind
     try:
         if known.many:
-            return tuple(kind(part.strip()) for part in text.split(",") if part.strip())
+            parts = [part for part in text.split(",") if part.strip()]
+            if not parts and not known.empty:
+                raise ValueError
+            return tuple(kind(part.strip()) for part in parts)
         return kind(text)
     except (KeyError, ValueError) as error:
         listed = ", separated by commas" if known.many else ""

@@ -1,4 +1,4 @@
-"""What a cell of `videomatch` is matched with besides its sets: cells around the same place in recent frames.
+"""What the soft matcher compares a cell with besides its sets: cells around the same place in recent frames.
 
 Each of these belongs to each label to some degree, the probability that was predicted for it. Letters: C channels, h w
 feature cells, N = h * w, T frames, K label channels.

@@ -1,9 +1,9 @@
-"""The sets of features that `videomatch` matches a frame with.
+"""The sets of features that the soft matcher compares a frame with.
 
 A template holds the cells of a frame whose labels were given, and stays. Added features come from frames that were
 predicted; each object has a bounded number of them in its foreground and in its background, and those that seldom enter
-the top K make room for new ones. A template serves all objects at once: what belongs to one is background to the
-others.
+the top K make room for new ones. A template serves all objects at once; whether what belongs to one is
+background to the others is a setting.
 
 Letters: N query cells, C channels, A capacity, O objects, K = O + 1 label channels with the background.
 """

@@ -9,6 +9,7 @@ from vostrack.device import PRECISIONS
 from vostrack.nets.encoders import VIEWS
 
 AT_480 = "pixels at 480p"
+"""Pixels of a frame whose short side has 480; at other sizes they shrink or grow with the short side."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,15 @@ class UpdateConfig(Config, group="published parts"):
 
     background_update: bool = setting(True, "whether removed outliers are added to the features of the background")
     foreground_update: bool = setting(False, "whether sure cells are added to the features of their object")
-    confident_threshold: float = setting(0.95, "probability of an object above which a cell is sure", above=0, below=1)
-    erosion: float = setting(10.0, "distance from the mask's border that a sure cell has to exceed", low=0, unit=AT_480)
+    confident_threshold: float = setting(
+        0.95, "with `foreground_update`: probability above which a cell is sure", above=0, below=1
+    )
+    erosion: float = setting(
+        10.0, "with `foreground_update`: a sure cell lies further than this from the mask's border", low=0, unit=AT_480
+    )
     capacity: int = setting(2000, "maximum number of features added to the object, and to its background", low=2)
     finetune_steps: int = setting(0, "training steps that fit the features to the first frame; 0 takes none", low=0)
-    finetune_rate: float = setting(1e-3, "learning rate of these steps", above=0)
+    finetune_rate: float = setting(1e-3, "with `finetune_steps`: their learning rate", above=0)
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class SoftMatcherConfig(UpdateConfig, EdgeConfig, RecentConfig, GridConfig, grou
 
     fine_stages: tuple[int, ...] = setting(
         (1, 2),
-        "stages of the frame at twice its size, beside these; empty for none",
+        "stages of the frame at twice its size, taken beside `stages`; empty for none",
         choices=(1, 2, 3, 4),
         empty=True,
         group="features",
@@ -89,12 +94,14 @@ class SoftMatcherConfig(UpdateConfig, EdgeConfig, RecentConfig, GridConfig, grou
         choices=tuple(VIEWS),
         group="features",
     )
-    scale: float = setting(40.0, "weight of the matching scores in the softmax", above=0)
-    top_k: int = setting(3, "number of best similarities whose mean is the matching score (K)", low=1)
+    scale: float = setting(40.0, "weight of the matching scores in the softmax; large is sharp", above=0)
+    top_k: int = setting(3, "number of best similarities whose mean is the matching score", low=1)
     template: int = setting(
         6500, "maximum number of cells of each label kept from a given frame; 0 keeps all", low=0, group="memory"
     )
     others_are_background: bool = setting(False, "whether objects are background to each other; else they compete")
     foreground_threshold: float = setting(0.5, "probability from which a cell belongs to an object", above=0, below=1)
     outlier_removal: bool = setting(True, "whether cells far from the object's last place are removed from it")
-    max_displacement: float = setting(100.0, "maximum movement of an object from frame to frame", above=0, unit=AT_480)
+    max_displacement: float = setting(
+        100.0, "with `outlier_removal`: maximum movement of an object from frame to frame", above=0, unit=AT_480
+    )

@@ -3,7 +3,8 @@
 In prose, and checked by one suite over every registered method (tests/methods/test_contract.py):
 
 1. A method holds weights and a configuration, nothing that belongs to a clip. Everything that depends on the clip
-   lives in its state, a frozen dataclass of tensors, numbers and other such dataclasses; two clips can be interleaved.
+   lives in its state, a frozen dataclass of tensors, numbers, texts, tuples, None and other such dataclasses; two clips
+   can be interleaved.
 2. `encode` sees an image once; `predict` and `remember` get its features and never encode a frame again.
 3. `begin` starts a state or, given one, adds what a person says about a later frame: labels of all objects of the
    clip, in channels that may be more than before. What was begun with is never forgotten.

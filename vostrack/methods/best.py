@@ -54,7 +54,7 @@ class BestMethod(SoftMatcher):
     """Soft matching of features of two networks, drawn along the edges of the image."""
 
     name: ClassVar[str] = "best"
-    paper: ClassVar[str] = "none: the parts that measured best together"
+    paper: ClassVar[str] = "none; the parts of the others that measured best together"
     presets: ClassVar[Mapping[str, BestConfig]] = {"default": BestConfig()}
     nets: ClassVar[Mapping[str, Callable[[], BestNet]]] = {"default": BestNet}
     adopts: ClassVar[Mapping[str, Adopt]] = {"anchors": _part("anchors", 3), "mast-mem": _part("mast", 2)}

@@ -132,6 +132,10 @@ class Passes:
         self.frames, self.skipped = 0, 0.0
         self._pipeline, self._masks, self._stream, self._reopen = pipeline, masks, stream, reopen
         self._callbacks = callbacks or Callbacks()
+        if not isinstance(self._callbacks, Callbacks):
+            raise TypeError(
+                f"callbacks must be an object of a class derived from vostrack.Callbacks, not {callbacks!r}"
+            )
         self._only, self._store, self._prefetch = only, store, prefetch
         refiner = pipeline.refiner()
         self._filters: dict[str, Filter] = {"refine": RefineFilter(refiner, masks, probs)} if refiner else {}
@@ -288,7 +292,8 @@ class Passes:
     def _tell(self, done: int, total: int | None) -> None:
         self._callbacks.progress(done, total)
         if self._callbacks.cancelled():
-            raise Cancelled(f"cancelled after {done} of {total or 'all'}: run again with resume to go on")
+            again = ": resume to go on" if self._store else ""
+            raise Cancelled(f"cancelled after {done} of {total or 'all'}{again}")
 
     def _spend(self, **seconds: float) -> None:
         for name, value in seconds.items():

@@ -19,9 +19,10 @@ from vostrack import __version__
 from vostrack.adapt.adaptation import adaptation_record
 from vostrack.adapt.config import AdaptConfig, adaptation_config
 from vostrack.device import choose_device
-from vostrack.errors import VostrackError
+from vostrack.errors import MethodError, VostrackError
 from vostrack.methods import DEFAULT, load_method
 from vostrack.methods.base import Method
+from vostrack.propagate import check_size
 from vostrack.refine import make_refiner
 from vostrack.refine.base import Refiner
 from vostrack.weights import LoadedWeights
@@ -56,6 +57,23 @@ class PipelineConfig:
     adapt_settings: Mapping[str, Any] = field(default_factory=dict)
     refine: str | None = None
     refine_settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse values of the wrong type; raises `MethodError`."""
+        check_size(self.size)
+        texts = {"method": self.method, "preset": self.preset, "adapt_preset": self.adapt_preset}
+        texts |= {name: value for name in ("adapt", "refine") if (value := getattr(self, name)) is not None}
+        for name, value in texts.items():
+            if not isinstance(value, str):
+                raise MethodError(f"{name} must be a name such as {_EXAMPLES[name]!r}, not {value!r}")
+        for name in ("settings", "adapt_settings", "refine_settings"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise MethodError(
+                    f"{name} must be values by name, such as {{'radius': 8}}, not {getattr(self, name)!r}"
+                )
+
+
+_EXAMPLES = {"method": DEFAULT, "preset": "default", "adapt_preset": "default", "adapt": "clip", "refine": "crf"}
 
 
 @dataclass(frozen=True)

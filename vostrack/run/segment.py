@@ -32,7 +32,7 @@ OUTPUTS = tuple(WRITERS)
 
 
 def segment(
-    clip: str | Path,
+    clip: str | os.PathLike[str],
     masks: GivenMask | Mapping[int, GivenMask],
     out: str | Path | None = None,
     *,
@@ -92,6 +92,8 @@ def segment(
         refine=refine,
         refine_settings=refine_settings or {},
     )
+    if not isinstance(clip, str | os.PathLike):
+        raise InputError(f"segment takes the path of a clip, not a {type(clip).__name__}: use track for frames")
     source, given, wanted = Path(clip), by_frame(masks), _outputs(outputs)
     pipeline = load_pipeline(config)
     with open_clip(source) as stream:
@@ -118,7 +120,7 @@ def segment(
 
 def _outputs(names: Iterable[str]) -> list[str]:
     """Names of writers, sorted, masks among them."""
-    if isinstance(names, str):
+    if isinstance(names, str) or not isinstance(names, Iterable):
         raise VostrackError(f"outputs must be a list of names such as ['overlay'], not {names!r}")
     wanted = sorted({"masks", *names})
     for name in wanted:
