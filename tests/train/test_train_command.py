@@ -81,7 +81,7 @@ def test_training_starts_from_weights(footage: Path) -> None:
     [
         (["--recipe", "defualt"], 2, "did you mean 'default'"),
         (["--set", "targett=1"], 2, "did you mean 'target'"),
-        (["--set", "schedule=linear"], 2, "schedule must be cosine or poly"),
+        (["--set", "schedule=linear"], 2, "schedule must be 'cosine' or 'poly'"),
         (["--set", "steps=0"], 2, "steps must be at least 1, not 0"),
         (["--crop", "48"], 2, "multiple of 32"),
         (["--batch", "3", "--micro-batches", "2"], 2, "--micro-batches must divide"),

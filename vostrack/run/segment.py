@@ -101,11 +101,7 @@ def segment(
         check_prompts(prompts, stream.count)
         folder = OutputFolder(Path(out) if out is not None else default_folder(source))
         folder.refuse_inputs([source, *(Path(mask) for mask in given.values() if isinstance(mask, str | Path))])
-        record = pipeline.record() | {
-            "clip": fingerprint(source),
-            "masks": {str(index): digest(prompt) for index, prompt in sorted(prompts.items())},
-            "outputs": wanted,
-        }
+        record = pipeline.record() | _inputs(source, prompts) | {"outputs": wanted}
         with lock_folder(folder.path):
             finished = folder.prepare(record, overwrite=overwrite, resume=resume)
             if finished is not None:
@@ -116,6 +112,12 @@ def segment(
                 pipeline, prompts, stream, lambda: open_clip(source), callbacks=callbacks, probs=probs, store=store
             )
             return _write(passes, store, stream, notes, record)
+
+
+def _inputs(source: Path, prompts: Mapping[int, LabelMap]) -> dict[str, Any]:
+    """What a run is made from, as its record has it."""
+    masks = {str(index): digest(prompt) for index, prompt in sorted(prompts.items())}
+    return {"clip": fingerprint(source), "masks": masks}
 
 
 def _outputs(names: Iterable[str]) -> list[str]:
