@@ -379,8 +379,9 @@ def test_arguments_of_the_wrong_type_are_refused(given: dict[str, Any], words: s
 
 
 def test_callbacks_are_an_object(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="an object of a class derived from"):
-        vostrack.track(pictures(1), truth(), method=NAME, callbacks=Watch)  # type: ignore[arg-type]
+    for wrong in (Watch, 0, []):
+        with pytest.raises(vostrack.VostrackError, match="an object of a class derived from"):
+            vostrack.track(pictures(1), truth(), method=NAME, callbacks=wrong)  # type: ignore[arg-type]
 
 
 def test_segment_says_that_frames_in_memory_are_for_track(tmp_path: Path) -> None:
@@ -392,3 +393,23 @@ def test_segment_says_that_frames_in_memory_are_for_track(tmp_path: Path) -> Non
 
 def test_public_names_are_listed() -> None:
     assert set(vostrack.__all__) <= set(dir(vostrack))
+
+
+@pytest.mark.parametrize("wrong", [{"callbacks": "x"}, {"device": 3}, {"weights": 3}, {"resume": "no"}])
+def test_a_wrong_argument_does_no_harm_to_earlier_results(wrong: dict[str, Any], tmp_path: Path) -> None:
+    clip, mask = write_clip(tmp_path / "clip.mp4", 2), write_mask(tmp_path / "first.png")
+    vostrack.segment(clip, mask, tmp_path / "out", method=NAME)
+    before = sorted((tmp_path / "out").rglob("*"))
+    with pytest.raises(vostrack.VostrackError, match="must be"):
+        vostrack.segment(clip, mask, tmp_path / "out", **{"method": NAME, "overwrite": True, **wrong})
+    assert sorted((tmp_path / "out").rglob("*")) == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="NO /proc: descriptors cannot be counted")
+def test_a_loop_that_never_began_releases_its_clip(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", 3)
+    before = len(os.listdir("/proc/self/fd"))
+    predictions = vostrack.track(clip, truth(), method=NAME)
+    predictions.close()  # type: ignore[attr-defined]
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert list(predictions) == []

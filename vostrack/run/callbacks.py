@@ -5,6 +5,8 @@ Imports no torch, so that the command line can derive its progress bar from it.
 
 from __future__ import annotations
 
+from vostrack.errors import VostrackError
+
 
 class Callbacks:
     """What a run calls while it works, all in the caller's thread. Override what you need; by default nothing happens.
@@ -29,3 +31,14 @@ class Callbacks:
     def cancelled(self) -> bool:
         """Asked after each frame or step; where it says yes, the run stops with `vostrack.Cancelled`."""
         return False
+
+
+def checked_callbacks(callbacks: Callbacks | None) -> Callbacks:
+    """The callbacks, or some that do nothing; raises `VostrackError` where they are of another class."""
+    if callbacks is None:
+        return Callbacks()
+    if not isinstance(callbacks, Callbacks):
+        raise VostrackError(
+            f"callbacks must be an object of a class derived from vostrack.Callbacks, not {callbacks!r}"
+        )
+    return callbacks

@@ -27,7 +27,7 @@ from vostrack.adapt.config import FEW_ITERATIONS
 from vostrack.errors import Cancelled
 from vostrack.propagate import EnginePosition, Propagator
 from vostrack.refine.base import RefineFilter
-from vostrack.run.callbacks import Callbacks
+from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.pipeline import Pipeline
 from vostrack.types import Clip, Frame, FrameStream, LabelMap, Prediction
 from vostrack.video.stream import Prefetch
@@ -131,11 +131,7 @@ class Passes:
         self.notes: list[str] = []
         self.frames, self.skipped = 0, 0.0
         self._pipeline, self._masks, self._stream, self._reopen = pipeline, masks, stream, reopen
-        self._callbacks = callbacks or Callbacks()
-        if not isinstance(self._callbacks, Callbacks):
-            raise TypeError(
-                f"callbacks must be an object of a class derived from vostrack.Callbacks, not {callbacks!r}"
-            )
+        self._callbacks = checked_callbacks(callbacks)
         self._only, self._store, self._prefetch = only, store, prefetch
         refiner = pipeline.refiner()
         self._filters: dict[str, Filter] = {"refine": RefineFilter(refiner, masks, probs)} if refiner else {}

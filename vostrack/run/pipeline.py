@@ -61,11 +61,13 @@ class PipelineConfig:
     def __post_init__(self) -> None:
         """Refuse values of the wrong type; raises `MethodError`."""
         check_size(self.size)
-        texts = {"method": self.method, "preset": self.preset, "adapt_preset": self.adapt_preset}
+        texts = {"method": self.method, "preset": self.preset, "adapt_preset": self.adapt_preset, "device": self.device}
         texts |= {name: value for name in ("adapt", "refine") if (value := getattr(self, name)) is not None}
         for name, value in texts.items():
             if not isinstance(value, str):
                 raise MethodError(f"{name} must be a name such as {_EXAMPLES[name]!r}, not {value!r}")
+        if self.weights is not None and not isinstance(self.weights, str | Path):
+            raise MethodError(f"weights must be a file or a name, not {self.weights!r}")
         for name in ("settings", "adapt_settings", "refine_settings"):
             if not isinstance(getattr(self, name), Mapping):
                 raise MethodError(
@@ -73,7 +75,14 @@ class PipelineConfig:
                 )
 
 
-_EXAMPLES = {"method": DEFAULT, "preset": "default", "adapt_preset": "default", "adapt": "clip", "refine": "crf"}
+_EXAMPLES = {
+    "method": DEFAULT,
+    "preset": "default",
+    "adapt_preset": "default",
+    "adapt": "clip",
+    "refine": "crf",
+    "device": "cpu",
+}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from vostrack.errors import InputError, VostrackError, unknown_name
 from vostrack.files import lock_folder
 from vostrack.methods import DEFAULT
 from vostrack.propagate import EnginePosition, check_prompts
-from vostrack.run.callbacks import Callbacks
+from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.folder import OutputFolder, digest, fingerprint
 from vostrack.run.passes import Passes
 from vostrack.run.pipeline import PipelineConfig, load_pipeline
@@ -94,6 +94,10 @@ def segment(
     )
     if not isinstance(clip, str | os.PathLike):
         raise InputError(f"segment takes the path of a clip, not a {type(clip).__name__}: use track for frames")
+    for name, flag in (("resize_mask", resize_mask), ("overwrite", overwrite), ("resume", resume)):
+        if not isinstance(flag, bool):
+            raise VostrackError(f"{name} must be True or False, not {flag!r}")
+    callbacks = checked_callbacks(callbacks)  # before anything that is there is replaced
     source, given, wanted = Path(clip), by_frame(masks), _outputs(outputs)
     pipeline = load_pipeline(config)
     with open_clip(source) as stream:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from vostrack.errors import InputError
 from vostrack.methods import DEFAULT
 from vostrack.propagate import check_prompts
-from vostrack.run.callbacks import Callbacks
+from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.passes import Passes
 from vostrack.run.pipeline import PipelineConfig, load_pipeline
 from vostrack.types import FrameStream, Prediction
@@ -81,6 +80,7 @@ def track(
             refine_settings=refine_settings or {},
         )
     )
+    callbacks = checked_callbacks(callbacks)
     stream = _open(frames)
     try:
         prompts, notes = read_prompts(by_frame(masks), stream.size, stored_size=stream.stored_size)
@@ -93,12 +93,26 @@ def track(
     except BaseException:
         stream.close()
         raise
-    return _iterate(passes, stream)
+    return _Predictions(passes, stream)
 
 
-def _iterate(passes: Passes, stream: FrameStream) -> Iterator[Prediction]:
-    with stream, closing(passes.run()) as predictions:
-        yield from predictions
+class _Predictions(Iterator[Prediction]):
+    """Predictions of a run. Unlike a generator, it releases the clip also where it is closed before the first one."""
+
+    def __init__(self, passes: Passes, stream: FrameStream) -> None:
+        self._predictions, self._stream = passes.run(), stream
+
+    def __next__(self) -> Prediction:
+        try:
+            return next(self._predictions)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Stop, and release everything; may be called more than once."""
+        self._predictions.close()
+        self._stream.close()
 
 
 def _open(frames: Iterable[Any] | str | os.PathLike[str]) -> FrameStream:
