@@ -18,8 +18,9 @@ from torch import Tensor
 
 from vostrack.errors import InputError, MethodError, OutputError, OutputExistsError
 from vostrack.files import make_folder, shown, write_bytes
+from vostrack.methods import WORKING_SIZE
 from vostrack.methods.base import Correspondences, Inspectable, Method
-from vostrack.ops.grid import resize, to_pixels
+from vostrack.ops.grid import at_most, resize, to_pixels
 from vostrack.video.masks import read_mask
 from vostrack.video.reader import open_clip
 
@@ -107,7 +108,11 @@ def choose_points(size: tuple[int, int], mask: Path | None = None) -> list[Point
 
 
 def draw_matching(
-    method: Method[object], reference: Tensor, target: Tensor, points: Sequence[Point], size: int | None = 480
+    method: Method[object],
+    reference: Tensor,
+    target: Tensor,
+    points: Sequence[Point],
+    size: int | None = WORKING_SIZE.default,
 ) -> Pixels:
     """Draw how pixels of a frame are matched to another frame.
 
@@ -132,8 +137,8 @@ def draw_matching(
     for x, y in points:
         if not (0 <= x < width and 0 <= y < height):
             raise InputError(f"point {x:g},{y:g} is outside of the frame, which is {width}x{height}")
+    working = at_most((height, width), size)
     scale = 1.0 if size is None else min(1.0, size / min(height, width))
-    working = (round(height * scale), round(width * scale))
     able = inspectable(method)
     with torch.no_grad():
         features = [able.encode(_resized(image, working)) for image in (reference, target)]
