@@ -45,7 +45,7 @@ def choose_device(name: str) -> torch.device:
     if kind not in have or (colon and not number.isdecimal()):
         raise VostrackError(unknown_name("device", name, ("auto", *have)))
     if int(number or 0) >= have[kind]:
-        raise VostrackError(f"device {name!r} is not available on this machine: use --device cpu")
+        raise VostrackError(f"device {name!r} is not available on this machine: use `device=cpu`")
     return torch.device(name)
 
 

@@ -138,7 +138,9 @@ def find(method: str, wanted: str | Path | None = None) -> WeightsEntry | Path:
         matching = [entry for entry in entries if entry.method == method]
         if not matching:
             folders = ", ".join(map(str, search_path()))
-            raise WeightsError(f"no weights for method {method!r} in {folders}: train some, or give --weights FILE")
+            raise WeightsError(
+                f"no weights for method {method!r} in {folders}: train some, or name a file as `weights`"
+            )
         return matching[0]
     path = Path(wanted)
     if path.is_file():
@@ -313,7 +315,7 @@ def save_weights(
     }
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
-            raise WeightsError(f"{name} holds values that half precision cannot: train again with a lower --lr")
+            raise WeightsError(f"{name} holds values that half precision cannot: train again with a lower `lr`")
     metadata = {"format": FORMAT, "method": method, "net": architecture, "details": json.dumps(details, sort_keys=True)}
     write_bytes(path, save(tensors, metadata))
 

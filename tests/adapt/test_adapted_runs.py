@@ -292,7 +292,7 @@ def test_a_damaged_note_of_the_second_pass_is_refused(
     with pytest.raises(Stop):
         run(clip, masks, out, watch=Watch(("segmenting", 2)))
     (out / ".vostrack" / "second.json").write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(OutputError, match=r"second.json is damaged .*--overwrite"):
+    with pytest.raises(OutputError, match=r"second.json is damaged .*`overwrite=True`"):
         run(clip, masks, out, resume=True)
 
 

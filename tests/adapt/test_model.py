@@ -77,7 +77,7 @@ def test_the_state_of_another_network_is_refused() -> None:
     state = AppearanceModel(CONFIG, 2, CPU).state
     cut = replace(state, means=(*state.means[:-1], state.means[-1][:1]))
     for other in (cut, replace(state, buffers=state.buffers[1:])):
-        with pytest.raises(OutputError, match="--overwrite"):
+        with pytest.raises(OutputError, match="`overwrite=True`"):
             AppearanceModel(CONFIG, 2, CPU, other)
     with pytest.raises(OutputError, match="another one"):
         AppearanceModel(CONFIG, 3, CPU, state)

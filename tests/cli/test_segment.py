@@ -156,7 +156,7 @@ def test_names_and_values_that_do_not_exist(vostrack: Run) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_without_weights(vostrack: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
     monkeypatch.setattr("vostrack.weights.search_path", lambda: [tmp_path / "weights", tmp_path / "none"])
-    refused(vostrack(*segment(method=name)), 8, f"no weights for method '{name}'", "--weights FILE")
+    refused(vostrack(*segment(method=name)), 8, f"no weights for method '{name}'", "--weights")
 
 
 def test_weights_of_another_method(vostrack: Run, tmp_path: Path) -> None:

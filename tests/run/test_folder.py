@@ -157,7 +157,7 @@ def test_progress_comes_back_with_its_state(tmp_path: Path) -> None:
     assert adapt is not None
     assert (adapt.model, adapt.sample.ids, adapt.sample.spacing, adapt.sample.offered) == (None, (3,), 2, 5)
     assert torch.equal(adapt.sample.predicted[0].image, sample.predicted[0].image)
-    with pytest.raises(OutputError, match="--overwrite"):
+    with pytest.raises(OutputError, match="`overwrite=True`"):
         folder.load_position(Inner, torch.device("cpu"))
     folder.complete({"frames": 2})
     assert folder.load_position(State, torch.device("cpu")) == (EnginePosition(), None)

@@ -185,6 +185,8 @@ def rate(step: int, config: AdaptConfig) -> float:
 
 def _fill(tensors: list[Tensor], values: tuple[Tensor, ...]) -> None:
     if [tensor.shape for tensor in tensors] != [value.shape for value in values]:
-        raise OutputError("cannot resume: the saved network of the adaptation is another one; start with --overwrite")
+        raise OutputError(
+            "cannot resume: the saved network of the adaptation is another one; start again with `overwrite=True`"
+        )
     for tensor, value in zip(tensors, values, strict=True):
         tensor.copy_(value)

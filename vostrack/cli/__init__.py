@@ -6,8 +6,9 @@ Importing this imports neither torch nor numpy: commands import what they need w
 from __future__ import annotations
 
 import os
+import re
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -107,7 +108,7 @@ def _report(error: Exception) -> int:
             print(f"error: {said} (see `{context.command_path} --help`)", file=sys.stderr)
         return int(getattr(error, "exit_code", 2))
     if isinstance(error, VostrackError):
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        print(f"error: {with_flags(' '.join(str(error).splitlines()))}", file=sys.stderr)
         return error.exit_code
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY_SIGNS):
@@ -116,3 +117,19 @@ def _report(error: Exception) -> int:
     short = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
     print(f"error: unexpected {type(error).__name__}: {short} (run again with vostrack --debug ...)", file=sys.stderr)
     return 1
+
+
+def with_flags(message: str) -> str:
+    """A message of the library, whose arguments are named as on the command line: `resize_mask=True`, --resize-mask."""
+    commands: list[Any] = [typer.main.get_command(app)]
+    flags: dict[str, str] = {}
+    for command in commands:
+        commands += getattr(command, "commands", {}).values()
+        flags |= {param.name: param.opts[0] for param in command.params if param.opts[0].startswith("--")}
+
+    def flag(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        words = [flags.get(name, match[0])] + ([value] if name in flags and value not in (None, "True") else [])
+        return " ".join(words)
+
+    return re.sub(r"`(\w+)(?:=(\w+))?`", flag, message)

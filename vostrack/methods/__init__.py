@@ -92,7 +92,7 @@ def training_recipe(name: str, recipe: str = "default", settings: Mapping[str, A
     factory = method_class(name)
     if factory.objective is None:
         parts = " or ".join(factory.adopts) or "another method"
-        raise MethodError(f"{name} is not trained itself: train {parts}, whose weights it takes with --weights")
+        raise MethodError(f"{name} is not trained itself: train {parts}, whose weights it takes as `weights`")
     return _chosen(name, "recipe", factory.objective.recipes, recipe, settings)
 
 

@@ -155,7 +155,7 @@ class CrfRefiner:
         self._said.seek(0)
         said = self._said.read().decode(errors="replace").strip().splitlines()
         reason = said[-1] if said else f"its process ended with code {code}"
-        return VostrackError(f"the refinement crf failed ({reason}); if memory is short, lower its size or --size")
+        return VostrackError(f"the refinement crf failed ({reason}); if memory is short, lower its size or `size`")
 
     def __enter__(self) -> Self:
         self._said = tempfile.TemporaryFile()

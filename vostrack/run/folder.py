@@ -49,7 +49,7 @@ class OutputFolder:
         for path in inputs:
             source = path.resolve()
             if source == here or here in source.parents:
-                raise OutputError(f"{shown(path)} lies in the output folder {shown(self.path)}: choose another --out")
+                raise OutputError(f"{shown(path)} lies in the output folder {shown(self.path)}: choose another `out`")
 
     def prepare(self, record: Mapping[str, Any], overwrite: bool, resume: bool) -> dict[str, Any] | None:
         """Make the folder ready; call it under the folder's lock.
@@ -75,8 +75,8 @@ class OutputFolder:
         if not there and self._state.exists():
             there = ["an unfinished run"]
         if there and not overwrite:
-            what = "--resume to go on, --overwrite to start again" if ours else "--overwrite"
-            raise OutputExistsError(f"{shown(self.path)} holds {there[0]} already: choose another --out, or {what}")
+            what = "`resume=True` to go on, `overwrite=True` to start again" if ours else "`overwrite=True`"
+            raise OutputExistsError(f"{shown(self.path)} holds {there[0]} already: choose another `out`, or {what}")
         if ours or there:
             self._clear()
         make_folder(self._hidden)
@@ -109,7 +109,7 @@ class OutputFolder:
             return 0
         except (OSError, ValueError) as error:
             raise OutputError(
-                f"cannot resume: {shown(self._second)} is damaged ({error}); start again with --overwrite"
+                f"cannot resume: {shown(self._second)} is damaged ({error}); start again with `overwrite=True`"
             ) from error
         return int(saved["next_frame"])
 
@@ -118,7 +118,7 @@ class OutputFolder:
         write_json(self._second, {"next_frame": next_frame})
 
     def announce(self, frame: Frame) -> None:
-        """Record that files for a frame come next: `--overwrite` removes these and nobody else's."""
+        """Record that files for a frame come next: a run that overwrites removes these and nobody else's."""
         try:
             with self._frames.open("a", encoding="utf-8") as file:
                 # The line break comes first, so that a line which a kill or a full disk cut off harms no other.
@@ -145,7 +145,7 @@ class OutputFolder:
                 raise ValueError("it holds other objects")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise OutputError(
-                f"cannot resume: {shown(path)} is damaged ({error}); start again with --overwrite"
+                f"cannot resume: {shown(path)} is damaged ({error}); start again with `overwrite=True`"
             ) from error
         return Prediction(frame, LabelMap(torch.from_numpy(pixels), ids))
 
@@ -162,12 +162,12 @@ class OutputFolder:
     def _check_same(self, record: Mapping[str, Any]) -> None:
         earlier = self._earlier()
         if not earlier:
-            raise OutputError(f"cannot resume: {shown(self._record)} is damaged; start again with --overwrite")
+            raise OutputError(f"cannot resume: {shown(self._record)} is damaged; start again with `overwrite=True`")
         differ = [key for key in sorted({*earlier, *record}) if earlier.get(key) != record.get(key)]
         if differ:
             raise OutputError(
                 f"cannot resume in {shown(self.path)}: {', '.join(differ)} changed since: "
-                "use --overwrite or another --out"
+                "use `overwrite=True` or another `out`"
             )
 
     def _earlier(self) -> dict[str, Any]:
@@ -208,7 +208,7 @@ class OutputFolder:
             complete = False
         complete = complete and all((self.path / "masks" / f"{name}.png").is_file() for name in names)
         if not complete:
-            raise OutputError(f"{shown(self.path)} says it is complete, but masks are missing: use --overwrite")
+            raise OutputError(f"{shown(self.path)} says it is complete, but masks are missing: use `overwrite=True`")
         self._forget()  # a run that was killed right after its last file did not
         return summary
 

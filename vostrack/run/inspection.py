@@ -45,9 +45,9 @@ def check_output(out: Path, inputs: Sequence[Path], overwrite: bool) -> None:
     if not out.exists():
         return
     if any(path.exists() and out.samefile(path) for path in inputs):
-        raise OutputError(f"{shown(out)} is one of the inputs: choose another --out")
+        raise OutputError(f"{shown(out)} is one of the inputs: choose another `out`")
     if not overwrite:
-        raise OutputExistsError(f"{shown(out)} is there already: choose another --out, or --overwrite")
+        raise OutputExistsError(f"{shown(out)} is there already: choose another `out`, or `overwrite=True`")
 
 
 def inspectable(method: Method[object]) -> Inspectable:

@@ -239,7 +239,7 @@ def _check_size(found: tuple[int, int], request: _Request, where: str) -> None:
         raise MaskError(f"{said}, which has another shape: draw the mask on a frame of this clip")
     if not request.resize:
         reason = " as stored, before its pixels are made square" if anamorphic else ""
-        raise MaskError(f"{said}{reason}: draw it on a frame of the clip, or use --resize-mask")
+        raise MaskError(f"{said}{reason}: draw it on a frame of the clip, or use `resize_mask=True`")
     if found[0] * found[1] > MAX_PIXELS:
         raise MaskError(f"{said}, and at most {MAX_PIXELS} pixels are accepted: scale the mask down")
 

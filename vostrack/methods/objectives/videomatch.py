@@ -78,7 +78,7 @@ class VideoMatchObjective(Objective):
             MethodError: the batch has no labels.
         """
         if batch.labels is None:
-            raise MethodError("videomatch learns from masks: give --data footage with masks beside it")
+            raise MethodError("videomatch learns from masks: give `data` with masks beside the footage")
         if self._started:
             # Keep the normalisation statistics that training started from: a few crops a step say little about them.
             for part in self.module.modules():
