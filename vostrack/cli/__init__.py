@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import typer
 
-from vostrack.cli.bench_ops import bench_ops
 from vostrack.cli.benchmark import app as benchmark
 from vostrack.cli.console import Stopped
 from vostrack.cli.demo import demo
@@ -20,6 +19,7 @@ from vostrack.cli.inspect import inspect
 from vostrack.cli.methods import methods
 from vostrack.cli.score import score
 from vostrack.cli.segment import segment
+from vostrack.cli.speed import speed
 from vostrack.cli.train import train
 from vostrack.cli.weights import app as weights
 from vostrack.errors import VostrackError
@@ -39,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (segment, demo, train, inspect, methods, score, bench_ops):
+for command in (segment, demo, train, inspect, methods, score, speed):
     app.command()(command)
 app.add_typer(benchmark)
 app.add_typer(weights)
@@ -112,7 +112,7 @@ def _report(error: Exception) -> int:
         return error.exit_code
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY_SIGNS):
-        print("error: out of memory: use a smaller --size, or fewer frames with --set context=4", file=sys.stderr)
+        print("error: out of memory: use a smaller --size, such as 240", file=sys.stderr)
         return OUT_OF_MEMORY
     short = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
     print(f"error: unexpected {type(error).__name__}: {short} (run again with vostrack --debug ...)", file=sys.stderr)
