@@ -63,7 +63,7 @@ def test_a_saved_model_goes_on_with_the_same_bits(late: int | None, tmp_path: Pa
     model.step(learned)
     save_state(tmp_path / "state", model.state)
     state = load_state(tmp_path / "state", ModelState)
-    restored = AppearanceModel(CONFIG, state.channels, CPU, state)
+    restored = AppearanceModel(CONFIG, state.count, CPU, state)
     assert same(model, restored)
     for _ in range(2):
         assert model.step(learned) == restored.step(learned)
@@ -135,7 +135,7 @@ def test_growing_keeps_what_was_learned_and_starts_the_rate_again() -> None:
     model.grow(3)
     after = model.probs(image)
     torch.testing.assert_close(after[:2] / after[:2].sum(0), before, atol=1e-5, rtol=1e-4)
-    assert (model.channels, model.steps, model.since_growth) == (3, 1, 0)
+    assert (model.count, model.steps, model.since_growth) == (3, 1, 0)
     for old, new in zip(means, model.state.means, strict=True):
         assert torch.equal(new[: len(old)], old)
     model.step(learned)

@@ -71,7 +71,7 @@ class Adaptation:
         self.prompts, self.config, self.device = prompts, config, torch.device(device)
         state = state or AdaptState(TrainingFrames())
         self._sample, learned = state.sample, state.model
-        self._model = AppearanceModel(config, learned.channels, self.device, learned) if learned else None
+        self._model = AppearanceModel(config, learned.count, self.device, learned) if learned else None
 
     @property
     def state(self) -> AdaptState:
@@ -145,11 +145,11 @@ class Adaptation:
 
     def _grown(self) -> AppearanceModel:
         """The network, with a channel for each object that is known."""
-        channels = len(self._sample.ids) + 1
+        count = len(self._sample.ids) + 1
         if self._model is None:
-            self._model = AppearanceModel(self.config, channels, self.device)
-        if self._model.channels < channels:
-            self._model.grow(channels)
+            self._model = AppearanceModel(self.config, count, self.device)
+        if self._model.count < count:
+            self._model.grow(count)
         return self._model
 
     def _predict(self, frame: Frame, ids: tuple[int, ...], probs_size: tuple[int, int] | None) -> Prediction:

@@ -156,10 +156,10 @@ def random_batch(sample: TrainingFrames, config: AdaptConfig, generator: torch.G
         pool = sample.given if chance < config.given_share else (*sample.given, *sample.predicted)
         pair = pool[int(place * len(pool))]
         flip, *colour = torch.rand(6, generator=generator, dtype=torch.float64).tolist()
-        image, channels = recolour(pair.image.float() / 255, colour, config), allowed_channels(pair, sample.ids)
+        image, possible = recolour(pair.image.float() / 255, colour, config), allowed_channels(pair, sample.ids)
         mirrored = flip < config.flip
         images.append(image.flip(-1) if mirrored else image)
-        allowed.append(channels.flip(-1) if mirrored else channels)
+        allowed.append(possible.flip(-1) if mirrored else possible)
         weights.append(weight(pair, config))
     return TrainingBatch(torch.stack(images), torch.stack(allowed), torch.tensor(weights))
 

@@ -73,9 +73,9 @@ class FrameBank:
         values = torch.cat((self.values, torch.zeros_like(self.values[:, :, :1])), 2)
         return replace(self, keys=keys, values=values)
 
-    def with_channels(self, channels: int) -> Self:
-        """The same frames with empty label channels appended for objects that appeared later."""
-        return replace(self, values=add_channels(self.values, channels, dim=3))
+    def with_channels(self, count: int) -> Self:
+        """The same frames with `count` label channels: empty ones are appended for objects that appeared later."""
+        return replace(self, values=add_channels(self.values, count, dim=3))
 
     @property
     def used_keys(self) -> Tensor:

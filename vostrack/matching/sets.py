@@ -34,12 +34,12 @@ class Template:
     counts: tuple[int, ...]
 
     @classmethod
-    def of(cls, keys: Tensor, channels: Tensor, count: int, most: int = 0) -> Self:
-        """A template of features (cells, C) with label channels int64 (cells,) below `count`.
+    def of(cls, keys: Tensor, hard_labels: Tensor, count: int, most: int = 0) -> Self:
+        """A template of features (cells, C) with hard labels int64 (cells,) below `count`.
 
         With `most` above 0 there are at most so many of each channel, evenly chosen.
         """
-        parts = [keys[channels == channel] for channel in range(count)]
+        parts = [keys[hard_labels == channel] for channel in range(count)]
         chosen = [_evenly(part, most) if most else part for part in parts]
         return cls(torch.cat(chosen), tuple(len(part) for part in chosen))
 
