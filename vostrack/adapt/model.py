@@ -1,8 +1,8 @@
 """The appearance model of online adaptation: a U-Net that is trained from scratch on the frames of one clip.
 
 It opens its own gradient scope, so that it can be trained under somebody else's `no_grad`, and takes all its randomness
-from a generator of its own. Its state is whole after every step: the same state and sample give the same steps, bit by
-bit, on the same processor with the same number of threads.
+from a generator of its own. Its state is whole after every step: the same state and training frames give the same
+steps, bit by bit, on the same processor with the same number of threads.
 Paper: Zhu et al., "Self-supervised Video Object Segmentation" (2020), section 3.3, Eq. 9, and section 4.1.
 """
 
@@ -102,18 +102,18 @@ class AppearanceModel:
             self.generator.get_state(),
         )
 
-    def step(self, sample: TrainingFrames) -> float:
+    def step(self, frames: TrainingFrames) -> float:
         """Train on one batch.
 
         Args:
-            sample: with `count` - 1 ids.
+            frames: with `count` - 1 ids.
 
         Returns:
             The loss before the step: cross-entropy and Dice of each image, weighted by the age of its mask.
 
         Paper: Zhu et al., Eq. 9; section 4.1; appendix B.
         """
-        batch = random_batch(sample, self.config, self.generator)
+        batch = random_batch(frames, self.config, self.generator)
         allowed = batch.allowed.to(self.device)
         self._optimizer.param_groups[0]["lr"] = rate(self.since_growth, self.config)
         self._optimizer.zero_grad(set_to_none=True)
