@@ -20,7 +20,7 @@ def fine_tune(
 ) -> Tensor:
     """Train a projection of features on one frame whose labels were given.
 
-    Each step draws squares of cells at random, which serve as templates for the others: cells never match themselves.
+    Each step picks squares of cells at random, which serve as templates for the others: cells never match themselves.
 
     Args:
         features: (C, h, w) of the frame.

@@ -51,7 +51,7 @@ def _part(prefix: str, stages: int) -> Adopt:
 
 
 class BestMethod(SoftMatcher):
-    """Soft matching of features of two networks, drawn along the edges of the image."""
+    """Soft matching of features of two networks; masks follow the edges of the image."""
 
     name: ClassVar[str] = "best"
     paper: ClassVar[str] = "none; the parts of the others that measured best together"

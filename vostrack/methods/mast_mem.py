@@ -1,8 +1,8 @@
 """`mast-mem`: labels are copied along a restricted affinity to a small memory of frames.
 
 Paper: Zhu et al., "Self-supervised Video Object Segmentation" (2020), section 3, on top of MAST (Lai, Lu, Xie, "MAST: A
-Memory-Augmented Self-Supervised Tracker", CVPR 2020), whose network, memory of five frames and two-stage search for
-distant frames it takes over.
+Memory-Augmented Self-Supervised Tracker", CVPR 2020), whose network, memory of five frames and coarse-to-fine search
+for distant frames it takes over.
 
 Each cell attends to a window in every frame of the memory, all in one softmax. Frames that lie far back are first
 searched coarsely with a dilated window; the fine window is then placed around the expected match.
@@ -67,7 +67,9 @@ class MastConfig(SearchConfig, FeatureConfig, group="memory"):
     spread: int = setting(0, "maximum number of further frames in memory, evenly spaced over all so far", low=0)
     soft: bool = setting(True, "whether labels are fed back as probabilities instead of the strongest one")
     radius: int = setting(12, "half the side of the window that a cell attends to in each frame")
-    far: int = setting(15, "age above which a frame is searched in two stages", low=1, unit="frames", group="matching")
+    far: int = setting(
+        15, "age above which a frame is searched coarsely first, then finely", low=1, unit="frames", group="matching"
+    )
     far_step: int = setting(
         15,
         "increase in age that raises the dilation of the coarse search by one",
@@ -229,7 +231,7 @@ class MastMethod:
         return parts
 
     def _attend_far(self, query: Tensor, entry: Memorised, age: int, count: int) -> tuple[Tensor, Tensor]:
-        """Attention to one frame that lies `age` frames away, in two stages (MAST, section 3.4)."""
+        """Attention to one frame that lies `age` frames away, coarse to fine (MAST, section 3.4)."""
         config = self.config
         dilation = min(config.far_dilation, age // config.far_step + 1)
         centre = coarse_positions(query, entry.key, config.radius, dilation).round().long()

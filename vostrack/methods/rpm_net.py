@@ -139,7 +139,7 @@ class RpmNetMethod:
     def correspondences(self, reference: Tensor, target: Tensor, pixels: Tensor) -> Correspondences:
         """Sampling locations of the matching module: those of its last layer, seen through the layers before.
 
-        Arguments as for `explanation.Inspectable`.
+        Arguments as for `base.Inspectable`.
 
         Paper: RPM-Net, section 4.5 and figures 1 and 10.
         """

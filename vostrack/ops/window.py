@@ -8,7 +8,7 @@ Exact: equal to dense-and-mask up to float order.
 In distant frames a coarse search finds where to look (`coarse_positions`), and a window around that place is read
 (`attend_around`). Training has an attention of its own that gradients flow through (`window_attention`).
 
-Source: MAST (Lai et al., 2020), section 3.4, for the search in two stages.
+Source: MAST (Lai et al., 2020), section 3.4, for the search from coarse to fine.
 Letters: B batch, C channels, h w feature cells, N = h * w, T memory frames, K label or value channels, R radius in
 cells, S side of a tile, Q queries of a tile, J keys in its reach.
 """

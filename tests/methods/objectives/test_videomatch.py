@@ -64,10 +64,10 @@ def naive_loss(net: VideoMatchNet, batch: Batch, template: int, readout: Readout
         cells = (SIDE // readout.stride,) * 2
         chosen = [(stages[i - 1], net.stage_strides[i - 1]) for i in readout.stages]
         features = hypercolumns(chosen, readout.stride, cells).double()
-    share = to_cells((labels[template] == 1)[None].float(), readout.stride)[0].flatten()
+    soft = to_cells((labels[template] == 1)[None].float(), readout.stride)[0].flatten()
     void = to_cells((labels[template] == 255)[None].float(), readout.stride)[0].flatten() > 0
     keys = features[template].flatten(1).T
-    front, back = keys[(share > 0.5) & ~void], keys[(share <= 0.5) & ~void]
+    front, back = keys[(soft > 0.5) & ~void], keys[(soft <= 0.5) & ~void]
     count = min(readout.top_k, max(1, min(len(front), len(back)) // 4))
     scores = []
     for part in (front, back):
