@@ -165,11 +165,11 @@ def test_progress_comes_back_with_its_state(tmp_path: Path) -> None:
 
 def test_where_the_second_pass_stands_comes_back(tmp_path: Path) -> None:
     folder = begun(tmp_path)
-    assert folder.load_second() == 0
-    folder.save_second(12)
-    assert folder.load_second() == 12
+    assert folder.load_second_pass() == 0
+    folder.save_second_pass(12)
+    assert folder.load_second_pass() == 12
     folder.complete({"frames": 2})
-    assert folder.load_second() == 0
+    assert folder.load_second_pass() == 0
 
 
 def test_a_state_moves_to_a_device_with_all_its_tensors() -> None:
