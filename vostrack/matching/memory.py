@@ -86,3 +86,19 @@ class FrameBank:
     def used_values(self) -> Tensor:
         """(h, w, filled, K)."""
         return self.values[:, :, : self.filled]
+
+
+def with_new_objects(labels: Tensor, found: Tensor) -> Tensor:
+    """Labels of a given frame with the objects that first appear in a later one.
+
+    Nobody said that these objects were absent before; without this their cells would vote for the background.
+
+    Args:
+        labels: (..., K), soft.
+        found: (..., K'), K' >= K: what the later frame's labels give when they are propagated back to this one.
+
+    Returns:
+        (..., K'): the new objects as they were found, and the others in what is left.
+    """
+    new = found[..., labels.shape[-1] :]
+    return torch.cat((labels * (1 - new.sum(-1, keepdim=True)), new), -1)

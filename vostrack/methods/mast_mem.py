@@ -29,6 +29,7 @@ from torch import Tensor
 from vostrack.config import setting
 from vostrack.device import autocast
 from vostrack.errors import MethodError
+from vostrack.matching.memory import with_new_objects
 from vostrack.matching.settings import FeatureConfig, SearchConfig
 from vostrack.methods.objectives.mast_mem import MastObjective
 from vostrack.nets.encoders import MastNet
@@ -164,21 +165,18 @@ class MastMethod:
             axes = principal_axes(features, self.config.axes, self.config.whitening, cells)
             state = MastState(axes, len(labels), 0, (), (), ())
         given = Memorised(state.next, _keys(features, state), _stored(cells, self.config.soft))
-        pinned = tuple(self._with_new_objects(entry, given, state.count, len(labels)) for entry in state.pinned)
+        pinned = tuple(self._propagated_back(entry, given, state.count, len(labels)) for entry in state.pinned)
         state = replace(state, count=len(labels), pinned=(*pinned, given), recent=(), spread=())
         return self._advance(state, given)
 
-    def _with_new_objects(self, entry: Memorised, given: Memorised, known: int, count: int) -> Memorised:
-        """A pinned frame with the objects that first appear in a later given one, found by propagating backwards.
-
-        Nobody said that these objects were absent before; without this their cells would vote for the background.
-        """
+    def _propagated_back(self, entry: Memorised, given: Memorised, known: int, count: int) -> Memorised:
+        """A pinned frame with the objects that first appear in a later given one."""
         if known == count:
             return entry
         found = self._read(entry.key, entry.number, [given], count)
-        new = _values(replace(entry, labels=_stored(found, self.config.soft)), count)[..., known:]
-        old = _values(entry, known) * (1 - new.sum(2, keepdim=True))
-        return replace(entry, labels=_stored(torch.cat((old, new), 2).permute(2, 0, 1), soft=True))
+        kept = replace(entry, labels=_stored(found, self.config.soft))
+        labels = with_new_objects(_values(entry, known), _values(kept, count))
+        return replace(entry, labels=_stored(labels.permute(2, 0, 1), soft=True))
 
     def predict(self, state: MastState, features: Tensor) -> Tensor:
         """Labels read from the memory (Zhu et al., Eq. 6-7)."""
