@@ -97,7 +97,7 @@ class SoftMatcher:
         return self._key(project(features, state.projection))
 
     def labelled(self, state: MatchingState, query: Tensor, further: list[Tensor]) -> Tensor:
-        """The prediction for what `query` gives, with further similarities (N, J) with cells of each label, or none."""
+        """The prediction for what `query` gives, with further similarities (N, L) with cells of each label, or none."""
         recent = self._recent(state, query)
         if recent and further:
             recent = [torch.cat(pair, 1) for pair in zip(recent, further, strict=True)]
@@ -152,7 +152,7 @@ class SoftMatcher:
         return FrameBank.empty(room, key, soft_labels).add(key, soft_labels)
 
     def _recent(self, state: MatchingState, query: Tensor) -> list[Tensor]:
-        """Similarities (N, J) of cells (C', h, w) with those of each label in recent frames, if there are any."""
+        """Similarities (N, L) of cells (C', h, w) with those of each label in recent frames, if there are any."""
         if not state.recent:
             return []
         config, bank = self.config, state.recent.latest(self.config.spacing)

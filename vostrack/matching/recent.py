@@ -28,7 +28,7 @@ def recent_similarities(
         scale: weight of the similarities.
 
     Returns:
-        (N, J) for each of the K labels, J at least `top_k`; -inf where the grid holds fewer cells.
+        (N, L) for each of the K labels, L at least `top_k`; -inf where the grid holds fewer cells.
     """
     keys, values = bank.used_keys, bank.used_values
     priors = log_prior(values, scale)

@@ -176,7 +176,7 @@ class AnchorsMethod:
         return to_cells(labels, self.stride)
 
     def _candidates(self, query: Tensor, bank: FrameBank, radius: int, reach: float) -> tuple[Tensor, Tensor]:
-        """Similarities (N, J) and label values (N, J, K) of the best keys of a bank within a radius (0: anywhere)."""
+        """Similarities (N, L) and label values (N, L, K) of the best keys of a bank within a radius (0: anywhere)."""
         keys, values, top_k = bank.used_keys, bank.used_values.flatten(0, 2), self.config.top_k
         if not radius:
             similarity, index = best_keys(query.flatten(0, 1), keys.flatten(0, 2), top_k)

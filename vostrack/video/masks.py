@@ -93,7 +93,8 @@ def read_mask(
         path: an image file or a folder.
         size: (H, W) of the clip as displayed.
         resize: whether a mask of another size and the same shape, within 2%, is scaled, without new values.
-        stored_size: (H, W) of the clip's frames before rotation, for a better message.
+        stored_size: (H, W) of the clip's frames as stored, before rotation and before pixels were made square: `resize`
+            accepts a mask of that size as well, and messages can say what is wrong with it.
 
     Raises:
         MaskError: missing, no image, a photo, of the wrong size, without an object, or with ids above 254.
