@@ -251,12 +251,12 @@ def join(net: nn.Module, method: str, paths: Sequence[Path], adopts: Mapping[str
     tensors: dict[str, Tensor] = {}
     details: dict[str, dict[str, Any]] = {}
     for path in paths:
-        told = read_details(path)
-        origin = told["method"]
+        description = read_details(path)
+        origin = description["method"]
         if origin not in adopts or origin in details:
             raise WeightsError(f"{path} holds weights of {origin!r}: give one file for each of {', '.join(adopts)}")
         tensors |= adopts[origin](_read(path)[0])
-        details[origin] = {**told["details"], "sha256": check(path)}
+        details[origin] = {**description["details"], "sha256": check(path)}
     wanted = net.state_dict()
     _fit(tensors, wanted, Path(f"{method}, joined from {' and '.join(map(str, paths))}"))
     net.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()})

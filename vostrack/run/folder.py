@@ -41,7 +41,7 @@ class OutputFolder:
         self._record = self._hidden / "run.json"
         self._frames = self._hidden / "frames.jsonl"
         self._state = self._hidden / "state.safetensors"
-        self._second = self._hidden / "second.json"
+        self._second_pass = self._hidden / "second_pass.json"
 
     def refuse_inputs(self, inputs: Sequence[Path]) -> None:
         """Raise `OutputError` where the results would go among the inputs, which must never be touched."""
@@ -95,27 +95,27 @@ class OutputFolder:
         saved = {"state": position.state, "ids": position.ids, "next_frame": position.next_frame, "adapt": adapt}
         save_state(self._state, _saved_type(type(position.state))(**saved))
 
-    def load_second(self) -> int:
+    def load_second_pass(self) -> int:
         """The first frame that the second pass of an earlier run has not done.
 
         Raises:
             OutputError: the file is damaged.
         """
         try:
-            saved = json.loads(self._second.read_text(encoding="utf-8"))
+            saved = json.loads(self._second_pass.read_text(encoding="utf-8"))
             if not isinstance(saved, dict) or type(saved.get("next_frame")) is not int or saved["next_frame"] < 0:
                 raise ValueError("it names no frame")
         except FileNotFoundError:
             return 0
         except (OSError, ValueError) as error:
             raise OutputError(
-                f"cannot resume: {shown(self._second)} is damaged ({error}); start again with `overwrite=True`"
+                f"cannot resume: {shown(self._second_pass)} is damaged ({error}); start again with `overwrite=True`"
             ) from error
         return int(saved["next_frame"])
 
-    def save_second(self, next_frame: int) -> None:
+    def save_second_pass(self, next_frame: int) -> None:
         """Save where the second pass stands; all its results up to there must be on the disk."""
-        write_json(self._second, {"next_frame": next_frame})
+        write_json(self._second_pass, {"next_frame": next_frame})
 
     def announce(self, frame: Frame) -> None:
         """Record that files for a frame come next: a run that overwrites removes these and nobody else's."""
@@ -156,7 +156,7 @@ class OutputFolder:
 
     def _forget(self) -> None:
         """Drop where a run stands."""
-        for path in (self._state, self._second):
+        for path in (self._state, self._second_pass):
             path.unlink(missing_ok=True)
 
     def _check_same(self, record: Mapping[str, Any]) -> None:
@@ -216,7 +216,7 @@ class OutputFolder:
         """Remove the files of an earlier run and no others; its record goes last, so that a kill does no harm."""
         # The summary goes in any case: it would say that the run which starts now is complete.
         # Where the second pass stands means nothing without the state behind it, so that one goes later.
-        gone = [self.path / "summary.json", self._second, self._state]
+        gone = [self.path / "summary.json", self._second_pass, self._state]
         if "overlay" in self._earlier().get("outputs", ()):
             gone.append(self.path / "overlay.mp4")
         try:

@@ -117,7 +117,7 @@ def draw_matching(
     """Draw how pixels of a frame are matched to another frame.
 
     Args:
-        method: one that explains itself.
+        method: one that can be inspected.
         reference: uint8 (3, H, W), the frame whose labels are known.
         target: uint8 (3, H, W), the frame to label.
         points: (x, y) in pixels of `target`.
@@ -143,12 +143,12 @@ def draw_matching(
     with torch.no_grad():
         features = [able.encode(_resized(image, working)) for image in (reference, target)]
         pixels = torch.tensor([[(y + 0.5) * scale - 0.5, (x + 0.5) * scale - 0.5] for x, y in points])
-        told = able.correspondences(features[0], features[1], pixels.clamp(min=0).to(features[0].device))
+        found = able.correspondences(features[0], features[1], pixels.clamp(min=0).to(features[0].device))
     enlarged = max(1.0, _SIDE / min(height, width)) / scale
     shape = (round(working[0] * enlarged), round(working[1] * enlarged))
     both = (_resized(reference, shape) + _resized(target, shape)) / 2
-    colours = resize(to_pixels(principal_colours(told.features), told.stride, working)[None], shape)[0]
-    panels = [_dotted(panel, told, pixels, enlarged) for panel in (both, colours.cpu())]
+    colours = resize(to_pixels(principal_colours(found.features), found.stride, working)[None], shape)[0]
+    panels = [_dotted(panel, found, pixels, enlarged) for panel in (both, colours.cpu())]
     return np.concatenate(panels)
 
 
@@ -177,8 +177,8 @@ def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
     return resize(image[None].float() / 255, size, antialias=True)[0].clamp(0, 1)
 
 
-def _dotted(panel: Tensor, told: Correspondences, pixels: Tensor, scale: float) -> Pixels:
-    """A picture (3, H, W) in [0, 1] with everything that was told of the pixels drawn over it."""
+def _dotted(panel: Tensor, found: Correspondences, pixels: Tensor, scale: float) -> Pixels:
+    """A picture (3, H, W) in [0, 1] with what was found for the pixels drawn over it."""
     image = Image.fromarray((panel * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
     draw = ImageDraw.Draw(image)
     dot = max(1.0, min(image.size) / 320)
@@ -192,9 +192,9 @@ def _dotted(panel: Tensor, told: Correspondences, pixels: Tensor, scale: float) 
             for x, y in points:
                 draw.ellipse((x - grown, y - grown, x + grown, y + grown), fill)
 
-    for sampled in told.sampled:
+    for sampled in found.sampled:
         mark(places(torch.unique(sampled.round(decimals=1), dim=0)), dot, SAMPLED)
-    for pixel, match in zip(places(pixels), places(told.matched), strict=True):
+    for pixel, match in zip(places(pixels), places(found.matched), strict=True):
         draw.line((*pixel, *match), MATCHED, max(1, round(dot)))
         mark([match], 1.5 * dot, MATCHED)
         mark([pixel], 2 * dot, TARGET)

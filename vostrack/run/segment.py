@@ -159,12 +159,12 @@ class _FolderStore:
         self.writing.flush()
         self.folder.save_position(position, adapt)
 
-    def load_second(self) -> int:
-        return self.folder.load_second()
+    def load_second_pass(self) -> int:
+        return self.folder.load_second_pass()
 
-    def save_second(self, next_frame: int) -> None:
+    def save_second_pass(self, next_frame: int) -> None:
         self.writing.flush()
-        self.folder.save_second(next_frame)
+        self.folder.save_second_pass(next_frame)
 
     def done(self, frame: Frame) -> None:
         """The frame goes to the log and to the overlay, since a video file cannot be continued."""

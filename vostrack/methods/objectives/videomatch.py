@@ -128,9 +128,9 @@ def _pair_loss(features: Tensor, target: Tensor, known: Tensor, readout: Readout
     """
     total, count = features.sum() * 0, 0
     for pair, object_, certain in zip(features, target, known, strict=True):
-        share = to_cells(torch.stack((object_[0] & certain[0], certain[0])).float(), readout.stride).flatten(1)
-        whole = share[1] == 1
-        foreground, background = whole & (share[0] > 0.5), whole & (share[0] <= 0.5)
+        soft_labels = to_cells(torch.stack((object_[0] & certain[0], certain[0])).float(), readout.stride).flatten(1)
+        whole = soft_labels[1] == 1
+        foreground, background = whole & (soft_labels[0] > 0.5), whole & (soft_labels[0] <= 0.5)
         if not foreground.any() or not background.any():
             continue
         keys, query = pair[0].flatten(1).T, pair[1].flatten(1).T
