@@ -101,6 +101,12 @@ def as_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def sentence(known: Setting) -> str:
+    """Meaning, unit and range for a help page: "Clips in a step (at least 1)."."""
+    text = known.meaning[0].upper() + known.meaning[1:]
+    return f"{text} ({limits(known)})." if limits(known) else f"{text}."
+
+
 def limits(known: Setting) -> str:
     """Unit and range: "cells, at least 1"."""
     return ", ".join(filter(None, (known.unit, known.range)))

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from vostrack.errors import MethodError
-from vostrack.methods.base import Batch, ClipSpec, Objective, Recipe
+from vostrack.methods.base import Batch, ClipSpec, Objective
+from vostrack.methods.recipe import Recipe
 from vostrack.nets.encoders import VideoMatchNet
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import to_cells, to_pixels
