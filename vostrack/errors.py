@@ -73,6 +73,11 @@ class Cancelled(VostrackError):
     """The caller's callbacks asked to stop; what was done so far is kept."""
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things for a message: "1 clip", "2 clips", "3 processes"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:
     """Message for a name that is not in a list of valid ones, with the closest as a suggestion.
 

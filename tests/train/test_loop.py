@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,19 @@ def test_a_damaged_checkpoint_is_refused(cache: FrameCache, tmp_path: Path) -> N
     torch.save({"settings": {}, "step": 1}, path)
     with pytest.raises(InputError, match="other settings"):
         run(Mean(), cache, tmp_path / "run", Recipe(steps=4, batch=1))
+
+
+def test_a_full_disk_is_said_and_the_last_checkpoint_stays(cache: FrameCache, small_disk: Path) -> None:
+    recipe = Recipe(steps=4, batch=1)
+    run(Mean(), cache, small_disk, recipe, stop=2)
+    before = (small_disk / CHECKPOINT).read_bytes()
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 4096))  # what is left is enough for the metrics
+    with pytest.raises(OutputError, match="disk is full"):
+        run(Mean(), cache, small_disk, recipe)
+    assert (small_disk / CHECKPOINT).read_bytes() == before
+    filler.write_bytes(bytes(100))
+    assert len(run(Mean(), cache, small_disk, recipe)) == 2
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(cache: FrameCache, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import signal
 import sys
 from pathlib import Path
@@ -84,7 +85,7 @@ def test_training_starts_from_weights(footage: Path) -> None:
         (["--set", "schedule=linear"], 2, "schedule must be 'cosine' or 'poly'"),
         (["--set", "steps=0"], 2, "steps must be at least 1, not 0"),
         (["--crop", "48"], 2, "multiple of 32"),
-        (["--batch", "3", "--micro-batches", "2"], 2, "--micro-batches must divide"),
+        (["--batch", "3", "--micro-batches", "2"], 2, "micro_batches must divide"),
         (["--precision", "8"], 2, "precision must be 'auto', '32', 'bf16' or '16', not '8'"),
         (["--from", "nothing"], 8, "nothing"),
         (["--recipe", "masks"], 5, "expected --data to hold JPEGImages/480p/NAME"),
@@ -167,9 +168,20 @@ def test_masks_come_with_the_footage_where_a_method_needs_them(capsys: pytest.Ca
 def test_stills_are_footage_too(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_image(Path("stills/x.png"), np.full((50, 70, 3), 80))
     assert train("--stills", "stills") == 0
-    assert "1 clips, 1 frames" in capsys.readouterr().err
+    assert "1 clip, 1 frame of footage" in capsys.readouterr().err
     assert train("--stills", "stills", "--data", footage, "--out", "b") == 0
     assert "3 clips, 13 frames" in capsys.readouterr().err
+
+
+def test_a_link_that_leads_nowhere_is_left_out_and_named(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (footage / "gone.mp4").symlink_to("nowhere.mp4")
+    assert train("--data", footage, "--stills", footage, "--steps", 1) == 0
+    (footage / "gone.png").symlink_to("nowhere.png")
+    assert train("--data", footage, "--stills", footage, "--steps", 1, "--out", "b") == 0
+    told = capsys.readouterr().err
+    assert "left out: cannot find clip" in told
+    assert "gone.mp4" in told
+    assert re.search(r"left out: image '.*gone.png' cannot be read", told)
 
 
 # --- evaluation ---

@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from typer.core import TyperGroup
 
+from vostrack.errors import counted
 from vostrack.run.callbacks import Callbacks
 
 
@@ -135,9 +136,9 @@ def printed_summary(summary: dict[str, Any], as_json: bool, quiet: bool = False)
     seconds = summary["seconds_per_frame"]
     names = ("decode", "model", *(name for name in ("adapt", "refine") if summary.get(name)), "write")
     parts = ", ".join(f"{name} {seconds[name]:.2f}" for name in names)
-    objects = len(summary["objects"])
+    objects = counted(len(summary["objects"]), "object")
     print(
-        f"{summary['frames']} frames, {objects} object{'s' * (objects != 1)}, {seconds['total']:.2f} s a frame "
+        f"{counted(summary['frames'], 'frame')}, {objects}, {seconds['total']:.2f} s a frame "
         f"({parts}), peak {summary['peak_rss_mb']} MiB\nresults: {summary['out']}",
         file=sys.stderr,
     )

@@ -15,6 +15,7 @@ from rich.progress import MofNCompleteColumn
 from vostrack.cli.console import StopSignals, progress_bar
 from vostrack.cli.settings import parse_settings, sentence
 from vostrack.config import Config, setting_of
+from vostrack.errors import counted
 from vostrack.methods.recipe import Recipe
 from vostrack.train.settings import TrainConfig
 
@@ -174,9 +175,9 @@ def _prepare(options: TrainOptions, group: ProcessGroup, console: Console) -> Tr
                 console.print(f"left out: {problem}", style="yellow", markup=False)
 
         run = TrainingRun(options, group, decoded)
-    console.print(f"{len(run.cache.clips)} clips, {run.cache.frame_count} frames of footage")
+    console.print(f"{counted(len(run.cache.clips), 'clip')}, {counted(run.cache.frame_count, 'frame')} of footage")
     if run.held_out is not None:
-        console.print(f"{len(run.held_out.clips)} clips held out for evaluation")
+        console.print(f"{counted(len(run.held_out.clips), 'clip')} held out for evaluation")
     return run
 
 

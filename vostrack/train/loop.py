@@ -6,6 +6,7 @@ caller, who gets a report for each step.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
@@ -19,7 +20,7 @@ from torch import nn
 
 from vostrack.device import autocast, choose_precision
 from vostrack.errors import InputError, OutputError
-from vostrack.files import atomic_path, output_error, shown
+from vostrack.files import atomic_path, output_error, shown, write_bytes
 from vostrack.methods.base import Objective
 from vostrack.methods.recipe import Recipe
 from vostrack.train.data.batches import Crop, choose, cut
@@ -312,8 +313,9 @@ class _RunFiles:
             OutputError: it could not be written.
         """
         if self._leads:
-            with atomic_path(self._checkpoint) as path:
-                torch.save({"settings": self._settings, **state}, path)
+            buffer = io.BytesIO()  # torch has an error of its own for a full disk, which does not say so
+            torch.save({"settings": self._settings, **state}, buffer)
+            write_bytes(self._checkpoint, buffer.getvalue())
 
     def load(self, restore: Callable[[dict[str, Any]], None]) -> None:
         """Have a state restored that was saved, on the CPU, if there is one. Runs no code of the file.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vostrack.device import choose_device
-from vostrack.errors import VostrackError
+from vostrack.errors import VostrackError, counted
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ def _launch(kind: str, size: int, here: int) -> Any:
             "training in several processes needs Lightning Fabric: pip install 'vostrack[train]'"
         ) from error
     if kind == "mps" or (kind == "cuda" and here > torch.cuda.device_count()):
-        have = torch.cuda.device_count()
-        raise VostrackError(f"{here} processes were started for {have} CUDA devices: start fewer, or use `device=cpu`")
+        have = counted(torch.cuda.device_count(), "CUDA device")
+        raise VostrackError(f"{counted(here, 'process')} for {have}: start fewer, or use `device=cpu`")
     # The others wait while the first process decodes footage; when one dies, torchrun ends all of them anyway.
     strategy = DDPStrategy(timeout=timedelta(days=2))
     fabric = Fabric(accelerator=kind, devices=here, num_nodes=size // here, strategy=strategy)

@@ -16,7 +16,7 @@ from torch import nn
 
 from vostrack import __version__
 from vostrack import weights as store
-from vostrack.errors import DatasetError, MethodError, OutputError, OutputExistsError
+from vostrack.errors import DatasetError, MethodError, OutputError, OutputExistsError, counted
 from vostrack.files import lock_folder, make_folder, output_error, shown, write_bytes
 from vostrack.methods import build_net, method_class
 from vostrack.methods.base import Method, Objective
@@ -164,11 +164,11 @@ class TrainingRun:
             raise OutputExistsError(f"{shown(path)} is there already: go on with --resume, or choose another --out")
         if options.resume and not path.exists():
             raise OutputError(f"there is no {shown(path)} to resume: leave --resume out to start")
-        batch, parts, processes = options.recipe.batch, options.config.micro_batches, self._group.size
-        if parts % processes or batch % parts:
+        batch, parts, size = options.recipe.batch, options.config.micro_batches, self._group.size
+        if parts % size or batch % parts:
             raise MethodError(
-                f"a batch of {batch} cannot be computed in {parts} parts by {processes} processes: --micro-batches "
-                "must divide --batch, and be a multiple of the number of processes"
+                f"a batch of {batch} cannot be computed in {counted(parts, 'part')} by {counted(size, 'process')}: "
+                "micro_batches must divide batch, and be a multiple of the number of processes"
             )
 
     def _build(self) -> tuple[nn.Module, Objective]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from vostrack.benchmark.datasets.mask_folders import read_mask
-from vostrack.errors import DatasetError, InputError
+from vostrack.errors import DatasetError, InputError, counted
 from vostrack.files import atomic_path, make_folder, shown, write_json
 from vostrack.ops.grid import resize_image
 from vostrack.ops.labels import resize_labels
@@ -177,7 +177,7 @@ def build_cache(
                     file.truncate()
             progress(done, len(sources), note)
         if not clips:
-            raise DatasetError(f"none of {len(sources)} sources could be read")
+            raise DatasetError(f"none of {counted(len(sources), 'source')} could be read")
         (folder / _INDEX).unlink(missing_ok=True)
     index = {"version": _VERSION, "made_from": made_from, "clips": [asdict(clip) for clip in clips]}
     write_json(folder / _INDEX, index)
@@ -186,7 +186,8 @@ def build_cache(
 
 def _described(source: Source) -> list[Any]:
     masks = None if source.masks is None else str(source.masks.absolute())
-    return [str(source.path.absolute()), source.path.stat().st_size, masks, source.still]
+    size = source.path.stat().st_size if source.path.exists() else None  # a link that leads nowhere is left out later
+    return [str(source.path.absolute()), size, masks, source.still]
 
 
 def _index(folder: Path) -> dict[str, Any]:
@@ -215,7 +216,7 @@ def _append(source: Source, frames: BinaryIO, labels: BinaryIO, short_side: int,
         if count == limit:
             break
     if count < (1 if source.still else 2):
-        raise InputError(f"{shown(source.path)} has {count} frames of use: expected two at least")
+        raise InputError(f"{shown(source.path)} has {counted(count, 'frame')} of use: expected two at least")
     where = None if source.masks is None else start_labels
     return CachedClip(source.path.stem, start, count, *size, where, binary=VOID in values and values <= {0, VOID})
 
