@@ -129,7 +129,7 @@ def test_the_command_works_in_two_processes(
     leader, other = together(_command, tmp_path, "--out", "three", "--batch", "3")
     assert leader == 2
     assert other in (1, 2)  # 1 where it was still joining when the leader had ended
-    assert "--micro-batches must divide --batch" in (tmp_path / "0" / "err").read_text()
+    assert "micro_batches must divide batch" in (tmp_path / "0" / "err").read_text()
 
 
 def _interrupted(folder: Path, group: ProcessGroup) -> None:
