@@ -267,12 +267,14 @@ def test_killed_process_leaves_one_part_that_is_removed_and_no_lock(tmp_path: Pa
     assert names(tmp_path) == {"sub"}
 
 
-def test_remove_partials_leaves_other_files_and_linked_folders_alone(tmp_path: Path) -> None:
+def test_remove_partials_leaves_other_files_and_linked_and_locked_folders_alone(tmp_path: Path) -> None:
     inside, outside = tmp_path / "inside", tmp_path / "outside"
     inside.mkdir()
     outside.mkdir()
     (inside / "link").symlink_to(outside, target_is_directory=True)
     kept = [inside / ".movie.part", inside / "vostrack-1.part", inside / ".vostrack-1", outside / ".vostrack-1.part"]
+    (inside / "busy").mkdir()
+    kept += [inside / "busy" / LOCK_NAME, inside / "busy" / ".vostrack-1.part"]
     for path in [*kept, inside / ".vostrack-1.part"]:
         path.write_bytes(b"")
     assert remove_partials(inside) == 1

@@ -224,7 +224,7 @@ class OutputRoot:
 
 
 def remove_partials(folder: Path) -> int:
-    """Delete what killed runs left in a folder and below it; links to other folders are not followed.
+    """Delete what killed runs left in a folder and below it, but not through links or in folders with a lock.
 
     Call it under the folder's lock: the partial files of a run that still works look the same.
 
@@ -235,7 +235,8 @@ def remove_partials(folder: Path) -> int:
         OutputError: one cannot be deleted.
     """
     removed = 0
-    for parent, _, names in os.walk(folder):
+    for parent, below, names in os.walk(folder):
+        below[:] = [name for name in below if not Path(parent, name, LOCK_NAME).exists()]
         for name in names:
             if name.startswith(_PREFIX) and name.endswith(_SUFFIX):
                 try:

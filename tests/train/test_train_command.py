@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 from tests.train.samples import write_image, write_labelled
 from vostrack import cli
 from vostrack.cli.console import Stopped, StopSignals
+from vostrack.files import LOCK_NAME, lock_folder
 from vostrack.methods import METHODS, load_method
 from vostrack.train import run as training
 from vostrack.train.loop import METRICS
@@ -182,6 +184,66 @@ def test_a_link_that_leads_nowhere_is_left_out_and_named(footage: Path, capsys: 
     assert "left out: cannot find clip" in told
     assert "gone.mp4" in told
     assert re.search(r"left out: image '.*gone.png' cannot be read", told)
+
+
+# --- the folder of the run, the cache and its time ---
+
+
+def test_the_size_of_the_cache_is_said_and_can_be_bounded(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--data", footage, "--cache-size", "0.000012") == 0
+    told = capsys.readouterr().err
+    assert "decoding 2 clips: about 1 MB in runs/tiny/cache" in told
+    assert "2 clips, 6 frames of footage" in told
+    assert train("--data", footage, "--cache-size", "0") == 2
+
+
+def test_a_held_out_cache_counts_in_its_size(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_labelled(Path("davis"), count=2)  # 4 frames of 40 x 60 with masks: 38.4 kB
+    assert train("--data", footage, "--held-out", "davis", "--cache-size", "0.000050") == 0
+    assert "2 clips, 6 frames of footage" in capsys.readouterr().err
+
+
+def test_a_run_clears_away_what_a_killed_one_left(footage: Path) -> None:
+    left = [Path("runs/tiny/.vostrack-0123.part"), Path("runs/tiny/cache/.vostrack-0123.part")]
+    left[1].parent.mkdir(parents=True)
+    for path in left:
+        path.touch()
+    assert train("--data", footage) == 0
+    assert not any(path.exists() for path in left)
+
+
+def test_nothing_is_touched_in_the_folder_of_another_run(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with lock_folder(Path("runs/tiny")):
+        Path("runs/tiny/.vostrack-0123.part").touch()
+        assert train("--data", footage) == 9
+        assert "in use by" in capsys.readouterr().err
+        assert {path.name for path in Path("runs/tiny").iterdir()} == {".vostrack-0123.part", LOCK_NAME}
+
+
+def test_decoding_counts_in_the_minutes(footage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(10**6))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    assert train("--data", footage, "--steps", 10**6, "--max-minutes", 2, "--pictures", 0) == 0
+    assert metrics()[0]["seconds"] > 14
+    assert 120 <= metrics()[-1]["seconds"] < 130
+
+
+def test_the_end_says_whether_the_start_was_beaten(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_labelled(Path("davis"))
+    assert train("--data", footage) == 0
+    assert "was not measured: --held-out" in capsys.readouterr().err
+    asked = ("--data", footage, "--held-out", "davis", "--recipe", "spoil", "--steps", 4, "--out")
+    assert train(*asked, "worse", "--lr", 20) == 0
+    said = r"held-out J (0.\d+) before training, (0.\d+) after: "
+    found = re.search(said + "no better, so they are what training started from", capsys.readouterr().err)
+    assert found
+    assert found[1] == found[2]
+    assert train(*asked, "worse", "--lr", 20, "--resume") == 0  # nothing is left to do
+    assert found[0] in capsys.readouterr().err
+    assert train("--data", footage, "--recipe", "spoil", "--out", "spoiled") == 0
+    spoiled = ("--from", "spoiled/tiny.safetensors", "--set", "target=1", "--lr", 10)
+    assert train(*asked, "better", *spoiled) == 0
+    assert re.search(said + "better", capsys.readouterr().err)
 
 
 # --- evaluation ---

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import MofNCompleteColumn
+from rich.progress import MofNCompleteColumn, Progress
 
 from vostrack.cli.console import StopSignals, progress_bar
 from vostrack.cli.settings import parse_settings, sentence
 from vostrack.config import Config, setting_of
 from vostrack.errors import counted
 from vostrack.methods.recipe import Recipe
+from vostrack.run.callbacks import Callbacks
 from vostrack.train.settings import TrainConfig
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def train(
         list[Path] | None, _footage("Folder of single images, set in motion. Repeatable.", show_default="none")
     ] = None,
     cache: Annotated[Path | None, _footage("Folder for decoded frames.", show_default="OUT/cache")] = None,
+    cache_size: Annotated[float, _setting("Footage", _DEFAULTS, "cache_size")] = _DEFAULTS.cache_size,
     method: Annotated[
         str, _general("What to train; `best` takes the weights of `anchors` and `mast-mem`.", "--method")
     ] = "anchors",
@@ -115,6 +117,7 @@ def train(
     config = TrainConfig(
         seed=seed,
         max_minutes=max_minutes,
+        cache_size=cache_size,
         evaluate_every=evaluate_every,
         patience=patience,
         picture_minutes=picture_minutes,
@@ -152,33 +155,51 @@ def _chosen_recipe(method: str, name: str, settings: list[str], given: dict[str,
 def _train(options: TrainOptions, group: ProcessGroup) -> None:
     """Decode and train with a progress bar each; all of it goes to stderr, from the leading process alone."""
     from vostrack.device import has_fast_bfloat16
+    from vostrack.train.run import TrainingRun
 
     console = Console(stderr=True, soft_wrap=True, highlight=False, quiet=not group.leads)
     if options.config.precision == "bf16" and not has_fast_bfloat16(group.device):
         slow = f"bfloat16 is slow on this device ({group.device.type}): --precision auto takes what is quick"
         console.print(slow, style="yellow", markup=False)
-    path = _run(_prepare(options, group, console), options.method, console)
-    console.print(f"weights: {path}", markup=False)
+    run = TrainingRun(options, group)
+    with run.locked():
+        with progress_bar(console, MofNCompleteColumn()) as bar:
+            run.decode(_Decoding(console, bar))
+        console.print(f"{counted(len(run.cache.clips), 'clip')}, {counted(run.cache.frame_count, 'frame')} of footage")
+        if run.held_out is not None:
+            console.print(f"{counted(len(run.held_out.clips), 'clip')} held out for evaluation")
+        path = _run(run, options.method, console)
+        if group.leads:
+            console.print(f"weights: {path}\n{_verdict(path)}", markup=False)
     command = f"vostrack segment CLIP --mask MASK --method {options.method} --weights {path}"
     console.print(f"try them: {command}", markup=False)
 
 
-def _prepare(options: TrainOptions, group: ProcessGroup, console: Console) -> TrainingRun:
-    from vostrack.train.run import TrainingRun
+class _Decoding(Callbacks):
+    """Shows how far the decoding is."""
 
-    with progress_bar(console, MofNCompleteColumn()) as bar:
-        task = bar.add_task("decoding")
+    def __init__(self, console: Console, bar: Progress) -> None:
+        self._console, self._bar, self._task = console, bar, bar.add_task("decoding")
 
-        def decoded(done: int, count: int, problem: str) -> None:
-            bar.update(task, completed=done, total=count)
-            if problem:
-                console.print(f"left out: {problem}", style="yellow", markup=False)
+    def progress(self, done: int, total: int | None) -> None:
+        """Move the bar."""
+        self._bar.update(self._task, completed=done, total=total)
 
-        run = TrainingRun(options, group, decoded)
-    console.print(f"{counted(len(run.cache.clips), 'clip')}, {counted(run.cache.frame_count, 'frame')} of footage")
-    if run.held_out is not None:
-        console.print(f"{counted(len(run.held_out.clips), 'clip')} held out for evaluation")
-    return run
+    def note(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(text, style="yellow", markup=False)
+
+
+def _verdict(path: Path) -> str:
+    """Whether the weights of a run beat what it started from."""
+    from vostrack.weights import read_details
+
+    details = read_details(path)["details"]
+    start, best = details["held_out_start"], details["held_out"]
+    if best is None:
+        return "whether they are better than what training started from was not measured: --held-out FOLDER does that"
+    found = f"held-out J {start:.4f} before training, {best:.4f} after"
+    return f"{found}: better" if best > start else f"{found}: no better, so they are what training started from"
 
 
 def _run(run: TrainingRun, method: str, console: Console) -> Path:

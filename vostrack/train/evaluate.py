@@ -27,8 +27,9 @@ from vostrack.files import atomic_path
 from vostrack.methods.base import Method, MethodFactory
 from vostrack.nets.encoders import for_inference
 from vostrack.propagate import Propagator
-from vostrack.train.data.cache import FRAME_RATE, CachedClip, FrameCache
+from vostrack.train.data.cache import CachedClip, FrameCache
 from vostrack.train.data.stills import homography_clip
+from vostrack.train.data.thinning import FRAME_RATE
 from vostrack.train.parallel import ProcessGroup
 from vostrack.types import BACKGROUND, VOID, Clip, Frame, LabelMap, Prediction
 from vostrack.video.overlay import draw_overlay

@@ -44,13 +44,22 @@ class StepReport:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """How good the network is after a step: score of each held-out clip, their mean, and whether it is the best yet."""
+    """How good the network is after a step.
+
+    Attributes:
+        step, seconds: as of a `StepReport`.
+        held_out: score of each held-out clip.
+        mean: of these scores.
+        best: whether it is the best mean yet.
+        first: the mean before the first step.
+    """
 
     step: int
     seconds: float
     held_out: dict[str, float]
     mean: float
     best: bool
+    first: float
 
 
 Report = StepReport | EvaluationReport
@@ -66,6 +75,7 @@ class LoopPosition:
         evaluated: step of the last evaluation; -1 before the first.
         best: highest mean score of an evaluation.
         stale: evaluations since then.
+        first: mean score before the first step; 0 until it is known.
     """
 
     step: int = 0
@@ -73,6 +83,7 @@ class LoopPosition:
     evaluated: int = -1
     best: float = -math.inf
     stale: int = 0
+    first: float = 0.0
 
 
 def settled(config: TrainConfig, group: ProcessGroup) -> TrainConfig:
@@ -100,6 +111,7 @@ def train(
     group: ProcessGroup,
     evaluate: Callable[[], dict[str, float]] | None = None,
     settings: Mapping[str, Any] | None = None,
+    spent: float = 0.0,
 ) -> Generator[Report]:
     """Train until steps, minutes or patience are used up; goes on from the checkpoint in `folder` if there is one.
 
@@ -114,6 +126,7 @@ def train(
         group: the processes that train; all of them call this.
         evaluate: scores of the network as it stands, by clip; the same in all processes.
         settings: whatever else must not change between the parts of a run.
+        spent: seconds that this part of the run has taken already; they count as trained.
 
     Yields:
         A report after each step, and one after each evaluation: before the first step, then as `config` says, and
@@ -127,6 +140,7 @@ def train(
     trainer = _Trainer(objective, recipe, cache, config, group)
     files = _RunFiles(folder, _identity(objective, recipe, config) | dict(settings or {}), group.leads)
     files.load(trainer.restore)
+    trainer.position = replace(trainer.position, seconds=trainer.position.seconds + spent)
     files.trim_metrics(trainer.position.step)
     whole, saved = True, time.monotonic()
     try:
@@ -222,8 +236,11 @@ class _Trainer:
         mean = sum(scores.values()) / len(scores)
         best = mean > position.best
         stale = 0 if best else position.stale + 1
-        self.position = replace(position, evaluated=position.step, best=max(mean, position.best), stale=stale)
-        return EvaluationReport(position.step, position.seconds, scores, mean, best)
+        first = mean if position.step == 0 else position.first
+        self.position = replace(
+            position, evaluated=position.step, best=max(mean, position.best), stale=stale, first=first
+        )
+        return EvaluationReport(position.step, position.seconds, scores, mean, best, first)
 
     def step(self) -> StepReport:
         """Make a step."""

@@ -17,12 +17,14 @@ from torch import nn
 from vostrack import __version__
 from vostrack import weights as store
 from vostrack.errors import DatasetError, MethodError, OutputError, OutputExistsError, counted
-from vostrack.files import OutputRoot, lock_folder, make_folder, output_error, shown
+from vostrack.files import OutputRoot, lock_folder, output_error, remove_partials, shown
 from vostrack.methods import build_net, method_class
 from vostrack.methods.base import Method, Objective
 from vostrack.methods.recipe import Recipe
-from vostrack.train.data.cache import SHORT_SIDE, FrameCache, build_cache
+from vostrack.run.callbacks import Callbacks
+from vostrack.train.data.cache import FrameCache, build_cache
 from vostrack.train.data.footage import Source, find_footage, find_labelled, find_stills
+from vostrack.train.data.thinning import SHORT_SIDE
 from vostrack.train.evaluate import held_out_scores, method_now, write_picture
 from vostrack.train.loop import CHECKPOINT, METRICS, EvaluationReport, Report, StepReport, settled, train
 from vostrack.train.parallel import ProcessGroup
@@ -36,9 +38,6 @@ HELD_OUT_FRAMES = 25
 
 HELD_OUT_SIZE = 240
 """Their short side in pixels."""
-
-OnSource = Callable[[int, int, str], None]
-"""Called after each decoded source with (done, all, what is wrong with it or "")."""
 
 
 @dataclass(frozen=True)
@@ -85,20 +84,22 @@ def default_data() -> tuple[Path, ...]:
 
 
 class TrainingRun:
-    """A run that is ready for its first step, or for the next one.
+    """A run, in the order of its methods: `locked`, a context, and in it `decode` and `run`.
 
     Attributes:
         cache: decoded footage.
         held_out: the same of the clips to evaluate on, or None.
     """
 
-    def __init__(self, options: TrainOptions, group: ProcessGroup, on_source: OnSource) -> None:
-        """Build what is trained, and decode the footage where that was not done before.
+    cache: FrameCache
+    held_out: FrameCache | None = None
+
+    def __init__(self, options: TrainOptions, group: ProcessGroup) -> None:
+        """Build what is trained, and find its footage; nothing is written.
 
         Args:
             options: what to train, on what and how.
             group: the processes that train; the first decodes while the others wait.
-            on_source: called in that process.
 
         Raises:
             OutputExistsError: there is a run in the folder and `resume` was not asked for.
@@ -110,17 +111,49 @@ class TrainingRun:
         self._check()
         self._factory = method_class(options.method)
         self._net, self._objective = self._build()
-        sources = self._sources()
-        make_folder(options.out)
-        folder = options.cache or options.out / "cache"
-        self._cache_root = OutputRoot(options.cache or options.out)
-        self.cache = self._decode(sources, folder, on_source, max(SHORT_SIDE, self._objective.clips.crop))
-        self.held_out: FrameCache | None = None
-        if options.held_out is not None:
-            sources = find_labelled([options.held_out], "--held-out")
-            self.held_out = self._decode(sources, folder / "held-out", on_source, HELD_OUT_SIZE, HELD_OUT_FRAMES)
-        self.cache.hold_where_it_fits(group.device)
-        self._drawn_at, self._drawn_step = -float("inf"), -1
+        self._sources = self._found()
+        self._to_hold_out = [] if options.held_out is None else find_labelled([options.held_out], "--held-out")
+        self._spent, self._drawn_at, self._drawn_step = 0.0, -float("inf"), -1
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep others out of the folder of the run, and clear away what a killed run left there.
+
+        Raises:
+            OutputExistsError: another process works in the folder, or finished a run there meanwhile.
+            OutputError: it cannot be written.
+        """
+        with lock_folder(self._options.out) if self._group.leads else nullcontext():
+            if self._group.leads:
+                self._check()
+                remove_partials(self._options.out)
+            yield
+
+    def decode(self, callbacks: Callbacks) -> None:
+        """Decode the footage where that was not done before; takes half of the minutes of the run at most.
+
+        Args:
+            callbacks: told in the process that leads, as `build_cache` does.
+
+        Raises:
+            DatasetError, OutputError: the footage, or the folder.
+        """
+        options, start = self._options, time.monotonic()
+        folder = options.cache or self._root.at("cache")
+        held, minutes = OutputRoot(folder).at("held-out"), options.config.max_minutes
+        # Where a run goes on, its footage must be what it was.
+        until = float("inf") if minutes is None or options.resume else start + 30 * minutes
+        if self._group.leads:
+            side, most = max(SHORT_SIDE, self._objective.clips.crop), int(1e9 * options.config.cache_size)
+            if self._to_hold_out:
+                clips = self._to_hold_out
+                most -= build_cache(clips, held, HELD_OUT_SIZE, HELD_OUT_FRAMES, most, until, callbacks).size
+            build_cache(self._sources, folder, side, None, most, until, callbacks)
+            self._spent = time.monotonic() - start
+        (self._spent,) = self._group.totals([self._spent])  # the others wait here
+        self.cache = FrameCache(folder)
+        self.held_out = FrameCache(held) if self._to_hold_out else None
+        self.cache.hold_where_it_fits(self._group.device)
 
     def run(self, on_report: Callable[[Report, float], None], on_note: Callable[[str], None]) -> Path:
         """Train and write the weights: those of the best evaluation, or the last ones where nothing is held out.
@@ -141,10 +174,18 @@ class TrainingRun:
         held_out = self.held_out
         evaluate = None if held_out is None else lambda: held_out_scores(held_out, self._method(), group)
         reports = train(
-            self._objective, options.recipe, self.cache, options.config, options.out, group, evaluate, settings
+            self._objective,
+            options.recipe,
+            self.cache,
+            options.config,
+            options.out,
+            group,
+            evaluate,
+            settings,
+            self._spent,
         )
         last: Report | None = None
-        with lock_folder(options.out) if group.leads else nullcontext(), self._board() as board, closing(reports):
+        with self._board() as board, closing(reports):
             for last in reports:
                 if isinstance(last, EvaluationReport) and last.best and group.leads:
                     self._save(self._root.at(BEST), last)
@@ -187,7 +228,7 @@ class TrainingRun:
             raise MethodError(f"{method} is not trained itself")
         return net, self._factory.objective(net, recipe)
 
-    def _sources(self) -> list[Source]:
+    def _found(self) -> list[Source]:
         """The footage; with masks, where the objective wants them."""
         method, data, stills = self._options.method, self._options.data, self._options.stills
         if not self._objective.clips.labels:
@@ -195,15 +236,6 @@ class TrainingRun:
         if stills:
             raise DatasetError(f"{method} learns from masks, and --stills have none: give --data with masks instead")
         return find_labelled(data)
-
-    def _decode(
-        self, sources: list[Source], folder: Path, on_source: OnSource, side: int, limit: int | None = None
-    ) -> FrameCache:
-        """A cache that the leading process builds while the others wait."""
-        if self._group.leads:
-            build_cache(sources, folder, side, limit, on_source, self._cache_root)
-        self._group.wait()
-        return FrameCache(folder)
 
     def _method(self) -> Method[Any]:
         """The method with the network as it stands."""
@@ -248,6 +280,7 @@ class TrainingRun:
             "steps": report.step if report else None,
             "minutes": round(report.seconds / 60, 1) if report else None,
             "held_out": report.mean if isinstance(report, EvaluationReport) else None,
+            "held_out_start": report.first if isinstance(report, EvaluationReport) else None,
         }
         store.save_weights(self._net, options.method, path, details, options.recipe.net)
 

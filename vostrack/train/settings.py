@@ -20,7 +20,17 @@ class TrainConfig(Config):
 
     seed: int = setting(0, "seed of all randomness")
     max_minutes: float | None = setting(
-        None, "time after which the run ends; the learning rate falls towards that end", above=0, unit="minutes"
+        None,
+        "time after which the run ends, half of it for decoding at most; the learning rate falls towards that end",
+        above=0,
+        unit="minutes",
+    )
+    cache_size: float = setting(
+        20.0,
+        "size that decoded frames may have; fewer are kept if they would take more",
+        above=0,
+        high=1e9,
+        unit="GB",
     )
     evaluate_every: int = setting(200, "steps from one evaluation to the next, if there is footage for it", low=1)
     patience: int | None = setting(None, "evaluations in a row without gain that end the run", low=1)

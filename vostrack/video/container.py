@@ -83,6 +83,8 @@ class VideoStream(ClipStream):
         rate = self._video.average_rate or self._video.guessed_rate
         self.fps = rate if rate and rate > 0 else None
         self.count = _promised_frames(self._container, self._video)
+        lasts = self._container.duration
+        self.seconds = lasts / av.time_base if lasts and lasts > 0 else None
         self.notes += self._convert.notes
 
     def _frames(self) -> Iterator[Frame]:

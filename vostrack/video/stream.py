@@ -35,6 +35,8 @@ class ClipStream(ABC):
     stored_size: tuple[int, int]
     fps: Fraction | None
     count: int | None
+    seconds: float | None = None
+    """How long the clip claims to be, if it does."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -13,9 +13,27 @@ from PIL import Image
 from tests.fakes import pictures
 from tests.train.samples import write_image, write_labelled
 from tests.video.media import write_video
-from vostrack.errors import DatasetError
+from vostrack.errors import DatasetError, OutputError, OutputExistsError
+from vostrack.files import lock_folder
+from vostrack.run.callbacks import Callbacks
 from vostrack.train.data.cache import FrameCache, build_cache
 from vostrack.train.data.footage import Source, find_footage, find_labelled, find_stills
+from vostrack.train.data.thinning import Estimate, estimated
+
+
+class Heard(Callbacks):
+    """Keeps the notes; may raise where a number of sources is done, as a kill would."""
+
+    def __init__(self, end: int | None = None) -> None:
+        self.notes: list[str] = []
+        self.end = end
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def progress(self, done: int, total: int | None) -> None:
+        if done == self.end:
+            raise KeyboardInterrupt
 
 
 def labelled(root: Path, folder: Path) -> FrameCache:
@@ -42,12 +60,10 @@ def test_a_cache_of_an_earlier_version_is_built_again(footage: Path, tmp_path: P
 
 def test_footage_that_cannot_be_read_is_left_out_and_named(footage: Path, tmp_path: Path) -> None:
     (footage / "broken.mp4").write_text("not a video")
-    notes: list[str] = []
-    cache = build_cache(
-        find_footage([footage]), tmp_path / "cache", progress=lambda done, total, note: notes.append(note)
-    )
+    heard = Heard()
+    cache = build_cache(find_footage([footage]), tmp_path / "cache", callbacks=heard)
     assert len(cache.clips) == 2
-    assert any("broken.mp4" in note for note in notes)
+    assert any("broken.mp4" in note for note in heard.notes)
 
 
 def test_a_source_that_breaks_off_leaves_nothing_behind(footage: Path, tmp_path: Path) -> None:
@@ -85,6 +101,115 @@ def test_video_is_thinned_and_small(tmp_path: Path) -> None:
     limited = build_cache(find_footage([tmp_path / "data"]), tmp_path / "cache", short_side=24, limit=4)
     assert torch.equal(limited.frames(limited.clips[0], range(4)), cache.frames(clip, range(4)))
     assert limited.clips[0].count == 4
+
+
+# --- size and time ---
+
+
+def test_the_size_is_said_before_decoding_and_bounded_over_all_clips(footage: Path, tmp_path: Path) -> None:
+    heard, sources = Heard(), find_footage([footage])
+    whole = build_cache(sources, tmp_path / "cache", callbacks=heard)
+    assert heard.notes == [f"decoding 2 clips: about 1 MB in {tmp_path / 'cache'}"]
+    assert whole.size == 6 * 3 * (20 * 30 + 24 * 18)
+    bounded = build_cache(sources, tmp_path / "cache", most=12_000, callbacks=heard)
+    assert "evenly over all clips" in heard.notes[-1]
+    assert [clip.count for clip in bounded.clips] == [3, 3]
+    assert torch.equal(bounded.frames(bounded.clips[0], range(3)), whole.frames(whole.clips[0], [0, 2, 4]))
+    assert build_cache(sources, tmp_path / "cache", most=10**6).size == whole.size
+    with pytest.raises(DatasetError, match="cache_size"):
+        build_cache(sources, tmp_path / "cache", most=5000)
+
+
+def test_a_larger_bound_changes_nothing_where_all_fits(footage: Path, tmp_path: Path) -> None:
+    build_cache(find_footage([footage]), tmp_path / "cache", most=10**6)
+    stamp = (tmp_path / "cache" / "frames.u8").stat().st_mtime_ns
+    for most in (10**5, 10**7):
+        build_cache(find_footage([footage]), tmp_path / "cache", most=most)
+        assert (tmp_path / "cache" / "frames.u8").stat().st_mtime_ns == stamp
+
+
+def test_footage_of_unknown_length_ends_at_the_bound(
+    footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vostrack.train.data.cache.estimated", lambda *source: Estimate(0, 0))
+    heard, sources = Heard(), find_footage([footage])
+    for _ in range(2):  # it is said each time
+        cache = build_cache(sources, tmp_path / "cache", most=15_000, callbacks=heard)
+        assert [clip.count for clip in cache.clips] == [6, 3]
+        assert "2 of 2 clips are in" in heard.notes[-1]
+    with pytest.raises(DatasetError, match="none of 2 sources could be read in the time and the size"):
+        build_cache(sources, tmp_path / "cache", most=2000)
+    assert [clip.count for clip in build_cache(sources, tmp_path / "cache").clips] == [6, 6]
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv"])
+def test_estimates_are_what_is_kept(kind: str, tmp_path: Path) -> None:
+    write_video(tmp_path / f"x.{kind}", pictures(25))
+    source = Source(tmp_path / f"x.{kind}")
+    estimate = estimated(source, 24, None)
+    assert estimate.each == 3 * 24 * 32
+    assert estimate.frames == build_cache([source], tmp_path / "cache", 24).frame_count == 9
+
+
+def test_decoding_ends_with_its_time_and_keeps_what_is_there(
+    footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(10**6))
+    monkeypatch.setattr("vostrack.train.data.cache.time.monotonic", lambda: float(next(clock)))
+    heard = Heard()
+    cache = build_cache(find_footage([footage]), tmp_path / "cache", until=11, callbacks=heard)
+    assert [clip.count for clip in cache.clips] == [6, 3]
+    assert "the time for decoding was over" in heard.notes[-1]
+    with pytest.raises(DatasetError, match="in the time"):
+        build_cache(find_footage([footage]), tmp_path / "other", until=0)
+
+
+def test_decoding_that_was_killed_goes_on(footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources, folder = find_footage([footage]), tmp_path / "cache"
+    whole = build_cache(sources, tmp_path / "whole")
+    monkeypatch.setattr("vostrack.train.data.cache._SAVED_EVERY", -1.0)
+    with pytest.raises(KeyboardInterrupt):
+        build_cache(sources, folder, callbacks=Heard(2))
+    with (folder / "frames.u8").open("ab") as file:
+        file.write(b"half a frame")
+    (folder / ".vostrack-0123.part").touch()
+    with pytest.raises(DatasetError, match="damaged"):
+        FrameCache(folder)
+    heard = Heard()
+    assert build_cache(sources, folder, callbacks=heard).digest == whole.digest
+    assert "decoding 1 clip:" in heard.notes[0]
+    assert (folder / "frames.u8").read_bytes() == (tmp_path / "whole" / "frames.u8").read_bytes()
+    assert sorted(path.name for path in folder.iterdir()) == ["frames.u8", "index.json", "labels.u8"]
+
+
+def test_nothing_is_decoded_into_a_cache_in_use_but_a_finished_one_is_shared(footage: Path, tmp_path: Path) -> None:
+    folder, sources = tmp_path / "cache", find_footage([footage])
+    with lock_folder(folder):
+        (folder / ".vostrack-0123.part").touch()
+        with pytest.raises(OutputExistsError, match="in use by"):
+            build_cache(sources, folder)
+        assert (folder / ".vostrack-0123.part").exists()
+        assert not (folder / "frames.u8").exists()
+    build_cache(sources, folder)
+    with lock_folder(folder):
+        assert len(build_cache(sources, folder).clips) == 2
+
+
+def test_a_cache_that_is_trained_on_outlives_one_of_other_footage(footage: Path, tmp_path: Path) -> None:
+    old = build_cache(find_footage([footage]), tmp_path / "cache")
+    before = old.frames(old.clips[1], range(6)).clone()
+    build_cache([Source(footage / "a")], tmp_path / "cache")
+    assert torch.equal(old.frames(old.clips[1], range(6)), before)
+
+
+def test_a_disk_that_fills_up_is_said(tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index in range(6):
+        write_image(tmp_path / "data" / "x" / f"{index}.png", np.full((200, 200, 3), index))
+    sources = find_footage([tmp_path / "data"])
+    for estimate in (estimated, lambda *source: Estimate(0, 0)):  # before decoding, and in it
+        monkeypatch.setattr("vostrack.train.data.cache.estimated", estimate)
+        with pytest.raises(OutputError, match="disk is full"):
+            build_cache(sources, small_disk / "cache")
 
 
 # --- masks ---
@@ -149,13 +274,11 @@ def test_videos_can_have_masks_too(tmp_path: Path) -> None:
 def test_masks_that_do_not_fit_are_named(tmp_path: Path) -> None:
     root = write_labelled(tmp_path / "davis")
     write_image(root / "Annotations" / "480p" / "two" / "00001.png", np.zeros((9, 9)))
-    notes: list[str] = []
-    cache = build_cache(
-        find_labelled([root]), tmp_path / "cache", progress=lambda done, total, note: notes.append(note)
-    )
+    heard = Heard()
+    cache = build_cache(find_labelled([root]), tmp_path / "cache", callbacks=heard)
     assert [clip.name for clip in cache.clips] == ["one"]
     assert torch.equal(cache.labels(cache.clips[0], [5])[0], (cache.frames(cache.clips[0], [5])[0, 0] == 200).byte())
-    assert any("00001.png" in note and "[9, 9]" in note for note in notes)
+    assert any("00001.png" in note and "[9, 9]" in note for note in heard.notes)
 
 
 def test_masks_without_frames_are_an_error(tmp_path: Path) -> None:

@@ -7,10 +7,14 @@ device whole. Knows nothing of models, losses or random numbers.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,26 +24,19 @@ from torch import Tensor
 
 from vostrack.benchmark.datasets.mask_folders import read_mask
 from vostrack.errors import DatasetError, InputError, counted
-from vostrack.files import OutputRoot, read_json, shown
+from vostrack.files import OutputRoot, lock_folder, output_error, plain, read_json, remove_partials, shown
 from vostrack.ops.grid import resize_image
 from vostrack.ops.labels import resize_labels
+from vostrack.run.callbacks import Callbacks
 from vostrack.train.data.footage import Source
+from vostrack.train.data.thinning import SHORT_SIDE, estimated, kept, share_that_fits, small_size
 from vostrack.types import VOID, Frame
-from vostrack.video.images import read_image
-from vostrack.video.reader import open_clip
 
-FRAME_RATE = 10
-"""Frames a second that are kept: neighbours still overlap, and a clip is not thirty near-copies a second."""
-
-SHORT_SIDE = 224
-"""Short side of the kept frames in pixels."""
-
-STILL_SCALE = 1.5
-"""Stills are kept larger by this factor: what moves over them sees a part at a time."""
-
-_VERSION = 2
+_VERSION = 3
 _INDEX, _FRAMES, _LABELS = "index.json", "frames.u8", "labels.u8"
 _ALL = slice(None)
+_SAVED_EVERY = 10.0
+"""Seconds from one writing of the index to the next: what a kill can cost."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +67,54 @@ class CachedClip:
         return self.count * self.height * self.width
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Index:
+    """What a cache holds, and how far its sources are decoded.
+
+    Attributes:
+        version: of the format.
+        made_from: short side, frames of a clip at most, and the sources.
+        most: bytes that it may have.
+        share: of the frames, beyond two of each clip, that is kept.
+        done: sources that were decoded or left out.
+        cut: whether decoding ended early, at the size or the time that was allowed.
+        clips: one behind the other.
+    """
+
     version: int
     made_from: list[Any]
-    clips: list[CachedClip]
+    most: int
+    share: float
+    done: int = 0
+    cut: bool = False
+    clips: list[CachedClip] = field(default_factory=list)
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """Bytes of all frames, and of all labels."""
+        labelled = sum(clip.pixels for clip in self.clips if clip.labels is not None)
+        return 3 * sum(clip.pixels for clip in self.clips), labelled
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to decode."""
+        return bool(self.clips) and (self.cut or self.done == len(self.made_from) - 2)
+
+    def is_of(self, made_from: list[Any], most: int) -> bool:
+        """Whether it is what would be made of some sources."""
+        fits = self.share == 1 and not self.cut and sum(self.ends) <= most
+        return self.version == _VERSION and self.made_from == made_from and (self.most == most or fits)
+
+    def is_sound(self, folder: Path) -> bool:
+        """Whether all clips lie within the files."""
+        ends = self.ends
+        sizes = [(folder / name).stat().st_size for name, end in zip((_FRAMES, _LABELS), ends, strict=True) if end]
+        return (
+            all(size >= end for size, end in zip(sizes, ends, strict=False))
+            and all(min(clip.count, clip.height, clip.width) > 0 for clip in self.clips)
+            and all(0 <= clip.offset <= ends[0] - 3 * clip.pixels for clip in self.clips)
+            and all(0 <= x.labels <= ends[1] - x.pixels for x in self.clips if x.labels is not None)
+        )
 
 
 class FrameCache:
@@ -90,22 +130,21 @@ class FrameCache:
             DatasetError: the folder holds no complete cache of this version.
         """
         try:
-            index = read_json(folder / _INDEX, _Index)
-            self.clips = index.clips
-            labelled = [clip for clip in self.clips if clip.labels is not None]
-            sizes = {_FRAMES: 3 * sum(clip.pixels for clip in self.clips), _LABELS: sum(x.pixels for x in labelled)}
-            whole = all((folder / name).stat().st_size == size for name, size in sizes.items() if size)
-            whole = whole and all(0 <= clip.offset <= sizes[_FRAMES] - 3 * clip.pixels for clip in self.clips)
-            whole = whole and all(0 <= (x.labels or 0) <= sizes[_LABELS] - x.pixels for x in labelled)
-            possible = all(min(clip.count, clip.height, clip.width) > 0 for clip in self.clips)
-            complete = whole and possible and self.clips and index.version == _VERSION
+            index: _Index = read_json(folder / _INDEX, _Index)
+            sound = index.version == _VERSION and index.is_finished and index.is_sound(folder)
         except (OSError, ValueError) as error:
             raise DatasetError(
                 f"{shown(folder)} is not a frame cache ({error}): delete it to build it again"
             ) from error
-        if not complete:
+        if not sound:
             raise DatasetError(f"the frame cache {shown(folder)} is damaged: delete it to build it again")
-        self._frames, self._labels = (_mapped(folder / name, size) for name, size in sizes.items())
+        self.clips, names = index.clips, (_FRAMES, _LABELS)
+        self._frames, self._labels = (_mapped(folder / x, size) for x, size in zip(names, index.ends, strict=True))
+
+    @property
+    def size(self) -> int:
+        """Bytes of all frames and labels."""
+        return self._frames.numel() + self._labels.numel()
 
     @property
     def frame_count(self) -> int:
@@ -147,108 +186,171 @@ def build_cache(
     folder: Path,
     short_side: int = SHORT_SIDE,
     limit: int | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, note: None,
-    root: OutputRoot | None = None,
+    most: int = 1 << 62,
+    until: float = float("inf"),
+    callbacks: Callbacks | None = None,
 ) -> FrameCache:
-    """Decode sources into a cache, or open the one that is there.
+    """Decode sources into a cache, under a lock of its folder, or open the one that is there.
 
-    The frames are written under a temporary name; the index, written last, makes the cache valid and names the sources:
-    for other sources it is built again. Of clips with masks, the frames that have one are kept, of others as many a
-    second as `FRAME_RATE` says. Sources that cannot be read are left out and reported through `progress`.
+    Frames are appended to a file, and the index says which of them count: where a kill ended the decoding, it goes on.
+    For other sources it begins anew. Of clips with masks, the frames that have one are kept, of others as many a second
+    as `thinning.FRAME_RATE` says. Sources that cannot be read are left out and named in a note.
 
     Args:
         sources: from `footage`.
         folder: where the cache lies or will lie.
         short_side: of the kept frames, in pixels, for stills times `STILL_SCALE`; smaller sources keep their size.
         limit: frames of a clip that are kept at most; None for all.
-        progress: called after each source with (done, total, note).
-        root: the output folder that it lies in; None for the cache's own.
+        most: bytes that the cache may have; fewer frames are kept of all clips where it would have more.
+        until: of `time.monotonic`, when decoding ends with what is there.
+        callbacks: are told how much it becomes, what is left out, and how many sources are done.
 
     Raises:
-        DatasetError: not one source could be read, or the cache that is there is damaged.
+        DatasetError: not one source could be read in the time, they cannot be made to fit, or the cache that is there
+            is damaged.
+        OutputError: it cannot be written, is in use, or there is less space than it will take.
     """
-    made_from = [short_side, limit, *map(_described, sources)]
-    root = root or OutputRoot(folder)
-    below = folder.relative_to(root.path)
-    if _made_from(folder) == made_from:
-        return FrameCache(folder)
-    clips: list[CachedClip] = []
-    with (
-        root.new(below / _LABELS) as label_part,
-        root.new(below / _FRAMES) as frame_part,
-        label_part.open("wb") as labels,
-        frame_part.open("wb") as frames,
-    ):
-        for done, source in enumerate(sources, 1):
-            note, start = "", (frames.tell(), labels.tell())
-            try:
-                clips.append(_append(source, frames, labels, short_side, limit))
-            except (InputError, DatasetError) as error:
-                note = str(error)
-                for file, offset in zip((frames, labels), start, strict=True):
-                    file.seek(offset)
-                    file.truncate()
-            progress(done, len(sources), note)
-        if not clips:
-            raise DatasetError(f"none of {counted(len(sources), 'source')} could be read")
-        root.remove(below / _INDEX)
-    index = {"version": _VERSION, "made_from": made_from, "clips": [asdict(clip) for clip in clips]}
-    root.write_json(below / _INDEX, index)
+    callbacks = callbacks or Callbacks()
+    made_from = plain([short_side, limit, *map(_described, sources)])
+    index = _index(folder, made_from, most)
+    if index is None or not index.is_finished:
+        with lock_folder(folder):
+            remove_partials(folder)
+            index = _index(folder, made_from, most)  # another process may have gone on with it meanwhile
+            if index is None or not index.is_finished:
+                index = _decode(sources, folder, index or _Index(_VERSION, made_from, most, 0.0), until, callbacks)
+    if index.cut:
+        callbacks.note(
+            f"{len(index.clips)} of {counted(len(sources), 'clip')} are in {shown(folder)}: the time for decoding was "
+            "over, or `cache_size` reached; delete it to decode again"
+        )
     return FrameCache(folder)
+
+
+def _decode(sources: Sequence[Source], folder: Path, index: _Index, until: float, callbacks: Callbacks) -> _Index:
+    """Decode what is left behind what is there."""
+    root = OutputRoot(folder)
+    if not index.done:
+        for name in (_INDEX, _FRAMES, _LABELS):  # deleted, not emptied: others may train on them
+            root.remove(name)
+    parts = _planned(sources, folder, index, callbacks)
+    try:
+        with root.at(_FRAMES).open("ab") as frames, root.at(_LABELS).open("ab") as labels:
+            decoder = _Decoder(frames, labels, index, until)
+            saved = time.monotonic()
+            for source, part in zip(sources[index.done :], parts, strict=True):
+                problem = decoder.append(source, part)
+                if problem and not index.cut:
+                    callbacks.note(f"left out: {problem}")
+                callbacks.progress(index.done, len(sources))
+                if index.cut:
+                    break
+                if time.monotonic() - saved > _SAVED_EVERY:
+                    decoder.save(root)
+                    saved = time.monotonic()
+            if not index.clips:
+                why = " in the time and the size that they may take" if index.cut else ""
+                raise DatasetError(f"none of {counted(len(sources), 'source')} could be read{why}")
+            decoder.save(root)
+    except OSError as error:
+        raise output_error(error, folder / _FRAMES) from error
+    return index
+
+
+def _planned(sources: Sequence[Source], folder: Path, index: _Index, callbacks: Callbacks) -> list[Fraction]:
+    """Which part is kept of each source that is left; says how much it becomes, and checks that there is room."""
+    short_side, limit = index.made_from[:2]
+    estimates = [estimated(source, short_side, limit) for source in sources]
+    share = index.share = share_that_fits(estimates, index.most)
+    size = sum(each.bytes(share) for each in estimates[index.done :])
+    callbacks.note(
+        f"decoding {counted(len(sources) - index.done, 'clip')}: about {_megabytes(size)} in {shown(folder)}"
+    )
+    if share < 1:
+        whole, some = (sum(each.bytes(each_share) for each in estimates) for each_share in (1.0, share))
+        callbacks.note(
+            f"all frames would take about {_megabytes(whole)}: {some / whole:.0%} of them are kept, evenly over all "
+            "clips; `cache_size` allows more"
+        )
+    if shutil.disk_usage(folder).free < size:
+        raise output_error(OSError(errno.ENOSPC, ""), folder / _FRAMES, size)
+    return [each.fraction(share) for each in estimates[index.done :]]
+
+
+def _megabytes(size: int) -> str:
+    return f"{max(1, round(size / 1e6)):,} MB"
 
 
 def _described(source: Source) -> list[Any]:
     masks = None if source.masks is None else str(source.masks.absolute())
-    size = source.path.stat().st_size if source.path.exists() else None  # a link that leads nowhere is left out later
+    try:
+        size = source.path.stat().st_size
+    except OSError:  # a link that leads nowhere, for one: left out when it is decoded
+        size = None
     return [str(source.path.absolute()), size, masks, source.still]
 
 
-def _made_from(folder: Path) -> list[Any] | None:
-    """What a cache says that it was made from, if there is one of this version."""
+def _index(folder: Path, made_from: list[Any], most: int) -> _Index | None:
+    """The index of a cache, if there is one that is made of these sources."""
     try:
         index: _Index = read_json(folder / _INDEX, _Index)
     except (OSError, ValueError):
         return None
-    return index.made_from if index.version == _VERSION else None
+    return index if index.is_of(made_from, most) else None
 
 
-def _append(source: Source, frames: BinaryIO, labels: BinaryIO, short_side: int, limit: int | None) -> CachedClip:
-    """Write the frames and masks of a source behind what is there."""
-    start, start_labels = frames.tell(), labels.tell()
-    count, size, values = 0, (0, 0), set[int]()
-    side = round(short_side * STILL_SCALE) if source.still else short_side
-    for frame, mask in _kept(source):
-        small = _shrink(frame.image, side)
-        size = (small.shape[1], small.shape[2])
-        frames.write(small.permute(1, 2, 0).contiguous().numpy().tobytes())
-        if mask is not None:
-            pixels = _read_labels(mask, frame)
-            values.update(torch.unique(pixels).tolist())
-            labels.write(resize_labels(pixels, size).numpy().tobytes())
-        count += 1
-        if count == limit:
-            break
-    if count < (1 if source.still else 2):
-        raise InputError(f"{shown(source.path)} has {counted(count, 'frame')} of use: expected two at least")
-    where = None if source.masks is None else start_labels
-    return CachedClip(source.path.stem, start, count, *size, where, binary=VOID in values and values <= {0, VOID})
+class _Decoder:
+    """Appends the frames and masks of sources to the files of a cache, and its index."""
 
+    def __init__(self, frames: BinaryIO, labels: BinaryIO, index: _Index, until: float) -> None:
+        self._files, self._index, self._until = (frames, labels), index, until
+        self._short_side, self._limit = index.made_from[:2]
+        self._drop()
 
-def _kept(source: Source) -> Iterator[tuple[Frame, Path | None]]:
-    """Frames worth keeping, with their masks where the source has some."""
-    if source.still:
-        yield Frame(0, Fraction(0), read_image(source.path)[0], source.path.stem), None
-        return
-    due = 0.0
-    with open_clip(source.path) as stream:
-        for frame in stream:
-            if source.masks is not None:
-                mask = source.masks / f"{frame.name}.png"
-                if mask.is_file():
-                    yield frame, mask
-            elif stream.fps is None or float(frame.time) + 1e-6 >= due:
-                due = float(frame.time) + 1 / FRAME_RATE - 1e-3
-                yield frame, None
+    def _drop(self) -> None:
+        """Take back what does not count."""
+        for file, end in zip(self._files, self._index.ends, strict=True):
+            file.truncate(end)
+            file.seek(end)
+
+    def append(self, source: Source, part: Fraction) -> str:
+        """Append a source, up to where time or size end; says why it is left out, if it is."""
+        problem = ""
+        try:
+            self._index.clips.append(self._appended(source, part))
+        except (InputError, DatasetError) as error:
+            problem = str(error)
+            self._drop()
+        self._index.done += 1
+        return problem
+
+    def save(self, root: OutputRoot) -> None:
+        """Write the index, once the frames that it speaks of are on the disk."""
+        for file in self._files:
+            file.flush()
+            os.fsync(file.fileno())
+        root.write_json(_INDEX, asdict(self._index))
+
+    def _appended(self, source: Source, part: Fraction) -> CachedClip:
+        (start, start_labels), (frames, labels), index = self._index.ends, self._files, self._index
+        count, size, values = 0, (0, 0), set[int]()
+        for frame, mask in kept(source, part, self._limit):
+            size = small_size(source, frame.image.shape[1:], self._short_side)
+            full = frames.tell() + labels.tell() + (3 if mask is None else 4) * size[0] * size[1] > index.most
+            if full or time.monotonic() >= self._until:
+                index.cut = True
+                break
+            small = resize_image(frame.image, size)
+            frames.write(small.permute(1, 2, 0).contiguous().numpy().tobytes())
+            if mask is not None:
+                pixels = _read_labels(mask, frame)
+                values.update(torch.unique(pixels).tolist())
+                labels.write(resize_labels(pixels, size).numpy().tobytes())
+            count += 1
+        if count < (1 if source.still else 2):
+            raise InputError(f"{shown(source.path)} has {counted(count, 'frame')} of use: expected two at least")
+        where = None if source.masks is None else start_labels
+        return CachedClip(source.path.stem, start, count, *size, where, binary=VOID in values and values <= {0, VOID})
 
 
 def _read_labels(mask: Path, frame: Frame) -> Tensor:
@@ -258,9 +360,3 @@ def _read_labels(mask: Path, frame: Frame) -> Tensor:
         found, wanted = list(pixels.shape), list(frame.image.shape[1:])
         raise InputError(f"mask {shown(mask)} has size {found}, but its frame has {wanted} (H, W)")
     return pixels
-
-
-def _shrink(image: Tensor, short_side: int) -> Tensor:
-    """uint8 (3, H, W) with a short side of at most so many pixels."""
-    scale = min(1.0, short_side / min(image.shape[1:]))
-    return resize_image(image, (round(image.shape[1] * scale), round(image.shape[2] * scale)))
