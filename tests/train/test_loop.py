@@ -144,11 +144,28 @@ def test_time_ends_a_run_and_takes_the_learning_rate_down(cache: FrameCache, tmp
     recipe = Recipe(steps=10**6, batch=1)
     losses = run(Mean(), cache, tmp_path / "run", recipe, {"max_minutes": 0.005})
     assert 1 <= len(losses) < 10**5
-    shares = [share_done(recipe, TrainConfig(max_minutes=0.005), 500, seconds) for seconds in (0.0, 0.15, 0.3, 9.0)]
+    shares = [share_done(recipe, TrainConfig(max_minutes=0.005), 500, seconds, 0.0) for seconds in (0, 0.15, 0.3, 9)]
     assert shares == pytest.approx([0.0005, 0.5, 1.0, 1.0])
     assert [learning_rate(1.0, "cosine", 500, done) for done in shares] == pytest.approx(
         [1.0, 0.505, 0.01, 0.01], rel=1e-4
     )
+
+
+def test_the_learning_rate_falls_over_what_decoding_leaves_of_the_minutes() -> None:
+    recipe, config = Recipe(steps=10**6), TrainConfig(max_minutes=1)
+    shares = [share_done(recipe, config, 0, seconds, 20.0) for seconds in (20.0, 40.0, 60.0)]
+    assert shares == pytest.approx([0.0, 0.5, 1.0])
+    assert share_done(recipe, config, 0, 70.0, 70.0) == 1.0
+
+
+def test_what_was_decoded_for_counts_in_all_parts_of_a_run(cache: FrameCache, tmp_path: Path) -> None:
+    recipe, settings = Recipe(steps=10**6, batch=1), {"max_minutes": 1.0}
+    assert len(run(Mean(), cache, tmp_path / "run", recipe, settings, stop=2, decoding=20.0)) == 2
+    assert len(run(Mean(), cache, tmp_path / "run", recipe, settings, stop=3, decoding=30.0)) == 1
+    rows = metrics(tmp_path / "run")
+    assert [row["seconds"] // 10 for row in rows] == [2, 2, 5]
+    assert all(row["done"] < 0.3 for row in rows)
+    assert run(Mean(), cache, tmp_path / "run", recipe, settings, decoding=20.0) == []
 
 
 @pytest.mark.parametrize(
@@ -160,7 +177,7 @@ def test_time_ends_a_run_and_takes_the_learning_rate_down(cache: FrameCache, tmp
 )
 def test_the_learning_rate_follows_its_schedule_after_a_warm_up(schedule: str, twin: Callable[[float], float]) -> None:
     recipe, config = Recipe(steps=100, schedule=schedule), TrainConfig()
-    rates = [learning_rate(2.0, schedule, step, share_done(recipe, config, step, 0.0)) for step in range(100)]
+    rates = [learning_rate(2.0, schedule, step, share_done(recipe, config, step, 0.0, 0.0)) for step in range(100)]
     assert rates == pytest.approx([2.0 * twin(step / 100) * min(1, (step + 1) / 20) for step in range(100)])
     assert min(rates) > 0
 

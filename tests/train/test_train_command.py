@@ -220,6 +220,20 @@ def test_nothing_is_touched_in_the_folder_of_another_run(footage: Path, capsys: 
         assert {path.name for path in Path("runs/tiny").iterdir()} == {".vostrack-0123.part", LOCK_NAME}
 
 
+def test_a_run_that_was_stopped_while_decoding_goes_on(
+    footage: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(signals: StopSignals) -> None:
+        raise Stopped(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StopSignals, "check", stop)
+        assert train("--data", footage) == 130
+    assert "go on with the same command and --resume" in capsys.readouterr().err
+    assert train("--data", footage, "--resume") == 0
+    assert "decoding 1 clip:" in capsys.readouterr().err
+
+
 def test_decoding_counts_in_the_minutes(footage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(10**6))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))

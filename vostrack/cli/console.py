@@ -77,14 +77,14 @@ def progress_bar(console: Console, *columns: ProgressColumn, quiet: bool = False
 class FrameBar(Callbacks):
     """Progress on stderr, with an ETA; the first Ctrl-C ends the run after the frame at hand, the second at once."""
 
-    def __init__(self, name: str, quiet: bool = False) -> None:
-        """Nothing is drawn where stderr is not a terminal, or when quiet; then notes are plain lines."""
+    def __init__(self, name: str, quiet: bool = False, unit: str = "frame") -> None:
+        """Name what runs, and what is counted; nothing is drawn where stderr is not a terminal, or when quiet."""
         self.console = Console(stderr=True)
         self._quiet = quiet
         self._bar = progress_bar(self.console, MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), quiet=quiet)
-        self._name, self._unit = name, "frame"
+        self._name, self._unit = name, unit
         self._task = self._bar.add_task(name, total=None, rate="")
-        self._signals = StopSignals(self.console, "this frame")
+        self._signals = StopSignals(self.console, f"this {unit}")
 
     def phase(self, name: str) -> None:
         """Begin the bar again for what comes next; that counts steps if it is a training, else frames."""

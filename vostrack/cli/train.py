@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
 
-from vostrack.cli.console import StopSignals, progress_bar
+from vostrack.cli.console import FrameBar, StopSignals, progress_bar
 from vostrack.cli.settings import parse_settings, sentence
 from vostrack.config import Config, setting_of
 from vostrack.errors import counted
 from vostrack.methods.recipe import Recipe
-from vostrack.run.callbacks import Callbacks
 from vostrack.train.settings import TrainConfig
 
 if TYPE_CHECKING:
@@ -163,8 +161,8 @@ def _train(options: TrainOptions, group: ProcessGroup) -> None:
         console.print(slow, style="yellow", markup=False)
     run = TrainingRun(options, group)
     with run.locked():
-        with progress_bar(console, MofNCompleteColumn()) as bar:
-            run.decode(_Decoding(console, bar))
+        with FrameBar("decoding", not group.leads, "clip") as bar:
+            run.decode(bar)
         console.print(f"{counted(len(run.cache.clips), 'clip')}, {counted(run.cache.frame_count, 'frame')} of footage")
         if run.held_out is not None:
             console.print(f"{counted(len(run.held_out.clips), 'clip')} held out for evaluation")
@@ -173,21 +171,6 @@ def _train(options: TrainOptions, group: ProcessGroup) -> None:
             console.print(f"weights: {path}\n{_verdict(path)}", markup=False)
     command = f"vostrack segment CLIP --mask MASK --method {options.method} --weights {path}"
     console.print(f"try them: {command}", markup=False)
-
-
-class _Decoding(Callbacks):
-    """Shows how far the decoding is."""
-
-    def __init__(self, console: Console, bar: Progress) -> None:
-        self._console, self._bar, self._task = console, bar, bar.add_task("decoding")
-
-    def progress(self, done: int, total: int | None) -> None:
-        """Move the bar."""
-        self._bar.update(self._task, completed=done, total=total)
-
-    def note(self, text: str) -> None:
-        """Print a line above the bar."""
-        self._console.print(text, style="yellow", markup=False)
 
 
 def _verdict(path: Path) -> str:
@@ -209,14 +192,14 @@ def _run(run: TrainingRun, method: str, console: Console) -> Path:
     with StopSignals(console, "this step") as signals, progress_bar(console) as bar:
         task = bar.add_task(method, total=1.0)
 
-        def reported(report: Report, done: float) -> None:
+        def reported(report: Report) -> None:
             if isinstance(report, EvaluationReport):
                 best = ", the best yet" if report.best else ""
                 console.print(f"{method}: step {report.step}, held-out J {report.mean:.4f}{best}", markup=False)
             else:
                 recent.append(report.losses["loss"])
                 text = f"{method}: step {report.step}, loss {fmean(recent):.4f}"
-                bar.update(task, completed=done, description=text)
+                bar.update(task, completed=report.done, description=text)
                 if not console.is_terminal and report.step % _WINDOW == 0:
                     console.print(text, markup=False)
             signals.check()

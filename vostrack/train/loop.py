@@ -34,10 +34,19 @@ METRICS = "metrics.jsonl"
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step did: number from 1, seconds trained so far, learning rate, losses by name."""
+    """What one step did.
+
+    Attributes:
+        step: its number, from 1.
+        seconds: that the run has taken, with its decoding.
+        done: share of the training that is done, in [0, 1].
+        learning_rate: of this step.
+        losses: by name.
+    """
 
     step: int
     seconds: float
+    done: float
     learning_rate: float
     losses: dict[str, float]
 
@@ -47,7 +56,7 @@ class EvaluationReport:
     """How good the network is after a step.
 
     Attributes:
-        step, seconds: as of a `StepReport`.
+        step, seconds, done: as of a `StepReport`.
         held_out: score of each held-out clip.
         mean: of these scores.
         best: whether it is the best mean yet.
@@ -56,6 +65,7 @@ class EvaluationReport:
 
     step: int
     seconds: float
+    done: float
     held_out: dict[str, float]
     mean: float
     best: bool
@@ -71,7 +81,8 @@ class LoopPosition:
 
     Attributes:
         step: steps done.
-        seconds: time trained, in all parts of the run.
+        seconds: time of the run, in all its parts.
+        decoding: what of it went into decoding.
         evaluated: step of the last evaluation; -1 before the first.
         best: highest mean score of an evaluation.
         stale: evaluations since then.
@@ -80,6 +91,7 @@ class LoopPosition:
 
     step: int = 0
     seconds: float = 0.0
+    decoding: float = 0.0
     evaluated: int = -1
     best: float = -math.inf
     stale: int = 0
@@ -97,7 +109,8 @@ def _position(told: dict[str, Any]) -> LoopPosition:
     # Before the first evaluation the best score is an infinity, which no file of ours holds otherwise.
     best = told.pop("best")
     position: LoopPosition = replace(shaped(told, LoopPosition), best=best)
-    if type(best) is not float or math.isnan(best) or min(position.step, position.stale, position.seconds) < 0:
+    least = min(position.step, position.stale, position.seconds, position.decoding)
+    if type(best) is not float or math.isnan(best) or least < 0:
         raise ValueError("it is no position of a run")
     return position
 
@@ -111,7 +124,7 @@ def train(
     group: ProcessGroup,
     evaluate: Callable[[], dict[str, float]] | None = None,
     settings: Mapping[str, Any] | None = None,
-    spent: float = 0.0,
+    decoding: float = 0.0,
 ) -> Generator[Report]:
     """Train until steps, minutes or patience are used up; goes on from the checkpoint in `folder` if there is one.
 
@@ -126,7 +139,7 @@ def train(
         group: the processes that train; all of them call this.
         evaluate: scores of the network as it stands, by clip; the same in all processes.
         settings: whatever else must not change between the parts of a run.
-        spent: seconds that this part of the run has taken already; they count as trained.
+        decoding: seconds that this part of the run has taken already; they count in its minutes.
 
     Yields:
         A report after each step, and one after each evaluation: before the first step, then as `config` says, and
@@ -140,7 +153,8 @@ def train(
     trainer = _Trainer(objective, recipe, cache, config, group)
     files = _RunFiles(folder, _identity(objective, recipe, config) | dict(settings or {}), group.leads)
     files.load(trainer.restore)
-    trainer.position = replace(trainer.position, seconds=trainer.position.seconds + spent)
+    before = trainer.position
+    trainer.position = replace(before, seconds=before.seconds + decoding, decoding=before.decoding + decoding)
     files.trim_metrics(trainer.position.step)
     whole, saved = True, time.monotonic()
     try:
@@ -218,6 +232,12 @@ class _Trainer:
         self.generator.set_state(state["generator"])
         self.position = _position(state["position"])
 
+    @property
+    def done(self) -> float:
+        """Share of the training that is done."""
+        position = self.position
+        return share_done(self.recipe, self.config, position.step, position.seconds, position.decoding)
+
     def is_over(self) -> bool:
         """Whether steps, minutes or patience are used up."""
         config, position = self.config, self.position
@@ -240,13 +260,12 @@ class _Trainer:
         self.position = replace(
             position, evaluated=position.step, best=max(mean, position.best), stale=stale, first=first
         )
-        return EvaluationReport(position.step, position.seconds, scores, mean, best, first)
+        return EvaluationReport(position.step, position.seconds, self.done, scores, mean, best, first)
 
     def step(self) -> StepReport:
         """Make a step."""
-        recipe, position = self.recipe, self.position
-        done = share_done(recipe, self.config, position.step, position.seconds)
-        rate = learning_rate(self.objective.learning_rate, recipe.schedule, position.step, done)
+        position = self.position
+        rate = learning_rate(self.objective.learning_rate, self.recipe.schedule, position.step, self.done)
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = rate
         losses = self._gradients()
@@ -261,8 +280,8 @@ class _Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.objective.after_step()
-        self.position = replace(self.position, step=step, seconds=seconds)
-        return StepReport(step, seconds, rate, losses)
+        self.position = replace(position, step=step, seconds=seconds)
+        return StepReport(step, seconds, self.done, rate, losses)
 
     def _gradients(self) -> dict[str, float]:
         """Give the module the gradients of a new batch; all processes choose the same one.

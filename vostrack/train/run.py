@@ -28,7 +28,7 @@ from vostrack.train.data.thinning import SHORT_SIDE
 from vostrack.train.evaluate import held_out_scores, method_now, write_picture
 from vostrack.train.loop import CHECKPOINT, METRICS, EvaluationReport, Report, StepReport, settled, train
 from vostrack.train.parallel import ProcessGroup
-from vostrack.train.settings import TrainConfig, share_done
+from vostrack.train.settings import TrainConfig
 
 BEST = "best.safetensors"
 PICTURES = "pictures"
@@ -108,12 +108,13 @@ class TrainingRun:
         """
         self._options, self._group = replace(options, config=settled(options.config, group)), group
         self._root = OutputRoot(options.out)
+        self._cache = options.cache or self._root.at("cache")
         self._check()
         self._factory = method_class(options.method)
         self._net, self._objective = self._build()
         self._sources = self._found()
         self._to_hold_out = [] if options.held_out is None else find_labelled([options.held_out], "--held-out")
-        self._spent, self._drawn_at, self._drawn_step = 0.0, -float("inf"), -1
+        self._decoding, self._drawn_at, self._drawn_step = 0.0, -float("inf"), -1
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -139,28 +140,28 @@ class TrainingRun:
             DatasetError, OutputError: the footage, or the folder.
         """
         options, start = self._options, time.monotonic()
-        folder = options.cache or self._root.at("cache")
-        held, minutes = OutputRoot(folder).at("held-out"), options.config.max_minutes
-        # Where a run goes on, its footage must be what it was.
-        until = float("inf") if minutes is None or options.resume else start + 30 * minutes
+        folder, held = self._cache, OutputRoot(self._cache).at("held-out")
+        minutes, begun = options.config.max_minutes, self._root.at(CHECKPOINT).exists()
+        # Where training goes on, its footage must be what it was.
+        until = float("inf") if minutes is None or begun else start + 30 * minutes
         if self._group.leads:
             side, most = max(SHORT_SIDE, self._objective.clips.crop), int(1e9 * options.config.cache_size)
             if self._to_hold_out:
                 clips = self._to_hold_out
                 most -= build_cache(clips, held, HELD_OUT_SIZE, HELD_OUT_FRAMES, most, until, callbacks).size
             build_cache(self._sources, folder, side, None, most, until, callbacks)
-            self._spent = time.monotonic() - start
-        (self._spent,) = self._group.totals([self._spent])  # the others wait here
+            self._decoding = time.monotonic() - start
+        (self._decoding,) = self._group.totals([self._decoding])  # the others wait here
         self.cache = FrameCache(folder)
         self.held_out = FrameCache(held) if self._to_hold_out else None
         self.cache.hold_where_it_fits(self._group.device)
 
-    def run(self, on_report: Callable[[Report, float], None], on_note: Callable[[str], None]) -> Path:
+    def run(self, on_report: Callable[[Report], None], on_note: Callable[[str], None]) -> Path:
         """Train and write the weights: those of the best evaluation, or the last ones where nothing is held out.
 
         Args:
-            on_report: called after each step and each evaluation with its report and the share of the run that is done;
-                what it raises ends the run, in all processes after the same step, and the run can then be resumed.
+            on_report: called after each step and each evaluation with its report; what it raises ends the run, in all
+                processes after the same step, and the run can then be resumed.
             on_note: called with what went wrong and does not end the run.
 
         Returns:
@@ -182,7 +183,7 @@ class TrainingRun:
             group,
             evaluate,
             settings,
-            self._spent,
+            self._decoding,
         )
         last: Report | None = None
         with self._board() as board, closing(reports):
@@ -193,9 +194,7 @@ class TrainingRun:
                     board(name, value, last.step)
                 if time.monotonic() - self._drawn_at > 60 * options.config.picture_minutes:
                     self._draw(last.step, on_note)
-                group.together(
-                    partial(on_report, last, share_done(options.recipe, options.config, last.step, last.seconds))
-                )
+                group.together(partial(on_report, last))
             if last is not None:
                 self._draw(last.step, on_note)
             return self._finish(last)
@@ -207,7 +206,7 @@ class TrainingRun:
             self._root.at(name)  # fails now, where it does, and not after hours
         if path.exists() and not options.resume:
             raise OutputExistsError(f"{shown(path)} is there already: go on with --resume, or choose another --out")
-        if options.resume and not path.exists():
+        if options.resume and not any(each.exists() for each in (path, self._cache)):
             raise OutputError(f"there is no {shown(path)} to resume: leave --resume out to start")
         batch, parts, size = options.recipe.batch, options.config.micro_batches, self._group.size
         if parts % size or batch % parts:

@@ -5,6 +5,7 @@ Knows nothing of what is trained, and imports no torch, so that a command line c
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from vostrack.config import Config, setting
@@ -62,7 +63,15 @@ def learning_rate(base: float, schedule: str, step: int, done: float) -> float:
     return base * min(1.0, (step + 1) / WARM_UP) * SCHEDULES[schedule](done)
 
 
-def share_done(recipe: Recipe, config: TrainConfig, step: int, seconds: float) -> float:
-    """Share of the run that is done, in [0, 1]: of the steps, or of the minutes where these end it earlier."""
-    minutes = config.max_minutes
-    return min(1.0, max(step / recipe.steps, seconds / (60 * minutes) if minutes else 0.0))
+def share_done(recipe: Recipe, config: TrainConfig, step: int, seconds: float, decoding: float) -> float:
+    """Share of the training that is done, in [0, 1]: of the steps, or of the minutes where these end it earlier.
+
+    Args:
+        recipe: gives the steps.
+        config: gives the minutes.
+        step: steps done.
+        seconds: time of the run.
+        decoding: what of it went before the training.
+    """
+    whole = 60 * (config.max_minutes or math.inf) - decoding
+    return min(1.0, max(step / recipe.steps, (seconds - decoding) / whole if whole > 0 else 1.0))

@@ -18,7 +18,7 @@ from vostrack.files import lock_folder
 from vostrack.run.callbacks import Callbacks
 from vostrack.train.data.cache import FrameCache, build_cache
 from vostrack.train.data.footage import Source, find_footage, find_labelled, find_stills
-from vostrack.train.data.thinning import Estimate, estimated
+from vostrack.train.data.thinning import estimated
 
 
 class Heard(Callbacks):
@@ -106,18 +106,18 @@ def test_video_is_thinned_and_small(tmp_path: Path) -> None:
 # --- size and time ---
 
 
-def test_the_size_is_said_before_decoding_and_bounded_over_all_clips(footage: Path, tmp_path: Path) -> None:
+def test_the_size_is_said_before_decoding_and_bounded_in_all_clips(footage: Path, tmp_path: Path) -> None:
     heard, sources = Heard(), find_footage([footage])
     whole = build_cache(sources, tmp_path / "cache", callbacks=heard)
     assert heard.notes == [f"decoding 2 clips: about 1 MB in {tmp_path / 'cache'}"]
     assert whole.size == 6 * 3 * (20 * 30 + 24 * 18)
     bounded = build_cache(sources, tmp_path / "cache", most=12_000, callbacks=heard)
-    assert "evenly over all clips" in heard.notes[-1]
+    assert "the first 61% of each clip are kept" in heard.notes[-1]
     assert [clip.count for clip in bounded.clips] == [3, 3]
-    assert torch.equal(bounded.frames(bounded.clips[0], range(3)), whole.frames(whole.clips[0], [0, 2, 4]))
+    assert torch.equal(bounded.frames(bounded.clips[1], range(3)), whole.frames(whole.clips[1], range(3)))
     assert build_cache(sources, tmp_path / "cache", most=10**6).size == whole.size
-    with pytest.raises(DatasetError, match="cache_size"):
-        build_cache(sources, tmp_path / "cache", most=5000)
+    assert build_cache(sources, tmp_path / "cache", most=5000, callbacks=heard).size == 2 * 3 * 20 * 30
+    assert "1 of 2 clips are in" in heard.notes[-1]
 
 
 def test_a_larger_bound_changes_nothing_where_all_fits(footage: Path, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_larger_bound_changes_nothing_where_all_fits(footage: Path, tmp_path: 
 def test_footage_of_unknown_length_ends_at_the_bound(
     footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vostrack.train.data.cache.estimated", lambda *source: Estimate(0, 0))
+    monkeypatch.setattr("vostrack.train.data.cache.estimated", lambda *source: (0, 0))
     heard, sources = Heard(), find_footage([footage])
     for _ in range(2):  # it is said each time
         cache = build_cache(sources, tmp_path / "cache", most=15_000, callbacks=heard)
@@ -146,9 +146,8 @@ def test_footage_of_unknown_length_ends_at_the_bound(
 def test_estimates_are_what_is_kept(kind: str, tmp_path: Path) -> None:
     write_video(tmp_path / f"x.{kind}", pictures(25))
     source = Source(tmp_path / f"x.{kind}")
-    estimate = estimated(source, 24, None)
-    assert estimate.each == 3 * 24 * 32
-    assert estimate.frames == build_cache([source], tmp_path / "cache", 24).frame_count == 9
+    assert estimated(source, 24) == (9, 3 * 24 * 32)
+    assert build_cache([source], tmp_path / "cache", 24).frame_count == 9
 
 
 def test_decoding_ends_with_its_time_and_keeps_what_is_there(
@@ -164,12 +163,11 @@ def test_decoding_ends_with_its_time_and_keeps_what_is_there(
         build_cache(find_footage([footage]), tmp_path / "other", until=0)
 
 
-def test_decoding_that_was_killed_goes_on(footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoding_that_was_stopped_goes_on(footage: Path, tmp_path: Path) -> None:
     sources, folder = find_footage([footage]), tmp_path / "cache"
     whole = build_cache(sources, tmp_path / "whole")
-    monkeypatch.setattr("vostrack.train.data.cache._SAVED_EVERY", -1.0)
     with pytest.raises(KeyboardInterrupt):
-        build_cache(sources, folder, callbacks=Heard(2))
+        build_cache(sources, folder, callbacks=Heard(1))
     with (folder / "frames.u8").open("ab") as file:
         file.write(b"half a frame")
     (folder / ".vostrack-0123.part").touch()
@@ -206,7 +204,7 @@ def test_a_disk_that_fills_up_is_said(tmp_path: Path, small_disk: Path, monkeypa
     for index in range(6):
         write_image(tmp_path / "data" / "x" / f"{index}.png", np.full((200, 200, 3), index))
     sources = find_footage([tmp_path / "data"])
-    for estimate in (estimated, lambda *source: Estimate(0, 0)):  # before decoding, and in it
+    for estimate in (estimated, lambda *source: (0, 0)):  # before decoding, and in it
         monkeypatch.setattr("vostrack.train.data.cache.estimated", estimate)
         with pytest.raises(OutputError, match="disk is full"):
             build_cache(sources, small_disk / "cache")

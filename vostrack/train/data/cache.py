@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,7 +29,7 @@ from vostrack.ops.grid import resize_image
 from vostrack.ops.labels import resize_labels
 from vostrack.run.callbacks import Callbacks
 from vostrack.train.data.footage import Source
-from vostrack.train.data.thinning import SHORT_SIDE, estimated, kept, share_that_fits, small_size
+from vostrack.train.data.thinning import SHORT_SIDE, estimated, kept, small_size
 from vostrack.types import VOID, Frame
 
 _VERSION = 3
@@ -37,6 +37,9 @@ _INDEX, _FRAMES, _LABELS = "index.json", "frames.u8", "labels.u8"
 _ALL = slice(None)
 _SAVED_EVERY = 10.0
 """Seconds from one writing of the index to the next: what a kill can cost."""
+
+_ROOM = 0.95
+"""Share of the allowed size that is planned with: an estimate is not exact."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class _Index:
         version: of the format.
         made_from: short side, frames of a clip at most, and the sources.
         most: bytes that it may have.
-        share: of the frames, beyond two of each clip, that is kept.
+        share: of the frames of each clip that is kept.
         done: sources that were decoded or left out.
         cut: whether decoding ended early, at the size or the time that was allowed.
         clips: one behind the other.
@@ -84,7 +87,7 @@ class _Index:
     version: int
     made_from: list[Any]
     most: int
-    share: float
+    share: float = 1.0
     done: int = 0
     cut: bool = False
     clips: list[CachedClip] = field(default_factory=list)
@@ -103,17 +106,17 @@ class _Index:
     def is_of(self, made_from: list[Any], most: int) -> bool:
         """Whether it is what would be made of some sources."""
         fits = self.share == 1 and not self.cut and sum(self.ends) <= most
-        return self.version == _VERSION and self.made_from == made_from and (self.most == most or fits)
+        return self.made_from == made_from and (self.most == most or fits)
 
     def is_sound(self, folder: Path) -> bool:
         """Whether all clips lie within the files."""
-        ends = self.ends
-        sizes = [(folder / name).stat().st_size for name, end in zip((_FRAMES, _LABELS), ends, strict=True) if end]
+        frames, labels = self.ends
         return (
-            all(size >= end for size, end in zip(sizes, ends, strict=False))
+            (_bytes_of(folder / _FRAMES) or 0) >= frames
+            and (_bytes_of(folder / _LABELS) or 0) >= labels
             and all(min(clip.count, clip.height, clip.width) > 0 for clip in self.clips)
-            and all(0 <= clip.offset <= ends[0] - 3 * clip.pixels for clip in self.clips)
-            and all(0 <= x.labels <= ends[1] - x.pixels for x in self.clips if x.labels is not None)
+            and all(0 <= clip.offset <= frames - 3 * clip.pixels for clip in self.clips)
+            and all(0 <= x.labels <= labels - x.pixels for x in self.clips if x.labels is not None)
         )
 
 
@@ -129,15 +132,9 @@ class FrameCache:
         Raises:
             DatasetError: the folder holds no complete cache of this version.
         """
-        try:
-            index: _Index = read_json(folder / _INDEX, _Index)
-            sound = index.version == _VERSION and index.is_finished and index.is_sound(folder)
-        except (OSError, ValueError) as error:
-            raise DatasetError(
-                f"{shown(folder)} is not a frame cache ({error}): delete it to build it again"
-            ) from error
-        if not sound:
-            raise DatasetError(f"the frame cache {shown(folder)} is damaged: delete it to build it again")
+        index = _index(folder)
+        if index is None or not index.is_finished or not index.is_sound(folder):
+            raise DatasetError(f"the frame cache {shown(folder)} is damaged or unfinished: delete it to build it again")
         self.clips, names = index.clips, (_FRAMES, _LABELS)
         self._frames, self._labels = (_mapped(folder / x, size) for x, size in zip(names, index.ends, strict=True))
 
@@ -201,24 +198,28 @@ def build_cache(
         folder: where the cache lies or will lie.
         short_side: of the kept frames, in pixels, for stills times `STILL_SCALE`; smaller sources keep their size.
         limit: frames of a clip that are kept at most; None for all.
-        most: bytes that the cache may have; fewer frames are kept of all clips where it would have more.
+        most: bytes that the cache may have; fewer frames are kept of each clip where it would have more.
         until: of `time.monotonic`, when decoding ends with what is there.
         callbacks: are told how much it becomes, what is left out, and how many sources are done.
 
     Raises:
-        DatasetError: not one source could be read in the time, they cannot be made to fit, or the cache that is there
-            is damaged.
+        DatasetError: not one source could be read in the time and the size, or the cache that is there is damaged.
         OutputError: it cannot be written, is in use, or there is less space than it will take.
     """
     callbacks = callbacks or Callbacks()
     made_from = plain([short_side, limit, *map(_described, sources)])
-    index = _index(folder, made_from, most)
+
+    def found() -> _Index | None:
+        index = _index(folder)
+        return index if index is not None and index.is_of(made_from, most) else None
+
+    index = found()
     if index is None or not index.is_finished:
         with lock_folder(folder):
             remove_partials(folder)
-            index = _index(folder, made_from, most)  # another process may have gone on with it meanwhile
-            if index is None or not index.is_finished:
-                index = _decode(sources, folder, index or _Index(_VERSION, made_from, most, 0.0), until, callbacks)
+            index = found() or _Index(_VERSION, made_from, most)  # again: it may have been built meanwhile
+            if not index.is_finished:
+                _decode(sources, folder, index, until, callbacks)
     if index.cut:
         callbacks.note(
             f"{len(index.clips)} of {counted(len(sources), 'clip')} are in {shown(folder)}: the time for decoding was "
@@ -227,76 +228,83 @@ def build_cache(
     return FrameCache(folder)
 
 
-def _decode(sources: Sequence[Source], folder: Path, index: _Index, until: float, callbacks: Callbacks) -> _Index:
-    """Decode what is left behind what is there."""
-    root = OutputRoot(folder)
-    if not index.done:
-        for name in (_INDEX, _FRAMES, _LABELS):  # deleted, not emptied: others may train on them
-            root.remove(name)
-    parts = _planned(sources, folder, index, callbacks)
-    try:
-        with root.at(_FRAMES).open("ab") as frames, root.at(_LABELS).open("ab") as labels:
-            decoder = _Decoder(frames, labels, index, until)
-            saved = time.monotonic()
-            for source, part in zip(sources[index.done :], parts, strict=True):
-                problem = decoder.append(source, part)
-                if problem and not index.cut:
-                    callbacks.note(f"left out: {problem}")
-                callbacks.progress(index.done, len(sources))
-                if index.cut:
-                    break
-                if time.monotonic() - saved > _SAVED_EVERY:
-                    decoder.save(root)
-                    saved = time.monotonic()
-            if not index.clips:
-                why = " in the time and the size that they may take" if index.cut else ""
-                raise DatasetError(f"none of {counted(len(sources), 'source')} could be read{why}")
-            decoder.save(root)
-    except OSError as error:
-        raise output_error(error, folder / _FRAMES) from error
-    return index
-
-
-def _planned(sources: Sequence[Source], folder: Path, index: _Index, callbacks: Callbacks) -> list[Fraction]:
-    """Which part is kept of each source that is left; says how much it becomes, and checks that there is room."""
-    short_side, limit = index.made_from[:2]
-    estimates = [estimated(source, short_side, limit) for source in sources]
-    share = index.share = share_that_fits(estimates, index.most)
-    size = sum(each.bytes(share) for each in estimates[index.done :])
-    callbacks.note(
-        f"decoding {counted(len(sources) - index.done, 'clip')}: about {_megabytes(size)} in {shown(folder)}"
-    )
-    if share < 1:
-        whole, some = (sum(each.bytes(each_share) for each in estimates) for each_share in (1.0, share))
-        callbacks.note(
-            f"all frames would take about {_megabytes(whole)}: {some / whole:.0%} of them are kept, evenly over all "
-            "clips; `cache_size` allows more"
-        )
-    if shutil.disk_usage(folder).free < size:
-        raise output_error(OSError(errno.ENOSPC, ""), folder / _FRAMES, size)
-    return [each.fraction(share) for each in estimates[index.done :]]
-
-
-def _megabytes(size: int) -> str:
-    return f"{max(1, round(size / 1e6)):,} MB"
-
-
-def _described(source: Source) -> list[Any]:
-    masks = None if source.masks is None else str(source.masks.absolute())
-    try:
-        size = source.path.stat().st_size
-    except OSError:  # a link that leads nowhere, for one: left out when it is decoded
-        size = None
-    return [str(source.path.absolute()), size, masks, source.still]
-
-
-def _index(folder: Path, made_from: list[Any], most: int) -> _Index | None:
-    """The index of a cache, if there is one that is made of these sources."""
+def _index(folder: Path) -> _Index | None:
+    """The index of a cache, if there is one of this version."""
     try:
         index: _Index = read_json(folder / _INDEX, _Index)
     except (OSError, ValueError):
         return None
-    return index if index.is_of(made_from, most) else None
+    return index if index.version == _VERSION else None
+
+
+def _described(source: Source) -> list[Any]:
+    masks = None if source.masks is None else str(source.masks.absolute())
+    return [str(source.path.absolute()), _bytes_of(source.path), masks, source.still]
+
+
+def _bytes_of(path: Path) -> int | None:
+    """Size of a file; None where it cannot be had, as of a link that leads nowhere."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _decode(sources: Sequence[Source], folder: Path, index: _Index, until: float, callbacks: Callbacks) -> None:
+    """Decode what is left behind what is there."""
+    root = OutputRoot(folder)
+    index.cut = False
+    if not index.clips:
+        index.done = 0
+        for name in (_INDEX, _FRAMES, _LABELS):  # deleted, not emptied: others may train on them
+            root.remove(name)
+    limits = _planned(sources, folder, index, callbacks)
+    try:
+        with root.at(_FRAMES).open("ab") as frames, root.at(_LABELS).open("ab") as labels:
+            decoder = _Decoder(frames, labels, index, until)
+            try:
+                saved = time.monotonic()
+                while index.done < len(sources) and not index.cut:
+                    problem = decoder.append(sources[index.done], limits[index.done])
+                    if problem and not index.cut:
+                        callbacks.note(f"left out: {problem}")
+                    index.done += 1
+                    callbacks.progress(index.done, len(sources))
+                    if time.monotonic() - saved > _SAVED_EVERY:
+                        decoder.save(root)
+                        saved = time.monotonic()
+            finally:
+                decoder.save(root)
+    except OSError as error:
+        raise output_error(error, folder / _FRAMES) from error
+    if not index.clips:
+        why = " in the time and the size that they may take" if index.cut else ""
+        raise DatasetError(f"none of {counted(len(sources), 'source')} could be read{why}")
+
+
+def _planned(sources: Sequence[Source], folder: Path, index: _Index, callbacks: Callbacks) -> list[int | None]:
+    """How many frames are kept of each source; says how much they take, and checks that the disk has room."""
+    short_side, limit = index.made_from[:2]
+    estimates = [estimated(source, short_side) for source in sources]
+    estimates = [(frames if limit is None else min(frames, limit), each) for frames, each in estimates]
+    whole = sum(frames * each for frames, each in estimates)
+    index.share = 1.0 if whole <= index.most else _ROOM * index.most / whole
+    limits = [max(2, int(frames * index.share)) if index.share < 1 and frames else limit for frames, _ in estimates]
+    rest = list(zip(estimates, limits, strict=True))[index.done :]
+    size = sum(each * min(frames, most or frames) for (frames, each), most in rest)
+    callbacks.note(f"decoding {counted(len(rest), 'clip')}: about {_megabytes(size)} in {shown(folder)}")
+    if index.share < 1:
+        callbacks.note(
+            f"all frames would take about {_megabytes(whole)}: the first {index.share:.0%} of each clip are kept; "
+            "`cache_size` allows more"
+        )
+    if shutil.disk_usage(folder).free < size:
+        raise output_error(OSError(errno.ENOSPC, ""), folder / _FRAMES, size)
+    return limits
+
+
+def _megabytes(size: int) -> str:
+    return f"{max(1, round(size / 1e6)):,} MB"
 
 
 class _Decoder:
@@ -304,7 +312,6 @@ class _Decoder:
 
     def __init__(self, frames: BinaryIO, labels: BinaryIO, index: _Index, until: float) -> None:
         self._files, self._index, self._until = (frames, labels), index, until
-        self._short_side, self._limit = index.made_from[:2]
         self._drop()
 
     def _drop(self) -> None:
@@ -313,16 +320,14 @@ class _Decoder:
             file.truncate(end)
             file.seek(end)
 
-    def append(self, source: Source, part: Fraction) -> str:
+    def append(self, source: Source, limit: int | None) -> str:
         """Append a source, up to where time or size end; says why it is left out, if it is."""
-        problem = ""
         try:
-            self._index.clips.append(self._appended(source, part))
+            self._index.clips.append(self._appended(source, limit))
         except (InputError, DatasetError) as error:
-            problem = str(error)
             self._drop()
-        self._index.done += 1
-        return problem
+            return str(error)
+        return ""
 
     def save(self, root: OutputRoot) -> None:
         """Write the index, once the frames that it speaks of are on the disk."""
@@ -331,11 +336,11 @@ class _Decoder:
             os.fsync(file.fileno())
         root.write_json(_INDEX, asdict(self._index))
 
-    def _appended(self, source: Source, part: Fraction) -> CachedClip:
+    def _appended(self, source: Source, limit: int | None) -> CachedClip:
         (start, start_labels), (frames, labels), index = self._index.ends, self._files, self._index
         count, size, values = 0, (0, 0), set[int]()
-        for frame, mask in kept(source, part, self._limit):
-            size = small_size(source, frame.image.shape[1:], self._short_side)
+        for frame, mask in islice(kept(source), limit):
+            size = small_size(source, frame.image.shape[1:], index.made_from[0])
             full = frames.tell() + labels.tell() + (3 if mask is None else 4) * size[0] * size[1] > index.most
             if full or time.monotonic() >= self._until:
                 index.cut = True

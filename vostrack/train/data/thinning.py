@@ -1,15 +1,13 @@
-"""Which frames of a source are kept, how large they are, and how many fit into a size.
+"""Which frames of a source are kept, how large they are, and an estimate of what they will take.
 
-For an estimate only the first frame of a source is decoded. Knows nothing of the files of a cache.
+For that only the first frame of a source is decoded. Knows nothing of the files of a cache.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 
 from vostrack.benchmark.datasets.mask_folders import list_frames
@@ -30,33 +28,6 @@ STILL_SCALE = 1.5
 """Stills are kept larger by this factor: what moves over them sees a part at a time."""
 
 _GAP = 1 / FRAME_RATE - 1e-3
-_ROOM = 0.95
-"""Share of a size that is planned with: an estimate is not exact."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a source will take: how many frames are kept of it, and the bytes of each with its labels.
-
-    Where a source does not say how long it is, it has no frames here.
-    """
-
-    frames: int
-    each: int
-
-    @property
-    def least(self) -> int:
-        """Frames that are kept however little room there is."""
-        return min(2, self.frames)
-
-    def fraction(self, share: float) -> Fraction:
-        """Which part of its frames is kept: those, and a share of the others."""
-        kept = self.least + int(share * (self.frames - self.least))
-        return Fraction(kept, self.frames) if self.frames else Fraction(1)
-
-    def bytes(self, share: float = 1.0) -> int:
-        """What they take."""
-        return int(self.fraction(share) * self.frames) * self.each
 
 
 def small_size(source: Source, size: Sequence[int], short_side: int) -> tuple[int, int]:
@@ -64,8 +35,12 @@ def small_size(source: Source, size: Sequence[int], short_side: int) -> tuple[in
     return at_most((size[0], size[1]), round(short_side * STILL_SCALE) if source.still else short_side)
 
 
-def estimated(source: Source, short_side: int, limit: int | None) -> Estimate:
-    """What a source will take; nothing for what cannot be opened, which is left out when it is decoded."""
+def estimated(source: Source, short_side: int) -> tuple[int, int]:
+    """How many frames of a source are kept, and the bytes of each with its labels.
+
+    Zeros stand for what cannot be opened, which is left out when it is decoded, and for clips that do not say how long
+    they are.
+    """
     try:
         if source.still:
             _, *size = read_image(source.path)[0].shape
@@ -79,33 +54,13 @@ def estimated(source: Source, short_side: int, limit: int | None) -> Estimate:
             elif rate:
                 count = math.ceil(count / max(1, math.ceil(rate * _GAP - 1e-6)))
     except (InputError, DatasetError):
-        return Estimate(0, 0)
+        return 0, 0
     height, width = small_size(source, size, short_side)
-    return Estimate(min(count, limit or count), height * width * (3 if source.masks is None else 4))
+    return count, height * width * (3 if source.masks is None else 4)
 
 
-def share_that_fits(estimates: Sequence[Estimate], most: float) -> float:
-    """The share of frames, beyond two of each source, that fits into so many bytes; 1 where all do.
-
-    Raises:
-        DatasetError: not even two frames of each fit.
-    """
-    whole, least = sum(each.bytes() for each in estimates), sum(each.bytes(0.0) for each in estimates)
-    if whole <= most:
-        return 1.0
-    if least > _ROOM * most:
-        raise DatasetError("two frames of each clip take more than `cache_size`: give a larger one, or fewer clips")
-    return (_ROOM * most - least) / (whole - least)
-
-
-def kept(source: Source, part: Fraction, limit: int | None) -> Iterator[tuple[Frame, Path | None]]:
-    """A part of the frames that are worth keeping, spread evenly; with their masks where the source has some."""
-    for number, found in enumerate(islice(_worth_keeping(source), limit)):
-        if math.floor(number * part) > math.floor((number - 1) * part):
-            yield found
-
-
-def _worth_keeping(source: Source) -> Iterator[tuple[Frame, Path | None]]:
+def kept(source: Source) -> Iterator[tuple[Frame, Path | None]]:
+    """Frames worth keeping, with their masks where the source has some."""
     if source.still:
         yield Frame(0, Fraction(0), read_image(source.path)[0], source.path.stem), None
         return
