@@ -148,7 +148,8 @@ class TrainingRun:
             side, most = max(SHORT_SIDE, self._objective.clips.crop), int(1e9 * options.config.cache_size)
             if self._to_hold_out:
                 clips = self._to_hold_out
-                most -= build_cache(clips, held, HELD_OUT_SIZE, HELD_OUT_FRAMES, most, until, callbacks).size
+                held_size = build_cache(clips, held, HELD_OUT_SIZE, HELD_OUT_FRAMES, most, until, callbacks).size
+                most = max(0, most - held_size)
             build_cache(self._sources, folder, side, None, most, until, callbacks)
             self._decoding = time.monotonic() - start
         (self._decoding,) = self._group.totals([self._decoding])  # the others wait here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,21 @@ def test_decoding_that_was_stopped_goes_on(footage: Path, tmp_path: Path) -> Non
     assert sorted(path.name for path in folder.iterdir()) == ["frames.u8", "index.json", "labels.u8"]
 
 
+@pytest.mark.parametrize("change", [{"count": 10**12}, {"offset": -1}, {"height": 0}])
+def test_an_unfinished_cache_whose_index_is_damaged_begins_anew(
+    change: dict[str, int], footage: Path, tmp_path: Path
+) -> None:
+    folder, sources = tmp_path / "cache", find_footage([footage])
+    with pytest.raises(KeyboardInterrupt):
+        build_cache(sources, folder, callbacks=Heard(1))
+    index = json.loads((folder / "index.json").read_text())
+    index["clips"][0] |= change
+    (folder / "index.json").write_text(json.dumps(index))
+    cache = build_cache(sources, folder)
+    assert [clip.count for clip in cache.clips] == [6, 6]
+    assert (folder / "frames.u8").stat().st_size == cache.size
+
+
 def test_nothing_is_decoded_into_a_cache_in_use_but_a_finished_one_is_shared(footage: Path, tmp_path: Path) -> None:
     folder, sources = tmp_path / "cache", find_footage([footage])
     with lock_folder(folder):
@@ -277,6 +293,18 @@ def test_masks_that_do_not_fit_are_named(tmp_path: Path) -> None:
     assert [clip.name for clip in cache.clips] == ["one"]
     assert torch.equal(cache.labels(cache.clips[0], [5])[0], (cache.frames(cache.clips[0], [5])[0, 0] == 200).byte())
     assert any("00001.png" in note and "[9, 9]" in note for note in heard.notes)
+
+
+def test_masks_whose_frames_are_a_link_that_leads_nowhere_are_left_out_and_named(tmp_path: Path) -> None:
+    root = write_labelled(tmp_path / "davis", names=("one", "two", "three"))
+    shutil.rmtree(root / "JPEGImages" / "480p" / "two")
+    (root / "JPEGImages" / "480p" / "two").symlink_to("nowhere")
+    shutil.rmtree(root / "JPEGImages" / "480p" / "three")
+    (root / "three.mp4").symlink_to("nowhere.mp4")
+    heard = Heard()
+    cache = build_cache(find_labelled([root]), tmp_path / "cache", callbacks=heard)
+    assert [clip.name for clip in cache.clips] == ["one"]
+    assert sum("left out: cannot find clip" in note for note in heard.notes) == 2
 
 
 def test_masks_without_frames_are_an_error(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ class _Index:
         return (
             (_bytes_of(folder / _FRAMES) or 0) >= frames
             and (_bytes_of(folder / _LABELS) or 0) >= labels
-            and all(min(clip.count, clip.height, clip.width) > 0 for clip in self.clips)
+            and min(self.done, *(min(clip.count, clip.height, clip.width) for clip in self.clips)) > 0
             and all(0 <= clip.offset <= frames - 3 * clip.pixels for clip in self.clips)
             and all(0 <= x.labels <= labels - x.pixels for x in self.clips if x.labels is not None)
         )
@@ -251,11 +251,11 @@ def _bytes_of(path: Path) -> int | None:
 
 
 def _decode(sources: Sequence[Source], folder: Path, index: _Index, until: float, callbacks: Callbacks) -> None:
-    """Decode what is left behind what is there."""
+    """Decode what is left, behind what is there."""
     root = OutputRoot(folder)
     index.cut = False
-    if not index.clips:
-        index.done = 0
+    if not index.clips or not index.is_sound(folder):
+        index.done, index.clips = 0, []
         for name in (_INDEX, _FRAMES, _LABELS):  # deleted, not emptied: others may train on them
             root.remove(name)
     limits = _planned(sources, folder, index, callbacks)

@@ -94,8 +94,10 @@ def find_labelled(roots: Sequence[Path], option: str = "--data") -> list[Source]
 def _frames(root: Path, name: str) -> Path:
     """Where the frames of an annotated clip are."""
     folders = (root / "JPEGImages" / "480p" / name, root / "JPEGImages" / name)
-    videos = (folder / f"{name}{ending}" for folder in (root / "clips", root) for ending in sorted(_VIDEOS))
-    for path in (*(folder for folder in folders if folder.is_dir()), *(path for path in videos if path.is_file())):
+    videos = [folder / f"{name}{ending}" for folder in (root / "clips", root) for ending in sorted(_VIDEOS)]
+    found = (*(folder for folder in folders if folder.is_dir()), *(path for path in videos if path.is_file()))
+    # A link that leads nowhere is left out when it is decoded, with a note.
+    for path in (*found, *(path for path in (*folders, *videos) if path.is_symlink())):
         return path
     raise DatasetError(f"{shown(root)} has masks for {shown(name)}, but not its frames: expected {LAYOUT}")
 
