@@ -29,7 +29,7 @@ INTERRUPTED = 130
 _LONGEST = 300
 """Characters of an error that nobody foresaw: a compiler's can fill a screen."""
 
-_OUT_OF_MEMORY_SIGNS = ("out of memory", "allocate memory", "not enough memory")
+_OUT_OF_MEMORY_SIGNS = ("out of memory", "allocate memory", "not enough memory", "failed to map segment")
 
 app = typer.Typer(
     name="vostrack",
