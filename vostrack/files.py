@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
+import io
 import json
 import math
 import os
@@ -24,7 +25,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from vostrack.errors import InputError, OutputError, OutputExistsError
 
@@ -57,12 +58,13 @@ class PartialFile:
     """A file that is being written under a temporary name; as a context, commits or discards itself.
 
     Attributes:
+        final: the name that it gets in the end.
         path: where to write; in the folder of the final file, so that the rename is atomic.
     """
 
     def __init__(self, final: Path, needed: int | None = None) -> None:
         """Take the final name, in a folder that exists, and the size in bytes where it is known; creates nothing."""
-        self._final = final
+        self.final = final
         self._needed = needed
         # A short name of our own: the final name may be as long as the file system allows.
         self.path = final.with_name(f"{_PREFIX}{secrets.token_hex(6)}{_SUFFIX}")
@@ -76,13 +78,13 @@ class PartialFile:
         try:
             with self.path.open("rb+") as file:
                 os.fsync(file.fileno())
-            os.replace(self.path, self._final)
+            os.replace(self.path, self.final)
         except OSError as error:
             raise self.failure(error) from error
         except BaseException:
             self.discard()
             raise
-        _flush_folder(self._final.parent)
+        _flush_folder(self.final.parent)
 
     def discard(self) -> None:
         """Delete the temporary file, if it is there."""
@@ -107,7 +109,7 @@ class PartialFile:
             with contextlib.suppress(OSError):
                 needed = self.path.stat().st_size
         self.discard()
-        return output_error(error, self._final, needed)
+        return output_error(error, self.final, needed)
 
 
 def atomic_path(path: Path) -> PartialFile:
@@ -153,6 +155,72 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(error, path) from error
+    except RecursionError:
+        raise OutputError(f"cannot write below {shown(path)[:60]} ...: the path has too many parts") from None
+
+
+class OutputRoot:
+    """A folder of results: every path below it that is written, appended to, deleted or read back goes through it.
+
+    The folder itself may be a link, since its owner chose it. A link below it could lead to files of others, and a pipe
+    or a device would keep whoever opens it waiting for ever; both are refused.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Name the folder; nothing is created yet."""
+        self.path = path
+
+    def at(self, name: str | Path) -> Path:
+        """The path of a file or a folder below, which need not be there.
+
+        Raises:
+            OutputError: there is a link, a pipe or a device on the way.
+        """
+        path = self.path / name
+        for part in (path, *path.parents):
+            if part == self.path:
+                break
+            try:
+                mode = os.lstat(part).st_mode
+            except OSError:
+                continue  # whoever opens it says why
+            if stat.S_ISLNK(mode):
+                raise OutputError(f"{shown(part)} is a link that may lead out of the output folder; remove it")
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise OutputError(f"{shown(part)} is neither a file nor a folder; remove it")
+        return path
+
+    def new(self, name: str | Path, needed: int | None = None) -> PartialFile:
+        """A file below to be written; creates its folder."""
+        path = self.at(name)
+        if not path.parent.is_dir():
+            make_folder(path.parent)
+        return PartialFile(path, needed)
+
+    def write(self, name: str | Path, data: bytes) -> None:
+        """Write a file below atomically; see `write_bytes`."""
+        write_bytes(self.new(name).final, data)
+
+    def write_json(self, name: str | Path, value: Any) -> None:
+        """Write a JSON file below atomically; see `write_json`."""
+        write_json(self.new(name).final, value)
+
+    def append(self, name: str | Path, text: str) -> None:
+        """Add text to a file below."""
+        path = self.at(name)
+        try:
+            with path.open("a", encoding="utf-8", newline="") as file:
+                file.write(text)
+        except OSError as error:
+            raise output_error(error, path) from error
+
+    def remove(self, name: str | Path) -> None:
+        """Delete a file below, if it is there."""
+        path = self.at(name)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise output_error(error, path) from error
 
 
 def remove_partials(folder: Path) -> int:
@@ -270,13 +338,13 @@ def sha256(path: Path) -> str:
     """Hash of a file as 64 hexadecimal digits; reads it piece by piece.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, or is no regular file.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"cannot read {shown(path)}: {error.strerror or error}") from error
+        with open_regular(path) as file:
+            return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {shown(path)}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -319,6 +387,11 @@ def read_toml(path: Path, kind: Any = Any, most: int = _MOST_BYTES) -> Any:
 def parse_json(text: str | bytes, kind: Any = Any) -> Any:
     """JSON of a declared shape from text; raises `ValueError` as `read_json` does."""
     return _of_shape(json.loads, text, kind)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON gives it back: with lists for tuples."""
+    return json.loads(json.dumps(value))
 
 
 def _parsed(path: Path, parse: Callable[[str], Any], kind: Any, most: int) -> Any:
@@ -372,7 +445,7 @@ def shaped(value: Any, kind: Any, where: str = "it") -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{where} is not finite")
     if isinstance(value, str):
-        value.encode()  # lone surrogates could not be written to a terminal or a file again
+        value.encode(errors="surrogateescape")  # as in names of files; other lone surrogates could not be written again
     return value
 
 

@@ -130,3 +130,46 @@ def test_command_shows_changes_and_the_interval(tmp_path: Path) -> None:
     assert "95 % interval" in text
     run = CliRunner().invoke(cli.app, ["benchmark", "compare", str(first), str(second), "--json"])
     assert json.loads(run.stdout)["differences"][0]["sequence"] == "s00"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("0.5", "9" * 400),
+        ("0.5", "9" * 5000),
+        ("0.5", "1e300"),
+        ("0.5", "NaN"),
+        ("0.5", "Infinity"),
+        ("0.5", '"high"'),
+        ("0.5", "[" * 100_000),
+        ('"dog"', '"\\ud800"'),
+        ('"davis16"', "[]"),
+        ('"distance": null', '"distance": {}'),
+        ('"subset": "subset of 1 of 20"', '"subset": 3'),
+        ('"sequences": ["dog"]', '"sequences": 5'),
+        ('"sequences": {"dog"', '"sequences": [], "x": {"dog"'),
+    ],
+    ids=lambda change: f"{change[1][:20]}",
+)
+def test_hostile_results_are_one_line(
+    change: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = results(tmp_path / "a", {"dog": 0.5}), results(tmp_path / "b", {"dog": 0.5})
+    path = second / "results.json"
+    assert change[0] in path.read_text()
+    path.write_text(path.read_text().replace(*change))
+    for arguments in ((first, second), (second, first), (second, second)):
+        assert cli.run(["benchmark", "compare", *map(str, arguments)]) == 5
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        assert "unexpected" not in line
+        assert len(line) < 600
+
+
+@pytest.mark.parametrize("name", ["[red]a[/red]", "a\x1b[31m", "a\udc80", "[/]", "a\nb"])
+def test_names_in_results_are_shown_as_they_are(name: str, tmp_path: Path) -> None:
+    first, second = results(tmp_path / "a", {name: 0.5}), results(tmp_path / "b", {name: 0.5, f"{name}x": 0.5})
+    run = CliRunner().invoke(cli.app, ["benchmark", "compare", str(first), str(second)])
+    assert run.exit_code == 0, run.output
+    assert "\x1b" not in run.output
+    assert "a" in run.output or name == "[/]"

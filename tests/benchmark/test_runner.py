@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import zipfile
 from dataclasses import replace
@@ -279,3 +280,39 @@ def test_settings_that_a_protocol_asks_for_reach_methods_that_have_them(
     ]
     assert rates == [0.5, 0.25]
     assert variants[0].name == "fake"
+
+
+PLACES = ("results.json", "results.csv", "report.html", "fake", "fake/results.json", "fake/results.csv",
+          "fake/.vostrack", "fake/.vostrack/settings", "fake/.vostrack/cat.json", "fake/Annotations",
+          "fake/Annotations/cat", "fake/Annotations/cat/00001.png")  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+@pytest.mark.parametrize("name", PLACES)
+def test_no_link_and_no_pipe_is_written_to(name: str, kind: str, tmp_path: Path) -> None:
+    dataset, out, theirs = davis(tmp_path), tmp_path / "out", tmp_path / "theirs"
+    run_benchmark(dataset, FAKE, out)
+    before = files(out)
+    (out / name).rename(theirs)
+    if kind == "pipe":
+        os.mkfifo(out / name)
+    else:
+        (out / name).symlink_to(theirs)
+        trees.mask(dataset.root / "Annotations" / "480p" / "cat" / "00000.png", 1)  # all masks of it are made again
+    with pytest.raises(OutputError, match="is a link" if kind == "link" else "neither a file nor a folder"):
+        run_benchmark(dataset, FAKE, out, overwrite=True)
+    (out / name).unlink()
+    theirs.rename(out / name)
+    there = files(out)
+    assert {path: there.get(path) for path in before if path.startswith(name)} == {
+        path: data for path, data in before.items() if path.startswith(name)
+    }
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "9" * 5000, '{"key": 3, "masks": []}', '{"threads": "\\ud800"}'])
+@pytest.mark.parametrize("name", ["settings", "cat.json"])
+def test_hostile_records_are_made_again(name: str, text: str, tmp_path: Path) -> None:
+    dataset, out = davis(tmp_path), tmp_path / "out"
+    report = run_benchmark(dataset, FAKE, out)
+    (out / "fake" / ".vostrack" / name).write_text(text)
+    assert run_benchmark(dataset, FAKE, out, overwrite=True)["variants"] == report["variants"]

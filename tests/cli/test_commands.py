@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import vostrack
-from tests.fakes import register
+from tests.fakes import register, write_clip, write_mask, write_weights
 from vostrack import cli
 from vostrack.cli import app, run, with_flags
 from vostrack.cli.methods import SCORES
@@ -214,3 +214,48 @@ def test_messages_of_the_library_name_flags() -> None:
     said = "it is there: choose another `out`, `overwrite=True`, `device=cpu`, `resize_mask=True`; `correspondences`"
     wanted = "it is there: choose another --out, --overwrite, --device cpu, --resize-mask; `correspondences`"
     assert with_flags(said) == wanted
+
+
+def test_names_in_a_manifest_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "weights" / "manifest.toml"
+    for name in ("[red]a[/red]", r"a\u001b[31m", "[/]"):
+        path.write_text(path.read_text().replace('fake-1"', f'{name}"', 1).replace("Apache-2.0", name))
+        for command in ("weights", "methods"):
+            assert run([command]) == 0
+            told = capsys.readouterr().out
+            assert "\x1b" not in told
+            assert name.replace("u00", "x") in told
+        write_weights(tmp_path / "weights")
+
+
+LONG = "a/" * 2000
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["segment", "CLIP", "-m", "MASK", "--method", "fake", "-o", LONG],
+        ["segment", "CLIP", "-m", "MASK", "--method", "fake", "--weights", LONG],
+        ["segment", "CLIP", "-m", LONG, "--method", "fake"],
+        ["segment", LONG, "-m", "MASK", "--method", "fake"],
+        ["segment", "CLIP", "-m", "MASK", "--method", "fake", "--size", "9" * 5000],
+        ["segment", "CLIP", "-m", "MASK", "--method", "fake", "--set", "rate=1e999"],
+        ["demo", "--method", "fake", "-o", LONG],
+        ["train", "--data", ".", "--out", LONG],
+        ["benchmark", "davis17", "--size", "9" * 5000],
+        ["benchmark", "folder", "--root", LONG],
+        ["benchmark", "compare", LONG, LONG],
+        ["inspect", "CLIP", "-o", f"{LONG}x.png"],
+        ["score", LONG, LONG],
+    ],
+    ids=lambda arguments: "-".join(part[:9] for part in arguments),
+)
+def test_arguments_of_any_length_end_in_one_line(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"CLIP": str(write_clip(tmp_path / "clip.mp4", 3)), "MASK": str(write_mask(tmp_path / "first.png"))}
+    assert run([given.get(argument, argument) for argument in arguments]) > 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("error: ")
+    assert "unexpected" not in line

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from fractions import Fraction
@@ -196,3 +197,10 @@ def test_chosen_names_alone_are_frames(tmp_path: Path) -> None:
     with FolderStream(tmp_path, {"00010", "00005"}) as stream:
         assert stream.count == 2
         assert [(frame.index, frame.name) for frame in stream] == [(0, "00005"), (1, "00010")]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_among_the_images_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "1.png").symlink_to(tmp_path / "pipe")
+    assert "not a regular file" in refusal(tmp_path)

@@ -6,21 +6,44 @@ of a sequence together. Knows nothing of methods or masks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from vostrack.benchmark.results import read_results
 from vostrack.benchmark.score import finite, main_value
 from vostrack.errors import InputError
-from vostrack.files import shown
+from vostrack.files import shaped, shown
 
 RESAMPLES = 10_000
 # If neither result were better, all of five differences would still go one way once in sixteen times.
 _FEWEST = 6
+_MOST = 100_000
+
+
+@dataclass(frozen=True)
+class _Dataset:
+    name: str
+    split: str
+    distance: int | None
+    subset: str | None
+    sequences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Variant:
+    sequences: dict[str, dict[str, float | None]]
+
+
+@dataclass(frozen=True)
+class _Report:
+    """What is compared of a `results.json`."""
+
+    dataset: _Dataset
+    variants: dict[str, _Variant]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,22 +109,23 @@ def compare(before: Path, after: Path) -> Comparison:
     """
     reports = [read_results(before), read_results(after)]
     try:
-        datasets = [report["dataset"] for report in reports]
+        told: list[_Report] = [shaped(report, _Report) for report in reports]
+        datasets = [report.dataset for report in told]
         for key in ("name", "split", "distance"):
-            if datasets[0][key] != datasets[1][key]:
-                values = " and ".join(str(dataset[key]) for dataset in datasets)
-                raise InputError(f"these are results of different datasets: {key} is {shown(values)}")
-        figures = [_figures(report, path) for report, path in zip(reports, (before, after), strict=True)]
-        official = datasets[0]["subset"] and str(datasets[0]["subset"]).rpartition(" of ")[2]
-        largest = max(len(dataset["sequences"]) for dataset in datasets)
-    except (KeyError, TypeError, AttributeError) as error:
+            if len(values := {getattr(dataset, key): None for dataset in datasets}) > 1:
+                words = " and ".join(map(str, values))
+                raise InputError(f"these are results of different datasets: {key} is {shown(words)}")
+        figures = [_figures(report, path) for report, path in zip(told, (before, after), strict=True)]
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{shown(before)} or {shown(after)} is damaged: {shown(error)}") from error
+    official = datasets[0].subset and datasets[0].subset.rpartition(" of ")[2]
+    largest = max(len(dataset.sequences) for dataset in datasets)
     common = sorted(figures[0].keys() & figures[1].keys())
     if not common:
         raise InputError(f"{shown(before)} and {shown(after)} have no scored sequence in common")
     rows = [Difference(name, figures[0][name], figures[1][name]) for name in common]
     changes = [row.change for row in rows]
-    error_rate = datasets[0]["distance"] is not None
+    error_rate = datasets[0].distance is not None
     whole = str(official or largest)
     return Comparison(
         "error" if error_rate else "J&F",
@@ -126,11 +150,13 @@ def interval(changes: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _figures(report: Mapping[str, Any], path: Path) -> dict[str, float]:
+def _figures(report: _Report, path: Path) -> dict[str, float]:
     """The main figure of each scored sequence."""
-    variants = report["variants"]
-    if len(variants) != 1:
-        names = ", ".join(str((path if path.is_dir() else path.parent) / name) for name in variants)
-        raise InputError(f"{shown(path)} holds {len(variants)} variants: choose one of {shown(names)}")
-    (variant,) = variants.values()
-    return {name: main_value(values) for name, values in variant["sequences"].items() if values}
+    if len(report.variants) != 1:
+        names = ", ".join(str((path if path.is_dir() else path.parent) / name) for name in report.variants)
+        raise InputError(f"{shown(path)} holds {len(report.variants)} variants: choose one of {shown(names)}")
+    (variant,) = report.variants.values()
+    figures = {name: main_value(cast(dict[str, float], row)) for name, row in variant.sequences.items() if row}
+    if any(not abs(figure) <= _MOST for figure in figures.values()):
+        raise ValueError(f"a figure is beyond {_MOST}")
+    return figures

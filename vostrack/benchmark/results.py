@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import os
 import platform
@@ -20,7 +19,7 @@ from vostrack.benchmark.datasets.table import Dataset
 from vostrack.benchmark.score import finite, totals
 from vostrack.benchmark.sequence_run import MASKS, Outcome
 from vostrack.errors import InputError
-from vostrack.files import atomic_path, shown, write_json, write_text
+from vostrack.files import OutputRoot, read_json, shown
 from vostrack.run.passes import PARTS
 
 FORMAT = "vostrack-benchmark-1"
@@ -42,12 +41,13 @@ def write_results(
     Returns:
         What is in `results.json`.
     """
+    root = OutputRoot(out)
     for name, done in outcomes.items():
-        _write(out / name, _report(dataset, settings, {name: done}))
+        _write(root, name, _report(dataset, settings, {name: done}))
         if dataset.submission and dataset.spec.protocol == "late":
-            _write_submission(out / name, dataset, done)
+            _write_submission(root, name, dataset, done)
     report = _report(dataset, settings, outcomes)
-    _write(out, report)
+    _write(root, "", report)
     return report
 
 
@@ -59,10 +59,10 @@ def read_results(path: Path) -> dict[str, Any]:
     """
     file = path / RESULTS if path.is_dir() else path
     try:
-        report = json.loads(file.read_text(encoding="utf-8"))
+        report = read_json(file, most=1 << 30)
         if not isinstance(report, dict) or report.get("format") != FORMAT:
             raise ValueError("it was not written by `vostrack benchmark`")
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"cannot read results {shown(file)}: {shown(error)}") from error
     return report
 
@@ -122,7 +122,7 @@ def _timing(dataset: Dataset, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-def _write(folder: Path, report: Mapping[str, Any]) -> None:
+def _write(root: OutputRoot, folder: str, report: Mapping[str, Any]) -> None:
     table = io.StringIO()
     rows = [(name, row) for name, variant in report["variants"].items() for row in variant["objects"]]
     if rows:
@@ -130,17 +130,17 @@ def _write(folder: Path, report: Mapping[str, Any]) -> None:
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(["variant", *columns])
         writer.writerows([name, *(row[key] for key in columns)] for name, row in rows)
-        write_text(folder / TABLE, table.getvalue())
+        root.write(Path(folder, TABLE), table.getvalue().encode())
     else:
-        (folder / TABLE).unlink(missing_ok=True)
-    write_json(folder / RESULTS, report)
+        root.remove(Path(folder, TABLE))
+    root.write_json(Path(folder, RESULTS), report)
 
 
-def _write_submission(folder: Path, dataset: Dataset, outcomes: Sequence[Outcome]) -> None:
+def _write_submission(root: OutputRoot, folder: str, dataset: Dataset, outcomes: Sequence[Outcome]) -> None:
     """`Annotations/VIDEO/FRAME.png` in a zip file, as the YouTube-VOS server takes it."""
-    with atomic_path(folder / "submission.zip") as path, zipfile.ZipFile(path, "x") as archive:
+    with root.new(Path(folder, "submission.zip")) as path, zipfile.ZipFile(path, "x") as archive:
         for sequence, outcome in zip(dataset.sequences, outcomes, strict=True):
             for frame in outcome.written:
                 name = f"{MASKS}/{sequence.name}/{frame}.png"
                 # A fixed date, so that equal masks give an equal file; PNG does not shrink any further.
-                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), (folder / name).read_bytes())
+                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), root.at(Path(folder, name)).read_bytes())

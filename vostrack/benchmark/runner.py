@@ -26,11 +26,11 @@ import torch
 
 from vostrack.benchmark.datasets.table import Dataset
 from vostrack.benchmark.pool import run_all
-from vostrack.benchmark.report.page import write_report
-from vostrack.benchmark.results import write_results
-from vostrack.benchmark.sequence_run import LOADED, RECORDS, Task, loaded, run_sequence
+from vostrack.benchmark.report.page import REPORT, write_report
+from vostrack.benchmark.results import RESULTS, TABLE, write_results
+from vostrack.benchmark.sequence_run import LOADED, MASKS, RECORDS, Task, loaded, run_sequence
 from vostrack.errors import Cancelled, MethodError, OutputError, OutputExistsError
-from vostrack.files import lock_folder, make_folder, output_error, remove_partials, shown, write_json
+from vostrack.files import OutputRoot, lock_folder, read_json, remove_partials, shown
 from vostrack.methods import METHODS, method_class
 from vostrack.run.callbacks import Callbacks
 from vostrack.run.pipeline import PipelineConfig
@@ -102,7 +102,7 @@ def run_benchmark(
     with lock_folder(out):
         remove_partials(out)
         for variant in variants:
-            _prepare(out / variant.name, settings[variant.name], overwrite)
+            _prepare(OutputRoot(out), variant.name, settings[variant.name], overwrite)
         tasks = [
             partial(run_sequence, Task(sequence, pipeline, settings[name], out / name, dataset.distance is not None))
             for name, pipeline in pipelines.items()
@@ -147,26 +147,25 @@ def _holds(root: Path, out: Path, variants: Items[Variant]) -> bool:
     return root in (out, *(out / v.name for v in variants)) or any(out.is_relative_to(kind) for kind in kinds)
 
 
-def _prepare(folder: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
+def _prepare(root: OutputRoot, name: str, settings: Mapping[str, Any], overwrite: bool) -> None:
     """Keep settings beside the records, and refuse to mix results of different ones."""
-    path = folder / RECORDS / "settings"
+    for written in (RESULTS, TABLE, REPORT, Path(name, RESULTS), Path(name, TABLE), Path(name, MASKS)):
+        root.at(written)  # fails now, where it does, and not after hours
+    folder, records = root.path / name, Path(name, RECORDS)
+    path = root.at(records / "settings")
     earlier: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        earlier = dict(json.loads(path.read_text(encoding="utf-8")))
+    with contextlib.suppress(OSError, ValueError):
+        earlier = read_json(path, dict[str, Any])
     differ = [key for key in sorted({*earlier, *settings}) if earlier.get(key) != settings.get(key)]
     if earlier and differ and not overwrite:
         raise OutputExistsError(
-            f"{shown(folder)} holds results with other settings ({', '.join(differ)} changed): "
+            f"{shown(folder)} holds results with other settings ({shown(', '.join(differ)[:200])} changed): "
             "use --overwrite or another --out"
         )
-    make_folder(path.parent)
     if overwrite:
-        try:
-            for record in path.parent.glob("*.json"):
-                record.unlink()
-        except OSError as error:
-            raise output_error(error, path.parent) from error
-    write_json(path, settings)
+        for record in path.parent.glob("*.json"):
+            root.remove(records / record.name)
+    root.write_json(records / "settings", settings)
 
 
 def _report_progress(callbacks: Callbacks, done: int, total: int) -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vostrack.cli.console import Stopped
+from vostrack.files import shown
 from vostrack.run.callbacks import Callbacks
 
 if TYPE_CHECKING:
@@ -89,10 +90,8 @@ def print_comparison(found: Comparison) -> None:
     print_table(("sequence", "before", "after", "change"), rows, title=title)
     changed = [row.change for row in found.differences if row.change != 0]
     gains = sum((change > 0) != (found.figure == "error") for change in changed)
-    print_line(
-        f"{gains} better, {len(changed) - gains} worse, {len(found.differences) - len(changed)} the same\n"
-        f"mean change {found.mean:+.4f}, 95 % interval {found.low:+.4f} to {found.high:+.4f}: {found.verdict}"
-    )
+    print_line(f"{gains} better, {len(changed) - gains} worse, {len(found.differences) - len(changed)} the same")
+    print_line(f"mean change {found.mean:+.4f}, 95 % interval {found.low:+.4f} to {found.high:+.4f}: {found.verdict}")
     if found.left_out:
         print_line(f"in one of them alone, and left out: {', '.join(found.left_out)}")
 
@@ -107,20 +106,20 @@ def print_table(columns: Iterable[str], *sections: Sequence[Sequence[str]], titl
         caption: below it.
     """
     table = Table(title=title or None, caption=caption or None)
-    first, *others = map(Text, columns)  # Text, not str: a name may look like markup
+    first, *others = (Text(shown(column)) for column in columns)  # Text, not str: a name may look like markup
     table.add_column(first, overflow="fold")
     for column in others:
         table.add_column(column, justify="right")
     for rows in sections:
         for name, *figures in rows:
-            table.add_row(Text(name), *figures)
+            table.add_row(Text(shown(name)), *figures)
         table.add_section()
     Console().print(table)
 
 
 def print_line(text: str) -> None:
     """Print a line as it is, however long and whatever names it holds."""
-    Console().print(Text(text), highlight=False, soft_wrap=True)
+    Console().print(Text(shown(text)), highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

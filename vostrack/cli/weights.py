@@ -37,7 +37,9 @@ def list_(
 
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
+    from vostrack.files import shown
     from vostrack.weights import available, check, read_details, search_path
 
     if file is not None:
@@ -50,8 +52,9 @@ def list_(
     for entry in available():
         if verify:
             check(entry)
-        scores = "\n".join(f"{key} {value:g}" for key, value in entry.scores.items())
-        table.add_row(entry.name, entry.method, entry.licence, f"{entry.bytes / 1e6:.1f}", entry.sha256[:12], scores)
+        scores = "\n".join(shown(f"{key} {value:g}") for key, value in entry.scores.items())
+        told = (entry.name, entry.method, entry.licence, f"{entry.bytes / 1e6:.1f}", entry.sha256[:12])
+        table.add_row(*(Text(shown(text)) for text in told), Text(scores))
     console.print(table)
     console.print("searched, in this order:", highlight=False)
     for folder in search_path():

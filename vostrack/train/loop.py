@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vostrack.device import autocast, choose_precision
 from vostrack.errors import InputError, OutputError
-from vostrack.files import atomic_path, output_error, shown
+from vostrack.files import OutputRoot, open_regular, parse_json, plain, shaped, shown
 from vostrack.methods.base import Objective
 from vostrack.methods.recipe import Recipe
 from vostrack.train.data.batches import Crop, choose, cut
@@ -78,6 +78,16 @@ def settled(config: TrainConfig, group: ProcessGroup) -> TrainConfig:
     """Settings with those filled in that depend on the device and the number of processes."""
     precision = choose_precision(config.precision, group.device)
     return replace(config, precision=precision, micro_batches=config.micro_batches or group.size)
+
+
+def _position(told: dict[str, Any]) -> LoopPosition:
+    """A position that was saved; raises `ValueError` or `TypeError` for what none can be."""
+    # Before the first evaluation the best score is an infinity, which no file of ours holds otherwise.
+    best = told.pop("best")
+    position: LoopPosition = replace(shaped(told, LoopPosition), best=best)
+    if type(best) is not float or math.isnan(best) or min(position.step, position.stale, position.seconds) < 0:
+        raise ValueError("it is no position of a run")
+    return position
 
 
 def train(
@@ -186,10 +196,12 @@ class _Trainer:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
         self.module.load_state_dict(state["module"])
+        if not all(isinstance(x, Tensor | None) for row in state["optimizer"]["state"].values() for x in row.values()):
+            raise TypeError("what the optimizer keeps are tensors")
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.generator.set_state(state["generator"])
-        self.position = LoopPosition(**state["position"])
+        self.position = _position(state["position"])
 
     def is_over(self) -> bool:
         """Whether steps, minutes or patience are used up."""
@@ -302,8 +314,8 @@ class _RunFiles:
             settings: what must not change when it is resumed.
             leads: whether this process writes.
         """
-        self._checkpoint, self._metrics, self._leads = folder / CHECKPOINT, folder / METRICS, leads
-        self._settings: dict[str, Any] = json.loads(json.dumps(settings))  # as they are read back: lists for tuples
+        self._root, self._leads = OutputRoot(folder), leads
+        self._settings: dict[str, Any] = plain(settings)
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Write a checkpoint of tensors, numbers and nested dictionaries of them, whole or not at all.
@@ -312,7 +324,7 @@ class _RunFiles:
             OutputError: it could not be written.
         """
         if self._leads:
-            with atomic_path(self._checkpoint) as path:
+            with self._root.new(CHECKPOINT) as path:
                 torch.save({"settings": self._settings, **state}, path)
 
     def load(self, restore: Callable[[dict[str, Any]], None]) -> None:
@@ -321,11 +333,13 @@ class _RunFiles:
         Raises:
             InputError: it was made with other settings, is damaged, or does not fit.
         """
-        if not self._checkpoint.exists():
+        checkpoint = self._root.at(CHECKPOINT)
+        if not checkpoint.exists():
             return
-        path, now = shown(self._checkpoint), self._settings
+        path, now = shown(checkpoint), self._settings
         try:
-            state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+            with open_regular(checkpoint) as file:
+                state = torch.load(file, map_location="cpu", weights_only=True)
             before = state.pop("settings")
             differ = ", ".join(sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)))
             if not differ:
@@ -335,7 +349,9 @@ class _RunFiles:
                 f"cannot resume from {path} ({type(error).__name__}): delete it or use another --out"
             ) from error
         if differ:
-            raise InputError(f"{path} was made with other settings ({differ}): use the same ones, or another --out")
+            raise InputError(
+                f"{path} was made with other settings ({shown(differ[:200])}): use the same ones, or another --out"
+            )
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Add a line to the metrics; it says its "step".
@@ -343,25 +359,29 @@ class _RunFiles:
         Raises:
             OutputError: it could not be written.
         """
-        if not self._leads:
-            return
-        try:
-            with self._metrics.open("a") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise output_error(error, self._metrics) from error
+        if self._leads:
+            self._root.append(METRICS, json.dumps(line) + "\n")
 
     def trim_metrics(self, step: int) -> None:
         """Drop the lines of steps that a killed run made after its last checkpoint: they are made again."""
-        if self._leads and self._metrics.exists():
-            kept = [line + "\n" for line in self._metrics.read_text().splitlines() if _step(line) <= step]
-            with atomic_path(self._metrics) as temporary:
-                temporary.write_text("".join(kept))
+        if not self._leads or not (path := self._root.at(METRICS)).exists():
+            return
+        try:
+            with open_regular(path) as file:
+                kept = [line.rstrip(b"\r\n") + b"\n" for line in file if _step(line) <= step]
+        except (OSError, ValueError) as error:
+            raise OutputError(f"cannot go on with {shown(path)}: {shown(error)}; choose another `out`") from error
+        self._root.write(METRICS, b"".join(kept))
 
 
-def _step(line: str) -> float:
+@dataclass(frozen=True)
+class _Line:
+    step: int
+
+
+def _step(line: bytes) -> float:
     """The step of a line; that of a line which was cut off is none."""
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
+        return float(parse_json(line, _Line).step)
+    except ValueError:
+        return math.inf

@@ -17,14 +17,14 @@ from torch import nn
 from vostrack import __version__
 from vostrack import weights as store
 from vostrack.errors import DatasetError, MethodError, OutputError, OutputExistsError
-from vostrack.files import lock_folder, make_folder, output_error, shown, write_bytes
+from vostrack.files import OutputRoot, lock_folder, make_folder, output_error, shown
 from vostrack.methods import build_net, method_class
 from vostrack.methods.base import Method, Objective
 from vostrack.methods.recipe import Recipe
 from vostrack.train.data.cache import SHORT_SIDE, FrameCache, build_cache
 from vostrack.train.data.footage import Source, find_footage, find_labelled, find_stills
 from vostrack.train.evaluate import held_out_scores, method_now, write_picture
-from vostrack.train.loop import CHECKPOINT, EvaluationReport, Report, StepReport, settled, train
+from vostrack.train.loop import CHECKPOINT, METRICS, EvaluationReport, Report, StepReport, settled, train
 from vostrack.train.parallel import ProcessGroup
 from vostrack.train.settings import TrainConfig, share_done
 
@@ -106,12 +106,14 @@ class TrainingRun:
             DatasetError, OutputError: the footage, or the folder.
         """
         self._options, self._group = replace(options, config=settled(options.config, group)), group
+        self._root = OutputRoot(options.out)
         self._check()
         self._factory = method_class(options.method)
         self._net, self._objective = self._build()
         sources = self._sources()
         make_folder(options.out)
         folder = options.cache or options.out / "cache"
+        self._cache_root = OutputRoot(options.cache or options.out)
         self.cache = self._decode(sources, folder, on_source, max(SHORT_SIDE, self._objective.clips.crop))
         self.held_out: FrameCache | None = None
         if options.held_out is not None:
@@ -145,7 +147,7 @@ class TrainingRun:
         with lock_folder(options.out) if group.leads else nullcontext(), self._board() as board, closing(reports):
             for last in reports:
                 if isinstance(last, EvaluationReport) and last.best and group.leads:
-                    self._save(options.out / BEST, last)
+                    self._save(self._root.at(BEST), last)
                 for name, value in _scalars(last).items():
                     board(name, value, last.step)
                 if time.monotonic() - self._drawn_at > 60 * options.config.picture_minutes:
@@ -159,7 +161,9 @@ class TrainingRun:
 
     def _check(self) -> None:
         """Refuse a folder and a division of the batch that cannot be used."""
-        options, path = self._options, self._options.out / CHECKPOINT
+        options, path = self._options, self._root.at(CHECKPOINT)
+        for name in (METRICS, BEST, PICTURES, f"{options.method}.safetensors", "tensorboard"):
+            self._root.at(name)  # fails now, where it does, and not after hours
         if path.exists() and not options.resume:
             raise OutputExistsError(f"{shown(path)} is there already: go on with --resume, or choose another --out")
         if options.resume and not path.exists():
@@ -197,7 +201,7 @@ class TrainingRun:
     ) -> FrameCache:
         """A cache that the leading process builds while the others wait."""
         if self._group.leads:
-            build_cache(sources, folder, side, limit, on_source)
+            build_cache(sources, folder, side, limit, on_source, self._cache_root)
         self._group.wait()
         return FrameCache(folder)
 
@@ -210,9 +214,8 @@ class TrainingRun:
         options = self._options
         if not self._group.leads or options.config.picture_minutes <= 0 or step == self._drawn_step:
             return
-        path = options.out / PICTURES / f"{step:06d}.png"
         try:
-            make_folder(path.parent)
+            path = self._root.new(f"{PICTURES}/{step:06d}.png").final
             write_picture(path, self.held_out or self.cache, self._method(), self._group.device)
         except Exception as error:
             on_note(f"no picture of step {step}: {type(error).__name__}: {error}")
@@ -220,12 +223,12 @@ class TrainingRun:
 
     def _finish(self, last: Report | None) -> Path:
         """Write the weights of the run."""
-        path, best = self._options.out / f"{self._options.method}.safetensors", self._options.out / BEST
+        path, best = (self._root.at(name) for name in (f"{self._options.method}.safetensors", BEST))
         if self._group.leads and self.held_out is None:
             self._save(path, last)
         elif self._group.leads:
             try:
-                write_bytes(path, best.read_bytes())
+                self._root.write(path.name, best.read_bytes())
             except OSError as error:
                 raise output_error(error, best) from error
         return path

@@ -20,6 +20,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from vostrack.errors import InputError
+from vostrack.files import open_regular
 from vostrack.types import Frame
 from vostrack.video.stream import NOMINAL_RATE, ClipStream, check_size, first_line, size_text
 
@@ -160,7 +161,7 @@ def read_image(path: Path) -> tuple[Tensor, tuple[int, int], list[str]]:
     """
     where = f"image {str(path)!r}"
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with open_regular(path) as file, Image.open(file, formats=_FORMATS) as image:
             stored = (image.height, image.width)
             check_size(stored, where)
             notes = _notes(image)

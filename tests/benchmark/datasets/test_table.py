@@ -217,7 +217,19 @@ def test_lists_that_are_none_are_refused(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[]", "{", '{"videos": {"a": {}}}', '{"videos": {"a": {"objects": {"300": {"frames": ["0"]}}}}}', "[" * 9999],
+    [
+        "",
+        "{}",
+        '{"videos": {}}',
+        '{"videos": []}',
+        '{"videos": {"a": {"objects": {"1": {"frames": 3}}}}}',
+        "9" * 5000,
+        "[]",
+        "{",
+        '{"videos": {"a": {}}}',
+        '{"videos": {"a": {"objects": {"300": {"frames": ["0"]}}}}}',
+        "[" * 9999,
+    ],
 )
 def test_meta_files_that_are_none_are_refused(text: str, tmp_path: Path) -> None:
     trees.ytvos(tmp_path)

@@ -9,7 +9,6 @@ its dataset.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -24,7 +23,7 @@ from vostrack.benchmark.datasets.layouts import Masks, Sequence, SequenceFiles, 
 from vostrack.benchmark.datasets.mask_folders import list_folder, named, read_mask
 from vostrack.benchmark.metrics import is_binary
 from vostrack.errors import DatasetError, unknown_name
-from vostrack.files import shown
+from vostrack.files import parse_json, shown
 from vostrack.types import MAX_OBJECTS
 
 
@@ -318,6 +317,21 @@ def read_list(path: Path) -> dict[str, tuple[str, ...]]:
     return {name: tuple(dict.fromkeys(found)) for name, found in frames.items()}
 
 
+@dataclass(frozen=True)
+class _Object:
+    frames: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Video:
+    objects: dict[str, _Object]
+
+
+@dataclass(frozen=True)
+class _Meta:
+    videos: dict[str, _Video]
+
+
 def read_meta(path: Path) -> dict[str, dict[int, tuple[str, ...]]]:
     """Frames of each object of each sequence, from YouTube-VOS's `meta.json`.
 
@@ -325,14 +339,16 @@ def read_meta(path: Path) -> dict[str, dict[int, tuple[str, ...]]]:
         DatasetError: it is missing or not laid out so.
     """
     try:
-        videos = json.loads(_read(path))["videos"]
-        return {plain_name(name, path): _objects(video["objects"], path) for name, video in videos.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        videos = parse_json(_read(path), _Meta).videos
+        if not videos:
+            raise ValueError("it names no video")
+        return {plain_name(name, path): _objects(video.objects, path) for name, video in videos.items()}
+    except ValueError as error:
         raise DatasetError(f"{shown(path)} is not YouTube-VOS's list of videos and objects ({shown(error)})") from error
 
 
-def _objects(objects: Mapping[str, Any], path: Path) -> dict[int, tuple[str, ...]]:
-    found = {int(number): tuple(plain_name(f, path) for f in entry["frames"]) for number, entry in objects.items()}
+def _objects(objects: Mapping[str, _Object], path: Path) -> dict[int, tuple[str, ...]]:
+    found = {int(number): tuple(plain_name(f, path) for f in entry.frames) for number, entry in objects.items()}
     if any(not 1 <= number <= MAX_OBJECTS or not frames for number, frames in found.items()):
         raise ValueError(f"objects need ids from 1 to {MAX_OBJECTS} and frames")
     return found

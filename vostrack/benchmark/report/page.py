@@ -21,7 +21,7 @@ from vostrack.benchmark.datasets.mask_folders import Labels, frame_order, read_m
 from vostrack.benchmark.datasets.table import Dataset
 from vostrack.benchmark.published import published
 from vostrack.benchmark.sequence_run import MASKS, open_frames
-from vostrack.files import write_text
+from vostrack.files import OutputRoot
 from vostrack.video.overlay import draw_overlay
 
 REPORT = "report.html"
@@ -76,7 +76,7 @@ def write_report(out: Path, dataset: Dataset, report: Mapping[str, Any]) -> Path
         worst={name: _worst(dataset, out / name / MASKS, frames[name], figure == "error") for name in variants},
         keys=((FOUND, "right"), (MISSED, "missed"), (TAKEN, "wrongly taken")),
     )
-    write_text(out / REPORT, text)
+    OutputRoot(out).write(REPORT, text.encode())
     return out / REPORT
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vostrack.benchmark.datasets.mask_folders import read_mask
 from vostrack.errors import DatasetError, InputError
-from vostrack.files import atomic_path, make_folder, shown, write_json
+from vostrack.files import OutputRoot, read_json, shown
 from vostrack.ops.grid import resize_image
 from vostrack.ops.labels import resize_labels
 from vostrack.train.data.footage import Source
@@ -70,6 +70,13 @@ class CachedClip:
         return self.count * self.height * self.width
 
 
+@dataclass(frozen=True)
+class _Index:
+    version: int
+    made_from: list[Any]
+    clips: list[CachedClip]
+
+
 class FrameCache:
     """Clips in memory-mapped files; made by `build_cache`."""
 
@@ -83,15 +90,18 @@ class FrameCache:
             DatasetError: the folder holds no complete cache of this version.
         """
         try:
-            index = json.loads((folder / _INDEX).read_text())
-            self.clips = [CachedClip(**clip) for clip in index["clips"]]
-            labelled = sum(clip.pixels for clip in self.clips if clip.labels is not None)
-            sizes = {_FRAMES: 3 * sum(clip.pixels for clip in self.clips), _LABELS: labelled}
+            index = read_json(folder / _INDEX, _Index)
+            self.clips = index.clips
+            labelled = [clip for clip in self.clips if clip.labels is not None]
+            sizes = {_FRAMES: 3 * sum(clip.pixels for clip in self.clips), _LABELS: sum(x.pixels for x in labelled)}
             whole = all((folder / name).stat().st_size == size for name, size in sizes.items() if size)
-            complete = whole and self.clips and index["version"] == _VERSION
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            whole = whole and all(0 <= clip.offset <= sizes[_FRAMES] - 3 * clip.pixels for clip in self.clips)
+            whole = whole and all(0 <= (x.labels or 0) <= sizes[_LABELS] - x.pixels for x in labelled)
+            possible = all(min(clip.count, clip.height, clip.width) > 0 for clip in self.clips)
+            complete = whole and possible and self.clips and index.version == _VERSION
+        except (OSError, ValueError) as error:
             raise DatasetError(
-                f"{shown(folder)} is not a frame cache ({error}): delete it to build it again"
+                f"{shown(folder)} is not a frame cache ({shown(error)}): delete it to build it again"
             ) from error
         if not complete:
             raise DatasetError(f"the frame cache {shown(folder)} is damaged: delete it to build it again")
@@ -138,6 +148,7 @@ def build_cache(
     short_side: int = SHORT_SIDE,
     limit: int | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
+    root: OutputRoot | None = None,
 ) -> FrameCache:
     """Decode sources into a cache, or open the one that is there.
 
@@ -151,18 +162,20 @@ def build_cache(
         short_side: of the kept frames, in pixels, for stills times `STILL_SCALE`; smaller sources keep their size.
         limit: frames of a clip that are kept at most; None for all.
         progress: called after each source with (done, total, note).
+        root: the output folder that it lies in; None for the cache's own.
 
     Raises:
         DatasetError: not one source could be read, or the cache that is there is damaged.
     """
     made_from = [short_side, limit, *map(_described, sources)]
-    if _index(folder).get("made_from") == made_from:
+    root = root or OutputRoot(folder)
+    below = folder.relative_to(root.path)
+    if _made_from(folder) == made_from:
         return FrameCache(folder)
-    make_folder(folder)
     clips: list[CachedClip] = []
     with (
-        atomic_path(folder / _LABELS) as label_part,
-        atomic_path(folder / _FRAMES) as frame_part,
+        root.new(below / _LABELS) as label_part,
+        root.new(below / _FRAMES) as frame_part,
         label_part.open("wb") as labels,
         frame_part.open("wb") as frames,
     ):
@@ -178,9 +191,9 @@ def build_cache(
             progress(done, len(sources), note)
         if not clips:
             raise DatasetError(f"none of {len(sources)} sources could be read")
-        (folder / _INDEX).unlink(missing_ok=True)
+        root.remove(below / _INDEX)
     index = {"version": _VERSION, "made_from": made_from, "clips": [asdict(clip) for clip in clips]}
-    write_json(folder / _INDEX, index)
+    root.write_json(below / _INDEX, index)
     return FrameCache(folder)
 
 
@@ -189,13 +202,13 @@ def _described(source: Source) -> list[Any]:
     return [str(source.path.absolute()), source.path.stat().st_size, masks, source.still]
 
 
-def _index(folder: Path) -> dict[str, Any]:
-    """What the index of a cache says, if there is one of this version."""
+def _made_from(folder: Path) -> list[Any] | None:
+    """What a cache says that it was made from, if there is one of this version."""
     try:
-        index = json.loads((folder / _INDEX).read_text())
-        return index if index["version"] == _VERSION else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+        index: _Index = read_json(folder / _INDEX, _Index)
+    except (OSError, ValueError):
+        return None
+    return index.made_from if index.version == _VERSION else None
 
 
 def _append(source: Source, frames: BinaryIO, labels: BinaryIO, short_side: int, limit: int | None) -> CachedClip:
