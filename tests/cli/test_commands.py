@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import vostrack
 from tests.fakes import register, write_clip, write_mask, write_weights
 from vostrack import cli
 from vostrack.cli import app, run, with_flags
+from vostrack.cli.console import FrameBar, Stopped
 from vostrack.cli.methods import SCORES
 from vostrack.errors import DatasetError, InputError, MaskError, MethodError, OutputError, VostrackError, WeightsError
 from vostrack.methods import METHODS
@@ -93,7 +95,7 @@ def test_an_unknown_command_is_an_error_of_usage(capsys: pytest.CaptureFixture[s
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you"), 7, "error: out of memory"),
         (WeightsError("x"), 8, "error: x"),
         (ZeroDivisionError("a\nb"), 1, "error: unexpected ZeroDivisionError: a b (run again with vostrack --debug"),
-        (OSError(errno.EIO, "broken"), 1, "error: unexpected OSError"),
+        (OSError(errno.ENOTTY, "broken"), 1, "error: unexpected OSError"),
         (
             RuntimeError("x" * 9999),
             1,
@@ -259,3 +261,37 @@ def test_arguments_of_any_length_end_in_one_line(
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("error: ")
     assert "unexpected" not in line
+
+
+def test_text_of_others_cannot_steer_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["segment", "a\x1b[2J\x9bb\u202ec.mp4", "-m", "m.png", "--method", "fake"]) == 5
+    assert r"a\x1b[2J\x9bb\u202ec.mp4" in capfd.readouterr().err
+    assert run(["segment", "a.mp4", "-m", "m.png", "--\x1b[2J"]) == 2
+    assert "\x1b[2J" not in capfd.readouterr().err
+    bar = FrameBar("dog\x1b[2J.mp4")
+    bar.note("two lines\nof \x1b[2J text")
+    assert capfd.readouterr().err == "note: two lines\nof \\x1b[2J text\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_an_output_that_cannot_be_written_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "vostrack", "methods"], stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 6
+    assert done.stderr.decode() == "error: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_closed_terminal_stops_a_run_unless_it_is_to_be_ignored(ignored: bool) -> None:
+    earlier = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        with FrameBar("dog", quiet=True) as bar:
+            os.kill(os.getpid(), signal.SIGHUP)
+            if ignored:
+                bar.progress(1, 2)
+            else:
+                with pytest.raises(Stopped) as caught:
+                    bar.progress(1, 2)
+                assert caught.value.exit_code == 128 + signal.SIGHUP
+    finally:
+        signal.signal(signal.SIGHUP, earlier)

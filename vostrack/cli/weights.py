@@ -58,7 +58,7 @@ def list_(
     console.print(table)
     console.print("searched, in this order:", highlight=False)
     for folder in search_path():
-        console.print(f"  {folder}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"  {shown(folder)}", highlight=False, markup=False, soft_wrap=True)
     if verify:
         console.print("all files are whole")
 
@@ -91,4 +91,4 @@ def join(
         raise OutputExistsError(f"{shown(out)} is there already: choose another name, or --overwrite")
     net = build_net(method)
     save_weights(net, method, out, join_weights(net, method, files, adopts))
-    print(f"weights: {out}", file=sys.stderr)
+    print(f"weights: {shown(out)}", file=sys.stderr)
