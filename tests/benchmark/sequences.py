@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vostrack.benchmark.score import ObjectScore, score_masks
+from vostrack.run.callbacks import Callbacks
 
 Labels = NDArray[np.uint8]
 
@@ -40,6 +41,24 @@ def scored(prediction: Sequence[Labels], truth: Sequence[Labels]) -> list[Object
 
 def binary(maps: Sequence[Labels]) -> list[Labels]:
     return [np.where(labels > 0, np.uint8(255), np.uint8(0)) for labels in maps]
+
+
+class Log(Callbacks):
+    """What was called."""
+
+    def __init__(self, stop: int = -1) -> None:
+        self.notes: list[str] = []
+        self.seen: list[tuple[int, int | None]] = []
+        self._stop = stop
+
+    def progress(self, done: int, total: int | None) -> None:
+        self.seen.append((done, total))
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def cancelled(self) -> bool:
+        return len(self.seen) == self._stop
 
 
 def folders(path: Path) -> tuple[Path, Path]:

@@ -105,7 +105,8 @@ def test_common_sequences_are_compared_and_the_others_named(tmp_path: Path) -> N
         ({"values": {"x": 0.5}}, "no scored sequence in common"),
         ({"variants": 2}, r"holds 2 variants: choose one of .*b/v0, .*b/v1"),
         ({"text": "{"}, "cannot read results"),
-        ({"text": "[]"}, "not written by `vostrack benchmark`"),
+        ({"text": "[]"}, "it is list, expected dict"),
+        ({"text": "{}"}, "not written by `vostrack benchmark`"),
         ({"text": json.dumps({"format": FORMAT, "dataset": {}})}, "is damaged"),
     ],
 )

@@ -17,12 +17,13 @@ import torch
 from tests import fakes
 from tests.benchmark import trees
 from tests.benchmark.runs import FAKE, davis, files
+from tests.benchmark.sequences import Log
 from vostrack.benchmark import sequence_run
 from vostrack.benchmark.datasets.table import DATASETS, open_dataset
 from vostrack.benchmark.runner import check_different, run_benchmark
 from vostrack.benchmark.score import score_folders, score_sequence
 from vostrack.cli.variants import parse_variants
-from vostrack.errors import DatasetError, MethodError, OutputError, OutputExistsError, VostrackError
+from vostrack.errors import DatasetError, MethodError, NoObjectError, OutputError, OutputExistsError, VostrackError
 from vostrack.run.pipeline import PipelineConfig
 from vostrack.weights import save_weights
 
@@ -220,10 +221,15 @@ def test_results_do_not_go_into_the_dataset(where: str, tmp_path: Path) -> None:
         run_benchmark(dataset, FAKE, dataset.root / where)
 
 
-def test_empty_given_mask_names_its_frame(tmp_path: Path) -> None:
+def test_empty_given_mask_ends_one_sequence(tmp_path: Path) -> None:
     dataset = davis(tmp_path)
     trees.mask(dataset.root / "Annotations" / "480p" / "dog" / "00000.png", 0, ())
-    with pytest.raises(DatasetError, match="dog: the given mask of frame 00000 has no object"):
+    log = Log()
+    report = run_benchmark(dataset, FAKE, tmp_path / "out", callbacks=log)
+    assert log.notes == report["dataset"]["notes"] == ["dog is left out: the given mask of frame 00000 has no object"]
+    assert [row["object"] for row in report["variants"]["fake"]["objects"]] == ["cat_1", "cat_2"]
+    trees.mask(dataset.root / "Annotations" / "480p" / "cat" / "00000.png", 0, ())
+    with pytest.raises(NoObjectError, match="no sequence can be run: cat is left out: the given mask of frame 00000"):
         run_benchmark(dataset, FAKE, tmp_path / "out")
 
 

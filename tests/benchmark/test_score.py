@@ -15,11 +15,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from tests.benchmark.sequences import binary, clip, folders, save, scored
+from tests.benchmark.sequences import Log, binary, clip, folders, save, scored
 from vostrack.benchmark.metrics import contour, region, statistics
-from vostrack.benchmark.score import Scores, score_folders, score_masks
+from vostrack.benchmark.score import Rules, Scores, score_folders, score_masks
 from vostrack.cli.score import score
-from vostrack.errors import DatasetError
+from vostrack.errors import Cancelled, DatasetError
 
 
 def test_scores_are_statistics_of_the_metrics_without_first_and_last_frame() -> None:
@@ -104,10 +104,10 @@ def test_three_frames_are_enough() -> None:
 def test_long_sequence_has_the_official_decay_only_on_request() -> None:
     maps = clip(1, 3, ids=(1,), size=(9, 9))
     pairs = [(str(number), maps[1] if number < 200 else maps[0] * 0, maps[1]) for number in range(1, 261)]
-    (right,), (official,) = (score_masks("long", maps[1], pairs, wraps) for wraps in (False, True))
+    (right,), (official,) = (score_masks("long", maps[1], pairs, Rules(wraps)) for wraps in (False, True))
     assert right.values["J_decay"] == pytest.approx(61 / 66)
     assert math.isnan(official.values["J_decay"])
-    assert json.dumps(Scores((official,), True).to_json()["objects"][0]["J_decay"]) == "null"
+    assert json.dumps(Scores((official,)).to_json()["objects"][0]["J_decay"]) == "null"
 
 
 def test_first_truth_without_object_is_refused() -> None:
@@ -122,7 +122,7 @@ def test_result_with_more_objects_than_the_truth_is_refused(ids: tuple[int, ...]
 
 
 def test_0_255_result_for_several_objects_is_refused() -> None:
-    with pytest.raises(DatasetError, match="result has object 255, the first ground truth 2"):
+    with pytest.raises(DatasetError, match="result has object 255, the ground truth only 1, 2"):
         scored(binary(clip(1)), clip(1))
 
 
@@ -150,11 +150,15 @@ def test_folders_are_scored_by_name_and_totals_are_means_over_objects(tmp_path: 
 
 
 def test_processes_do_not_change_scores(tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
+    log = Log()
     alone = score_folders(*folders(tmp_path))
-    shared = score_folders(*folders(tmp_path), jobs=2, progress=lambda done, total: seen.append((done, total)))
-    assert shared == alone
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert score_folders(*folders(tmp_path), jobs=2, callbacks=log) == alone
+    assert log.seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_callbacks_stop_scoring(tmp_path: Path) -> None:
+    with pytest.raises(Cancelled, match="cancelled after 2 of 3"):
+        score_folders(*folders(tmp_path), callbacks=Log(stop=2))
 
 
 def test_errors_come_out_of_processes(tmp_path: Path) -> None:
@@ -171,7 +175,16 @@ def test_sequences_are_scored_in_the_given_order(tmp_path: Path) -> None:
 
 def test_json_has_a_stable_layout(tmp_path: Path) -> None:
     layout = score_folders(*folders(tmp_path), sequences=["cat"]).to_json()
-    assert list(layout) == ["format", "official_decay", "sequences", "total", "objects"]
+    assert list(layout) == [
+        "format",
+        "official_decay",
+        "late_objects",
+        "ignore_void",
+        "notes",
+        "sequences",
+        "total",
+        "objects",
+    ]
     keys = ["object", "sequence", "id", "frames", "J_mean", "J_recall", "J_decay", "F_mean", "F_recall", "F_decay"]
     assert [list(row) for row in layout["objects"]] == [keys]
     assert layout["objects"][0]["object"] == "cat_1"

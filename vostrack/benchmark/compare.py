@@ -21,6 +21,7 @@ from vostrack.files import shown
 RESAMPLES = 10_000
 # If neither result were better, all of five differences would still go one way once in sixteen times.
 _FEWEST = 6
+_IN_TIME = ("before", "after")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Comparison:
     """Two results side by side.
 
     Attributes:
+        names: of the two: those of their variants, or "before" and "after" where these are the same.
         figure: what is compared: "J&F", or "error", where less is better.
         differences: of the sequences in both, from the greatest loss to the greatest gain.
         left_out: sequences in one of them alone.
@@ -50,6 +52,7 @@ class Comparison:
         low, high: the 95 % confidence interval of that mean.
     """
 
+    names: tuple[str, str]
     figure: str
     differences: tuple[Difference, ...]
     left_out: tuple[str, ...]
@@ -65,7 +68,8 @@ class Comparison:
             return f"fewer than {_FEWEST} sequences cannot tell"
         if self.low <= 0 <= self.high:
             return "no difference that these sequences could show"
-        return "better" if (self.mean > 0) != (self.figure == "error") else "worse"
+        verdict = "better" if (self.mean > 0) != (self.figure == "error") else "worse"
+        return verdict if self.names == _IN_TIME else f"{self.names[1]} is {verdict} than {self.names[0]}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
@@ -92,6 +96,7 @@ def compare(before: Path, after: Path) -> Comparison:
                 values = " and ".join(str(dataset[key]) for dataset in datasets)
                 raise InputError(f"these are results of different datasets: {key} is {shown(values)}")
         figures = [_figures(report, path) for report, path in zip(reports, (before, after), strict=True)]
+        first, second = (str(next(iter(report["variants"]))) for report in reports)
         official = datasets[0]["subset"] and str(datasets[0]["subset"]).rpartition(" of ")[2]
         largest = max(len(dataset["sequences"]) for dataset in datasets)
     except (KeyError, TypeError, AttributeError) as error:
@@ -104,6 +109,7 @@ def compare(before: Path, after: Path) -> Comparison:
     error_rate = datasets[0]["distance"] is not None
     whole = str(official or largest)
     return Comparison(
+        _IN_TIME if first == second else (first, second),
         "error" if error_rate else "J&F",
         tuple(sorted(rows, key=lambda row: -row.change if error_rate else row.change)),
         tuple(sorted(figures[0].keys() ^ figures[1].keys())),

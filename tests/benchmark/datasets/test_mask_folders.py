@@ -6,6 +6,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 
 from tests.benchmark.sequences import binary, clip, folders, save, scored
 from vostrack.benchmark.score import score_folders
-from vostrack.errors import DatasetError
+from vostrack.errors import DatasetError, VostrackError
 
 
 def test_files_that_are_not_needed_are_not_read(tmp_path: Path) -> None:
@@ -142,11 +143,16 @@ def test_gaps_are_named(tmp_path: Path) -> None:
 
 def test_folders_of_another_layout_are_refused(tmp_path: Path) -> None:
     results, truth = folders(tmp_path)
-    with pytest.raises(DatasetError, match="expected folders of PNG files"):
-        score_folders(results, truth / "cat")
     with pytest.raises(DatasetError, match=r"cannot read folder .*nowhere"):
         score_folders(results, tmp_path / "nowhere")
     with pytest.raises(DatasetError, match=r"cannot read folder .*nowhere"):
         score_folders(tmp_path / "nowhere", truth)
-    with pytest.raises(ValueError, match="jobs"):
-        score_folders(results, truth, jobs=0)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="expected folders of PNG files"):
+        score_folders(results, tmp_path / "empty")
+
+
+@pytest.mark.parametrize("jobs", [0, -1, 1.5, "2", None])
+def test_a_number_of_jobs_that_is_none_is_refused(jobs: Any, tmp_path: Path) -> None:
+    with pytest.raises(VostrackError, match="jobs must be a whole number, 1 or more"):
+        score_folders(*folders(tmp_path), jobs=jobs)

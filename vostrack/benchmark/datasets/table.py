@@ -41,8 +41,12 @@ class DatasetSpec:
         index: text file that lists a split's sequences, if it has one.
         protocol: "davis" leaves out the first and last frame; "given" the given frames; "late" is that with objects
             that appear later; "jump" carries masks over a distance, and counts pixels.
+        late: objects may appear after the first frame: each is given where it first appears and counts behind that. A
+            sequence whose masks do nothing but give objects has no truth.
         masks: what values mean; None if the first mask of a sequence decides between labels and 0/255.
+        ignore_void: void pixels (255) of a truth count neither as hit nor as miss; else they are background.
         unlabelled: splits whose masks a server keeps: the results are a submission.
+        archive: where the server looks for the folders of masks in `submission.zip`.
         grouped: names of sequences start with their class, which counts as an attribute.
         method_settings: settings that its protocol asks of methods that have them, by name.
     """
@@ -53,8 +57,11 @@ class DatasetSpec:
     annotations: tuple[str, ...] = ("Annotations",)
     index: str | None = None
     protocol: Literal["davis", "given", "late", "jump"] = "davis"
+    late: bool = False
     masks: Masks | None = "labels"
+    ignore_void: bool = False
     unlabelled: frozenset[str] = frozenset()
+    archive: str = ""
     grouped: bool = False
     method_settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -67,7 +74,14 @@ def _youtube_vos(year: int, valid: int, test: int) -> DatasetSpec:
         annotations=("{split}/Annotations", "Annotations"),
         protocol="late",
         unlabelled=frozenset({"valid", "test"}),
+        archive="Annotations/",
     )
+
+
+def _from_masks(title: str, archive: str = "", **splits: int) -> DatasetSpec:
+    """A folder for each split; the masks that are there say where objects appear, and whether there is a truth."""
+    images, masks = ("{split}/JPEGImages", "JPEGImages"), ("{split}/Annotations", "Annotations")
+    return DatasetSpec(title, splits, images, masks, late=True, archive=archive)
 
 
 _FRAMES_480P = ("JPEGImages/480p", "JPEGImages")
@@ -92,6 +106,13 @@ DATASETS: dict[str, DatasetSpec] = {
     ),
     "ytvos18": _youtube_vos(2018, 474, 508),
     "ytvos19": _youtube_vos(2019, 507, 541),
+    "mose": _from_masks("MOSE", valid=311, train=1507),
+    "mose2": _from_masks("MOSE v2", valid=433, train=3666),
+    "lvos": _from_masks("LVOS", "Annotations/", valid=50, train=120, test=50),
+    "lvos2": _from_masks("LVOS v2", "Annotations/", valid=140, train=420, test=160),
+    "vost": DatasetSpec(
+        "VOST", {"val": 70, "train": 572, "test": 71}, index="ImageSets/{split}.txt", late=True, ignore_void=True
+    ),
     "segtrack2": DatasetSpec("SegTrack v2", {"all": 14}, annotations=("GroundTruth",), protocol="given", masks="grey"),
     "youtube-objects": DatasetSpec("YouTube-Objects", {"all": 126}, protocol="given", masks=None, grouped=True),
     # VideoMatch, 4.3: an object may be anywhere after a jump.
@@ -103,6 +124,7 @@ DATASETS: dict[str, DatasetSpec] = {
         {"all": None},
         images=("JPEGImages/*", "JPEGImages", "clips"),
         annotations=("Annotations/*", "Annotations"),
+        late=True,
         masks=None,
     ),
 }
@@ -133,8 +155,8 @@ class Dataset:
 
     @property
     def submission(self) -> bool:
-        """Whether a server scores the results, since it keeps the masks."""
-        return self.split in self.spec.unlabelled
+        """Whether there are no masks but the given ones, so that nothing can be scored here; a server may."""
+        return not any(sequence.scored for sequence in self.sequences)
 
     @property
     def subset(self) -> str | None:
@@ -191,6 +213,11 @@ def open_dataset(
     return dataset
 
 
+def data_folders(local: str) -> list[Path]:
+    """Where data is looked for that nobody named: in `$VOSTRACK_DATA`, then in a folder below the current one."""
+    return [Path(base) for base in (os.environ.get("VOSTRACK_DATA"), local) if base]
+
+
 def _check_known(kind: str, name: str, valid: Collection[str]) -> None:
     if name not in valid:
         raise DatasetError(unknown_name(kind, name, valid))
@@ -214,8 +241,9 @@ def _builder(
             # DAVIS has a mask for each frame; a gap would shift which frame is the last, and so the scores.
             frames = lists[found.name] or found.frames or ()
             layouts.require(found.name, "listed frame", frames, found.frames or (), found.source)
-            found.require_masks(frames if labelled else frames[:1])
-        return layouts.follow(found, labelled, drop_last=spec.protocol == "davis")
+            found.require_masks(frames if labelled and not spec.late else frames[:1])
+        late = spec.late and layouts.appearances(found.masks, spec.masks)
+        return layouts.follow(found, late or None, labelled, drop_last=spec.protocol == "davis")
 
     return build, names
 
@@ -223,11 +251,13 @@ def _builder(
 def _finish(sequence: Sequence, spec: DatasetSpec, attributes: tuple[str, ...]) -> Sequence:
     masks = spec.masks
     if masks is None:
-        first = next(iter(sequence.parts[0].prompts.values()))
-        masks = "binary" if len(first) == 1 and is_binary(read_mask(first[0])) else "labels"
+        firsts = [files for part in sequence.parts for files in part.prompts.values()]
+        single = (read_mask(files[0]) for files in firsts if len(files) == 1)
+        first = next((labels for labels in single if labels.any()), None)
+        masks = "binary" if first is not None and is_binary(first) else "labels"
     if spec.grouped:
         attributes = (*attributes, sequence.name.split("_")[0].split("-")[0])
-    return replace(sequence, masks=masks, attributes=attributes)
+    return replace(sequence, masks=masks, attributes=attributes, ignore_void=spec.ignore_void)
 
 
 def _check_there(chosen: list[str], images: Path, masks: Path, root: Path) -> None:
@@ -251,8 +281,7 @@ def _folder_names(images: Path) -> list[str]:
 
 def _find(name: str, spec: DatasetSpec, root: Path | None, split: str) -> tuple[Path, Path, Path]:
     """The root of a dataset, and its folders of frames and of masks."""
-    bases = [Path(base) for base in (os.environ.get("VOSTRACK_DATA"), "data") if base]
-    places = [root] if root is not None else [base / folder for base in bases for folder in (name, ".")]
+    places = [root] if root is not None else [base / folder for base in data_folders("data") for folder in (name, ".")]
     lacking = []
     for place in places:
         for images in _image_folders(place, spec, split):
