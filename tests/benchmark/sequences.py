@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vostrack.benchmark.score import ObjectScore, score_masks
+from vostrack.benchmark.score import OFFICIAL, ObjectScore, Rules, score_masks
 from vostrack.run.callbacks import Callbacks
 
 Labels = NDArray[np.uint8]
@@ -33,10 +33,10 @@ def save(folder: Path, maps: Sequence[Labels], sequence: str = "dog") -> Path:
     return folder
 
 
-def scored(prediction: Sequence[Labels], truth: Sequence[Labels]) -> list[ObjectScore]:
+def scored(prediction: Sequence[Labels], truth: Sequence[Labels], rules: Rules = OFFICIAL) -> list[ObjectScore]:
     """Scores of what `save` would write."""
     frames = enumerate(zip(prediction[1:-1], truth[1:-1], strict=True), start=1)
-    return score_masks("dog", truth[0], ((f"{number:05d}", *pair) for number, pair in frames))
+    return score_masks("dog", truth[0], ((f"{number:05d}", *pair) for number, pair in frames), rules)
 
 
 def binary(maps: Sequence[Labels]) -> list[Labels]:

@@ -21,7 +21,8 @@ from vostrack.files import shown
 RESAMPLES = 10_000
 # If neither result were better, all of five differences would still go one way once in sixteen times.
 _FEWEST = 6
-_IN_TIME = ("before", "after")
+IN_TIME = ("before", "after")
+"""Names of two results of one variant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +30,13 @@ class Difference:
     """A sequence and its figures in two results."""
 
     sequence: str
-    before: float
-    after: float
+    first: float
+    second: float
 
     @property
     def change(self) -> float:
         """The second figure less the first."""
-        return self.after - self.before
+        return self.second - self.first
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Comparison:
         if self.low <= 0 <= self.high:
             return "no difference that these sequences could show"
         verdict = "better" if (self.mean > 0) != (self.figure == "error") else "worse"
-        return verdict if self.names == _IN_TIME else f"{self.names[1]} is {verdict} than {self.names[0]}"
+        return verdict if self.names == IN_TIME else f"{self.names[1]} is {verdict} than {self.names[0]}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
@@ -78,38 +79,38 @@ class Comparison:
         return asdict(self) | {"differences": rows, "verdict": self.verdict, "resamples": RESAMPLES} | ends
 
 
-def compare(before: Path, after: Path) -> Comparison:
+def compare(first: Path, second: Path) -> Comparison:
     """Compare two results of one variant each.
 
     Args:
-        before: folder or `results.json` of the first.
-        after: of the second.
+        first: folder or `results.json` of the one.
+        second: of the other.
 
     Raises:
         InputError: they cannot be read, hold several variants, or are not of the same dataset.
     """
-    reports = [read_results(before), read_results(after)]
+    reports = [read_results(first), read_results(second)]
     try:
         datasets = [report["dataset"] for report in reports]
         for key in ("name", "split", "distance"):
             if datasets[0][key] != datasets[1][key]:
                 values = " and ".join(str(dataset[key]) for dataset in datasets)
                 raise InputError(f"these are results of different datasets: {key} is {shown(values)}")
-        figures = [_figures(report, path) for report, path in zip(reports, (before, after), strict=True)]
-        first, second = (str(next(iter(report["variants"]))) for report in reports)
+        figures = [_figures(report, path) for report, path in zip(reports, (first, second), strict=True)]
+        names = [shown(next(iter(report["variants"]))) for report in reports]
         official = datasets[0]["subset"] and str(datasets[0]["subset"]).rpartition(" of ")[2]
         largest = max(len(dataset["sequences"]) for dataset in datasets)
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{shown(before)} or {shown(after)} is damaged: {shown(error)}") from error
+        raise InputError(f"{shown(first)} or {shown(second)} is damaged: {shown(error)}") from error
     common = sorted(figures[0].keys() & figures[1].keys())
     if not common:
-        raise InputError(f"{shown(before)} and {shown(after)} have no scored sequence in common")
+        raise InputError(f"{shown(first)} and {shown(second)} have no scored sequence in common")
     rows = [Difference(name, figures[0][name], figures[1][name]) for name in common]
     changes = [row.change for row in rows]
     error_rate = datasets[0]["distance"] is not None
     whole = str(official or largest)
     return Comparison(
-        _IN_TIME if first == second else (first, second),
+        IN_TIME if names[0] == names[1] else (names[0], names[1]),
         "error" if error_rate else "J&F",
         tuple(sorted(rows, key=lambda row: -row.change if error_rate else row.change)),
         tuple(sorted(figures[0].keys() ^ figures[1].keys())),

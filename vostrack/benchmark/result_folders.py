@@ -6,11 +6,13 @@ All is looked for before anything is scored, so that a gap shows before hours of
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
-from vostrack.benchmark.datasets.mask_folders import frame_number, list_folder, list_frames, named
+from vostrack.benchmark.datasets.mask_folders import frame_key, list_folder, list_frames, named
 from vostrack.errors import DatasetError, unknown_name
 from vostrack.files import shown
 
@@ -70,7 +72,7 @@ def _result_folders(results: Path, names: Sequence[str]) -> dict[str, Path]:
             found[name] = place
     if missing := [name for name in names if name not in found]:
         own = any(map(list_frames, (results, results / "masks")))
-        held = "the masks of one sequence: give that folder of the ground truth" if own else named(there) or "nothing"
+        held = "masks of one sequence: name it" if own else named(there) or "nothing"
         raise DatasetError(f"{shown(results)} lacks {named(missing)} of {len(names)} sequences; it holds {held}")
     return found
 
@@ -80,11 +82,11 @@ def _match(name: str, results: Path, truth: Path) -> dict[str, str]:
     wanted, there = list_frames(truth), list_frames(results)
     if len(wanted) < 3:
         raise DatasetError(f"{shown(name)}: expected 3 frames or more (two are not scored), found {len(wanted)}")
-    exact = set(there)
-    numbered = {frame_number(file): file for file in there if frame_number(file) is not None}
-    found = {file: file if file in exact else numbered.get(frame_number(file), "") for file in wanted}
+    count = Counter(map(frame_key, there))
+    alike = {frame_key(file): file for file in there if count[frame_key(file)] == 1}  # of two, neither is meant
+    found = {file: file if file in there else alike.get(frame_key(file), "") for file in wanted}
     if missing := [file for file in wanted[1:-1] if not found[file]]:
-        held = f"{named(there, 3)}" if there else "no PNG files"
+        held = named(there, 3) if there else "no PNG files"
         raise DatasetError(
             f"{shown(results)} lacks {named(missing)} of {len(wanted) - 2} scored frames; it holds {held}"
         )
@@ -94,9 +96,10 @@ def _match(name: str, results: Path, truth: Path) -> dict[str, str]:
 
 def _refuse_shift(results: Path, there: Sequence[str], truth: Path, wanted: Sequence[str]) -> None:
     """Refuse results of as many frames that count from another number: each would be scored against its neighbour."""
-    numbers = [(frame_number(ours), frame_number(theirs)) for ours, theirs in zip(there, wanted, strict=False)]
-    shifts = {None if ours is None or theirs is None else ours - theirs for ours, theirs in numbers}
-    if len(there) == len(wanted) and len(shifts) == 1 and not shifts & {0, None}:
+    keys = [tuple(map(frame_key, files)) for files in (there, wanted)]
+    if len(there) != len(wanted) or not all(key.isdecimal() and len(key) < 20 for key in chain(*keys)):
+        return
+    if len(shifts := {int(ours) - int(theirs) for ours, theirs in zip(*keys, strict=True)}) == 1 and shifts != {0}:
         raise DatasetError(
             f"{shown(results)} has {there[0]} to {there[-1]}, {shown(truth)} as many frames from {wanted[0]} to "
             f"{wanted[-1]}: number both alike"

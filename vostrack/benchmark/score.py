@@ -327,6 +327,7 @@ def _read_frames(sequence: layouts.Sequence, folder: Path) -> Iterator[FramePair
     given = _given_objects(sequence) if sequence.scored else {}
     counting = [number for number, frame in given.items() if frame not in sequence.scored]
     for frame in sequence.scored:
+        counting = [number for number in counting if sequence.ends.get(number) != frame]
         result = read_mask(folder / f"{frame}.png")
         truth = layouts.read_labels(sequence.truths[frame], sequence.masks, keep_void=sequence.ignore_void)
         check_size(shown(f"{sequence.name}, frame {frame}"), result, truth)

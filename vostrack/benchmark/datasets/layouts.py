@@ -7,7 +7,7 @@ methods or scores. A mask is a tuple of files: one label map, or one black and w
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -52,6 +52,7 @@ class Sequence:
         scored: frames that count, in order; an object counts only after the frame where it is given.
         attributes: what the dataset says about it, such as "fast motion".
         masks: what their values mean.
+        ends: by object the frame from which it does not count any more, where the dataset says so.
         ignore_void: void pixels of a truth count neither as hit nor as miss; else they are background.
     """
 
@@ -62,6 +63,7 @@ class Sequence:
     scored: tuple[str, ...]
     attributes: tuple[str, ...] = ()
     masks: Masks = "labels"
+    ends: Mapping[int, str] = field(default_factory=dict)
     ignore_void: bool = False
 
 
@@ -141,7 +143,7 @@ def follow(found: SequenceFiles, prompts: Mapping[str, Files] | None, labelled: 
         DatasetError: there are too few masks to score any frame.
     """
     names = list(found.masks)
-    labelled = labelled and (prompts is None or len(prompts) < len(names))
+    labelled = labelled and (prompts is None or max(1, len(prompts)) < len(names))
     prompts = prompts or {names[0]: found.masks[names[0]]}
     first = next(iter(prompts))
     others = names[names.index(first) + 1 :]
@@ -176,7 +178,24 @@ def appearances(found: Mapping[str, Files], masks: Masks | None) -> dict[str, Fi
     return prompts
 
 
-def follow_late(found: SequenceFiles, objects: Mapping[int, tuple[str, ...]], labelled: bool) -> Sequence:
+def follow_ranges(found: SequenceFiles, objects: Mapping[int, range]) -> Sequence:
+    """Each object is given in the first frame of its range, and does not count in the last one, as in LVOS.
+
+    Raises:
+        DatasetError: a range holds no frame, or the mask of its first one is missing.
+    """
+    numbers = {frame: int(frame) for frame in found.frames or () if frame.isdecimal()}
+    inside = {number: [frame for frame in numbers if numbers[frame] in span] for number, span in objects.items()}
+    if empty := [number for number, frames in inside.items() if not frames]:
+        raise DatasetError(f"sequence {shown(found.name)}: no frame is in the range of object {empty[0]}")
+    starts = {frames[0] for frames in inside.values()}
+    found.require_masks(sorted(starts, key=frame_order))
+    prompts = {frame: files for frame, files in found.masks.items() if frame in starts}
+    ends = {number: frames[-1] for number, frames in inside.items()}
+    return replace(follow(found, prompts, True, drop_last=True), ends=ends)
+
+
+def follow_listed(found: SequenceFiles, objects: Mapping[int, tuple[str, ...]], labelled: bool) -> Sequence:
     """Objects may appear later: each is given at its first listed frame, and all listed frames are results.
 
     Args:

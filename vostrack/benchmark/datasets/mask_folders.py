@@ -55,10 +55,10 @@ def list_frames(folder: Path) -> tuple[str, ...]:
     return tuple(sorted((name for name in names if name.lower().endswith(".png")), key=frame_order))
 
 
-def frame_number(name: str) -> int | None:
-    """The number that a file's name is, such as 1 of `00001.png` and of `00000001.png`; None of other names."""
+def frame_key(name: str) -> str:
+    """What files of one frame have in common: `1` of `00001.png` and of `00000001.png`, all of other names."""
     stem = Path(name).stem
-    return int(stem) if stem.isdecimal() and len(stem) < 20 else None
+    return stem.lstrip("0") or "0" if stem.isdecimal() else stem
 
 
 def read_mask(path: Path, *, colors: bool = True) -> Labels:
@@ -89,6 +89,8 @@ def _values(image: Image.Image, colors: bool) -> Labels:
     pixels = np.asarray(image, dtype=np.uint8)
     if pixels.ndim == 2:
         return pixels
+    if image.mode in ("LA", "RGBA"):  # what is transparent has no colour, whatever is stored there
+        pixels = np.where(pixels[..., -1:] == 0, np.uint8(0), pixels)
     values, *others = np.moveaxis(pixels, -1, 0)[: 3 if image.mode.startswith("RGB") else 1]
     if others and colors:
         from vostrack.video.palette import palette_ids  # which loads torch

@@ -9,7 +9,6 @@ its dataset.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -17,15 +16,17 @@ from collections.abc import Sequence as Names
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from vostrack.benchmark.datasets import layouts
 from vostrack.benchmark.datasets.layouts import Masks, Sequence, SequenceFiles, find_source
 from vostrack.benchmark.datasets.mask_folders import list_folder, named, read_mask
 from vostrack.benchmark.metrics import is_binary
 from vostrack.errors import DatasetError, unknown_name
-from vostrack.files import shown
+from vostrack.files import read_json, shown
 from vostrack.types import MAX_OBJECTS
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,9 @@ class DatasetSpec:
             for one folder, such as a resolution, "{split}" for the split.
         annotations: the same for masks; the "*" is the folder that it was for `images`.
         index: text file that lists a split's sequences, if it has one.
-        protocol: "davis" leaves out the first and last frame; "given" the given frames; "late" is that with objects
-            that appear later; "jump" carries masks over a distance, and counts pixels.
+        ranges: file beside the folder of frames that may say in which frames each object is; see `read_ranges`.
+        protocol: "davis" leaves out the first and last frame; "given" the given frames; "listed" is that of the frames
+            in YouTube-VOS's list; "jump" carries masks over a distance, and counts pixels.
         late: objects may appear after the first frame: each is given where it first appears and counts behind that. A
             sequence whose masks do nothing but give objects has no truth.
         masks: what values mean; None if the first mask of a sequence decides between labels and 0/255.
@@ -56,7 +58,8 @@ class DatasetSpec:
     images: tuple[str, ...] = ("JPEGImages",)
     annotations: tuple[str, ...] = ("Annotations",)
     index: str | None = None
-    protocol: Literal["davis", "given", "late", "jump"] = "davis"
+    ranges: str | None = None
+    protocol: Literal["davis", "given", "listed", "jump"] = "davis"
     late: bool = False
     masks: Masks | None = "labels"
     ignore_void: bool = False
@@ -72,16 +75,20 @@ def _youtube_vos(year: int, valid: int, test: int) -> DatasetSpec:
         {"valid": valid, "test": test, "train": 3471},
         images=("{split}/JPEGImages", "JPEGImages"),
         annotations=("{split}/Annotations", "Annotations"),
-        protocol="late",
+        protocol="listed",
         unlabelled=frozenset({"valid", "test"}),
         archive="Annotations/",
     )
 
 
-def _from_masks(title: str, archive: str = "", **splits: int) -> DatasetSpec:
+def _from_masks(title: str, **splits: int) -> DatasetSpec:
     """A folder for each split; the masks that are there say where objects appear, and whether there is a truth."""
     images, masks = ("{split}/JPEGImages", "JPEGImages"), ("{split}/Annotations", "Annotations")
-    return DatasetSpec(title, splits, images, masks, late=True, archive=archive)
+    return DatasetSpec(title, splits, images, masks, late=True)
+
+
+def _lvos(title: str, **splits: int) -> DatasetSpec:
+    return replace(_from_masks(title, **splits), ranges="{split}_meta.json", archive="Annotations/")
 
 
 _FRAMES_480P = ("JPEGImages/480p", "JPEGImages")
@@ -108,8 +115,8 @@ DATASETS: dict[str, DatasetSpec] = {
     "ytvos19": _youtube_vos(2019, 507, 541),
     "mose": _from_masks("MOSE", valid=311, train=1507),
     "mose2": _from_masks("MOSE v2", valid=433, train=3666),
-    "lvos": _from_masks("LVOS", "Annotations/", valid=50, train=120, test=50),
-    "lvos2": _from_masks("LVOS v2", "Annotations/", valid=140, train=420, test=160),
+    "lvos": _lvos("LVOS", valid=50, train=120, test=50),
+    "lvos2": _lvos("LVOS v2", valid=140, train=420, test=160),
     "vost": DatasetSpec(
         "VOST", {"val": 70, "train": 572, "test": 71}, index="ImageSets/{split}.txt", late=True, ignore_void=True
     ),
@@ -228,13 +235,15 @@ def _builder(
 ) -> tuple[Callable[[SequenceFiles], Sequence], list[str]]:
     """How a sequence is built from its files, and the names of all sequences."""
     labelled = split not in spec.unlabelled
-    if spec.protocol == "late":
+    if spec.protocol == "listed":
         meta = read_meta(images.parent / "meta.json")
-        return lambda found: layouts.follow_late(found, meta[found.name], labelled), list(meta)
+        return lambda found: layouts.follow_listed(found, meta[found.name], labelled), list(meta)
     lists = read_list(root / spec.index.format(split=split)) if spec.index else None
     names = list(lists) if lists is not None else _folder_names(images)
     if spec.protocol == "jump":
         return lambda found: layouts.jump(found, distance), names
+    path = images.parent / (spec.ranges or "").format(split=split)
+    ranges = read_ranges(path) if spec.ranges and path.is_file() else {}
 
     def build(found: SequenceFiles) -> Sequence:
         if lists is not None:
@@ -242,8 +251,10 @@ def _builder(
             frames = lists[found.name] or found.frames or ()
             layouts.require(found.name, "listed frame", frames, found.frames or (), found.source)
             found.require_masks(frames if labelled and not spec.late else frames[:1])
-        late = spec.late and layouts.appearances(found.masks, spec.masks)
-        return layouts.follow(found, late or None, labelled, drop_last=spec.protocol == "davis")
+        if found.name in ranges:
+            return layouts.follow_ranges(found, ranges[found.name])
+        prompts = layouts.appearances(found.masks, spec.masks) if spec.late else None
+        return layouts.follow(found, prompts, labelled, drop_last=spec.protocol == "davis")
 
     return build, names
 
@@ -353,17 +364,35 @@ def read_meta(path: Path) -> dict[str, dict[int, tuple[str, ...]]]:
     Raises:
         DatasetError: it is missing or not laid out so.
     """
+
+    def frames(entry: Mapping[str, Any]) -> tuple[str, ...]:
+        if not entry["frames"]:
+            raise ValueError("an object has no frames")
+        return tuple(plain_name(frame, path) for frame in entry["frames"])
+
+    return _read_objects(path, frames)
+
+
+def read_ranges(path: Path) -> dict[str, dict[int, range]]:
+    """Numbers of the frames of each object of each sequence, from LVOS's `valid_meta.json`.
+
+    Raises:
+        DatasetError: it is missing or not laid out so.
+    """
+    return _read_objects(path, lambda entry: range(*(int(entry["frame_range"][key]) for key in ("start", "end"))))
+
+
+def _read_objects(path: Path, read: Callable[[Mapping[str, Any]], T]) -> dict[str, dict[int, T]]:
+    """What a list of videos says of their objects, by sequence and id."""
     try:
-        videos = json.loads(_read(path))["videos"]
-        return {plain_name(name, path): _objects(video["objects"], path) for name, video in videos.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DatasetError(f"{shown(path)} is not YouTube-VOS's list of videos and objects ({shown(error)})") from error
-
-
-def _objects(objects: Mapping[str, Any], path: Path) -> dict[int, tuple[str, ...]]:
-    found = {int(number): tuple(plain_name(f, path) for f in entry["frames"]) for number, entry in objects.items()}
-    if any(not 1 <= number <= MAX_OBJECTS or not frames for number, frames in found.items()):
-        raise ValueError(f"objects need ids from 1 to {MAX_OBJECTS} and frames")
+        found = {
+            plain_name(name, path): {int(number): read(entry) for number, entry in video["objects"].items()}
+            for name, video in read_json(path, dict[str, Any])["videos"].items()
+        }
+        if not all(1 <= number <= MAX_OBJECTS for objects in found.values() for number in objects):
+            raise ValueError(f"objects need ids from 1 to {MAX_OBJECTS}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DatasetError(f"cannot use {shown(path)} as a list of videos and objects: {shown(error)}") from error
     return found
 
 
