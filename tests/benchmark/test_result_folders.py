@@ -97,7 +97,7 @@ def test_missing_sequences_come_with_those_that_are_there(tmp_path: Path) -> Non
     with pytest.raises(DatasetError, match=r"results lacks dog of 3 sequences; it holds cat, emu$"):
         score_folders(results, truth)
     run = runs(tmp_path / "own", "dog") / "dog_vostrack"
-    with pytest.raises(DatasetError, match=r"lacks cat, dog, emu of 3 .*; it holds masks of one sequence: name it"):
+    with pytest.raises(DatasetError, match=r"lacks cat, dog, emu of 3 .*; it holds masks of one sequence: say which"):
         score_folders(run, truth)
 
 

@@ -72,7 +72,7 @@ def _result_folders(results: Path, names: Sequence[str]) -> dict[str, Path]:
             found[name] = place
     if missing := [name for name in names if name not in found]:
         own = any(map(list_frames, (results, results / "masks")))
-        held = "masks of one sequence: name it" if own else named(there) or "nothing"
+        held = "masks of one sequence: say which" if own else named(there) or "nothing"
         raise DatasetError(f"{shown(results)} lacks {named(missing)} of {len(names)} sequences; it holds {held}")
     return found
 
