@@ -145,7 +145,15 @@ def test_late_objects_that_are_not_scored_are_named() -> None:
     notes: list[str] = []
     pairs = [("1", labels, labels) for labels in late_clip(1)[1:-1]]
     assert [row.object_id for row in score_masks("dog", late_clip(1)[0], pairs, note=notes.append)] == [1]
-    assert notes == ["dog: not scored, since not in the first ground truth: 2 (see late objects)"]
+    assert notes == ["dog: not scored, since they appear too late: 2; the rules can be told to score late objects"]
+
+
+def test_objects_that_appear_with_the_last_scored_frame_are_named() -> None:
+    notes: list[str] = []
+    pairs = [("1", labels, labels) for labels in late_clip(1, 4)[1:-1]]
+    rows = score_masks("dog", late_clip(1)[0], pairs, Rules(late_objects=True), notes.append)
+    assert [row.object_id for row in rows] == [1]
+    assert notes == ["dog: not scored, since they appear too late: 2"]
 
 
 def test_objects_that_no_truth_has_are_refused_with_late_objects_too() -> None:

@@ -254,18 +254,25 @@ def score_masks(
     """
     objects = _Objects(shown(sequence), first, rules)
     scores = score_frames(sequence, (objects.checked(*pair) for pair in pairs), rules.official_decay)
-    used = objects.used(note)
+    used = objects.used()
+    if late := [str(number) for number in sorted(objects.true - {score.object_id for score in scores})]:
+        hint = "" if rules.late_objects else "; the rules can be told to score late objects"
+        note(f"{shown(sequence)}: not scored, since they appear too late: {named(late)}{hint}")
     return [score for score in scores if score.object_id in used]
 
 
 class _Objects:
-    """The objects of a sequence: which count in a frame, by the rules, and which turned up at all."""
+    """The objects of a sequence: which count in a frame, by the rules, and which turned up at all.
+
+    Attributes:
+        true: ids in the ground truth, so far.
+    """
 
     def __init__(self, sequence: str, first: Labels, rules: Rules) -> None:
         self._sequence, self._rules = sequence, rules
         self._binary = is_binary(first)
-        self._true = _ids(object_labels(first, self._binary))
-        self._counting = sorted(self._true) if rules.late_objects else list(range(1, max(self._true, default=0) + 1))
+        self.true = _ids(object_labels(first, self._binary))
+        self._counting = sorted(self.true) if rules.late_objects else list(range(1, max(self.true, default=0) + 1))
         self._first = frozenset(self._counting)
         self._found: dict[int, str] = {}
         if not self._counting and not rules.late_objects:
@@ -275,35 +282,32 @@ class _Objects:
         """A frame with the objects that count in it; raises `DatasetError` where result and truth do not fit."""
         where = f"{self._sequence}, frame {shown(frame)}"
         check_size(where, result, truth)
-        if not self._true:
+        if not self.true:
             self._binary = is_binary(truth)
         if self._binary and truth.any() and not is_binary(truth):
             raise DatasetError(f"{where}: expected only 0 and 255 in the ground truth, as in its first frame")
         if self._rules.ignore_void and not self._binary:
             result, truth = without_void(result, truth)
         wanted = object_labels(truth, self._binary)
-        true, counting = self._true | _ids(wanted), list(self._counting)
+        true, counting = self.true | _ids(wanted), list(self._counting)
         alone = true if self._rules.late_objects else self._first
         found = object_labels(result, binary=True) if alone == {1} and is_binary(result) else result
         for number in _ids(found):
             self._found.setdefault(number, where)
         if self._rules.late_objects:
-            self._counting += sorted(true - self._true)
-        self._true = true
+            self._counting += sorted(true - self.true)
+        self.true = true
         return frame, counting, found, wanted
 
-    def used(self, note: Callable[[str], None]) -> frozenset[int]:
+    def used(self) -> frozenset[int]:
         """Ids that are in a truth or a result; to be called behind the last frame, since ids may come late."""
         for number, where in self._found.items():
-            if number not in self._true | self._first:
-                ids = named([str(number) for number in sorted(self._true)])
+            if number not in self.true | self._first:
+                ids = named([str(number) for number in sorted(self.true)])
                 raise DatasetError(f"{where}: result has object {number}, the ground truth only {ids or 'background'}")
-        if not self._true:
+        if not self.true:
             raise NoObjectError(f"{self._sequence}: no object in the ground truth, so it is not scored")
-        if (late := self._true - self._first) and not self._rules.late_objects:
-            ids = named([str(number) for number in sorted(late)])
-            note(f"{self._sequence}: not scored, since not in the first ground truth: {ids} (see late objects)")
-        return self._true | self._found.keys()
+        return self.true | self._found.keys()
 
 
 def _ids(labels: Labels) -> frozenset[int]:

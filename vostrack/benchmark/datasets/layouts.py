@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from vostrack.benchmark.datasets.mask_folders import Labels, frame_order, list_folder, list_frames, read_mask
+from vostrack.benchmark.datasets.mask_folders import Labels, frame_order, list_folder, list_frames, named, read_mask
 from vostrack.benchmark.metrics import is_binary, object_labels
 from vostrack.errors import DatasetError
 from vostrack.files import shown
@@ -108,7 +108,7 @@ def find_files(name: str, images: Path, masks: Path) -> SequenceFiles:
     if not source.is_dir():
         if wrong := [frame for frame in found if not frame.isdecimal()]:
             raise DatasetError(
-                f"sequence {shown(name)}: masks of a video are named by frame, 00000.png, not {wrong[0]}"
+                f"sequence {shown(name)}: masks of a video are named by frame, 00000.png, not {shown(wrong[0])}"
             )
         return SequenceFiles(name, source, None, {f"{int(frame):05d}": files for frame, files in found.items()})
     stems = [Path(file).stem for file in list_folder(source) if file.lower().endswith(IMAGES)]
@@ -124,10 +124,12 @@ def find_source(name: str, images: Path) -> Path | None:
 
 def require(sequence: str, what: str, wanted: Iterable[str], there: Iterable[str], folder: Path) -> None:
     """Raise `DatasetError` with the first of what is wanted and is not there."""
-    present = set(there)
+    present = dict.fromkeys(there)
     if missing := [name for name in wanted if name not in present]:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise DatasetError(f"sequence {shown(sequence)}: {what} {shown(missing[0])}{more} is not in {shown(folder)}")
+        held = named(list(present), 3) or "none"
+        raise DatasetError(
+            f"sequence {shown(sequence)}: {what} {named(missing, 1)} is not in {shown(folder)}, which has {held}"
+        )
 
 
 def follow(found: SequenceFiles, prompts: Mapping[str, Files] | None, labelled: bool, *, drop_last: bool) -> Sequence:
