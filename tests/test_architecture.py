@@ -79,14 +79,23 @@ def test_only_the_command_line_prints() -> None:
             assert not (isinstance(called, ast.Name) and name in {"print", "exit", "quit", "input"}), where
 
 
+def length(function: ast.FunctionDef, signature: bool) -> int:
+    """Lines of a function without its docstring, and with or without what stands before that."""
+    docstring = ast.get_docstring(function, clean=False)
+    if not signature:
+        body = function.body[docstring is not None :]
+        return (function.end_lineno or 0) - body[0].lineno + 1 if body else 0
+    return (function.end_lineno or 0) - function.lineno + 1 - len((docstring or "").splitlines())
+
+
 def test_files_and_functions_stay_short() -> None:
     for path in FILES:
         text = path.read_text(encoding="utf-8")
         assert len(text.splitlines()) <= 500, path
         for node in ast.walk(parsed(path)):
-            if isinstance(node, ast.FunctionDef) and part(path) != "cli":
-                length = (node.end_lineno or 0) - node.lineno + 1 - len((ast.get_docstring(node) or "").splitlines())
-                assert length <= 60, f"{path.relative_to(ROOT)}: {node.name} has {length} lines"
+            if isinstance(node, ast.FunctionDef):
+                count = length(node, signature=part(path) != "cli")  # a command's signature holds its options
+                assert count <= 60, f"{path.relative_to(ROOT)}: {node.name} has {count} lines"
 
 
 def test_every_module_says_what_it_is() -> None:

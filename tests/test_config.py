@@ -16,6 +16,7 @@ from vostrack.adapt.config import AdaptConfig
 from vostrack.config import Config, changed, setting, setting_of, settings_of, shown
 from vostrack.errors import MethodError
 from vostrack.methods import METHODS, method_class
+from vostrack.methods.recipe import Recipe
 from vostrack.refine.crf import CrfConfig
 from vostrack.train.settings import TrainConfig
 
@@ -179,6 +180,13 @@ def test_any_value_is_shown_on_one_short_line(value: object) -> None:
     assert "\n" not in shown(value)
 
 
+def test_a_run_and_a_recipe_share_no_settings() -> None:
+    recipes = {type(config) for config in CONFIGS if isinstance(config, Recipe)}
+    of_recipes = {each.name for kind in recipes for each in settings_of(kind)}
+    assert not {each.name for each in settings_of(TrainConfig)} & of_recipes
+
+
 def test_settings_need_no_torch() -> None:
-    code = "import sys, vostrack.config, vostrack.refine.crf, vostrack.adapt.config; sys.exit('torch' in sys.modules)"
+    homes = "vostrack.config, vostrack.refine.crf, vostrack.adapt.config, vostrack.train.settings"
+    code = f"import sys, {homes}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -96,7 +96,7 @@ def test_an_unknown_name_suggests_the_closest(store: Path) -> None:
 
 
 def test_a_method_without_weights_is_told_where_was_looked(store: Path) -> None:
-    with pytest.raises(WeightsError, match=r"no weights for method 'other' in .*store.*--weights FILE"):
+    with pytest.raises(WeightsError, match=r"no weights for method 'other' in .*store.*`weights`"):
         find("other")
 
 

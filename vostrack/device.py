@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 
-from vostrack.errors import VostrackError, unknown_name
+from vostrack.errors import MethodError, VostrackError, unknown_name
 
-PRECISIONS = ("auto", "32")
-"""bfloat16 where the device is quick at it, or 32 bits everywhere."""
+_TYPES = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -21,31 +20,39 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
 
 
+def choose_precision(name: str, device: torch.device) -> str:
+    """The precision of a name: "auto" is "bf16" where the device is quick at it, and else "32"."""
+    return name if name != "auto" else "bf16" if has_fast_bfloat16(device) else "32"
+
+
 def working_type(precision: str, device: torch.device) -> torch.dtype:
-    """What one of `PRECISIONS` means on a device."""
-    return torch.bfloat16 if precision == "auto" and has_fast_bfloat16(device) else torch.float32
+    """The type of numbers that a precision, as for `choose_precision`, means on a device."""
+    return _TYPES[choose_precision(precision, device)]
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """A context in which networks compute in bfloat16 where one of `PRECISIONS` and the device say so."""
+    """A context in which networks compute in that type."""
     wanted = working_type(precision, device)
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted == torch.bfloat16)
+    return torch.autocast(device.type, wanted, enabled=wanted != torch.float32)
 
 
 def choose_device(name: str) -> torch.device:
     """The device of a name; "auto" takes CUDA, then MPS, then the CPU.
 
     Raises:
-        VostrackError: an unknown device, or one that this machine does not have.
+        MethodError: an unknown device.
+        VostrackError: one that this machine does not have.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     have = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     kind, colon, number = name.partition(":")
-    if kind not in have or (colon and not number.isdecimal()):
-        raise VostrackError(unknown_name("device", name, ("auto", *have)))
+    if kind == "gpu":
+        raise MethodError(f"unknown device {name!r}; did you mean 'cuda'? (choose from: {', '.join(('auto', *have))})")
+    if kind not in have or (colon and not (number.isdecimal() and len(number) < 4)):
+        raise MethodError(unknown_name("device", name, ("auto", *have)))
     if int(number or 0) >= have[kind]:
-        raise VostrackError(f"device {name!r} is not available on this machine: use --device cpu")
+        raise VostrackError(f"device {name!r} is not available on this machine: use `device=cpu`")
     return torch.device(name)
 
 

@@ -59,7 +59,7 @@ class WeightsError(VostrackError):
 
 
 class MethodError(VostrackError):
-    """A method or a refinement, or an option of one, is not known."""
+    """A method, a refinement or a device, or an option of one, is not known."""
 
     exit_code = 2
 

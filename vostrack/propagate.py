@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vostrack.errors import MaskError, MethodError
+from vostrack.errors import MaskError
+from vostrack.methods import WORKING_SIZE
 from vostrack.methods.base import Method
-from vostrack.ops.grid import resize
+from vostrack.ops.grid import at_most, resize
 from vostrack.ops.labels import correct, one_hot, resize_labels, strongest, without_void
 from vostrack.types import BACKGROUND, VOID, Clip, Frame, LabelMap, Prediction
 
@@ -34,16 +35,6 @@ class EnginePosition:
     state: Any = None
     ids: tuple[int, ...] = ()
     next_frame: int = 0
-
-
-SIZES = (16, 8192)
-"""Smallest and largest short side of the working resolution, in pixels."""
-
-
-def check_size(size: int | None) -> None:
-    """Raise `MethodError` where a working size is neither None nor a number of pixels among `SIZES`."""
-    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not SIZES[0] <= size <= SIZES[1]):
-        raise MethodError(f"size must be a whole number from {SIZES[0]} to {SIZES[1]}, or None, not {size!r}")
 
 
 def check_prompts(prompts: Mapping[int, LabelMap], count: int | None = None) -> None:
@@ -71,7 +62,7 @@ class Propagator:
     def __init__(
         self,
         method: Method[Any],
-        size: int | None = 480,
+        size: int | None = WORKING_SIZE.default,
         device: torch.device | str = "cpu",
         keep_probs: bool = False,
         position: EnginePosition | None = None,
@@ -85,9 +76,8 @@ class Propagator:
             keep_probs: whether predictions carry probabilities.
             position: where an earlier run of the same clip stopped; the clip's frames then start there.
         """
-        check_size(size)
         self.method = method
-        self.size = size
+        self.size: int | None = WORKING_SIZE.checked(size)
         self.device = torch.device(device)
         self.keep_probs = keep_probs
         self.position = position or EnginePosition()
@@ -155,10 +145,7 @@ class Propagator:
 
     def working_size(self, source: tuple[int, int]) -> tuple[int, int]:
         """Size (H, W) at which the method sees frames of a source's size, and that probabilities have."""
-        if self.size is None or min(source) <= self.size:
-            return source
-        scale = self.size / min(source)
-        return round(source[0] * scale), round(source[1] * scale)
+        return at_most(source, self.size)
 
     def _working(self, image: Tensor) -> Tensor:
         """uint8 (3, H, W) -> float (3, H', W') in [0, 1] on the device, the short side at most `size`."""

@@ -138,7 +138,9 @@ def find(method: str, wanted: str | Path | None = None) -> WeightsEntry | Path:
         matching = [entry for entry in entries if entry.method == method]
         if not matching:
             folders = ", ".join(map(str, search_path()))
-            raise WeightsError(f"no weights for method {method!r} in {folders}: train some, or give --weights FILE")
+            raise WeightsError(
+                f"no weights for method {method!r} in {folders}: train some, or name a file as `weights`"
+            )
         return matching[0]
     path = Path(wanted)
     if path.is_file():
@@ -249,12 +251,12 @@ def join(net: nn.Module, method: str, paths: Sequence[Path], adopts: Mapping[str
     tensors: dict[str, Tensor] = {}
     details: dict[str, dict[str, Any]] = {}
     for path in paths:
-        told = read_details(path)
-        origin = told["method"]
+        description = read_details(path)
+        origin = description["method"]
         if origin not in adopts or origin in details:
             raise WeightsError(f"{path} holds weights of {origin!r}: give one file for each of {', '.join(adopts)}")
         tensors |= adopts[origin](_read(path)[0])
-        details[origin] = {**told["details"], "sha256": check(path)}
+        details[origin] = {**description["details"], "sha256": check(path)}
     wanted = net.state_dict()
     _fit(tensors, wanted, Path(f"{method}, joined from {' and '.join(map(str, paths))}"))
     net.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()})
@@ -313,7 +315,7 @@ def save_weights(
     }
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
-            raise WeightsError(f"{name} holds values that half precision cannot: train again with a lower --lr")
+            raise WeightsError(f"{name} holds values that half precision cannot: train again with a lower `lr`")
     metadata = {"format": FORMAT, "method": method, "net": architecture, "details": json.dumps(details, sort_keys=True)}
     write_bytes(path, save(tensors, metadata))
 

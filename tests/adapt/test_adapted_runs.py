@@ -192,7 +192,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     plain, out = tmp_path / "plain", tmp_path / "out"
     settings = {"outputs": ALL, "refine": "crf"}
     expected = run(clip, masks, plain, form, **settings)
-    stops = [("", count) for count in (1, 3, 6, COUNT)]
+    stops = [("", 1), *(("segmenting", count) for count in (3, 6, COUNT))]
     if form == "clip":
         stops = [(phase, count) for phase, end in zip(PHASES, (COUNT, STEPS, COUNT), strict=True) for count in (1, end)]
         stops.insert(3, ("training", 2))
@@ -206,7 +206,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
                 run(clip, masks, out, form, **settings)
     last = Watch()
     summary = run(clip, masks, out, form, last, **settings, resume=True)
-    assert list(last.seen) == (["segmenting"] if form == "clip" else [""])
+    assert list(last.seen) == ["resuming", "segmenting"]
     assert results(out) == results(plain)
     assert summary["objects"] == expected["objects"]
     assert hidden(out) == hidden(plain) == {"run.json", "frames.jsonl"}
@@ -267,7 +267,7 @@ def test_what_breaks_without_a_warning_is_done_again_from_the_last_save(
     if phase == "training":  # the end of the first pass was saved in any case, and the steps were with no seconds
         assert watch.seen[phase][0][0] == (1 if seconds else 3)
     elif phase == "segmenting":
-        assert list(watch.seen) == [phase]
+        assert list(watch.seen) == [phase] if seconds else ["resuming", phase]
     assert results(tmp_path / "out") == results(tmp_path / "plain")
 
 
@@ -291,8 +291,8 @@ def test_a_damaged_note_of_the_second_pass_is_refused(
     out = tmp_path / "out"
     with pytest.raises(Stop):
         run(clip, masks, out, watch=Watch(("segmenting", 2)))
-    (out / ".vostrack" / "second.json").write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(OutputError, match=r"second.json is damaged .*--overwrite"):
+    (out / ".vostrack" / "second_pass.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(OutputError, match=r"second_pass.json is damaged .*`overwrite=True`"):
         run(clip, masks, out, resume=True)
 
 

@@ -1,4 +1,4 @@
-"""The sample that adaptation learns from: which frames stay, what their labels allow, how they are drawn."""
+"""The frames that adaptation learns from: which ones stay, what their labels allow, how a batch is chosen."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ PLAIN = replace(CONFIG, jitter=0.0, hue=0.0, grey=0.0, flip=0.0)
 
 
 def collected(count: int, prompts: dict[int, LabelMap], config: AdaptConfig = CONFIG) -> TrainingFrames:
-    sample = TrainingFrames()
+    frames = TrainingFrames()
     for index in range(count):
-        sample = extend(sample, prediction(index, torch.zeros(8, 8), (5,)), prompts.get(index), config)
-    return sample
+        frames = extend(frames, prediction(index, torch.zeros(8, 8), (5,)), prompts.get(index), config)
+    return frames
 
 
 def mask(pixels: torch.Tensor, *ids: int) -> LabelMap:
@@ -44,42 +44,42 @@ def test_kept_frames_are_spread_evenly_and_given_ones_stay(count: int, capacity:
     config = replace(CONFIG, capacity=capacity)
     named = {index: mask(torch.zeros(8, 8), 5) for index in (0, *later) if index < count}
     pictures = [prediction(0, torch.zeros(2, 2), (5,)).frame.image] * count
-    sample = TrainingFrames()
+    frames = TrainingFrames()
     for index in range(count):
         predicted = Prediction(frame(index, pictures[index]), mask(torch.zeros(2, 2), 5))
         given_mask = mask(torch.zeros(2, 2), 5) if index in named else None
-        sample = extend(sample, predicted, given_mask, config)
+        frames = extend(frames, predicted, given_mask, config)
     others = [index for index in range(count) if index not in named]
     spacing = 1
     while len(others[::spacing]) > capacity:
         spacing *= 2
-    assert [pair.index for pair in sample.predicted] == others[::spacing]
-    assert [pair.index for pair in sample.given] == sorted(named)
-    for pair in (*sample.given, *sample.predicted):
+    assert [pair.index for pair in frames.predicted] == others[::spacing]
+    assert [pair.index for pair in frames.given] == sorted(named)
+    for pair in (*frames.given, *frames.predicted):
         assert pair.age == pair.index - max(index for index in named if index <= pair.index)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (300, 500)])
 def test_memory_depends_on_neither_the_length_nor_the_size_of_the_source(size: tuple[int, int]) -> None:
-    config, sample = replace(CONFIG, capacity=4), TrainingFrames()
+    config, frames = replace(CONFIG, capacity=4), TrainingFrames()
     for index in range(40):
         given_mask = mask(torch.zeros(size), 5) if index in (0, 9) else None
-        sample = extend(sample, prediction(index, torch.zeros(size), (5,)), given_mask, config)
-    pairs = (*sample.given, *sample.predicted)
+        frames = extend(frames, prediction(index, torch.zeros(size), (5,)), given_mask, config)
+    pairs = (*frames.given, *frames.predicted)
     stored = sum(t.untyped_storage().nbytes() for pair in pairs for t in (pair.image, pair.labels))
     assert stored <= (config.capacity + 2) * 4 * config.size**2
 
 
 def test_frames_before_the_first_mask_are_left_out() -> None:
-    sample = extend(TrainingFrames(), prediction(0, torch.zeros(8, 8), ()), None, CONFIG)
-    assert sample == TrainingFrames()
+    frames = extend(TrainingFrames(), prediction(0, torch.zeros(8, 8), ()), None, CONFIG)
+    assert frames == TrainingFrames()
 
 
 def test_the_frame_is_stretched_to_the_training_size_with_its_labels() -> None:
     labels = box((32, 128), 0, 64, 64, 5)
     image = torch.where(labels > 0, 255, 0).to(torch.uint8).expand(3, 32, 128)
-    sample = extend(TrainingFrames(), prediction(0, labels, (5,), image), mask(labels, 5), CONFIG)
-    (pair,) = sample.given
+    frames = extend(TrainingFrames(), prediction(0, labels, (5,), image), mask(labels, 5), CONFIG)
+    (pair,) = frames.given
     assert torch.equal(pair.labels, box((64, 64), 0, 32, 64, 5))
     inner = [column for column in range(64) if column not in (31, 32)]
     assert torch.equal(pair.image[:, :, inner] > 127, (pair.labels > 0).expand(3, 64, 64)[:, :, inner])
@@ -117,17 +117,17 @@ def test_weights_halve_with_the_age_of_the_mask_down_to_the_least() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_the_asked_share_of_the_draws_goes_to_given_frames(share: float) -> None:
-    sample = collected(21, {0: mask(torch.zeros(8, 8), 5)})
+def test_the_asked_share_of_a_batch_goes_to_given_frames(share: float) -> None:
+    frames = collected(21, {0: mask(torch.zeros(8, 8), 5)})
     config = replace(PLAIN, batch=250, given_share=share, size=64, half_life=1.0, least_weight=0.01)
-    batch = random_batch(sample, config, torch.Generator().manual_seed(0))
-    drawn = (batch.weights == 1).float().mean().item()
-    assert drawn == pytest.approx(share + (1 - share) / 21, abs=0.08)
+    batch = random_batch(frames, config, torch.Generator().manual_seed(0))
+    given = (batch.weights == 1).float().mean().item()
+    assert given == pytest.approx(share + (1 - share) / 21, abs=0.08)
 
 
-def test_a_draw_is_decided_by_the_generator() -> None:
-    sample = collected(5, {0: mask(torch.zeros(8, 8), 5)})
-    one, same, other = (random_batch(sample, CONFIG, torch.Generator().manual_seed(seed)) for seed in (3, 3, 4))
+def test_a_batch_is_decided_by_the_generator() -> None:
+    frames = collected(5, {0: mask(torch.zeros(8, 8), 5)})
+    one, same, other = (random_batch(frames, CONFIG, torch.Generator().manual_seed(seed)) for seed in (3, 3, 4))
     for field in fields(one):
         assert torch.equal(getattr(one, field.name), getattr(same, field.name))
     assert not torch.equal(one.images, other.images)
@@ -136,8 +136,8 @@ def test_a_draw_is_decided_by_the_generator() -> None:
 def test_labels_are_mirrored_with_their_image() -> None:
     labels = box((64, 64), 3, 5, 20, 5)
     image = torch.where(labels > 0, 255, 0).to(torch.uint8).expand(3, 64, 64)
-    sample = extend(TrainingFrames(), prediction(0, labels, (5,), image), mask(labels, 5), CONFIG)
-    batch = random_batch(sample, replace(PLAIN, flip=0.5, batch=12), torch.Generator().manual_seed(0))
+    frames = extend(TrainingFrames(), prediction(0, labels, (5,), image), mask(labels, 5), CONFIG)
+    batch = random_batch(frames, replace(PLAIN, flip=0.5, batch=12), torch.Generator().manual_seed(0))
     assert torch.equal(batch.images[:, 0] > 0.5, batch.allowed[:, 1])
     assert torch.equal(batch.allowed[:, 0], ~batch.allowed[:, 1])
     assert {bool(one[1, 3, 5]) for one in batch.allowed} == {True, False}

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import vostrack
 from tests.fakes import register
 from vostrack import cli
-from vostrack.cli import app, run
+from vostrack.cli import app, run, with_flags
 from vostrack.cli.methods import SCORES
 from vostrack.errors import DatasetError, InputError, MaskError, MethodError, OutputError, VostrackError, WeightsError
 from vostrack.methods import METHODS
@@ -208,3 +208,9 @@ def test_stdout_of_a_run_is_json_in_a_pipe(tmp_path: Path, capsys: pytest.Captur
     summary = {"frames": 1, "objects": {}, "seconds_per_frame": {}, "peak_rss_mb": None, "out": "o"}
     printed_summary(summary, as_json=True)
     assert json.loads(capsys.readouterr().out) == summary
+
+
+def test_messages_of_the_library_name_flags() -> None:
+    said = "it is there: choose another `out`, `overwrite=True`, `device=cpu`, `resize_mask=True`; `correspondences`"
+    wanted = "it is there: choose another --out, --overwrite, --device cpu, --resize-mask; `correspondences`"
+    assert with_flags(said) == wanted

@@ -166,7 +166,7 @@ def test_a_clip_that_is_not_there_is_refused(inspect: Run) -> None:
     refused(inspect(clip="no.mp4"), 5, "no.mp4")
 
 
-def test_a_method_that_explains_nothing_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_method_that_cannot_be_inspected_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
     code = run(["inspect", "clip.mp4", "--method", NAME])
     refused((code, *capfd.readouterr()), 2, "fake cannot be inspected")
 

@@ -55,8 +55,8 @@ def test_lengths_are_a_share_of_the_short_side() -> None:
 
 
 def test_masks_are_those_of_the_objects() -> None:
-    channels = torch.tensor([[0, 1], [2, 1]])
-    assert masks_of(channels, 4).tolist() == [
+    hard_labels = torch.tensor([[0, 1], [2, 1]])
+    assert masks_of(hard_labels, 4).tolist() == [
         [[False, True], [False, True]],
         [[False, False], [True, False]],
         [[False, False], [False, False]],

@@ -67,12 +67,12 @@ def test_similarities_equal_the_formula() -> None:
 def test_two_keys_weigh_by_their_labels() -> None:
     """Where all cells look alike, the softmax of the best of each label is that of its degree."""
     same = normalize(torch.ones(6, *GRID), dim=0)
-    shares = torch.full((2, *GRID), 0.25)
-    shares[0] = 0.75
-    bank = FrameBank.empty(1, same, shares).add(same, shares)
+    labels = torch.full((2, *GRID), 0.25)
+    labels[0] = 0.75
+    bank = FrameBank.empty(1, same, labels).add(same, labels)
     found = recent_similarities(same.permute(1, 2, 0).contiguous(), bank, radius=2, reach=0, top_k=1, scale=10.0)
     probs = (10.0 * torch.stack(found)[..., 0]).softmax(0)
-    torch.testing.assert_close(probs, shares.flatten(1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(probs, labels.flatten(1), atol=1e-5, rtol=0)
 
 
 def test_recent_frames_follow_an_object_whose_looks_change() -> None:

@@ -62,17 +62,17 @@ def test_hits_count_how_often_a_feature_enters_the_top_k() -> None:
 
 def test_what_belongs_to_one_object_is_background_to_the_others() -> None:
     query, keys = unit(9, 0), unit(40, 1)
-    channels = torch.randint(3, (40,), generator=torch.Generator().manual_seed(2))
+    hard_labels = torch.randint(3, (40,), generator=torch.Generator().manual_seed(2))
     extra = [unit(6, seed) for seed in (3, 4, 5, 6)]
     sets = FeatureSets(
-        (Template.of(keys, channels, 3),),
+        (Template.of(keys, hard_labels, 3),),
         (filled(extra[0]), filled(extra[1])),
         (filled(extra[2]), filled(extra[3])),
     )
     scores = sets.scores(query, 2)
     for k in (1, 2):
-        front = torch.cat((keys[channels == k], extra[k - 1]))
-        back = torch.cat((keys[channels != k], extra[k + 1]))
+        front = torch.cat((keys[hard_labels == k], extra[k - 1]))
+        back = torch.cat((keys[hard_labels != k], extra[k + 1]))
         torch.testing.assert_close(scores[0][k - 1], soft_matching(query, front, 2))
         torch.testing.assert_close(scores[1][k - 1], soft_matching(query, back, 2))
 

@@ -65,11 +65,11 @@ def test_pixels_follow_the_edges_and_need_not() -> None:
     plain = to_pixels(probs, 4, SIZE)
     without = BestMethod(net, BestConfig(edge_radius=0)).enlarge(probs, image)
     assert torch.equal(without, plain)
-    drawn = BestMethod(net, BestConfig(edge_radius=12, edge_contrast=0.1)).enlarge(probs, image)
-    assert torch.equal(drawn, guided(plain, image, 3, 0.1**2))  # a quarter of 480 pixels
+    filtered = BestMethod(net, BestConfig(edge_radius=12, edge_contrast=0.1)).enlarge(probs, image)
+    assert torch.equal(filtered, guided(plain, image, 3, 0.1**2))  # a quarter of 480 pixels
     least = BestMethod(net, BestConfig(edge_radius=1)).enlarge(probs, image)
     assert torch.equal(least, guided(plain, image, 1, 0.01**2))
-    assert not torch.equal(drawn, plain)
+    assert not torch.equal(filtered, plain)
 
 
 def test_the_propagation_is_that_of_videomatch() -> None:

@@ -134,8 +134,8 @@ def test_what_is_pointed_to_is_matched_as_the_formula_says() -> None:
             place = (min(max(i + offset[0], 0.0), GRID[0] - 1.0), min(max(j + offset[1], 0.0), GRID[1] - 1.0))
             key = sample_at(last, *place)
             alike = float(key @ target[:, i, j].double()) / float(key.norm())
-            for label, share in enumerate(sample_at(probs, *place)):
-                similarities[label, i, j] = alike + math.log(float(share)) / 10
+            for label, value in enumerate(sample_at(probs, *place)):
+                similarities[label, i, j] = alike + math.log(float(value)) / 10
     matching = state.matching
     assert matching is not None
     soft = SoftMatcher(MATCHED)
@@ -152,12 +152,12 @@ def test_what_the_window_does_not_reach_is_found_where_the_network_points(contex
     probs[0] = 1
     probs[:, 2, 7] = torch.tensor([0.0, 1.0, 0.0])
     target[32:, 2, 2] = last[32:, 2, 7]
-    shares = []
+    found = []
     for offset in ((0, 5), (0, 0)):
         pointing = method(replace(MATCHED, context=context, top_k=1, scale=40.0, max_displacement=1e4), offset)
         state = pointing.remember(pointing.begin(start, given()), last, probs)
-        shares.append(float(pointing.predict(state, target)[1, 2, 2]))
-    assert shares[0] > 0.5 > shares[1]
+        found.append(float(pointing.predict(state, target)[1, 2, 2]))
+    assert found[0] > 0.5 > found[1]
 
 
 def test_a_later_mask_joins_the_first_one() -> None:
@@ -229,28 +229,28 @@ def test_the_shipped_network_fits_into_25_mebibytes(tmp_path: Any) -> None:
     assert (tmp_path / "w.safetensors").stat().st_size <= 25 * 2**20
 
 
-# --- explanation ---
+# --- correspondences ---
 
 
-def test_a_fixed_grid_is_explained_by_its_receptive_field() -> None:
+def test_a_fixed_grid_samples_its_receptive_field() -> None:
     torch.manual_seed(0)
-    explained = RpmNetMethod(RpmNet(deformable=False).eval())
-    features = [explained.encode(torch.rand(3, 60, 60)) for _ in range(2)]
-    told = explained.correspondences(features[0], features[1], torch.tensor([[28.0, 32.0], [0.0, 4.0]]))
-    for place, (y, x) in zip(told.sampled, ((28, 32), (0, 4)), strict=True):
+    method = RpmNetMethod(RpmNet(deformable=False).eval())
+    features = [method.encode(torch.rand(3, 60, 60)) for _ in range(2)]
+    found = method.correspondences(features[0], features[1], torch.tensor([[28.0, 32.0], [0.0, 4.0]]))
+    for place, (y, x) in zip(found.sampled, ((28, 32), (0, 4)), strict=True):
         wanted = torch.tensor([(y + 4 * i, x + 4 * j) for i in range(-3, 4) for j in range(-3, 4)]).float()
         torch.testing.assert_close(place, wanted)
-    assert tuple(told.features.shape) == (64, 15, 15)
+    assert tuple(found.features.shape) == (64, 15, 15)
 
 
-def test_deformable_layers_are_explained_tap_by_tap() -> None:
+def test_deformable_layers_are_followed_tap_by_tap() -> None:
     torch.manual_seed(0)
     net = RpmNet().eval()
     for layer in net.matching.layers:
         layer.offset.weight.data.normal_(std=0.05)
-    explained = RpmNetMethod(net)
-    first, second = (explained.encode(torch.rand(3, 40, 48)) for _ in range(2))
-    told = explained.correspondences(first, second, torch.tensor([[20.0, 24.0]]))
+    method = RpmNetMethod(net)
+    first, second = (method.encode(torch.rand(3, 40, 48)) for _ in range(2))
+    found = method.correspondences(first, second, torch.tensor([[20.0, 24.0]]))
 
     def at(field: Tensor, y: float, x: float) -> Tensor:
         y, x = min(max(y, 0.0), field.shape[1] - 1.0), min(max(x, 0.0), field.shape[2] - 1.0)
@@ -265,10 +265,10 @@ def test_deformable_layers_are_explained_tap_by_tap() -> None:
         reads = [(p, at(layer[0].flatten(0, 1), *p).view(9, 2)) for p in places]
         places = [(p[0] + float(o[0]), p[1] + float(o[1])) for p, read in reads for o in read]
     assert len(places) == 9**3
-    found, wanted = told.sampled[0], 4 * torch.tensor(places)
-    assert found.shape == wanted.shape
-    distance = (found[:, None] - wanted[None]).norm(dim=2)
+    sampled, wanted = found.sampled[0], 4 * torch.tensor(places)
+    assert sampled.shape == wanted.shape
+    distance = (sampled[:, None] - wanted[None]).norm(dim=2)
     assert distance.min(1).values.max() < 1e-3
     assert distance.min(0).values.max() < 1e-3
     offset = net.match(first[None, :32], second[None, :32])[0, :, 5, 6]
-    torch.testing.assert_close(told.matched[0], 4 * (torch.tensor([5.0, 6.0]) + offset), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(found.matched[0], 4 * (torch.tensor([5.0, 6.0]) + offset), atol=1e-3, rtol=1e-3)

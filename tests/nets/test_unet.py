@@ -10,8 +10,8 @@ import torchvision
 from vostrack.nets.unet import STRIDE, UNet
 
 
-def build(channels: int = 3, seed: int = 0) -> UNet:
-    return UNet(channels, torch.Generator().manual_seed(seed))
+def build(count: int = 3, seed: int = 0) -> UNet:
+    return UNet(count, torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (37, 51), (64, 32)])

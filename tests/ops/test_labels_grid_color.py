@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from tests import naive
 from vostrack.ops.color import drop_channel, jitter_lab, normalised_lab, rgb_to_lab
 from vostrack.ops.grid import cells, sample, similarity_grid, to_cells, to_pixels
-from vostrack.ops.labels import add_channels, correct, one_hot, strongest, whole_cells, without_void
+from vostrack.ops.labels import add_channels, correct, harden, one_hot, strongest, without_void
 
 
 def test_a_cell_belongs_wholly_to_the_label_of_most_of_it_and_no_object_is_lost() -> None:
-    shares = torch.tensor([[[0.9, 0.4, 0.3]], [[0.1, 0.6, 0.3]], [[0.0, 0.0, 0.4]], [[0.0, 0.0, 0.0]]])
-    assert whole_cells(shares).tolist() == [[0, 1, 2]]
+    labels = torch.tensor([[[0.9, 0.4, 0.3]], [[0.1, 0.6, 0.3]], [[0.0, 0.0, 0.4]], [[0.0, 0.0, 0.0]]])
+    assert harden(labels).tolist() == [[0, 1, 2]]
     thin = torch.tensor([[[0.9, 0.8, 0.7]], [[0.1, 0.2, 0.3]]])
-    assert whole_cells(thin).tolist() == [[0, 0, 1]]
+    assert harden(thin).tolist() == [[0, 0, 1]]
 
 
 @given(ids=st.lists(st.integers(1, 254), min_size=1, max_size=5, unique=True), seed=st.integers(0, 99))

@@ -13,8 +13,8 @@ import numpy as np
 
 
 class DenseCRF2D:
-    def __init__(self, width: int, height: int, channels: int) -> None:
-        self.energies = np.zeros((channels, height * width))
+    def __init__(self, width: int, height: int, count: int) -> None:
+        self.energies = np.zeros((count, height * width))
 
     def setUnaryEnergy(self, energies: np.ndarray) -> None:
         self.energies = energies

@@ -30,7 +30,7 @@ def scene(seed: int = 0, noise: float = 0.25) -> tuple[NDArray[np.uint8], NDArra
     return image.astype(np.uint8), soft(said, 3, 0.6), true
 
 
-def soft(labels: NDArray[Any], channels: int, certainty: float) -> NDArray[np.float32]:
+def soft(labels: NDArray[Any], count: int, certainty: float) -> NDArray[np.float32]:
     """Probabilities that give a label a certainty and share the rest."""
-    rest = (1 - certainty) / (channels - 1)
-    return np.stack([np.where(labels == k, certainty, rest) for k in range(channels)]).astype(np.float32)
+    rest = (1 - certainty) / (count - 1)
+    return np.stack([np.where(labels == k, certainty, rest) for k in range(count)]).astype(np.float32)

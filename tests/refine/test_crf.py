@@ -37,7 +37,7 @@ def softmax(energies: Sequence[float]) -> list[float]:
 
 def mean_field(image: NDArray[Any], probs: NDArray[Any], c: CrfConfig) -> NDArray[np.float64]:
     """Algorithm 1 of Krähenbühl and Koltun with Potts compatibility, every pair of pixels by itself."""
-    channels, height, width = probs.shape
+    count, height, width = probs.shape
     places = [(y, x) for y in range(height) for x in range(width)]
     near = affinities([(y / c.gaussian_sxy, x / c.gaussian_sxy) for y, x in places])
     alike = affinities(
@@ -46,14 +46,14 @@ def mean_field(image: NDArray[Any], probs: NDArray[Any], c: CrfConfig) -> NDArra
             for y, x in places
         ]
     )
-    unary = [[-math.log(max(float(probs[k, y, x]), 1e-5)) for k in range(channels)] for y, x in places]
+    unary = [[-math.log(max(float(probs[k, y, x]), 1e-5)) for k in range(count)] for y, x in places]
     q = [softmax(energies) for energies in unary]
     for _ in range(c.iterations):
         energies = [list(row) for row in unary]
         for i in range(len(places)):
             for j in range(len(places)):
                 weight = c.gaussian_compat * near[i][j] + c.bilateral_compat * alike[i][j]
-                for k in range(channels):
+                for k in range(count):
                     energies[i][k] -= weight * q[j][k]
         q = [softmax(row) for row in energies]
     return np.array(q).T.reshape(probs.shape)

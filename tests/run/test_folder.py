@@ -150,14 +150,14 @@ def test_progress_comes_back_with_its_state(tmp_path: Path) -> None:
         assert (loaded.ids, loaded.next_frame) == (saved.ids, saved.next_frame)
         assert type(loaded.state) is type(saved.state)
     pair = LabelledFrame(1, 1, 2, torch.ones(3, 2, 2, dtype=torch.uint8), torch.zeros(2, 2))
-    sample = TrainingFrames((3,), (), (pair,), 2, 5)
-    folder.save_position(EnginePosition(state, (3,), 1), AdaptState(sample))
+    frames = TrainingFrames((3,), (), (pair,), 2, 5)
+    folder.save_position(EnginePosition(state, (3,), 1), AdaptState(frames))
     loaded, adapt = folder.load_position(State, torch.device("cpu"))
     assert torch.equal(loaded.state.inner.x, state.inner.x)
     assert adapt is not None
-    assert (adapt.model, adapt.sample.ids, adapt.sample.spacing, adapt.sample.offered) == (None, (3,), 2, 5)
-    assert torch.equal(adapt.sample.predicted[0].image, sample.predicted[0].image)
-    with pytest.raises(OutputError, match="--overwrite"):
+    assert (adapt.model, adapt.frames.ids, adapt.frames.spacing, adapt.frames.offered) == (None, (3,), 2, 5)
+    assert torch.equal(adapt.frames.predicted[0].image, frames.predicted[0].image)
+    with pytest.raises(OutputError, match="`overwrite=True`"):
         folder.load_position(Inner, torch.device("cpu"))
     folder.complete({"frames": 2})
     assert folder.load_position(State, torch.device("cpu")) == (EnginePosition(), None)
@@ -165,11 +165,11 @@ def test_progress_comes_back_with_its_state(tmp_path: Path) -> None:
 
 def test_where_the_second_pass_stands_comes_back(tmp_path: Path) -> None:
     folder = begun(tmp_path)
-    assert folder.load_second() == 0
-    folder.save_second(12)
-    assert folder.load_second() == 12
+    assert folder.load_second_pass() == 0
+    folder.save_second_pass(12)
+    assert folder.load_second_pass() == 12
     folder.complete({"frames": 2})
-    assert folder.load_second() == 0
+    assert folder.load_second_pass() == 0
 
 
 def test_a_state_moves_to_a_device_with_all_its_tensors() -> None:

@@ -187,7 +187,7 @@ def test_nothing_is_replaced_unless_it_is_asked_for(clip: Path, mask: Path, tmp_
     out = tmp_path / "out"
     run(clip, mask, out)
     before = tree(out, summary=True)
-    with pytest.raises(OutputExistsError, match=r"holds masks already.*--resume.*--overwrite"):
+    with pytest.raises(OutputExistsError, match=r"holds masks already.*`resume=True`.*`overwrite=True`"):
         run(clip, mask, out)
     assert tree(out, summary=True) == before
 
@@ -372,7 +372,7 @@ def test_a_damaged_state_or_record_is_named(clip: Path, mask: Path, tmp_path: Pa
     out = tmp_path / "out"
     interrupted(clip, mask, out, 6)
     (out / ".vostrack" / name).write_bytes(data)
-    with pytest.raises(OutputError, match=rf"{name.replace('.', '[.]')}.*start again with --overwrite") as caught:
+    with pytest.raises(OutputError, match=rf"{name.replace('.', '[.]')}.*start again with `overwrite=True`") as caught:
         run(clip, mask, out, resume=True)
     assert len(str(caught.value).splitlines()) == 1
     assert run(clip, mask, out, overwrite=True)["frames"] == COUNT

@@ -56,7 +56,7 @@ def refusal(path: Path, kind: Any) -> str:
         load_state(path, kind)
     message = str(caught.value)
     assert len(message.splitlines()) == 1
-    assert "--overwrite" in message
+    assert "`overwrite=True`" in message
     return message
 
 

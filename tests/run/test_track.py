@@ -364,7 +364,7 @@ def test_a_hundred_runs_leave_no_thread_and_no_descriptor_behind(tmp_path: Path)
 
 @pytest.mark.parametrize("size", [4, 0, -5, 240.5, "240", (240, 427), True, 9000])
 def test_a_working_size_that_makes_no_sense_is_refused(size: Any) -> None:
-    with pytest.raises(vostrack.MethodError, match="size must be a whole number from 16 to 8192, or None, not"):
+    with pytest.raises(vostrack.MethodError, match=r"size must be .*16 to 8192[)]?, not"):
         vostrack.track(pictures(1), truth(), method=NAME, size=size)
     with pytest.raises(vostrack.MethodError, match="size must be"):
         vostrack.Propagator(vostrack.load_method(NAME)[0], size=size)

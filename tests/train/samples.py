@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tests.fakes import FakeMethod
-from vostrack.methods.base import Batch, ClipSpec, Objective, Recipe
+from vostrack.methods.base import Batch, ClipSpec, Objective
+from vostrack.methods.recipe import Recipe
 from vostrack.train.data.cache import FrameCache
 from vostrack.train.loop import StepReport, train
 from vostrack.train.parallel import ProcessGroup
@@ -79,14 +80,16 @@ def run(
     objective: Any,
     cache: FrameCache,
     folder: Path,
-    config: TrainConfig,
+    recipe: Recipe,
+    config: Mapping[str, Any] | None = None,
     stop: int | None = None,
     group: ProcessGroup = ALONE,
     **more: Any,
 ) -> list[float]:
-    """Train, up to a step; gives the losses."""
+    """Train with 32 bits unless the settings of the run say otherwise, up to a step; gives the losses."""
     folder.mkdir(exist_ok=True)
-    reports, losses = train(objective, cache, config, folder, group, **more), []
+    full = TrainConfig(**{"precision": "32", **(config or {})})
+    reports, losses = train(objective, recipe, cache, full, folder, group, **more), []
     for report in reports:
         if isinstance(report, StepReport):
             losses.append(report.losses["loss"])

@@ -20,10 +20,10 @@ from tests.train.samples import ALONE, CPU, Mean, run, write_labelled
 from vostrack import cli
 from vostrack.errors import MethodError, VostrackError
 from vostrack.methods import METHODS
+from vostrack.methods.recipe import Recipe
 from vostrack.train.data.cache import FrameCache
 from vostrack.train.loop import CHECKPOINT, METRICS
 from vostrack.train.parallel import ProcessGroup, join_group
-from vostrack.train.settings import TrainConfig
 
 pytest.importorskip("lightning_fabric", reason="NO LIGHTNING FABRIC: pip install 'vostrack[train]' to run this test")
 
@@ -58,7 +58,8 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
 
 
-CONFIG = TrainConfig(steps=6, batch=4, micro_batches=2, evaluate_every=3)
+RECIPE = Recipe(steps=6, batch=4)
+SETTINGS = {"micro_batches": 2, "evaluate_every": 3}
 
 
 def _train(folder: Path, group: ProcessGroup, stop: int | None) -> None:
@@ -71,7 +72,7 @@ def _train(folder: Path, group: ProcessGroup, stop: int | None) -> None:
         own = [weight * (index + 1) if index % group.size == group.rank else 0.0 for index in range(3)]
         return dict(zip("abc", group.totals(own), strict=True))
 
-    run(objective, cache, folder / "run", CONFIG, stop, group, evaluate=evaluate)
+    run(objective, cache, folder / "run", RECIPE, SETTINGS, stop, group, evaluate=evaluate)
 
 
 def test_two_processes_train_as_one_does(cache: FrameCache, tmp_path: Path) -> None:

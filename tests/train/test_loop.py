@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from tests.train.samples import ALONE, CPU, Mean, run
-from vostrack.errors import InputError, OutputError, VostrackError
+from vostrack.device import choose_precision
+from vostrack.errors import InputError, OutputError
 from vostrack.methods.base import Batch
+from vostrack.methods.recipe import Recipe
 from vostrack.train.data.cache import FrameCache
 from vostrack.train.loop import CHECKPOINT, METRICS, EvaluationReport, train
-from vostrack.train.settings import TrainConfig, choose_precision, learning_rate
+from vostrack.train.settings import TrainConfig, learning_rate, share_done
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
@@ -49,12 +51,12 @@ def scores(objective: Mean) -> Callable[[], dict[str, float]]:
 def test_a_run_that_was_stopped_gives_the_same_losses_and_weights(
     cache: FrameCache, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    config = TrainConfig(steps=9, batch=2, **settings)
+    recipe = Recipe(steps=9, batch=2)
     whole, first, second = Mean(), Mean(), Mean()
     evaluated = [{"evaluate": scores(one)} if "evaluate_every" in settings else {} for one in (whole, first, second)]
-    expected = run(whole, cache, tmp_path / "whole", config, **evaluated[0])
-    early = run(first, cache, tmp_path / "parts", config, stop=4, **evaluated[1])
-    late = run(second, cache, tmp_path / "parts", config, **evaluated[2])
+    expected = run(whole, cache, tmp_path / "whole", recipe, settings, **evaluated[0])
+    early = run(first, cache, tmp_path / "parts", recipe, settings, stop=4, **evaluated[1])
+    late = run(second, cache, tmp_path / "parts", recipe, settings, **evaluated[2])
     assert early + late == expected
     assert_same(whole.module, second.module)
     one, other = ([{**row, "seconds": 0} for row in metrics(tmp_path / folder)] for folder in ("whole", "parts"))
@@ -63,11 +65,11 @@ def test_a_run_that_was_stopped_gives_the_same_losses_and_weights(
 
 
 def test_steps_after_the_last_checkpoint_of_a_killed_run_are_made_again(cache: FrameCache, tmp_path: Path) -> None:
-    config = TrainConfig(steps=6, batch=1)
-    run(Mean(), cache, tmp_path / "run", config, stop=3)
+    recipe = Recipe(steps=6, batch=1)
+    run(Mean(), cache, tmp_path / "run", recipe, stop=3)
     with (tmp_path / "run" / METRICS).open("a") as file:
         file.write('{"step": 4, "losses": {"loss": -1}}\n{"step": 5, "losses": {"loss": -1}}\n{"step"')
-    run(Mean(), cache, tmp_path / "run", config)
+    run(Mean(), cache, tmp_path / "run", recipe)
     rows = metrics(tmp_path / "run")
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert all(row["losses"]["loss"] > 0 for row in rows)
@@ -83,32 +85,33 @@ def test_an_error_in_the_middle_of_a_step_leaves_the_checkpoint_before_it(cache:
                 raise RuntimeError("the optimiser has stepped, and the copy has followed")
             self.calls_left -= 1
 
-    config = TrainConfig(steps=6, batch=2, save_minutes=0.0)
-    expected = run(Mean(), cache, tmp_path / "whole", config)
+    settings = (Recipe(steps=6, batch=2), {"save_minutes": 0.0})
+    expected = run(Mean(), cache, tmp_path / "whole", *settings)
     with pytest.raises(RuntimeError, match="stepped"):
-        run(Failing(), cache, tmp_path, config)
+        run(Failing(), cache, tmp_path, *settings)
     again = Failing()
     again.calls_left = 9
-    assert run(again, cache, tmp_path, config) == expected[3:]
+    assert run(again, cache, tmp_path, *settings) == expected[3:]
 
 
 def test_a_checkpoint_of_other_settings_is_refused(cache: FrameCache, tmp_path: Path) -> None:
-    run(Mean(), cache, tmp_path / "run", TrainConfig(steps=4, batch=1), stop=2, settings={"recipe": {"crop": (1, 2)}})
-    with pytest.raises(InputError, match=r"other settings \(batch, recipe\)"):
-        run(Mean(), cache, tmp_path / "run", TrainConfig(steps=4, batch=2), settings={"recipe": {"crop": (1, 3)}})
-    limits = TrainConfig(steps=4, batch=1, max_minutes=9, save_minutes=1, patience=3)
-    assert len(run(Mean(), cache, tmp_path / "run", limits, settings={"recipe": {"crop": (1, 2)}})) == 2
+    run(Mean(), cache, tmp_path / "run", Recipe(steps=4, batch=1), stop=2, settings={"sizes": {"crop": (1, 2)}})
+    with pytest.raises(InputError, match=r"other settings \(batch, sizes\)"):
+        run(Mean(), cache, tmp_path / "run", Recipe(steps=4, batch=2), settings={"sizes": {"crop": (1, 3)}})
+    limits = {"max_minutes": 9, "save_minutes": 1, "patience": 3, "picture_minutes": 0}
+    recipe = Recipe(steps=4, batch=1)
+    assert len(run(Mean(), cache, tmp_path / "run", recipe, limits, settings={"sizes": {"crop": (1, 2)}})) == 2
 
 
 def test_a_damaged_checkpoint_is_refused(cache: FrameCache, tmp_path: Path) -> None:
-    run(Mean(), cache, tmp_path / "run", TrainConfig(steps=4, batch=1), stop=2)
+    run(Mean(), cache, tmp_path / "run", Recipe(steps=4, batch=1), stop=2)
     path = tmp_path / "run" / CHECKPOINT
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(InputError, match="cannot resume"):
-        run(Mean(), cache, tmp_path / "run", TrainConfig(steps=4, batch=1))
+        run(Mean(), cache, tmp_path / "run", Recipe(steps=4, batch=1))
     torch.save({"settings": {}, "step": 1}, path)
     with pytest.raises(InputError, match="other settings"):
-        run(Mean(), cache, tmp_path / "run", TrainConfig(steps=4, batch=1))
+        run(Mean(), cache, tmp_path / "run", Recipe(steps=4, batch=1))
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(cache: FrameCache, tmp_path: Path) -> None:
@@ -119,17 +122,19 @@ def test_a_checkpoint_that_would_run_code_is_refused(cache: FrameCache, tmp_path
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / CHECKPOINT).write_bytes(pickle.dumps(Evil()))
     with pytest.raises(InputError):
-        run(Mean(), cache, tmp_path / "run", TrainConfig(steps=2, batch=1))
+        run(Mean(), cache, tmp_path / "run", Recipe(steps=2, batch=1))
     assert not (tmp_path / "ran").exists()
 
 
 def test_time_ends_a_run_and_takes_the_learning_rate_down(cache: FrameCache, tmp_path: Path) -> None:
-    config = TrainConfig(steps=10**6, batch=1, max_minutes=0.005)
-    losses = run(Mean(), cache, tmp_path / "run", config)
+    recipe = Recipe(steps=10**6, batch=1)
+    losses = run(Mean(), cache, tmp_path / "run", recipe, {"max_minutes": 0.005})
     assert 1 <= len(losses) < 10**5
-    assert learning_rate(1.0, 500, 0.0, config) == pytest.approx(1.0)
-    assert learning_rate(1.0, 500, 0.15, config) == pytest.approx(0.505)
-    assert learning_rate(1.0, 500, 0.3, config) == pytest.approx(0.01)
+    shares = [share_done(recipe, TrainConfig(max_minutes=0.005), 500, seconds) for seconds in (0.0, 0.15, 0.3, 9.0)]
+    assert shares == pytest.approx([0.0005, 0.5, 1.0, 1.0])
+    assert [learning_rate(1.0, "cosine", 500, done) for done in shares] == pytest.approx(
+        [1.0, 0.505, 0.01, 0.01], rel=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,8 +145,8 @@ def test_time_ends_a_run_and_takes_the_learning_rate_down(cache: FrameCache, tmp
     ],
 )
 def test_the_learning_rate_follows_its_schedule_after_a_warm_up(schedule: str, twin: Callable[[float], float]) -> None:
-    config = TrainConfig(steps=100, schedule=schedule)
-    rates = [learning_rate(2.0, step, 0.0, config) for step in range(100)]
+    recipe, config = Recipe(steps=100, schedule=schedule), TrainConfig()
+    rates = [learning_rate(2.0, schedule, step, share_done(recipe, config, step, 0.0)) for step in range(100)]
     assert rates == pytest.approx([2.0 * twin(step / 100) * min(1, (step + 1) / 20) for step in range(100)])
     assert min(rates) > 0
 
@@ -149,7 +154,7 @@ def test_the_learning_rate_follows_its_schedule_after_a_warm_up(schedule: str, t
 def test_a_loss_that_is_not_finite_ends_the_run_before_it_spoils_the_weights(cache: FrameCache, tmp_path: Path) -> None:
     objective = Mean(float("nan"))
     with pytest.raises(OutputError, match="lower --lr"):
-        run(objective, cache, tmp_path / "run", TrainConfig(steps=2, batch=1))
+        run(objective, cache, tmp_path / "run", Recipe(steps=2, batch=1))
     assert torch.equal(objective.module.state_dict()["0.weight"], Mean().module.state_dict()["0.weight"])
     assert not (tmp_path / "run" / CHECKPOINT).exists()
 
@@ -172,7 +177,7 @@ class Plain(Mean):
 def test_shares_of_a_batch_have_the_gradients_of_the_batch(cache: FrameCache, tmp_path: Path) -> None:
     whole, parts = Plain(), Plain()
     one, other = (
-        run(objective, cache, tmp_path / str(micro_batches), TrainConfig(steps=1, batch=6, micro_batches=micro_batches))
+        run(objective, cache, tmp_path / str(micro_batches), Recipe(steps=1, batch=6), {"micro_batches": micro_batches})
         for objective, micro_batches in ((whole, 1), (parts, 3))
     )
     assert other == pytest.approx(one, rel=1e-5)
@@ -192,7 +197,7 @@ def test_running_averages_are_means_over_the_shares(cache: FrameCache, tmp_path:
 
     objective = Watched()
     start = objective.module.get_buffer("1.running_mean").clone()
-    run(objective, cache, tmp_path / "run", TrainConfig(steps=1, batch=4, micro_batches=2))
+    run(objective, cache, tmp_path / "run", Recipe(steps=1, batch=4), {"micro_batches": 2})
     assert len(seen) == 2
     assert not torch.equal(seen[0], seen[1])
     expected = start + ((seen[0] - start) + (seen[1] - start)) / 2
@@ -204,23 +209,23 @@ def test_running_averages_are_means_over_the_shares(cache: FrameCache, tmp_path:
 
 def test_the_best_evaluation_is_known_and_patience_ends_the_run(cache: FrameCache, tmp_path: Path) -> None:
     values = iter([0.3, 0.5, 0.4, 0.5, 0.9])
-    config = TrainConfig(steps=50, batch=1, evaluate_every=3, patience=2)
-    reports = list(train(Mean(), cache, config, tmp_path, ALONE, lambda: {"x": next(values), "y": 0.1}))
+    recipe, config = Recipe(steps=50, batch=1), TrainConfig(evaluate_every=3, patience=2)
+    reports = list(train(Mean(), recipe, cache, config, tmp_path, ALONE, lambda: {"x": next(values), "y": 0.1}))
     found = [report for report in reports if isinstance(report, EvaluationReport)]
     assert [report.step for report in found] == [0, 3, 6, 9]
     assert [report.best for report in found] == [True, True, False, False]
     assert [report.mean for report in found] == pytest.approx([0.2, 0.3, 0.25, 0.3])
     assert reports[-1] is found[-1]
     assert [row["mean"] for row in metrics(tmp_path) if "mean" in row] == [report.mean for report in found]
-    assert list(train(Mean(), cache, config, tmp_path, ALONE, lambda: {"x": next(values)})) == []
+    assert list(train(Mean(), recipe, cache, config, tmp_path, ALONE, lambda: {"x": next(values)})) == []
 
 
 def test_the_end_of_a_run_is_evaluated_once(cache: FrameCache, tmp_path: Path) -> None:
     for steps, expected in ((4, [0, 4]), (5, [0, 4, 5])):
         folder = tmp_path / str(steps)
         folder.mkdir()
-        config = TrainConfig(steps=steps, batch=1, evaluate_every=4)
-        reports = list(train(Mean(), cache, config, folder, ALONE, lambda: {"x": 0.1}))
+        recipe, config = Recipe(steps=steps, batch=1), TrainConfig(evaluate_every=4)
+        reports = list(train(Mean(), recipe, cache, config, folder, ALONE, lambda: {"x": 0.1}))
         assert [report.step for report in reports if isinstance(report, EvaluationReport)] == expected
 
 
@@ -237,18 +242,16 @@ def test_losses_are_computed_at_the_asked_precision(cache: FrameCache, tmp_path:
                 return super().losses(batch, generator)
 
         objective = Watched()
-        run(objective, cache, tmp_path / precision, TrainConfig(steps=2, batch=2, precision=precision))
+        run(objective, cache, tmp_path / precision, Recipe(steps=2, batch=2), {"precision": precision})
         assert objective.module.get_parameter("0.weight").dtype == torch.float32
     assert kinds == {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
 
 
 @pytest.mark.parametrize(("fast", "chosen"), [(True, "bf16"), (False, "32")])
 def test_precision_is_chosen_for_the_device(fast: bool, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vostrack.train.settings.has_fast_bfloat16", lambda device: fast)
+    monkeypatch.setattr("vostrack.device.has_fast_bfloat16", lambda device: fast)
     assert choose_precision("auto", CPU) == chosen
     assert choose_precision("bf16", CPU) == "bf16"
-    with pytest.raises(VostrackError, match="'fp8'"):
-        choose_precision("fp8", CPU)
 
 
 def test_compiling_is_asked_of_the_module_and_its_parts(
@@ -257,7 +260,7 @@ def test_compiling_is_asked_of_the_module_and_its_parts(
     compiled: list[nn.Module] = []
     monkeypatch.setattr(nn.Module, "compile", lambda part: compiled.append(part))
     objective = Mean()
-    run(objective, cache, tmp_path / "plain", TrainConfig(steps=1, batch=1))
+    run(objective, cache, tmp_path / "plain", Recipe(steps=1, batch=1))
     assert compiled == []
-    run(objective, cache, tmp_path / "run", TrainConfig(steps=1, batch=1, compile=True))
+    run(objective, cache, tmp_path / "run", Recipe(steps=1, batch=1), {"compile": True})
     assert compiled == [objective.module, *objective.module.children()]

@@ -161,7 +161,8 @@ class TestSizes:
 
     def test_other_size_of_the_same_shape(self, tmp_path: Path) -> None:
         message = self.refusal(tmp_path, (72, 128), (108, 192))
-        assert "m.png is 128x72, the clip is 192x108: draw it on a frame of the clip, or use --resize-mask" in message
+        wanted = "m.png is 128x72, the clip is 192x108: draw it on a frame of the clip, or use `resize_mask=True`"
+        assert wanted in message
 
     @pytest.mark.parametrize("resize", [False, True])
     def test_other_shape(self, tmp_path: Path, resize: bool) -> None:

@@ -4,10 +4,10 @@ Any method's masks drift where things come into view that no earlier frame shows
 itself learns what most masks agree on before it learns their errors. It knows nothing of the method, nor the method of
 it: it takes `Prediction`s and gives `Prediction`s.
 
-Two passes: `watch` collects a sample of the method's predictions, `train` learns from it, and `apply` segments the
-frames, which are decoded again. Live: `live` learns while predictions come in, and never looks ahead. Between any two
-calls and between the steps of `train`, `state` is whole: an `Adaptation` made with a saved one goes on with the same
-bytes.
+Two passes: `watch` collects training frames from the method's predictions, `train` learns from them, and `apply`
+segments the frames, which are decoded again. Live: `live` learns while predictions come in, and never looks ahead.
+Between any two calls and between the steps of `train`, `state` is whole: an `Adaptation` made with a saved one goes on
+with the same bytes.
 
 Paper: Zhu et al., "Self-supervised Video Object Segmentation" (2020), section 3.3, Eq. 9.
 Differs: The paper trains one network for each frame on all frames before, or one for all; it is not clear which.
@@ -39,11 +39,11 @@ class AdaptState:
     """Where an adaptation stands; `vostrack.run.state` saves it.
 
     Attributes:
-        sample: what it learns from.
+        frames: what it learns from.
         model: what it has learned, or None before the first step.
     """
 
-    sample: TrainingFrames
+    frames: TrainingFrames
     model: ModelState | None = None
 
 
@@ -70,13 +70,13 @@ class Adaptation:
         """
         self.prompts, self.config, self.device = prompts, config, torch.device(device)
         state = state or AdaptState(TrainingFrames())
-        self._sample, learned = state.sample, state.model
-        self._model = AppearanceModel(config, learned.channels, self.device, learned) if learned else None
+        self._frames, learned = state.frames, state.model
+        self._model = AppearanceModel(config, learned.count, self.device, learned) if learned else None
 
     @property
     def state(self) -> AdaptState:
         """Where the adaptation stands; it shares memory with the network, so save it before going on."""
-        return AdaptState(self._sample, None if self._model is None else self._model.state)
+        return AdaptState(self._frames, None if self._model is None else self._model.state)
 
     @property
     def steps(self) -> int:
@@ -93,7 +93,7 @@ class Adaptation:
             The prediction as it is.
         """
         given = self.prompts.get(prediction.frame.index)
-        self._sample = extend(self._sample, prediction, given, self.config)
+        self._frames = extend(self._frames, prediction, given, self.config)
         return prediction
 
     def train(self) -> Iterator[float]:
@@ -102,11 +102,11 @@ class Adaptation:
         Yields:
             The loss of each step.
         """
-        if not self._sample.ids:
+        if not self._frames.ids:
             return
         model = self._grown()
         while model.steps < self.config.iterations:
-            yield model.step(self._sample)
+            yield model.step(self._frames)
 
     def apply(self, frame: Frame, probs_size: tuple[int, int] | None = None) -> Prediction:
         """Second pass: the final mask of a frame, whichever came before.
@@ -138,18 +138,18 @@ class Adaptation:
         model = self._grown()
         if model.since_growth < self.config.iterations or prediction.frame.index % self.config.live_every == 0:
             for _ in range(self.config.live_steps):
-                model.step(self._sample)
+                model.step(self._frames)
         if model.since_growth < self.config.live_warm_up:
             return prediction
         return self._predict(prediction.frame, ids, None if probs is None else size_of(probs))
 
     def _grown(self) -> AppearanceModel:
         """The network, with a channel for each object that is known."""
-        channels = len(self._sample.ids) + 1
+        count = len(self._frames.ids) + 1
         if self._model is None:
-            self._model = AppearanceModel(self.config, channels, self.device)
-        if self._model.channels < channels:
-            self._model.grow(channels)
+            self._model = AppearanceModel(self.config, count, self.device)
+        if self._model.count < count:
+            self._model.grow(count)
         return self._model
 
     def _predict(self, frame: Frame, ids: tuple[int, ...], probs_size: tuple[int, int] | None) -> Prediction:

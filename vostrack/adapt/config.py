@@ -23,8 +23,8 @@ class AdaptConfig(Config):
     """Settings of online adaptation.
 
     A step took 0.9 seconds of one core of an AMD EPYC server with the default settings and 6.2 with those of the paper,
-    and half of that where the processor multiplies bfloat16 numbers. The sample takes (capacity + given masks) * 4 *
-    size² bytes. Training needs up to 2.6 GB with the settings of the paper, for the whole process.
+    and half of that where the processor multiplies bfloat16 numbers. The training frames take (capacity + given masks)
+    * 4 * size² bytes. Training needs up to 2.6 GB with the settings of the paper, for the whole process.
     """
 
     iterations: int = setting(200, "optimiser steps; live: steps after which training becomes rarer", low=1)
@@ -33,7 +33,7 @@ class AdaptConfig(Config):
     learning_rate: float = setting(2e-4, "initial learning rate of Adam", above=0)
     decay_every: int = setting(50, "steps after which the learning rate is multiplied by decay", low=1)
     decay: float = setting(0.5, "factor by which the learning rate falls", above=0, high=1)
-    capacity: int = setting(64, "maximum number of frames with a predicted mask in the sample", low=1, high=4096)
+    capacity: int = setting(64, "maximum number of training frames whose masks were predicted", low=1, high=4096)
     given_share: float = setting(0.25, "share of the images taken from frames with given masks alone", low=0, high=1)
     half_life: float = setting(50.0, "frames after a given mask at which a predicted one weighs half as much", above=0)
     least_weight: float = setting(0.25, "minimum weight of a frame", above=0, high=1)

@@ -1,6 +1,6 @@
-"""The training sample of online adaptation: a bounded number of frames with their masks, and random batches.
+"""The training frames of online adaptation: a bounded number of frames with their masks, and random batches.
 
-Frames are stored at the training size as bytes, so that the sample takes (capacity + given masks) * 4 * size² bytes
+They are stored at the training size as bytes, so that they take (capacity + given masks) * 4 * size² bytes
 whatever the source's size and length. Which frames stay is decided without knowing how many will come.
 Paper: Zhu et al., "Self-supervised Video Object Segmentation" (2020), section 4.1 and appendix B.
 """
@@ -74,35 +74,35 @@ class TrainingBatch:
 
 
 def extend(
-    sample: TrainingFrames, prediction: Prediction, given: LabelMap | None, config: AdaptConfig
+    frames: TrainingFrames, prediction: Prediction, given: LabelMap | None, config: AdaptConfig
 ) -> TrainingFrames:
-    """The sample after one more frame.
+    """The training frames after one more frame of the clip.
 
-    Where it would hold more than `capacity` predicted frames, every other one goes and the spacing doubles: the frames
-    that stay are spread over all that was seen, the first among them.
+    Where more than `capacity` of them would be predicted, every other one goes and the spacing doubles: those that stay
+    are spread over all that was seen, the first among them.
 
     Args:
-        sample: of the frames before.
+        frames: those so far.
         prediction: the next frame with its labels.
         given: the mask that was given for this frame, if one was; where that is void, nothing is learned.
         config: size and capacity.
     """
     ids = prediction.labels.ids
     if not ids:
-        return sample
+        return frames
     pixels = prediction.labels.pixels
     if given is not None:
         pixels = torch.where(given.pixels == VOID, VOID, pixels).to(torch.uint8)
         pair = _pair(prediction.frame, pixels, len(ids) + 1, 0, config.size)
-        return replace(sample, ids=ids, given=(*sample.given, pair))
-    number, sample = sample.offered, replace(sample, ids=ids, offered=sample.offered + 1)
-    if number % sample.spacing:
-        return sample
-    age = prediction.frame.index - sample.given[-1].index
-    predicted = (*sample.predicted, _pair(prediction.frame, pixels, len(ids) + 1, age, config.size))
+        return replace(frames, ids=ids, given=(*frames.given, pair))
+    number, frames = frames.offered, replace(frames, ids=ids, offered=frames.offered + 1)
+    if number % frames.spacing:
+        return frames
+    age = prediction.frame.index - frames.given[-1].index
+    predicted = (*frames.predicted, _pair(prediction.frame, pixels, len(ids) + 1, age, config.size))
     if len(predicted) <= config.capacity:
-        return replace(sample, predicted=predicted)
-    return replace(sample, predicted=predicted[::2], spacing=2 * sample.spacing)
+        return replace(frames, predicted=predicted)
+    return replace(frames, predicted=predicted[::2], spacing=2 * frames.spacing)
 
 
 def _pair(frame: Frame, pixels: Tensor, known: int, age: int, size: int) -> LabelledFrame:
@@ -142,24 +142,24 @@ def allowed_channels(pair: LabelledFrame, ids: tuple[int, ...]) -> Tensor:
     return allowed | (pair.labels == VOID)
 
 
-def random_batch(sample: TrainingFrames, config: AdaptConfig, generator: torch.Generator) -> TrainingBatch:
+def random_batch(frames: TrainingFrames, config: AdaptConfig, generator: torch.Generator) -> TrainingBatch:
     """A random batch, augmented.
 
     Args:
-        sample: with at least one frame.
+        frames: one at least.
         config: batch, shares and strengths.
         generator: source of randomness, on the CPU.
     """
     images, allowed, weights = [], [], []
     for _ in range(config.batch):
         chance, place = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
-        pool = sample.given if chance < config.given_share else (*sample.given, *sample.predicted)
+        pool = frames.given if chance < config.given_share else (*frames.given, *frames.predicted)
         pair = pool[int(place * len(pool))]
         flip, *colour = torch.rand(6, generator=generator, dtype=torch.float64).tolist()
-        image, channels = recolour(pair.image.float() / 255, colour, config), allowed_channels(pair, sample.ids)
+        image, possible = recolour(pair.image.float() / 255, colour, config), allowed_channels(pair, frames.ids)
         mirrored = flip < config.flip
         images.append(image.flip(-1) if mirrored else image)
-        allowed.append(channels.flip(-1) if mirrored else channels)
+        allowed.append(possible.flip(-1) if mirrored else possible)
         weights.append(weight(pair, config))
     return TrainingBatch(torch.stack(images), torch.stack(allowed), torch.tensor(weights))
 

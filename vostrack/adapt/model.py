@@ -1,8 +1,8 @@
 """The appearance model of online adaptation: a U-Net that is trained from scratch on the frames of one clip.
 
 It opens its own gradient scope, so that it can be trained under somebody else's `no_grad`, and takes all its randomness
-from a generator of its own. Its state is whole after every step: the same state and sample give the same steps, bit by
-bit, on the same processor with the same number of threads.
+from a generator of its own. Its state is whole after every step: the same state and training frames give the same
+steps, bit by bit, on the same processor with the same number of threads.
 Paper: Zhu et al., "Self-supervised Video Object Segmentation" (2020), section 3.3, Eq. 9, and section 4.1.
 """
 
@@ -47,8 +47,8 @@ class ModelState:
     generator: Tensor
 
     @property
-    def channels(self) -> int:
-        """K."""
+    def count(self) -> int:
+        """K, label channels."""
         return len(self.parameters[-1])
 
 
@@ -56,29 +56,27 @@ class AppearanceModel:
     """Learns what the objects of a clip look like.
 
     Attributes:
-        channels: K.
+        count: K, label channels.
         steps: optimiser steps so far.
         since_growth: steps since K last changed.
     """
 
-    def __init__(
-        self, config: AdaptConfig, channels: int, device: torch.device, state: ModelState | None = None
-    ) -> None:
+    def __init__(self, config: AdaptConfig, count: int, device: torch.device, state: ModelState | None = None) -> None:
         """A model with random weights, or the one that a state describes.
 
         Args:
             config: settings.
-            channels: K.
+            count: K, label channels.
             device: where it computes.
             state: of a model with as many channels; its tensors are copied.
 
         Raises:
             OutputError: the state is that of another network.
         """
-        self.config, self.channels, self.device = config, channels, device
+        self.config, self.count, self.device = config, count, device
         self.steps = self.since_growth = 0
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.net = UNet(channels, self.generator).to(device).to(memory_format=torch.channels_last)
+        self.net = UNet(count, self.generator).to(device).to(memory_format=torch.channels_last)
         parameters = list(self.net.parameters())
         self._means = [torch.zeros_like(parameter) for parameter in parameters]
         self._squares = [torch.zeros_like(parameter) for parameter in parameters]
@@ -104,18 +102,18 @@ class AppearanceModel:
             self.generator.get_state(),
         )
 
-    def step(self, sample: TrainingFrames) -> float:
+    def step(self, frames: TrainingFrames) -> float:
         """Train on one batch.
 
         Args:
-            sample: with `channels` - 1 ids.
+            frames: with `count` - 1 ids.
 
         Returns:
             The loss before the step: cross-entropy and Dice of each image, weighted by the age of its mask.
 
         Paper: Zhu et al., Eq. 9; section 4.1; appendix B.
         """
-        batch = random_batch(sample, self.config, self.generator)
+        batch = random_batch(frames, self.config, self.generator)
         allowed = batch.allowed.to(self.device)
         self._optimizer.param_groups[0]["lr"] = rate(self.since_growth, self.config)
         self._optimizer.zero_grad(set_to_none=True)
@@ -143,17 +141,17 @@ class AppearanceModel:
         with torch.no_grad():
             return self._scores(square(image, self.config.size)[None])[0].softmax(0).cpu()
 
-    def grow(self, channels: int) -> None:
+    def grow(self, count: int) -> None:
         """Append label channels for objects that appeared later; the learning rate starts again at its top.
 
         Args:
-            channels: K' >= K.
+            count: K' >= K.
         """
-        self.net.grow(channels)
-        self.channels, self.since_growth = channels, 0
+        self.net.grow(count)
+        self.count, self.since_growth = count, 0
         # The head's weight and bias are the last two parameters, with a row for each channel.
         for moments in (self._means, self._squares):
-            moments[-2:] = [add_channels(moment, channels) for moment in moments[-2:]]
+            moments[-2:] = [add_channels(moment, count) for moment in moments[-2:]]
         self._optimizer = self._adam()
 
     def _scores(self, images: Tensor) -> Tensor:
@@ -185,6 +183,8 @@ def rate(step: int, config: AdaptConfig) -> float:
 
 def _fill(tensors: list[Tensor], values: tuple[Tensor, ...]) -> None:
     if [tensor.shape for tensor in tensors] != [value.shape for value in values]:
-        raise OutputError("cannot resume: the saved network of the adaptation is another one; start with --overwrite")
+        raise OutputError(
+            "cannot resume: the saved network of the adaptation is another one; start again with `overwrite=True`"
+        )
     for tensor, value in zip(tensors, values, strict=True):
         tensor.copy_(value)

@@ -1,6 +1,6 @@
 """Tells noise from gain: two results over the same sequences, and how sure their difference is.
 
-The sequences are what was drawn at random, so they are what is resampled: a paired bootstrap, which keeps both results
+The sequences are what was chosen at random, so they are what is resampled: a paired bootstrap, which keeps both results
 of a sequence together. Knows nothing of methods or masks.
 """
 
@@ -128,8 +128,8 @@ def interval(changes: Sequence[float]) -> tuple[float, float]:
     if len(changes) < 2:
         return -np.inf, np.inf
     values = np.asarray(changes, dtype=np.float64)
-    drawn = np.random.default_rng(0).integers(0, values.size, (RESAMPLES, values.size))
-    low, high = np.quantile(values[drawn].mean(axis=1), (0.025, 0.975))
+    chosen = np.random.default_rng(0).integers(0, values.size, (RESAMPLES, values.size))
+    low, high = np.quantile(values[chosen].mean(axis=1), (0.025, 0.975))
     return float(low), float(high)
 
 

@@ -6,12 +6,12 @@ Importing this imports neither torch nor numpy: commands import what they need w
 from __future__ import annotations
 
 import os
+import re
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from vostrack.cli.bench_ops import bench_ops
 from vostrack.cli.benchmark import app as benchmark
 from vostrack.cli.console import Stopped
 from vostrack.cli.demo import demo
@@ -19,6 +19,7 @@ from vostrack.cli.inspect import inspect
 from vostrack.cli.methods import methods
 from vostrack.cli.score import score
 from vostrack.cli.segment import segment
+from vostrack.cli.speed import speed
 from vostrack.cli.train import train
 from vostrack.cli.weights import app as weights
 from vostrack.errors import VostrackError
@@ -28,7 +29,7 @@ INTERRUPTED = 130
 _LONGEST = 300
 """Characters of an error that nobody foresaw: a compiler's can fill a screen."""
 
-_OUT_OF_MEMORY_SIGNS = ("out of memory", "allocate memory", "not enough memory")
+_OUT_OF_MEMORY_SIGNS = ("out of memory", "allocate memory", "not enough memory", "failed to map segment")
 
 app = typer.Typer(
     name="vostrack",
@@ -38,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (segment, demo, train, inspect, methods, score, bench_ops):
+for command in (segment, demo, train, inspect, methods, score, speed):
     app.command()(command)
 app.add_typer(benchmark)
 app.add_typer(weights)
@@ -107,12 +108,28 @@ def _report(error: Exception) -> int:
             print(f"error: {said} (see `{context.command_path} --help`)", file=sys.stderr)
         return int(getattr(error, "exit_code", 2))
     if isinstance(error, VostrackError):
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        print(f"error: {with_flags(' '.join(str(error).splitlines()))}", file=sys.stderr)
         return error.exit_code
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY_SIGNS):
-        print("error: out of memory: use a smaller --size, or fewer frames with --set context=4", file=sys.stderr)
+        print("error: out of memory: use a smaller --size, such as 240", file=sys.stderr)
         return OUT_OF_MEMORY
     short = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
     print(f"error: unexpected {type(error).__name__}: {short} (run again with vostrack --debug ...)", file=sys.stderr)
     return 1
+
+
+def with_flags(message: str) -> str:
+    """A message of the library, whose arguments are named as on the command line: `resize_mask=True`, --resize-mask."""
+    commands: list[Any] = [typer.main.get_command(app)]
+    flags: dict[str, str] = {}
+    for command in commands:
+        commands += getattr(command, "commands", {}).values()
+        flags |= {param.name: param.opts[0] for param in command.params if param.opts[0].startswith("--")}
+
+    def flag(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        words = [flags.get(name, match[0])] + ([value] if name in flags and value not in (None, "True") else [])
+        return " ".join(words)
+
+    return re.sub(r"`(\w+)(?:=(\w+))?`", flag, message)

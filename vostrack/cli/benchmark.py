@@ -10,7 +10,7 @@ import typer
 
 from vostrack.cli.benchmark_tables import SequenceBar, print_comparison, print_json, print_results
 from vostrack.cli.console import DefaultGroup
-from vostrack.cli.segment import parse_size
+from vostrack.cli.settings import DEFAULT_SIZE, Size, parse_size
 from vostrack.methods import DEFAULT
 
 app = typer.Typer(name="benchmark", cls=DefaultGroup, no_args_is_help=True)
@@ -48,7 +48,7 @@ def run(
             show_default=DEFAULT,
         ),
     ] = None,
-    size: Annotated[str, typer.Option(help="Short side that methods work at, in pixels, or `full`.")] = "480",
+    size: Size = DEFAULT_SIZE,
     weights: Annotated[
         str | None,
         typer.Option(help="Of methods that name none: a file, a name or `random`.", show_default="the method's own"),

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from vostrack.cli.settings import DEFAULT_SIZE, Size, parse_size
+
 
 def inspect(
     clip: Annotated[Path, typer.Argument(help="A video file or a folder of images.", show_default=False)],
@@ -27,7 +29,7 @@ def inspect(
     ] = None,
     method: Annotated[str, typer.Option("--method", help="See `vostrack methods`.")] = "rpm-net",
     weights: Annotated[str | None, typer.Option(help="Weights file or name.", show_default="the method's own")] = None,
-    size: Annotated[int, typer.Option(min=16, max=8192, help="Short side that the method works at, in pixels.")] = 480,
+    size: Size = DEFAULT_SIZE,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier picture.")] = False,
 ) -> None:
     """Draw where a method looks for the matches of some pixels, over two overlaid frames and over their features.
@@ -48,6 +50,7 @@ def inspect(
 
     if point and mask is not None:
         raise typer.BadParameter("--point and --mask exclude each other", param_hint="--point")
+    working = parse_size(size)
     given = [_point(text) for text in point or []]
     if frame == 0 and reference is None:
         raise typer.BadParameter("there is no frame before 0: give another frame, or --reference", param_hint="--frame")
@@ -58,7 +61,7 @@ def inspect(
     inspection.inspectable(loaded)
     known, target = inspection.read_frames(clip, (before, frame))
     points = given or inspection.choose_points((target.shape[1], target.shape[2]), mask)
-    inspection.write_picture(path, inspection.draw_matching(loaded, known, target, points, size))
+    inspection.write_picture(path, inspection.draw_matching(loaded, known, target, points, working))
     pixels = "1 pixel" if len(points) == 1 else f"{len(points)} pixels"
     print(f"frame {frame} from frame {before}, {pixels}: {path}", file=sys.stderr)
 

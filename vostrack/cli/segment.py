@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from vostrack.adapt.config import PRESETS
 from vostrack.cli.console import FrameBar, printed_summary
-from vostrack.cli.settings import parse_settings
-from vostrack.methods import DEFAULT, configure
+from vostrack.cli.settings import DEFAULT_SIZE, Size, parse_all_settings, parse_size
+from vostrack.methods import DEFAULT
 
 
 def segment(
@@ -26,7 +27,7 @@ def segment(
         Path | None, typer.Option("--out", "-o", help="Output folder.", show_default="CLIP_vostrack beside the clip")
     ] = None,
     method: Annotated[str, typer.Option("--method", help="See `vostrack methods`.")] = DEFAULT,
-    size: Annotated[str, typer.Option(help="Short side that the method works at, in pixels, or `full`.")] = "480",
+    size: Size = DEFAULT_SIZE,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     preset: Annotated[str, typer.Option(help="Named settings of the method.")] = "default",
     set_: Annotated[
@@ -38,7 +39,9 @@ def segment(
     adapt_live: Annotated[
         bool, typer.Option("--adapt-live", help="The same in one pass, from earlier frames only.")
     ] = False,
-    adapt_preset: Annotated[str, typer.Option(help="Named settings of the adaptation: default, paper.")] = "default",
+    adapt_preset: Annotated[
+        str, typer.Option(help=f"Named settings of the adaptation: {', '.join(PRESETS)}.")
+    ] = "default",
     adapt_set: Annotated[
         list[str] | None,
         typer.Option("--adapt-set", metavar="KEY=VALUE", help="Change a setting of the adaptation. Repeatable."),
@@ -83,17 +86,12 @@ def segment(
     if not (adapt or adapt_live) and (adapt_set or adapt_preset != "default"):
         hint = "--adapt-set" if adapt_set else "--adapt-preset"
         raise typer.BadParameter("it needs --adapt or --adapt-live", param_hint=hint)
-    from vostrack.adapt.config import AdaptConfig, adaptation_config
-    from vostrack.refine.crf import CrfConfig
     from vostrack.run.segment import segment as run
 
     wanted = {"masks": True, "overlay": overlay, "objects": objects, "probs": probs}
     masks = parse_masks(mask)
     form = "clip" if adapt else "live" if adapt_live else None
-    settings = parse_settings(set_ or [], configure(method, preset), method, "--set")
-    adaptation = adaptation_config(form, adapt_preset) or AdaptConfig()
-    adapt_settings = parse_settings(adapt_set or [], adaptation, "adaptation", "--adapt-set")
-    refine_settings = parse_settings(refine_set or [], CrfConfig(), refine or "crf", "--refine-set")
+    settings = parse_all_settings(method, preset, set_, form, adapt_preset, adapt_set, refine, refine_set)
     with FrameBar(clip.name, quiet) as bar:
         summary: dict[str, Any] = run(
             clip,
@@ -102,14 +100,12 @@ def segment(
             method=method,
             weights=weights,
             preset=preset,
-            settings=settings,
             size=parse_size(size),
             device=device,
             adapt=form,
             adapt_preset=adapt_preset,
-            adapt_settings=adapt_settings,
             refine=refine,
-            refine_settings=refine_settings,
+            **settings,
             outputs=[name for name, on in wanted.items() if on],
             resize_mask=resize_mask,
             overwrite=overwrite,
@@ -117,15 +113,6 @@ def segment(
             callbacks=bar,
         )
     printed_summary(summary, json, quiet)
-
-
-def parse_size(text: str) -> int | None:
-    """The short side in pixels; None for "full"."""
-    if text == "full":
-        return None
-    if not text.isdecimal() or not 16 <= int(text) <= 8192:
-        raise typer.BadParameter("expected a number of pixels from 16 to 8192, or full", param_hint="--size")
-    return int(text)
 
 
 def parse_masks(texts: Sequence[str]) -> dict[int, Path]:

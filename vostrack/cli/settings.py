@@ -3,12 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from vostrack.config import Config, Setting, setting_of, shown
 from vostrack.errors import MethodError
+from vostrack.methods import WORKING_SIZE, configure
+
+Pairs = Sequence[str] | None
+Size = Annotated[str, typer.Option(help=f"{WORKING_SIZE.meaning.capitalize()}, in {WORKING_SIZE.unit}, or `full`.")]
+DEFAULT_SIZE = str(WORKING_SIZE.default)
 
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def parse_size(text: str) -> int | None:
+    """The short side in pixels; None for "full"."""
+    if text == "full":
+        return None
+    try:
+        return int(WORKING_SIZE.checked(int(text)))
+    except (ValueError, MethodError):
+        raise typer.BadParameter(
+            f"expected a number of pixels from {WORKING_SIZE.range}, or full", param_hint="--size"
+        ) from None
+
+
+def parse_all_settings(
+    method: str,
+    preset: str,
+    settings: Pairs,
+    adapt: str | None,
+    adapt_preset: str,
+    adapt_settings: Pairs,
+    refine: str | None,
+    refine_settings: Pairs,
+    flags: tuple[str, str, str] = ("--set", "--adapt-set", "--refine-set"),
+) -> dict[str, dict[str, Any]]:
+    """Settings of a method, an adaptation and a refinement, under the names that `PipelineConfig` has for them."""
+    from vostrack.adapt.config import AdaptConfig, adaptation_config
+    from vostrack.refine.crf import CrfConfig
+
+    adaptation = adaptation_config(adapt, adapt_preset) or AdaptConfig()
+    return {
+        "settings": parse_settings(settings or (), configure(method, preset), method, flags[0]),
+        "adapt_settings": parse_settings(adapt_settings or (), adaptation, "adaptation", flags[1]),
+        "refine_settings": parse_settings(refine_settings or (), CrfConfig(), refine or "crf", flags[2]),
+    }
 
 
 def parse_settings(pairs: Sequence[str], config: Config, owner: str, flag: str) -> dict[str, Any]:
@@ -57,6 +99,12 @@ def as_text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}".replace("e-0", "e-")
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def sentence(known: Setting) -> str:
+    """Meaning, unit and range for a help page: "Clips in a step (at least 1)."."""
+    text = known.meaning[0].upper() + known.meaning[1:]
+    return f"{text} ({limits(known)})." if limits(known) else f"{text}."
 
 
 def limits(known: Setting) -> str:

@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn
 
 from vostrack.cli.console import StopSignals, progress_bar
-from vostrack.cli.settings import parse_settings
+from vostrack.cli.settings import parse_settings, sentence
+from vostrack.config import Config, setting_of
+from vostrack.methods.recipe import Recipe
+from vostrack.train.settings import TrainConfig
 
 if TYPE_CHECKING:
-    from vostrack.methods.base import Recipe
     from vostrack.train.loop import Report
     from vostrack.train.parallel import ProcessGroup
     from vostrack.train.run import TrainingRun, TrainOptions
@@ -30,10 +32,17 @@ def _option(panel: str | None, text: str, *names: str, **more: Any) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=panel, **more)
 
 
+def _setting(panel: str | None, config: Config, name: str, *names: str, **more: Any) -> Any:
+    """An option for a declared setting, which says what it means and which values it takes."""
+    return _option(panel, sentence(setting_of(config, name, "training")), *names, **more)
+
+
+_DEFAULTS = TrainConfig()
 _general = partial(_option, None)
 _footage, _evaluation, _machine = (partial(_option, panel) for panel in ("Footage", "Evaluation", "Machine"))
-_recipe = partial(_option, "Recipe", show_default=False)
-"""An option that changes the recipe, which has its default."""
+_recipe = partial(_option, "Recipe")
+_changed = partial(_setting, "Recipe", Recipe(), show_default=False)
+"""An option that changes a setting of the recipe, whose value is the default."""
 
 
 def train(
@@ -51,32 +60,36 @@ def train(
     out: Annotated[Path | None, _general("Folder of the run.", "--out", "-o", show_default="runs/METHOD")] = None,
     resume: Annotated[bool, _general("Go on with the run in --out.", "--resume")] = False,
     max_minutes: Annotated[
-        float | None, _general("End after this time; the learning rate falls accordingly.", min=0.05)
+        float | None, _setting(None, _DEFAULTS, "max_minutes", show_default="none")
+    ] = _DEFAULTS.max_minutes,
+    recipe: Annotated[str, _recipe("Named settings of the method's training.")] = "default",
+    start: Annotated[
+        str | None, _recipe("Weights to start from: file, name, or `random`.", "--from", show_default=False)
     ] = None,
-    recipe: Annotated[str, _recipe("Named settings of the method's training.", show_default=True)] = "default",
-    start: Annotated[str | None, _recipe("Weights to start from: file, name, or `random`.", "--from")] = None,
-    steps: Annotated[int | None, _recipe("Optimiser steps.")] = None,
-    batch: Annotated[int | None, _recipe("Clips in a step.")] = None,
-    crop: Annotated[int | None, _recipe("Side of the crops, a multiple of 32.")] = None,
-    lr: Annotated[float | None, _recipe("Learning rate.")] = None,
+    steps: Annotated[int | None, _changed("steps")] = None,
+    batch: Annotated[int | None, _changed("batch")] = None,
+    crop: Annotated[int | None, _changed("crop")] = None,
+    lr: Annotated[float | None, _changed("learning_rate", "--lr")] = None,
     options: Annotated[
-        list[str] | None, _recipe("Any setting of the recipe. Repeatable.", "--set", metavar="KEY=VALUE")
+        list[str] | None,
+        _recipe("Any setting of the recipe. Repeatable.", "--set", metavar="KEY=VALUE", show_default=False),
     ] = None,
-    seed: Annotated[int, _recipe("Seed of all randomness.", show_default=True)] = 0,
-    held_out: Annotated[Path | None, _evaluation("Folder of clips with masks, laid out as DAVIS.")] = None,
-    evaluate_every: Annotated[int, _evaluation("Steps between evaluations on --held-out.")] = 200,
+    seed: Annotated[int, _setting("Recipe", _DEFAULTS, "seed")] = _DEFAULTS.seed,
+    held_out: Annotated[
+        Path | None, _evaluation("Folder of clips with masks, laid out as DAVIS.", show_default="none")
+    ] = None,
+    evaluate_every: Annotated[int, _setting("Evaluation", _DEFAULTS, "evaluate_every")] = _DEFAULTS.evaluate_every,
     patience: Annotated[
-        int | None, _evaluation("End after so many evaluations without gain.", show_default="never")
-    ] = None,
-    pictures: Annotated[float, _evaluation("Minutes between pictures of predictions; 0: none.", min=0.0)] = 10.0,
+        int | None, _setting("Evaluation", _DEFAULTS, "patience", show_default="never")
+    ] = _DEFAULTS.patience,
+    picture_minutes: Annotated[
+        float, _setting("Evaluation", _DEFAULTS, "picture_minutes", "--pictures")
+    ] = _DEFAULTS.picture_minutes,
     board: Annotated[bool, _evaluation("Log for TensorBoard to OUT/tensorboard.", "--board")] = False,
     device: Annotated[str, _machine("auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[str, _machine("auto (bf16 where the device is quick at it), 32, bf16 or 16.")] = "auto",
-    micro_batches: Annotated[
-        int | None,
-        _machine("Compute a batch in so many parts, to save memory.", min=1, show_default="number of processes"),
-    ] = None,
-    compiled: Annotated[bool, _machine("Compile the network with torch.compile.", "--compile")] = False,
+    precision: Annotated[str, _setting("Machine", _DEFAULTS, "precision")] = _DEFAULTS.precision,
+    micro_batches: Annotated[int, _setting("Machine", _DEFAULTS, "micro_batches")] = _DEFAULTS.micro_batches,
+    compiled: Annotated[bool, _setting("Machine", _DEFAULTS, "compile", "--compile")] = _DEFAULTS.compile,
 ) -> None:
     """Train a method's weights on footage; most methods need no masks.
 
@@ -95,37 +108,32 @@ def train(
     """
     from vostrack.train.parallel import join_group
     from vostrack.train.run import TrainOptions, default_data
-    from vostrack.train.settings import TrainConfig, choose_precision
 
     given = {"start": "" if start == "random" else start, "steps": steps, "batch": batch, "crop": crop}
     chosen = _chosen_recipe(method, recipe, options or [], {**given, "learning_rate": lr})
-    footage = tuple(data) if data else () if stills else default_data()
+    config = TrainConfig(
+        seed=seed,
+        max_minutes=max_minutes,
+        evaluate_every=evaluate_every,
+        patience=patience,
+        picture_minutes=picture_minutes,
+        precision=precision,
+        micro_batches=micro_batches,
+        compile=compiled,
+    )
+    run = TrainOptions(
+        method=method,
+        data=tuple(data) if data else () if stills else default_data(),
+        stills=tuple(stills or ()),
+        held_out=held_out,
+        out=out or Path("runs") / method,
+        cache=cache,
+        recipe=chosen,
+        resume=resume,
+        board=board,
+        config=config,
+    )
     with join_group(device) as group:
-        config = TrainConfig(
-            steps=chosen.steps,
-            batch=chosen.batch,
-            schedule=chosen.schedule,
-            micro_batches=micro_batches or group.size,
-            seed=seed,
-            precision=choose_precision(precision, group.device),
-            compile=compiled,
-            evaluate_every=evaluate_every,
-            patience=patience,
-            max_minutes=max_minutes,
-        )
-        run = TrainOptions(
-            method=method,
-            data=footage,
-            stills=tuple(stills or ()),
-            held_out=held_out,
-            out=out or Path("runs") / method,
-            cache=cache,
-            recipe=chosen,
-            resume=resume,
-            board=board,
-            picture_minutes=pictures,
-            config=config,
-        )
         _train(run, group)
 
 

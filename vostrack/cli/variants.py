@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from vostrack.cli.settings import parse_settings
+from vostrack.cli.settings import parse_all_settings
 from vostrack.errors import MethodError
+from vostrack.methods import WORKING_SIZE
 
 if TYPE_CHECKING:
     from vostrack.benchmark.runner import Variant
-    from vostrack.config import Config
 
 _FORMAT = re.compile(r"([\w.-]+)(?::([\w.-]+))?((?:,[\w-]+=[^=]*)*)")
 
 
 def parse_variants(
-    texts: Sequence[str], size: int | None = 480, device: str = "auto", weights: str | None = None
+    texts: Sequence[str], size: int | None = WORKING_SIZE.default, device: str = "auto", weights: str | None = None
 ) -> list[Variant]:
     """Variants from texts "METHOD[:PRESET][,KEY=VALUE...]".
 
@@ -37,10 +37,7 @@ def parse_variants(
 
 
 def _parse(text: str, size: int | None, device: str, weights: str | None) -> Variant:
-    from vostrack.adapt.config import AdaptConfig, adaptation_config
     from vostrack.benchmark.runner import Variant
-    from vostrack.methods import configure
-    from vostrack.refine.crf import CrfConfig
     from vostrack.run.pipeline import PipelineConfig
 
     match = _FORMAT.fullmatch(text)
@@ -52,26 +49,23 @@ def _parse(text: str, size: int | None, device: str, weights: str | None) -> Var
     named, adapt, refine = (options.pop(key, None) for key in ("weights", "adapt", "refine"))
     adapt_preset = options.pop("adapt_preset", "default")
     adapting, refining = (
-        {key.removeprefix(start): options.pop(key) for key in list(options) if key.startswith(start)}
+        [f"{key.removeprefix(start)}={options.pop(key)}" for key in list(options) if key.startswith(start)]
         for start in ("adapt_", "refine_")
     )
+    setting = [f"{key}={value}" for key, value in options.items()]
     method, preset = match[1], match[2] or "default"
-    adaptation = adaptation_config(adapt, adapt_preset) or AdaptConfig()
+    settings = parse_all_settings(
+        method, preset, setting, adapt, adapt_preset, adapting, refine, refining, (text, text, text)
+    )
     config = PipelineConfig(
         method=method,
         preset=preset,
-        settings=_typed(options, configure(method, preset), method, text),
         weights=named or weights,
         size=size,
         device=device,
         adapt=adapt,
         adapt_preset=adapt_preset,
-        adapt_settings=_typed(adapting, adaptation, "adaptation", text),
         refine=refine,
-        refine_settings=_typed(refining, CrfConfig(), refine or "crf", text),
+        **settings,
     )
     return Variant(config, text)
-
-
-def _typed(texts: Mapping[str, str], config: Config, owner: str, variant: str) -> dict[str, Any]:
-    return parse_settings([f"{key}={text}" for key, text in texts.items()], config, owner, variant)

@@ -16,15 +16,15 @@ _QUERIES = 512
 
 
 def fine_tune(
-    features: Tensor, channels: Tensor, projection: Tensor, *, steps: int, rate: float, scale: float, top_k: int
+    features: Tensor, hard_labels: Tensor, projection: Tensor, *, steps: int, rate: float, scale: float, top_k: int
 ) -> Tensor:
     """Train a projection of features on one frame whose labels were given.
 
-    Each step draws squares of cells at random, which serve as templates for the others: cells never match themselves.
+    Each step picks squares of cells at random, which serve as templates for the others: cells never match themselves.
 
     Args:
         features: (C, h, w) of the frame.
-        channels: int64 (h, w), its label channels.
+        hard_labels: int64 (h, w), the label channel of each cell.
         projection: (C', C + 1) to start from, or (0, C + 1) for the identity.
         steps: of Adam.
         rate: its learning rate.
@@ -43,7 +43,7 @@ def fine_tune(
         weight = start.clone().requires_grad_()
         optimizer = torch.optim.Adam([weight], lr=rate)
         for _ in range(steps):
-            loss = held_out_loss(features, channels, weight, generator, scale, top_k)
+            loss = held_out_loss(features, hard_labels, weight, generator, scale, top_k)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
@@ -51,13 +51,13 @@ def fine_tune(
 
 
 def held_out_loss(
-    features: Tensor, channels: Tensor, projection: Tensor, generator: torch.Generator, scale: float, top_k: int
+    features: Tensor, hard_labels: Tensor, projection: Tensor, generator: torch.Generator, scale: float, top_k: int
 ) -> Tensor:
     """Loss of labelling some squares of a frame from its other squares.
 
     Args:
         features: (C, h, w).
-        channels: int64 (h, w).
+        hard_labels: int64 (h, w).
         projection: (C', C + 1) or (C, C), as for `project`.
         generator: on the CPU.
         scale: of the similarities.
@@ -67,7 +67,8 @@ def held_out_loss(
         A scalar, the mean over the objects that lie in both parts.
     """
     keys = project(features, projection).flatten(1).T
-    flat, given = channels.flatten(), _squares(channels.shape, generator).to(channels.device).flatten()
+    flat = hard_labels.flatten()
+    given = _squares(hard_labels.shape, generator).to(flat.device).flatten()
     order = torch.randperm(len(flat), generator=generator).to(flat.device)
     losses = [projection.sum() * 0]
     for number in range(1, int(flat.max()) + 1):

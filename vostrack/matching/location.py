@@ -73,6 +73,6 @@ def in_cells(pixels: float, grid: torch.Size) -> float:
     return pixels * min(grid) / SHORT_SIDE
 
 
-def masks_of(channels: Tensor, count: int) -> Tensor:
-    """Masks bool (O, h, w) of the objects in label channels int64 (h, w) below `count`."""
-    return channels[None] == torch.arange(1, count, device=channels.device)[:, None, None]
+def masks_of(hard_labels: Tensor, count: int) -> Tensor:
+    """Masks bool (O, h, w) of the objects in hard labels int64 (h, w) below `count`."""
+    return hard_labels[None] == torch.arange(1, count, device=hard_labels.device)[:, None, None]

@@ -27,7 +27,7 @@ from vostrack.matching.settings import SoftMatcherConfig
 from vostrack.ops.grid import size_of, to_cells, to_pixels
 from vostrack.ops.guided import guided
 from vostrack.ops.hypercolumns import principal_axes, project
-from vostrack.ops.labels import whole_cells
+from vostrack.ops.labels import harden
 from vostrack.ops.matching import erode, fuse, unfuse
 
 _LIMIT = 20.0
@@ -74,16 +74,17 @@ class SoftMatcher:
 
     def begin(self, features: Tensor, labels: Tensor, state: MatchingState | None = None) -> MatchingState:
         """Make a frame whose labels were given a template; added features are dropped."""
-        channels, count = whole_cells(to_cells(labels, self.stride)), len(labels)
-        projection = self._projection(features, channels) if state is None else state.projection
+        soft_labels, count = to_cells(labels, self.stride), len(labels)
+        hard_labels = harden(soft_labels)
+        projection = self._projection(features, hard_labels) if state is None else state.projection
         grid = project(features, projection)
-        keys, recent = _rows(grid), self._started(grid, labels)
+        keys, recent = _rows(grid), self._started(grid, soft_labels)
         templates = (
             *(state.sets.templates if state else ()),
-            Template.of(keys, channels.flatten(), count, self.config.template),
+            Template.of(keys, hard_labels.flatten(), count, self.config.template),
         )
         empty = (AddedFeatures.empty(self.config.capacity, keys),) * (count - 1)
-        masks = masks_of(channels, count)
+        masks = masks_of(hard_labels, count)
         places = state.places.after(masks, given=True) if state else LastSeen.of(masks)
         return MatchingState(projection, FeatureSets(templates, empty, empty), recent, places)
 
@@ -96,7 +97,7 @@ class SoftMatcher:
         return self._key(project(features, state.projection))
 
     def labelled(self, state: MatchingState, query: Tensor, further: list[Tensor]) -> Tensor:
-        """The prediction for what `query` gives, with further similarities (N, J) with cells of each label, or none."""
+        """The prediction for what `query` gives, with further similarities (N, L) with cells of each label, or none."""
         recent = self._recent(state, query)
         if recent and further:
             recent = [torch.cat(pair, 1) for pair in zip(recent, further, strict=True)]
@@ -143,15 +144,15 @@ class SoftMatcher:
         """Projected features (C', h, w) in the precision of the comparison."""
         return grid.to(working_type(self.config.precision, grid.device))
 
-    def _started(self, grid: Tensor, labels: Tensor) -> FrameBank | None:
+    def _started(self, grid: Tensor, soft_labels: Tensor) -> FrameBank | None:
         """Recent frames that begin with one whose labels were given; predicted ones are dropped."""
         if not self.config.context:
             return None
-        key, shares = self._key(grid), to_cells(labels, self.stride)
-        return FrameBank.empty((self.config.context - 1) * self.config.spacing + 1, key, shares).add(key, shares)
+        key, room = self._key(grid), (self.config.context - 1) * self.config.spacing + 1
+        return FrameBank.empty(room, key, soft_labels).add(key, soft_labels)
 
     def _recent(self, state: MatchingState, query: Tensor) -> list[Tensor]:
-        """Similarities (N, J) of cells (C', h, w) with those of each label in recent frames, if there are any."""
+        """Similarities (N, L) of cells (C', h, w) with those of each label in recent frames, if there are any."""
         if not state.recent:
             return []
         config, bank = self.config, state.recent.latest(self.config.spacing)
@@ -160,15 +161,15 @@ class SoftMatcher:
             grid, bank, radius=config.radius, reach=config.reach, top_k=config.top_k, scale=config.scale
         )
 
-    def _projection(self, features: Tensor, channels: Tensor) -> Tensor:
+    def _projection(self, features: Tensor, hard_labels: Tensor) -> Tensor:
         """Principal axes of the first frame, fine-tuned if that is asked for."""
         config = self.config
-        labels = F.one_hot(channels).permute(2, 0, 1)
+        labels = F.one_hot(hard_labels).permute(2, 0, 1)
         axes = principal_axes(features, config.axes, config.whitening, labels)
         if not config.finetune_steps:
             return axes
         steps, rate = config.finetune_steps, config.finetune_rate
-        return fine_tune(features, channels, axes, steps=steps, rate=rate, scale=config.scale, top_k=config.top_k)
+        return fine_tune(features, hard_labels, axes, steps=steps, rate=rate, scale=config.scale, top_k=config.top_k)
 
     def _outliers(self, state: MatchingState, probs: Tensor) -> Tensor:
         """bool (O, h, w): cells that were predicted as foreground initially and lie outside (the set b_t)."""

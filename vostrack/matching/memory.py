@@ -73,9 +73,9 @@ class FrameBank:
         values = torch.cat((self.values, torch.zeros_like(self.values[:, :, :1])), 2)
         return replace(self, keys=keys, values=values)
 
-    def with_channels(self, channels: int) -> Self:
-        """The same frames with empty label channels appended for objects that appeared later."""
-        return replace(self, values=add_channels(self.values, channels, dim=3))
+    def with_channels(self, count: int) -> Self:
+        """The same frames with `count` label channels: empty ones are appended for objects that appeared later."""
+        return replace(self, values=add_channels(self.values, count, dim=3))
 
     @property
     def used_keys(self) -> Tensor:
@@ -86,3 +86,19 @@ class FrameBank:
     def used_values(self) -> Tensor:
         """(h, w, filled, K)."""
         return self.values[:, :, : self.filled]
+
+
+def with_new_objects(labels: Tensor, found: Tensor) -> Tensor:
+    """Labels of a given frame with the objects that first appear in a later one.
+
+    Nobody said that these objects were absent before; without this their cells would vote for the background.
+
+    Args:
+        labels: (..., K), soft.
+        found: (..., K'), K' >= K: what the later frame's labels give when they are propagated back to this one.
+
+    Returns:
+        (..., K'): the new objects as they were found, and the others in what is left.
+    """
+    new = found[..., labels.shape[-1] :]
+    return torch.cat((labels * (1 - new.sum(-1, keepdim=True)), new), -1)

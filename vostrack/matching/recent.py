@@ -28,7 +28,7 @@ def recent_similarities(
         scale: weight of the similarities.
 
     Returns:
-        (N, J) for each of the K labels, J at least `top_k`; -inf where the grid holds fewer cells.
+        (N, L) for each of the K labels, L at least `top_k`; -inf where the grid holds fewer cells.
     """
     keys, values = bank.used_keys, bank.used_values
     priors = log_prior(values, scale)
@@ -56,12 +56,12 @@ def log_prior(values: Tensor, scale: float) -> Tensor:
 def _best_of_each(query: Tensor, keys: Tensor, priors: Tensor, window: Window, top_k: int) -> tuple[Tensor, ...]:
     """(N, top_k) for each label, the highest similarities in a window plus numbers (h, w, T, K)."""
     height, width, _ = query.shape
-    channels = priors.flatten(0, 2).T.contiguous()
-    best = torch.full((len(channels), height, width, top_k), -torch.inf, device=query.device)
+    flat = priors.flatten(0, 2).T.contiguous()
+    best = torch.full((len(flat), height, width, top_k), -torch.inf, device=query.device)
     for tile in tiles(query, keys, window):
         count = min(top_k, tile.similarity.shape[1])
-        for channel, prior in zip(best, channels[:, tile.index], strict=True):
+        for similarities, prior in zip(best, flat[:, tile.index], strict=True):
             similarity = largest(tile.similarity + prior, count)[0]
-            there = channel[tile.place][..., :count]
+            there = similarities[tile.place][..., :count]
             there.copy_(similarity.view_as(there))
     return best.flatten(1, 2).unbind()

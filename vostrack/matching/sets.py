@@ -34,17 +34,17 @@ class Template:
     counts: tuple[int, ...]
 
     @classmethod
-    def of(cls, keys: Tensor, channels: Tensor, count: int, most: int = 0) -> Self:
-        """A template of features (cells, C) with label channels int64 (cells,) below `count`.
+    def of(cls, keys: Tensor, hard_labels: Tensor, count: int, most: int = 0) -> Self:
+        """A template of features (cells, C) with hard labels int64 (cells,) below `count`.
 
         With `most` above 0 there are at most so many of each channel, evenly chosen.
         """
-        parts = [keys[channels == channel] for channel in range(count)]
+        parts = [keys[hard_labels == channel] for channel in range(count)]
         chosen = [_evenly(part, most) if most else part for part in parts]
         return cls(torch.cat(chosen), tuple(len(part) for part in chosen))
 
     def best(self, query: Tensor, top_k: int) -> list[Tensor]:
-        """Highest similarities (N, J) with the cells of each channel."""
+        """Highest similarities (N, L) with the cells of each channel."""
         return [best_keys(query, part, top_k)[0] for part in torch.split(self.keys, list(self.counts))]
 
 
@@ -79,7 +79,7 @@ class AddedFeatures:
 
         Args:
             query: (N, C).
-            others: highest similarities (N, J) of the queries with the rest of the set.
+            others: highest similarities (N, L) of the queries with the rest of the set.
             top_k: as the set is matched with.
         """
         if not self.filled:
@@ -127,7 +127,7 @@ def _evenly(keys: Tensor, most: int) -> Tensor:
 
 
 Side = tuple[list[Tensor], AddedFeatures]
-"""Similarities (N, J) with the given features of a set, part by part, and its added features."""
+"""Similarities (N, L) with the given features of a set, part by part, and its added features."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class FeatureSets:
         Args:
             query: (N, C), unit vectors; products are computed in its precision.
             top_k: similarities that count.
-            recent: further similarities (N, J) with cells of each label; or none.
+            recent: further similarities (N, L) with cells of each label; or none.
             others_are_background: whether the background of an object holds the other objects.
 
         Returns:

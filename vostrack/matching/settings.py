@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vostrack.config import Config, setting
-from vostrack.device import PRECISIONS
 from vostrack.nets.encoders import VIEWS
 
 AT_480 = "pixels at 480p"
@@ -20,7 +19,7 @@ class FeatureConfig(Config, group="features"):
     colour: float = setting(3.0, "weight of the cells' colours beside the stages; 0 leaves them out", low=0)
     axes: int = setting(128, "principal axes of the first frame that are kept; 0 keeps features as they are", low=0)
     whitening: float = setting(0.7, "how far the axes' variances are evened out; 1 is fully", low=0, high=1)
-    precision: str = setting("auto", "auto uses bfloat16 where that is fast; 32 never does", choices=PRECISIONS)
+    precision: str = setting("auto", "auto uses bfloat16 where that is fast; 32 never does", choices=("auto", "32"))
 
 
 @dataclass(frozen=True)

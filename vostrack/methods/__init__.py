@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vostrack.config import changed
+from vostrack.config import Setting, changed
 from vostrack.errors import MethodError, unknown_name
 
 if TYPE_CHECKING:
@@ -31,6 +31,19 @@ METHODS = {
     "rpm-net": "vostrack.methods.rpm_net:RpmNetMethod",
 }
 DEFAULT = "best"
+WORKING_SIZE = Setting(
+    "size",
+    int,
+    many=False,
+    optional=True,
+    default=480,
+    low=16,
+    high=8192,
+    unit="pixels",
+    meaning="short side that methods work at",
+)
+"""The short side of the working resolution; None is that of the source."""
+
 _GROUP = "vostrack.methods"
 
 
@@ -79,7 +92,7 @@ def training_recipe(name: str, recipe: str = "default", settings: Mapping[str, A
     factory = method_class(name)
     if factory.objective is None:
         parts = " or ".join(factory.adopts) or "another method"
-        raise MethodError(f"{name} is not trained itself: train {parts}, whose weights it takes with --weights")
+        raise MethodError(f"{name} is not trained itself: train {parts}, whose weights it takes as `weights`")
     return _chosen(name, "recipe", factory.objective.recipes, recipe, settings)
 
 

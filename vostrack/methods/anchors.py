@@ -24,7 +24,7 @@ from torch import Tensor
 
 from vostrack.config import setting
 from vostrack.device import autocast, working_type
-from vostrack.matching.memory import FrameBank
+from vostrack.matching.memory import FrameBank, with_new_objects
 from vostrack.matching.settings import GridConfig, RecentConfig
 from vostrack.methods.objectives.anchors import AnchorsObjective
 from vostrack.nets.encoders import AnchorsNet
@@ -124,7 +124,7 @@ class AnchorsMethod:
         else:
             axes = state.axes
             key = project(features, axes).to(state.given.keys.dtype)
-            given = self._with_new_objects(state.given, key, values).grown()
+            given = self._propagated_back(state.given, key, values).grown()
         recent = FrameBank.empty((self.config.context - 1) * self.config.spacing + 1, key, values)
         for _ in range(self.config.context if self.config.repeat_first else 1):
             recent = recent.add(key, values)
@@ -155,11 +155,8 @@ class AnchorsMethod:
             return resize(probs[None], size_of(image), corners=True)[0]
         return to_pixels(probs, self.stride, size_of(image))
 
-    def _with_new_objects(self, bank: FrameBank, key: Tensor, values: Tensor) -> FrameBank:
-        """The given frames with the objects that first appear in another frame, found by propagating backwards.
-
-        Nobody said that these objects were absent before; without this their cells would vote for the background.
-        """
+    def _propagated_back(self, bank: FrameBank, key: Tensor, values: Tensor) -> FrameBank:
+        """The given frames with the objects that first appear in another one."""
         known = bank.values.shape[3]
         bank = bank.with_channels(len(values))
         if known == len(values):
@@ -169,9 +166,8 @@ class AnchorsMethod:
             query = bank.keys[:, :, slot].contiguous()
             candidates = self._candidates(query, source, self.config.first_radius, self.config.first_reach)
             probs = weighted_readout(*candidates, self.config.top_k, self.config.temperature)
-            new = probs[:, known:].view(*query.shape[:2], -1)
-            bank.values[:, :, slot] *= 1 - new.sum(2, keepdim=True)
-            bank.values[:, :, slot, known:] += new
+            found = probs.view(*query.shape[:2], -1)
+            bank.values[:, :, slot] = with_new_objects(bank.values[:, :, slot, :known], found)
         return bank
 
     def _to_cells(self, labels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -180,7 +176,7 @@ class AnchorsMethod:
         return to_cells(labels, self.stride)
 
     def _candidates(self, query: Tensor, bank: FrameBank, radius: int, reach: float) -> tuple[Tensor, Tensor]:
-        """Similarities (N, J) and label values (N, J, K) of the best keys of a bank within a radius (0: anywhere)."""
+        """Similarities (N, L) and label values (N, L, K) of the best keys of a bank within a radius (0: anywhere)."""
         keys, values, top_k = bank.used_keys, bank.used_values.flatten(0, 2), self.config.top_k
         if not radius:
             similarity, index = best_keys(query.flatten(0, 1), keys.flatten(0, 2), top_k)

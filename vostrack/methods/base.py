@@ -27,8 +27,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from vostrack.config import Config, setting
-from vostrack.errors import MethodError
+from vostrack.config import Config
 from vostrack.weights import Adopt
 
 S = TypeVar("S")
@@ -135,24 +134,6 @@ class MethodFactory(Protocol):
     state_type: ClassVar[type[Any]]
 
     def __call__(self, net: nn.Module, config: Any) -> Method[Any]: ...
-
-
-@dataclass(frozen=True)
-class Recipe(Config):
-    """How a network is trained. An objective's recipes may be of a subclass with settings of its own."""
-
-    net: str = setting("default", "name of the network's architecture")
-    start: str = setting("", "weights that training starts from, by name or file; empty for random ones")
-    crop: int = setting(128, "side of the square crops, a multiple of 32", low=32, high=1024, unit="pixels")
-    batch: int = setting(6, "clips in a step", low=1)
-    steps: int = setting(2000, "optimiser steps", low=1)
-    learning_rate: float = setting(3e-4, "initial learning rate", above=0)
-    schedule: str = setting("cosine", "curve along which the learning rate falls", choices=("cosine", "poly"))
-
-    def check(self) -> None:
-        """Crops fill whole cells at every stride of a network."""
-        if self.crop % 32:
-            raise MethodError(f"crop must be a multiple of 32, not {self.crop}")
 
 
 @dataclass(frozen=True)

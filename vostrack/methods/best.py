@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from torch import Tensor
@@ -21,7 +22,7 @@ from vostrack.config import setting
 from vostrack.device import autocast
 from vostrack.matching.matcher import SoftMatcher
 from vostrack.matching.settings import SoftMatcherConfig
-from vostrack.nets.encoders import BestNet
+from vostrack.nets.encoders import BestNet, trunk_tensors
 from vostrack.ops.color import normalised_lab, normalised_rgb
 from vostrack.ops.hypercolumns import cell_features
 from vostrack.weights import Adopt
@@ -39,25 +40,17 @@ class BestConfig(SoftMatcherConfig, group="features"):
     )
 
 
-def _part(prefix: str, stages: int) -> Adopt:
-    """What takes the first stages of a trunk for one of the two networks."""
-
-    def adopt(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        beyond = tuple(f"trunk.layer{stage}." for stage in range(stages + 1, 5))
-        trunk = {name: tensor for name, tensor in tensors.items() if name.startswith("trunk.")}
-        return {f"{prefix}.{name}": tensor for name, tensor in trunk.items() if not name.startswith(beyond)}
-
-    return adopt
-
-
 class BestMethod(SoftMatcher):
-    """Soft matching of features of two networks, drawn along the edges of the image."""
+    """Soft matching of features of two networks; masks follow the edges of the image."""
 
     name: ClassVar[str] = "best"
     paper: ClassVar[str] = "none; the parts of the others that measured best together"
     presets: ClassVar[Mapping[str, BestConfig]] = {"default": BestConfig()}
     nets: ClassVar[Mapping[str, Callable[[], BestNet]]] = {"default": BestNet}
-    adopts: ClassVar[Mapping[str, Adopt]] = {"anchors": _part("anchors", 3), "mast-mem": _part("mast", 2)}
+    adopts: ClassVar[Mapping[str, Adopt]] = {
+        "anchors": partial(trunk_tensors, stages=3, prefix="anchors."),
+        "mast-mem": partial(trunk_tensors, stages=2, prefix="mast."),
+    }
     objective: ClassVar[None] = None
     config: BestConfig
 

@@ -1,8 +1,8 @@
 """`mast-mem`: labels are copied along a restricted affinity to a small memory of frames.
 
 Paper: Zhu et al., "Self-supervised Video Object Segmentation" (2020), section 3, on top of MAST (Lai, Lu, Xie, "MAST: A
-Memory-Augmented Self-Supervised Tracker", CVPR 2020), whose network, memory of five frames and two-stage search for
-distant frames it takes over.
+Memory-Augmented Self-Supervised Tracker", CVPR 2020), whose network, memory of five frames and coarse-to-fine search
+for distant frames it takes over.
 
 Each cell attends to a window in every frame of the memory, all in one softmax. Frames that lie far back are first
 searched coarsely with a dilated window; the fine window is then placed around the expected match.
@@ -29,6 +29,7 @@ from torch import Tensor
 from vostrack.config import setting
 from vostrack.device import autocast
 from vostrack.errors import MethodError
+from vostrack.matching.memory import with_new_objects
 from vostrack.matching.settings import FeatureConfig, SearchConfig
 from vostrack.methods.objectives.mast_mem import MastObjective
 from vostrack.nets.encoders import MastNet
@@ -67,7 +68,9 @@ class MastConfig(SearchConfig, FeatureConfig, group="memory"):
     spread: int = setting(0, "maximum number of further frames in memory, evenly spaced over all so far", low=0)
     soft: bool = setting(True, "whether labels are fed back as probabilities instead of the strongest one")
     radius: int = setting(12, "half the side of the window that a cell attends to in each frame")
-    far: int = setting(15, "age above which a frame is searched in two stages", low=1, unit="frames", group="matching")
+    far: int = setting(
+        15, "age above which a frame is searched coarsely first, then finely", low=1, unit="frames", group="matching"
+    )
     far_step: int = setting(
         15,
         "increase in age that raises the dilation of the coarse search by one",
@@ -162,21 +165,18 @@ class MastMethod:
             axes = principal_axes(features, self.config.axes, self.config.whitening, cells)
             state = MastState(axes, len(labels), 0, (), (), ())
         given = Memorised(state.next, _keys(features, state), _stored(cells, self.config.soft))
-        pinned = tuple(self._with_new_objects(entry, given, state.count, len(labels)) for entry in state.pinned)
+        pinned = tuple(self._propagated_back(entry, given, state.count, len(labels)) for entry in state.pinned)
         state = replace(state, count=len(labels), pinned=(*pinned, given), recent=(), spread=())
         return self._advance(state, given)
 
-    def _with_new_objects(self, entry: Memorised, given: Memorised, known: int, count: int) -> Memorised:
-        """A pinned frame with the objects that first appear in a later given one, found by propagating backwards.
-
-        Nobody said that these objects were absent before; without this their cells would vote for the background.
-        """
+    def _propagated_back(self, entry: Memorised, given: Memorised, known: int, count: int) -> Memorised:
+        """A pinned frame with the objects that first appear in a later given one."""
         if known == count:
             return entry
         found = self._read(entry.key, entry.number, [given], count)
-        new = _values(replace(entry, labels=_stored(found, self.config.soft)), count)[..., known:]
-        old = _values(entry, known) * (1 - new.sum(2, keepdim=True))
-        return replace(entry, labels=_stored(torch.cat((old, new), 2).permute(2, 0, 1), soft=True))
+        kept = replace(entry, labels=_stored(found, self.config.soft))
+        labels = with_new_objects(_values(entry, known), _values(kept, count))
+        return replace(entry, labels=_stored(labels.permute(2, 0, 1), soft=True))
 
     def predict(self, state: MastState, features: Tensor) -> Tensor:
         """Labels read from the memory (Zhu et al., Eq. 6-7)."""
@@ -229,7 +229,7 @@ class MastMethod:
         return parts
 
     def _attend_far(self, query: Tensor, entry: Memorised, age: int, count: int) -> tuple[Tensor, Tensor]:
-        """Attention to one frame that lies `age` frames away, in two stages (MAST, section 3.4)."""
+        """Attention to one frame that lies `age` frames away, coarse to fine (MAST, section 3.4)."""
         config = self.config
         dilation = min(config.far_dilation, age // config.far_step + 1)
         centre = coarse_positions(query, entry.key, config.radius, dilation).round().long()

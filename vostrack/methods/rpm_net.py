@@ -111,11 +111,11 @@ class RpmNetMethod:
 
     def begin(self, features: Tensor, labels: Tensor, state: RpmState | None = None) -> RpmState:
         """Take a frame whose labels were given; what was predicted before is dropped."""
-        shares = to_cells(labels, self.stride)
+        soft_labels = to_cells(labels, self.stride)
         if self.config.pointed_only:
-            return RpmState(features, _strongest(shares), None)
+            return RpmState(features, _strongest(soft_labels), None)
         matching = self._matching.begin(features[CHANNELS:], labels, state.matching if state else None)
-        return RpmState(features, shares, matching)
+        return RpmState(features, soft_labels, matching)
 
     def predict(self, state: RpmState, features: Tensor) -> Tensor:
         """Labels where the network points (Eq. 8 and 10), or of what is most similar, there and elsewhere."""
@@ -139,7 +139,7 @@ class RpmNetMethod:
     def correspondences(self, reference: Tensor, target: Tensor, pixels: Tensor) -> Correspondences:
         """Sampling locations of the matching module: those of its last layer, seen through the layers before.
 
-        Arguments as for `explanation.Inspectable`.
+        Arguments as for `base.Inspectable`.
 
         Paper: RPM-Net, section 4.5 and figures 1 and 10.
         """

@@ -29,7 +29,7 @@ from vostrack.device import autocast
 from vostrack.matching.matcher import SoftMatcher
 from vostrack.matching.settings import SoftMatcherConfig
 from vostrack.methods.objectives.videomatch import LAST, VideoMatchObjective
-from vostrack.nets.encoders import VideoMatchNet
+from vostrack.nets.encoders import VideoMatchNet, trunk_tensors
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import size_of, to_pixels
 from vostrack.ops.hypercolumns import cell_features
@@ -53,11 +53,6 @@ PAPER = SoftMatcherConfig(
 )
 
 
-def _trunk(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The trunk's tensors of another network's."""
-    return {name: tensor for name, tensor in tensors.items() if name.startswith("trunk.")}
-
-
 class VideoMatchMethod(SoftMatcher):
     """Soft matching with the foreground and the background of each object."""
 
@@ -68,7 +63,7 @@ class VideoMatchMethod(SoftMatcher):
         "default": VideoMatchNet,
         "dilated": partial(VideoMatchNet, dilated=True),
     }
-    adopts: ClassVar[Mapping[str, Adopt]] = {"anchors": _trunk}
+    adopts: ClassVar[Mapping[str, Adopt]] = {"anchors": trunk_tensors}
     objective: ClassVar[type[VideoMatchObjective]] = VideoMatchObjective
 
     def __init__(self, net: VideoMatchNet, config: SoftMatcherConfig | None = None) -> None:

@@ -5,7 +5,7 @@ Parameter names are those of the shipped weights. Letters: B batch, C channels, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -238,3 +238,10 @@ def for_inference(net: nn.Module) -> nn.Module:
                 setattr(parent, name, fuse_conv_bn_eval(child, norm))
                 setattr(parent, following, nn.Identity())
     return net.requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def trunk_tensors(tensors: Mapping[str, Tensor], stages: int = 4, prefix: str = "") -> dict[str, Tensor]:
+    """What another network takes over of the tensors of one: those of its trunk's first stages, with a prefix."""
+    beyond = tuple(f"trunk.layer{stage}." for stage in range(stages + 1, 5))
+    trunk = {name: tensor for name, tensor in tensors.items() if name.startswith("trunk.")}
+    return {prefix + name: tensor for name, tensor in trunk.items() if not name.startswith(beyond)}

@@ -36,22 +36,22 @@ class UNet(nn.Module):
         the first convolution of a ResNet halves the resolution already.
     """
 
-    def __init__(self, channels: int, generator: torch.Generator) -> None:
+    def __init__(self, count: int, generator: torch.Generator) -> None:
         """Random weights (He initialisation).
 
         Args:
-            channels: K.
+            count: K, label channels.
             generator: the only source of randomness, on the CPU.
         """
         super().__init__()
-        with torch.device("meta"):  # where the layers' own initialisation draws nothing
+        with torch.device("meta"):  # where the layers' own initialisation takes no random numbers
             self.trunk = ResNet(strides=(1, 2, 2, 2))
             below = (self.trunk.widths[-1], *WIDTHS)
             beside = (*self.trunk.widths[-2::-1], self.trunk.conv1.out_channels, 0)
             self.up = nn.ModuleList(
                 _Expand(inputs + joined, width) for (inputs, width), joined in zip(pairwise(below), beside, strict=True)
             )
-            self.head = nn.Conv2d(WIDTHS[-1], channels, 1)
+            self.head = nn.Conv2d(WIDTHS[-1], count, 1)
         self.to_empty(device="cpu")
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -81,15 +81,15 @@ class UNet(nn.Module):
             x = up(x, beside)
         return cast(Tensor, self.head(x))[..., :height, :width]
 
-    def grow(self, channels: int) -> None:
+    def grow(self, count: int) -> None:
         """Append label channels that score 0 everywhere; the scores of the others stay as they are.
 
         Args:
-            channels: K' >= K.
+            count: K' >= K.
         """
-        self.head.out_channels = channels
+        self.head.out_channels = count
         for name in ("weight", "bias"):
-            grown = add_channels(self.head.get_parameter(name).detach(), channels)
+            grown = add_channels(self.head.get_parameter(name).detach(), count)
             self.head.register_parameter(name, nn.Parameter(grown))
 
 

@@ -1,6 +1,6 @@
 """Affinity between cells and the labels that it carries over, for any set of keys.
 
-Letters: N query cells or rows, M memory cells, C channels, K label channels, J values of a row. A similarity is the dot
+Letters: N query cells or rows, M memory cells, C channels, K label channels, L values of a row. A similarity is the dot
 product of features (the cosine where they are unit vectors).
 Source: Jabri et al., "Space-Time Correspondence as a Contrastive Random Walk" (2020), appendix C; used as it is by
 Araslanov et al. (2021), section 4.
@@ -42,8 +42,8 @@ def weighted_readout(similarity: Tensor, values: Tensor, top_k: int, temperature
     """Convex combination of the values of the `top_k` most similar candidates.
 
     Args:
-        similarity: (N, J), candidates of each query; -inf marks one that does not exist.
-        values: (N, J, K), their values.
+        similarity: (N, L), candidates of each query; -inf marks one that does not exist.
+        values: (N, L, K), their values.
         top_k: candidates that count, at least 1.
         temperature: divides the similarity before the softmax over the survivors.
 
@@ -53,7 +53,7 @@ def weighted_readout(similarity: Tensor, values: Tensor, top_k: int, temperature
     best = similarity.topk(min(top_k, similarity.shape[1]), dim=1)
     weights = torch.softmax(best.values / temperature, dim=1)
     chosen = values.gather(1, best.indices[..., None].expand(-1, -1, values.shape[-1]))
-    return torch.einsum("nj,njk->nk", weights, chosen)
+    return torch.einsum("nl,nlk->nk", weights, chosen)
 
 
 def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -64,8 +64,8 @@ def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     chosen than by `torch.topk`, but always the same ones.
 
     Args:
-        values: (N, J).
-        count: how many, at most J.
+        values: (N, L).
+        count: how many, at most L.
 
     Returns:
         Values and int64 indices, both (N, count).

@@ -11,6 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def at_most(size: tuple[int, int], short_side: int | None) -> tuple[int, int]:
+    """A size (H, W) shrunk, where need be, to a short side of `short_side` pixels; None leaves it as it is."""
+    if short_side is None or min(size) <= short_side:
+        return size
+    scale = short_side / min(size)
+    return round(size[0] * scale), round(size[1] * scale)
+
+
 def resize(x: Tensor, size: tuple[int, int], corners: bool = False, antialias: bool = False) -> Tensor:
     """Bilinear resizing.
 

@@ -1,4 +1,4 @@
-"""Edges of an image drawn into label probabilities.
+"""Guided filtering: label probabilities that follow the edges of an image.
 
 Letters: H, W pixels, K label channels, r radius in pixels.
 Source: He, Sun, Tang, "Guided Image Filtering" (TPAMI 2013), Algorithm 1, with the luminance as the guide.

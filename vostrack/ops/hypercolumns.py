@@ -1,4 +1,4 @@
-"""Features of several stages of a network on one grid, and their projection to few channels.
+"""Features of several stages of a network on one grid, and their projection to a few axes.
 
 Letters: B batch, C channels, h w feature cells.
 Source: Hariharan et al., "Hypercolumns for Object Segmentation and Fine-grained Localization" (2015), for concatenating
@@ -85,7 +85,7 @@ def _unit_vectors(features: Tensor, stride: int, wanted: int, size: tuple[int, i
     return to_pixels(flat, stride // wanted, size).view(*features.shape[:2], *size)
 
 
-def principal_axes(features: Tensor, channels: int, whitening: float = 0.0, labels: Tensor | None = None) -> Tensor:
+def principal_axes(features: Tensor, count: int, whitening: float = 0.0, labels: Tensor | None = None) -> Tensor:
     """Axes along which the features of an image vary most, from their mean on.
 
     What all cells have in common says nothing about where they belong, but would dominate the cosine of any two; so
@@ -94,15 +94,15 @@ def principal_axes(features: Tensor, channels: int, whitening: float = 0.0, labe
 
     Args:
         features: (C, h, w).
-        channels: how many axes at most; there are no more than directions in which the features vary. 0 for none.
+        count: how many axes at most; there are no more than directions in which the features vary. 0 for none.
         whitening: coordinates are divided by their variance to the power of half of this: 0 keeps them, 1 whitens.
         labels: (K, h, w), summing to 1 over K; without, all cells are of one label.
 
     Returns:
-        (C', C + 1), C' at most `axes`: scaled orthogonal rows, with minus the mean's coordinate in the last column;
+        (C', C + 1), C' at most `count`: scaled orthogonal rows, with minus the mean's coordinate in the last column;
         or (0, C + 1).
     """
-    if not channels:
+    if not count:
         return features.new_zeros(0, len(features) + 1)
     flat = features.flatten(1).cpu().double()  # not every device has double
     mean = flat.mean(1, keepdim=True)
@@ -110,7 +110,7 @@ def principal_axes(features: Tensor, channels: int, whitening: float = 0.0, labe
     spread, directions = torch.linalg.eigh(covariance)
     # What does not vary here says nothing; whitened, it would drown all else in a frame where it does.
     varied = int((spread > _SHARE * spread[-1]).sum())
-    basis = directions[:, -min(channels, max(1, varied)) :]
+    basis = directions[:, -min(count, max(1, varied)) :]
     within = covariance if labels is None else covariance - _between(flat - mean, labels.flatten(1).to(flat))
     variances, turn = torch.linalg.eigh(basis.T @ within @ basis)
     # A blank image has directions without any variance: they must not become the loudest.
@@ -121,9 +121,9 @@ def principal_axes(features: Tensor, channels: int, whitening: float = 0.0, labe
 
 def _between(centred: Tensor, labels: Tensor) -> Tensor:
     """Between-class covariance (C, C) of features (C, N), whose mean is 0, with labels (K, N)."""
-    shares = labels.mean(1).clamp(min=_ROUNDING)
+    fractions = labels.mean(1).clamp(min=_ROUNDING)
     sums = centred @ labels.T / labels.shape[1]
-    return (sums / shares) @ sums.T
+    return (sums / fractions) @ sums.T
 
 
 def project(features: Tensor, axes: Tensor) -> Tensor:

@@ -24,24 +24,24 @@ def one_hot(pixels: Tensor, ids: Sequence[int]) -> Tensor:
     Returns:
         float32 (K, H, W) with K = len(ids) + 1.
     """
-    channels = torch.tensor([BACKGROUND, *ids], dtype=pixels.dtype, device=pixels.device)
-    return (pixels[None] == channels[:, None, None]).float()
+    by_channel = torch.tensor([BACKGROUND, *ids], dtype=pixels.dtype, device=pixels.device)
+    return (pixels[None] == by_channel[:, None, None]).float()
 
 
-def whole_cells(shares: Tensor) -> Tensor:
-    """The label channel that has most of each cell; every object that is there gets one cell at least.
+def harden(labels: Tensor) -> Tensor:
+    """Hard labels: the channel that has most of each cell; every object that is there gets one cell at least.
 
     Args:
-        shares: (K, h, w), how much of each cell belongs to each channel.
+        labels: (K, h, w), soft: how much of each cell belongs to each channel.
 
     Returns:
         int64 (h, w). An object that has most of no cell gets the one that it has most of.
     """
-    channels = shares.argmax(0)
-    for number in range(1, len(shares)):
-        if shares[number].any() and not (channels == number).any():
-            channels.view(-1)[shares[number].argmax()] = number
-    return channels
+    hard = labels.argmax(0)
+    for channel in range(1, len(labels)):
+        if labels[channel].any() and not (hard == channel).any():
+            hard.view(-1)[labels[channel].argmax()] = channel
+    return hard
 
 
 def resize_labels(pixels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -106,15 +106,15 @@ def without_void(pixels: Tensor) -> Tensor:
     return torch.where(pixels == VOID, BACKGROUND, pixels).to(torch.uint8)
 
 
-def add_channels(probs: Tensor, channels: int, dim: int = 0) -> Tensor:
+def add_channels(probs: Tensor, count: int, dim: int = 0) -> Tensor:
     """Append empty channels for objects that appeared later.
 
     Args:
         probs: any shape with K channels along `dim`.
-        channels: K' >= K.
+        count: K' >= K.
         dim: the channel dimension.
     """
-    missing = channels - probs.shape[dim]
+    missing = count - probs.shape[dim]
     if not missing:
         return probs
     shape = list(probs.shape)

@@ -1,7 +1,7 @@
 """Training losses as pure functions of features.
 
-Knows nothing of networks, frames or optimisers. Letters: B clips, T frames, C channels, h w feature cells, N and M
-sides of sampling grids. All features are unit vectors over C.
+Knows nothing of networks, frames or optimisers. Letters: B clips, T frames, C channels, h w feature cells, G side of a
+sampling grid. All features are unit vectors over C.
 Sources: Araslanov et al., "Dense Unsupervised Learning for Video Segmentation" (2021), Eq. 1-6; Lai et al., MAST
 (2020).
 """
@@ -18,7 +18,7 @@ def sample_grid(features: Tensor, cells: int, offset: Tensor) -> Tensor:
 
     Args:
         features: (B, C, h, w) with h and w at least `cells`.
-        cells: points a side (N or M).
+        cells: G, points a side.
         offset: (B, 2) in [0, 1): shift of the grid in units of its spacing, vertical and horizontal.
 
     Returns:
@@ -40,10 +40,10 @@ def pseudo_labels(features: Tensor, anchors: Tensor) -> Tensor:
 
     Args:
         features: (B, T, C, h, w) of the regularising view.
-        anchors: (B, N², C).
+        anchors: (B, G², C).
 
     Returns:
-        int64 (B, T, h, w), an index into all B * N² anchors.
+        int64 (B, T, h, w), an index into all B * G² anchors.
 
     Paper: Araslanov et al., Eq. 2.
     """
@@ -57,7 +57,7 @@ def self_training_loss(features: Tensor, anchors: Tensor, labels: Tensor, temper
 
     Args:
         features: (B, T, C, h, w) of the main view, aligned with `labels`; reference frames left out.
-        anchors: (B, N², C).
+        anchors: (B, G², C).
         labels: int64 (B, T, h, w), from `pseudo_labels`.
         temperature: divides the cosine similarity.
 
@@ -75,8 +75,8 @@ def cross_view_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor
     """Contrast corresponding features of two views with all others in the batch.
 
     Args:
-        first: (B, M², C), main view.
-        second: (B, M², C), regularising view at the same places.
+        first: (B, G², C), main view.
+        second: (B, G², C), regularising view at the same places.
         temperature: divides the cosine similarity.
 
     Returns:

@@ -35,7 +35,7 @@ def mean_of_best(parts: Sequence[Tensor], top_k: int) -> Tensor:
     """Mean of the `top_k` highest similarities with a set that was matched in parts.
 
     Args:
-        parts: (N, J) of each part, from `best_keys` with at least this `top_k`.
+        parts: (N, L) of each part, from `best_keys` with at least this `top_k`.
         top_k: at least 1; in a smaller set all count.
 
     Returns:

@@ -8,9 +8,9 @@ Exact: equal to dense-and-mask up to float order.
 In distant frames a coarse search finds where to look (`coarse_positions`), and a window around that place is read
 (`attend_around`). Training has an attention of its own that gradients flow through (`window_attention`).
 
-Source: MAST (Lai et al., 2020), section 3.4, for the search in two stages.
+Source: MAST (Lai et al., 2020), section 3.4, for the search from coarse to fine.
 Letters: B batch, C channels, h w feature cells, N = h * w, T memory frames, K label or value channels, R radius in
-cells, S side of a tile, Q queries of a tile, J keys in its reach.
+cells, S side of a tile, Q queries of a tile, L keys in its reach.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class Tile:
 
     Attributes:
         place: rows and columns of the queries.
-        similarity: float32 (Q, J), -inf outside the window.
-        index: int64 (J,), of the keys in the memory flattened over (h, w, T).
+        similarity: float32 (Q, L), -inf outside the window.
+        index: int64 (L,), of the keys in the memory flattened over (h, w, T).
     """
 
     place: Place
@@ -203,10 +203,10 @@ def in_parts(query: Tensor, step: int, search: Callable[[Tensor], tuple[Tensor, 
     Args:
         query: (h, w, C).
         step: at least 1.
-        search: from queries (h', w', C) to results, (h' * w', J) or (h' * w',) each.
+        search: from queries (h', w', C) to results, (h' * w', L) or (h' * w',) each.
 
     Returns:
-        (h * w, J) of each result.
+        (h * w, L) of each result.
     """
     height, width, _ = query.shape
     rows, columns = -(-height // step), -(-width // step)
@@ -279,8 +279,8 @@ def attend(similarity: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """Softmax attention for similarities that are known.
 
     Args:
-        similarity: (Q, J), -inf for keys that do not count; each row has one at least that does.
-        values: (J, K).
+        similarity: (Q, L), -inf for keys that do not count; each row has one at least that does.
+        values: (L, K).
 
     Returns:
         The readout (Q, K) and the log of the softmax's denominator (Q,).

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vostrack.ops.grid import resize, resize_image, size_of
+from vostrack.ops.grid import at_most, resize, resize_image, size_of
 from vostrack.ops.labels import strongest
 from vostrack.types import LabelMap, Prediction
 
@@ -135,9 +135,4 @@ def working_size(source: tuple[int, int], predicted: tuple[int, int], side: int)
         predicted: (H, W) of the probabilities, at most those.
         side: in pixels.
     """
-    if min(source) <= side:
-        return source
-    if min(predicted) >= side:
-        return predicted
-    scale = side / min(source)
-    return round(source[0] * scale), round(source[1] * scale)
+    return predicted if min(predicted) >= side and min(source) > side else at_most(source, side)

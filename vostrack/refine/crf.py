@@ -92,10 +92,10 @@ def infer(image: NDArray[np.uint8], probs: NDArray[np.float32], config: CrfConfi
     """
     from pydensecrf.densecrf import DenseCRF2D
 
-    channels, height, width = probs.shape
-    field = DenseCRF2D(width, height, channels)
+    count, height, width = probs.shape
+    field = DenseCRF2D(width, height, count)
     # Probabilities of 0 would be infinite energies that no neighbourhood could overrule.
-    field.setUnaryEnergy(-np.log(np.maximum(probs, 1e-5, dtype=np.float32)).reshape(channels, -1))
+    field.setUnaryEnergy(-np.log(np.maximum(probs, 1e-5, dtype=np.float32)).reshape(count, -1))
     if config.gaussian_compat:
         field.addPairwiseGaussian(sxy=config.gaussian_sxy, compat=config.gaussian_compat)
     if config.bilateral_compat:
@@ -155,7 +155,7 @@ class CrfRefiner:
         self._said.seek(0)
         said = self._said.read().decode(errors="replace").strip().splitlines()
         reason = said[-1] if said else f"its process ended with code {code}"
-        return VostrackError(f"the refinement crf failed ({reason}); if memory is short, lower its size or --size")
+        return VostrackError(f"the refinement crf failed ({reason}); if memory is short, lower its size or `size`")
 
     def __enter__(self) -> Self:
         self._said = tempfile.TemporaryFile()
@@ -193,8 +193,8 @@ def serve(settings: dict[str, Any]) -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     while header := source.read(_SHAPE.size):
-        channels, height, width = _SHAPE.unpack(header)
+        count, height, width = _SHAPE.unpack(header)
         image = np.frombuffer(source.read(3 * height * width), np.uint8).reshape(3, height, width)
-        probs = np.frombuffer(source.read(4 * channels * height * width), np.float32).reshape(channels, height, width)
+        probs = np.frombuffer(source.read(4 * count * height * width), np.float32).reshape(count, height, width)
         answers.write(infer(image, probs, config).data)
         answers.flush()

@@ -41,7 +41,7 @@ class OutputFolder:
         self._record = self._hidden / "run.json"
         self._frames = self._hidden / "frames.jsonl"
         self._state = self._hidden / "state.safetensors"
-        self._second = self._hidden / "second.json"
+        self._second_pass = self._hidden / "second_pass.json"
 
     def refuse_inputs(self, inputs: Sequence[Path]) -> None:
         """Raise `OutputError` where the results would go among the inputs, which must never be touched."""
@@ -49,7 +49,7 @@ class OutputFolder:
         for path in inputs:
             source = path.resolve()
             if source == here or here in source.parents:
-                raise OutputError(f"{shown(path)} lies in the output folder {shown(self.path)}: choose another --out")
+                raise OutputError(f"{shown(path)} lies in the output folder {shown(self.path)}: choose another `out`")
 
     def prepare(self, record: Mapping[str, Any], overwrite: bool, resume: bool) -> dict[str, Any] | None:
         """Make the folder ready; call it under the folder's lock.
@@ -75,8 +75,8 @@ class OutputFolder:
         if not there and self._state.exists():
             there = ["an unfinished run"]
         if there and not overwrite:
-            what = "--resume to go on, --overwrite to start again" if ours else "--overwrite"
-            raise OutputExistsError(f"{shown(self.path)} holds {there[0]} already: choose another --out, or {what}")
+            what = "`resume=True` to go on, `overwrite=True` to start again" if ours else "`overwrite=True`"
+            raise OutputExistsError(f"{shown(self.path)} holds {there[0]} already: choose another `out`, or {what}")
         if ours or there:
             self._clear()
         make_folder(self._hidden)
@@ -95,30 +95,30 @@ class OutputFolder:
         saved = {"state": position.state, "ids": position.ids, "next_frame": position.next_frame, "adapt": adapt}
         save_state(self._state, _saved_type(type(position.state))(**saved))
 
-    def load_second(self) -> int:
+    def load_second_pass(self) -> int:
         """The first frame that the second pass of an earlier run has not done.
 
         Raises:
             OutputError: the file is damaged.
         """
         try:
-            saved = json.loads(self._second.read_text(encoding="utf-8"))
+            saved = json.loads(self._second_pass.read_text(encoding="utf-8"))
             if not isinstance(saved, dict) or type(saved.get("next_frame")) is not int or saved["next_frame"] < 0:
                 raise ValueError("it names no frame")
         except FileNotFoundError:
             return 0
         except (OSError, ValueError) as error:
             raise OutputError(
-                f"cannot resume: {shown(self._second)} is damaged ({error}); start again with --overwrite"
+                f"cannot resume: {shown(self._second_pass)} is damaged ({error}); start again with `overwrite=True`"
             ) from error
         return int(saved["next_frame"])
 
-    def save_second(self, next_frame: int) -> None:
+    def save_second_pass(self, next_frame: int) -> None:
         """Save where the second pass stands; all its results up to there must be on the disk."""
-        write_json(self._second, {"next_frame": next_frame})
+        write_json(self._second_pass, {"next_frame": next_frame})
 
     def announce(self, frame: Frame) -> None:
-        """Record that files for a frame come next: `--overwrite` removes these and nobody else's."""
+        """Record that files for a frame come next: a run that overwrites removes these and nobody else's."""
         try:
             with self._frames.open("a", encoding="utf-8") as file:
                 # The line break comes first, so that a line which a kill or a full disk cut off harms no other.
@@ -145,7 +145,7 @@ class OutputFolder:
                 raise ValueError("it holds other objects")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise OutputError(
-                f"cannot resume: {shown(path)} is damaged ({error}); start again with --overwrite"
+                f"cannot resume: {shown(path)} is damaged ({error}); start again with `overwrite=True`"
             ) from error
         return Prediction(frame, LabelMap(torch.from_numpy(pixels), ids))
 
@@ -156,18 +156,18 @@ class OutputFolder:
 
     def _forget(self) -> None:
         """Drop where a run stands."""
-        for path in (self._state, self._second):
+        for path in (self._state, self._second_pass):
             path.unlink(missing_ok=True)
 
     def _check_same(self, record: Mapping[str, Any]) -> None:
         earlier = self._earlier()
         if not earlier:
-            raise OutputError(f"cannot resume: {shown(self._record)} is damaged; start again with --overwrite")
+            raise OutputError(f"cannot resume: {shown(self._record)} is damaged; start again with `overwrite=True`")
         differ = [key for key in sorted({*earlier, *record}) if earlier.get(key) != record.get(key)]
         if differ:
             raise OutputError(
                 f"cannot resume in {shown(self.path)}: {', '.join(differ)} changed since: "
-                "use --overwrite or another --out"
+                "use `overwrite=True` or another `out`"
             )
 
     def _earlier(self) -> dict[str, Any]:
@@ -208,7 +208,7 @@ class OutputFolder:
             complete = False
         complete = complete and all((self.path / "masks" / f"{name}.png").is_file() for name in names)
         if not complete:
-            raise OutputError(f"{shown(self.path)} says it is complete, but masks are missing: use --overwrite")
+            raise OutputError(f"{shown(self.path)} says it is complete, but masks are missing: use `overwrite=True`")
         self._forget()  # a run that was killed right after its last file did not
         return summary
 
@@ -216,7 +216,7 @@ class OutputFolder:
         """Remove the files of an earlier run and no others; its record goes last, so that a kill does no harm."""
         # The summary goes in any case: it would say that the run which starts now is complete.
         # Where the second pass stands means nothing without the state behind it, so that one goes later.
-        gone = [self.path / "summary.json", self._second, self._state]
+        gone = [self.path / "summary.json", self._second_pass, self._state]
         if "overlay" in self._earlier().get("outputs", ()):
             gone.append(self.path / "overlay.mp4")
         try:

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from vostrack.errors import InputError, MethodError, OutputError, OutputExistsError
 from vostrack.files import make_folder, shown, write_bytes
+from vostrack.methods import WORKING_SIZE
 from vostrack.methods.base import Correspondences, Inspectable, Method
-from vostrack.ops.grid import resize, to_pixels
+from vostrack.ops.grid import at_most, resize, to_pixels
 from vostrack.video.masks import read_mask
 from vostrack.video.reader import open_clip
 
@@ -44,9 +45,9 @@ def check_output(out: Path, inputs: Sequence[Path], overwrite: bool) -> None:
     if not out.exists():
         return
     if any(path.exists() and out.samefile(path) for path in inputs):
-        raise OutputError(f"{shown(out)} is one of the inputs: choose another --out")
+        raise OutputError(f"{shown(out)} is one of the inputs: choose another `out`")
     if not overwrite:
-        raise OutputExistsError(f"{shown(out)} is there already: choose another --out, or --overwrite")
+        raise OutputExistsError(f"{shown(out)} is there already: choose another `out`, or `overwrite=True`")
 
 
 def inspectable(method: Method[object]) -> Inspectable:
@@ -107,12 +108,16 @@ def choose_points(size: tuple[int, int], mask: Path | None = None) -> list[Point
 
 
 def draw_matching(
-    method: Method[object], reference: Tensor, target: Tensor, points: Sequence[Point], size: int | None = 480
+    method: Method[object],
+    reference: Tensor,
+    target: Tensor,
+    points: Sequence[Point],
+    size: int | None = WORKING_SIZE.default,
 ) -> Pixels:
     """Draw how pixels of a frame are matched to another frame.
 
     Args:
-        method: one that explains itself.
+        method: one that can be inspected.
         reference: uint8 (3, H, W), the frame whose labels are known.
         target: uint8 (3, H, W), the frame to label.
         points: (x, y) in pixels of `target`.
@@ -132,18 +137,18 @@ def draw_matching(
     for x, y in points:
         if not (0 <= x < width and 0 <= y < height):
             raise InputError(f"point {x:g},{y:g} is outside of the frame, which is {width}x{height}")
+    working = at_most((height, width), size)
     scale = 1.0 if size is None else min(1.0, size / min(height, width))
-    working = (round(height * scale), round(width * scale))
     able = inspectable(method)
     with torch.no_grad():
         features = [able.encode(_resized(image, working)) for image in (reference, target)]
         pixels = torch.tensor([[(y + 0.5) * scale - 0.5, (x + 0.5) * scale - 0.5] for x, y in points])
-        told = able.correspondences(features[0], features[1], pixels.clamp(min=0).to(features[0].device))
+        found = able.correspondences(features[0], features[1], pixels.clamp(min=0).to(features[0].device))
     enlarged = max(1.0, _SIDE / min(height, width)) / scale
     shape = (round(working[0] * enlarged), round(working[1] * enlarged))
     both = (_resized(reference, shape) + _resized(target, shape)) / 2
-    colours = resize(to_pixels(principal_colours(told.features), told.stride, working)[None], shape)[0]
-    panels = [_dotted(panel, told, pixels, enlarged) for panel in (both, colours.cpu())]
+    colours = resize(to_pixels(principal_colours(found.features), found.stride, working)[None], shape)[0]
+    panels = [_dotted(panel, found, pixels, enlarged) for panel in (both, colours.cpu())]
     return np.concatenate(panels)
 
 
@@ -172,8 +177,8 @@ def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
     return resize(image[None].float() / 255, size, antialias=True)[0].clamp(0, 1)
 
 
-def _dotted(panel: Tensor, told: Correspondences, pixels: Tensor, scale: float) -> Pixels:
-    """A picture (3, H, W) in [0, 1] with everything that was told of the pixels drawn over it."""
+def _dotted(panel: Tensor, found: Correspondences, pixels: Tensor, scale: float) -> Pixels:
+    """A picture (3, H, W) in [0, 1] with what was found for the pixels drawn over it."""
     image = Image.fromarray((panel * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
     draw = ImageDraw.Draw(image)
     dot = max(1.0, min(image.size) / 320)
@@ -187,9 +192,9 @@ def _dotted(panel: Tensor, told: Correspondences, pixels: Tensor, scale: float) 
             for x, y in points:
                 draw.ellipse((x - grown, y - grown, x + grown, y + grown), fill)
 
-    for sampled in told.sampled:
+    for sampled in found.sampled:
         mark(places(torch.unique(sampled.round(decimals=1), dim=0)), dot, SAMPLED)
-    for pixel, match in zip(places(pixels), places(told.matched), strict=True):
+    for pixel, match in zip(places(pixels), places(found.matched), strict=True):
         draw.line((*pixel, *match), MATCHED, max(1, round(dot)))
         mark([match], 1.5 * dot, MATCHED)
         mark([pixel], 2 * dot, TARGET)

@@ -35,7 +35,7 @@ from vostrack.video.stream import Prefetch
 PARTS = ("decode", "model", "adapt", "refine", "write")
 """What the time of a run goes to."""
 
-FIRST, TRAINING, SECOND = "following", "training", "segmenting"
+RESUMING, FIRST_PASS, TRAINING, SECOND_PASS = "resuming", "following", "training", "segmenting"
 
 SAVE_SECONDS = 20.0
 """Seconds from one save to the next; an adaptation's state is large and saved a third as often."""
@@ -54,11 +54,11 @@ class Store(Protocol):
         """Keep where both stand; all predictions up to there have been taken."""
         ...
 
-    def load_second(self) -> int:
+    def load_second_pass(self) -> int:
         """The first frame that the second of two passes has not done."""
         ...
 
-    def save_second(self, next_frame: int) -> None:
+    def save_second_pass(self, next_frame: int) -> None:
         """Keep where the second pass stands."""
         ...
 
@@ -182,7 +182,7 @@ class Passes:
     def _second_pass(self, engine: Propagator, adaptation: Adaptation) -> Iterator[Prediction]:
         """The trained network gives the predictions, over the clip opened again."""
         store = self._store
-        first = made = store.load_second() if store else 0
+        first = made = store.load_second_pass() if store else 0
 
         def predictions(coming: Iterator[Frame]) -> Iterator[Prediction]:
             nonlocal made
@@ -192,9 +192,8 @@ class Passes:
 
         def save() -> None:
             if store:
-                store.save_second(made)
+                store.save_second_pass(made)
 
-        self._callbacks.phase(SECOND)
         stream = self._reopen()
         size = engine.working_size(stream.size) if self._probs else None
         yield from self._final(stream, first, predictions, "adapt", self._filters, save, SAVE_SECONDS)
@@ -216,7 +215,6 @@ class Passes:
             )
         save, every = self._saving(engine, adaptation)
         if not adaptation.steps:
-            self._callbacks.phase(FIRST)
             self._watch(engine, adaptation, save, every)
             engine.position = replace(engine.position, state=None)  # it may be large, and nobody needs it any more
             save()
@@ -230,12 +228,12 @@ class Passes:
         watching = AdaptFilter(adaptation.watch)
         with Prefetch(self._stream, self._prefetch) as frames:
             coming = iter(frames)
-            for frame in islice(coming, engine.position.next_frame):
-                self._tell(frame.index + 1, frames.count)
-            feeder = _Feeder(frames, self._tell, save, every if self._store else inf)
-            for _ in feeder.through(engine.run(Clip(coming, self._masks)), (watching,)):
+            for _ in self._done_before(coming, engine.position.next_frame, frames.count, FIRST_PASS):
                 pass
-        self._spend(decode=frames.busy, model=feeder.seconds, adapt=watching.seconds)
+            chain = _FilterChain(frames, self._tell, save, every if self._store else inf)
+            for _ in chain.through(engine.run(Clip(coming, self._masks)), (watching,)):
+                pass
+        self._spend(decode=frames.busy, model=chain.seconds, adapt=watching.seconds)
 
     def _train(self, adaptation: Adaptation, save: Callable[[], None], every: float) -> None:
         start = saved = time.perf_counter()
@@ -266,17 +264,26 @@ class Passes:
                 entered.enter_context(link)
             coming = iter(frames)
             start = time.perf_counter()
-            for frame in islice(coming, first):
+            for frame in self._done_before(coming, first, frames.count, SECOND_PASS):
                 assert self._store is not None
                 self._store.done(frame)
-                self._tell(frame.index + 1, frames.count)
             self.skipped = time.perf_counter() - start
-            feeder = _Feeder(frames, self._tell, save, every if self._store else inf)
-            yield from feeder.through(self._wanted(predictions(coming)), tuple(filters.values()))
+            chain = _FilterChain(frames, self._tell, save, every if self._store else inf)
+            yield from chain.through(self._wanted(predictions(coming)), tuple(filters.values()))
         for text in frames.notes:
             self.note(text)
-        self._spend(decode=frames.busy, **{part: feeder.seconds})
+        self._spend(decode=frames.busy, **{part: chain.seconds})
         self._spend(**{name: link.seconds for name, link in filters.items()})
+
+    def _done_before(self, coming: Iterator[Frame], first: int, total: int | None, then: str) -> Iterator[Frame]:
+        """The frames that an earlier run has done: a phase of its own, since they take no time."""
+        if first:
+            self._callbacks.phase(RESUMING)
+        for frame in islice(coming, first):
+            yield frame
+            self._tell(frame.index + 1, total)
+        if first or self._pipeline.config.adapt == "clip":
+            self._callbacks.phase(then)
 
     def _wanted(self, predictions: Iterator[Prediction]) -> Iterator[Prediction]:
         """Those predictions that are wanted, all of them counted."""
@@ -296,11 +303,11 @@ class Passes:
             self.seconds[name] += value
 
 
-class _Feeder:
-    """Feeds filters, and stops feeding them to save where they stand: every so often, and when `tell` raises.
+class _FilterChain:
+    """Sends predictions through filters, and pauses to save where they stand: every so often, and when `tell` raises.
 
     Attributes:
-        seconds: time spent to make the predictions that they are fed with, but for waiting for frames.
+        seconds: time spent to make the predictions that go in, but for waiting for frames.
     """
 
     def __init__(
@@ -315,10 +322,10 @@ class _Feeder:
     def through(self, predictions: Iterator[Prediction], filters: tuple[Filter, ...]) -> Iterator[Prediction]:
         """Predictions after all filters; raises what `tell` raised, once all is through and saved."""
         while not self._done:
-            fed: Iterator[Prediction] = self._until_save(predictions)
+            results: Iterator[Prediction] = self._until_save(predictions)
             for link in filters:
-                fed = link.run(fed)
-            for prediction in fed:
+                results = link.run(results)
+            for prediction in results:
                 yield prediction
                 self._report(prediction.frame)
             # Only here is the state sure to be whole, and all that was predicted up to it through.

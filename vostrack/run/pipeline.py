@@ -20,9 +20,8 @@ from vostrack.adapt.adaptation import adaptation_record
 from vostrack.adapt.config import AdaptConfig, adaptation_config
 from vostrack.device import choose_device
 from vostrack.errors import MethodError, VostrackError
-from vostrack.methods import DEFAULT, load_method
+from vostrack.methods import DEFAULT, WORKING_SIZE, load_method
 from vostrack.methods.base import Method
-from vostrack.propagate import check_size
 from vostrack.refine import make_refiner
 from vostrack.refine.base import Refiner
 from vostrack.weights import LoadedWeights
@@ -50,7 +49,7 @@ class PipelineConfig:
     preset: str = "default"
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     weights: str | Path | None = None
-    size: int | None = 480
+    size: int | None = WORKING_SIZE.default
     device: str = "auto"
     adapt: str | None = None
     adapt_preset: str = "default"
@@ -60,7 +59,7 @@ class PipelineConfig:
 
     def __post_init__(self) -> None:
         """Refuse values of the wrong type; raises `MethodError`."""
-        check_size(self.size)
+        WORKING_SIZE.checked(self.size)
         texts = {"method": self.method, "preset": self.preset, "adapt_preset": self.adapt_preset, "device": self.device}
         texts |= {name: value for name in ("adapt", "refine") if (value := getattr(self, name)) is not None}
         for name, value in texts.items():

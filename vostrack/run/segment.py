@@ -16,7 +16,7 @@ import torch
 from vostrack.adapt.adaptation import AdaptState
 from vostrack.errors import InputError, VostrackError, unknown_name
 from vostrack.files import lock_folder
-from vostrack.methods import DEFAULT
+from vostrack.methods import DEFAULT, WORKING_SIZE
 from vostrack.propagate import EnginePosition, check_prompts
 from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.folder import OutputFolder, digest, fingerprint
@@ -40,7 +40,7 @@ def segment(
     preset: str = "default",
     settings: Mapping[str, Any] | None = None,
     weights: str | Path | None = None,
-    size: int | None = 480,
+    size: int | None = WORKING_SIZE.default,
     device: str = "auto",
     adapt: str | None = None,
     adapt_preset: str = "default",
@@ -159,12 +159,12 @@ class _FolderStore:
         self.writing.flush()
         self.folder.save_position(position, adapt)
 
-    def load_second(self) -> int:
-        return self.folder.load_second()
+    def load_second_pass(self) -> int:
+        return self.folder.load_second_pass()
 
-    def save_second(self, next_frame: int) -> None:
+    def save_second_pass(self, next_frame: int) -> None:
         self.writing.flush()
-        self.folder.save_second(next_frame)
+        self.folder.save_second_pass(next_frame)
 
     def done(self, frame: Frame) -> None:
         """The frame goes to the log and to the overlay, since a video file cannot be continued."""

@@ -49,7 +49,7 @@ def load_state(path: Path, kind: Any) -> Any:
         return _unpack(tree, kind, tensors)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(
-            f"{shown(path)} cannot be resumed from ({shown(error)}): start again with --overwrite"
+            f"{shown(path)} cannot be resumed from ({shown(error)}): start again with `overwrite=True`"
         ) from error
 
 

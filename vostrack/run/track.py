@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vostrack.errors import InputError
-from vostrack.methods import DEFAULT
+from vostrack.methods import DEFAULT, WORKING_SIZE
 from vostrack.propagate import check_prompts
 from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.passes import Passes
@@ -29,7 +29,7 @@ def track(
     preset: str = "default",
     settings: Mapping[str, Any] | None = None,
     weights: str | Path | None = None,
-    size: int | None = 480,
+    size: int | None = WORKING_SIZE.default,
     device: str = "auto",
     refine: str | None = None,
     refine_settings: Mapping[str, Any] | None = None,

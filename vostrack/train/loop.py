@@ -17,13 +17,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from vostrack.device import autocast, choose_precision
 from vostrack.errors import InputError, OutputError
 from vostrack.files import atomic_path, output_error, shown
 from vostrack.methods.base import Objective
+from vostrack.methods.recipe import Recipe
 from vostrack.train.data.batches import Crop, choose, cut
 from vostrack.train.data.cache import FrameCache
 from vostrack.train.parallel import ProcessGroup
-from vostrack.train.settings import PRECISIONS, TrainConfig, learning_rate
+from vostrack.train.settings import TrainConfig, learning_rate, share_done
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
@@ -72,8 +74,15 @@ class LoopPosition:
     stale: int = 0
 
 
+def settled(config: TrainConfig, group: ProcessGroup) -> TrainConfig:
+    """Settings with those filled in that depend on the device and the number of processes."""
+    precision = choose_precision(config.precision, group.device)
+    return replace(config, precision=precision, micro_batches=config.micro_batches or group.size)
+
+
 def train(
     objective: Objective,
+    recipe: Recipe,
     cache: FrameCache,
     config: TrainConfig,
     folder: Path,
@@ -87,8 +96,9 @@ def train(
 
     Args:
         objective: what to train; its module is moved to the group's device and trained in place.
+        recipe: length and batch; the objective has what else it says.
         cache: footage.
-        config: length, batch, seed.
+        config: how to train.
         folder: for `checkpoint.pt` and `metrics.jsonl`; must exist.
         group: the processes that train; all of them call this.
         evaluate: scores of the network as it stands, by clip; the same in all processes.
@@ -102,8 +112,9 @@ def train(
         InputError: the checkpoint belongs to another run (other settings) or is damaged.
         OutputError: the loss is not finite any more, or the folder cannot be written.
     """
-    trainer = _Trainer(objective, cache, config, group)
-    files = _RunFiles(folder, _identity(objective, config) | dict(settings or {}), group.leads)
+    config = settled(config, group)
+    trainer = _Trainer(objective, recipe, cache, config, group)
+    files = _RunFiles(folder, _identity(objective, recipe, config) | dict(settings or {}), group.leads)
     files.load(trainer.restore)
     files.trim_metrics(trainer.position.step)
     whole, saved = True, time.monotonic()
@@ -131,13 +142,13 @@ def train(
         objective.module.eval()
 
 
-def _identity(objective: Objective, config: TrainConfig) -> dict[str, Any]:
+def _identity(objective: Objective, recipe: Recipe, config: TrainConfig) -> dict[str, Any]:
     """The settings that must not change between the parts of a run; its limits may."""
     return {
         "objective": type(objective).__name__,
-        "learning_rate": objective.learning_rate,
+        **asdict(recipe),
         **asdict(objective.clips),
-        **asdict(replace(config, max_minutes=None, save_minutes=0, patience=None)),
+        **{name: getattr(config, name) for name in ("seed", "precision", "micro_batches", "compile", "evaluate_every")},
     }
 
 
@@ -149,8 +160,10 @@ class _Trainer:
     running averages of batch normalisation, each part starting from the same ones.
     """
 
-    def __init__(self, objective: Objective, cache: FrameCache, config: TrainConfig, group: ProcessGroup) -> None:
-        self.objective, self.cache, self.config, self.group = objective, cache, config, group
+    def __init__(
+        self, objective: Objective, recipe: Recipe, cache: FrameCache, config: TrainConfig, group: ProcessGroup
+    ) -> None:
+        self.objective, self.recipe, self.cache, self.config, self.group = objective, recipe, cache, config, group
         self.module = objective.module.to(group.device).to(memory_format=torch.channels_last).train()
         if config.compile:
             for part in (self.module, *self.module.children()):  # compiled when first called: objectives call either
@@ -183,7 +196,7 @@ class _Trainer:
         config, position = self.config, self.position
         late = config.max_minutes is not None and position.seconds >= 60 * config.max_minutes
         stale = config.patience is not None and position.stale >= config.patience
-        return position.step >= config.steps or late or stale
+        return position.step >= self.recipe.steps or late or stale
 
     def evaluation_is_due(self) -> bool:
         """Whether the network should be evaluated as it stands."""
@@ -201,7 +214,9 @@ class _Trainer:
 
     def step(self) -> StepReport:
         """Make a step."""
-        rate = learning_rate(self.objective.learning_rate, self.position.step, self.position.seconds, self.config)
+        recipe, position = self.recipe, self.position
+        done = share_done(recipe, self.config, position.step, position.seconds)
+        rate = learning_rate(self.objective.learning_rate, recipe.schedule, position.step, done)
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = rate
         losses = self._gradients()
@@ -210,7 +225,7 @@ class _Trainer:
         elapsed, self.clock = (now - self.clock) * self.group.leads, now
         elapsed, *means = self.group.totals([elapsed, *losses.values()])
         losses = dict(zip(losses, means, strict=True))
-        step, seconds = self.position.step + 1, self.position.seconds + elapsed
+        step, seconds = position.step + 1, position.seconds + elapsed
         if not all(map(math.isfinite, means)):
             raise OutputError(f"the loss is not finite at step {step} ({losses}): train again with a lower --lr")
         self.scaler.step(self.optimizer)
@@ -226,7 +241,7 @@ class _Trainer:
             This process's part of the losses, by name: over all processes they add up to the means.
         """
         micro_batches = self.config.micro_batches
-        crops = choose(self.cache, self.objective.clips, self.config.batch, self.generator)
+        crops = choose(self.cache, self.objective.clips, self.recipe.batch, self.generator)
         self.module.zero_grad(set_to_none=True)
         if micro_batches == 1:
             return self._add_gradients(crops, self.generator)
@@ -250,7 +265,7 @@ class _Trainer:
         """Add the gradients of one part of a batch to those that are there; gives its part of the losses."""
         device, config = self.group.device, self.config
         batch = cut(self.cache, self.objective.clips, crops, device)
-        with torch.autocast(device.type, PRECISIONS[config.precision], enabled=config.precision != "32"):
+        with autocast(config.precision, device):
             losses = self.objective.losses(batch, generator)
         torch.autograd.backward(self.scaler.scale(losses["loss"].float() / config.micro_batches))
         return {name: float(loss.detach()) / config.micro_batches for name, loss in losses.items()}

@@ -113,7 +113,7 @@ def _launch(kind: str, size: int, here: int) -> Any:
         ) from error
     if kind == "mps" or (kind == "cuda" and here > torch.cuda.device_count()):
         have = torch.cuda.device_count()
-        raise VostrackError(f"{here} processes were started for {have} CUDA devices: start fewer, or use --device cpu")
+        raise VostrackError(f"{here} processes were started for {have} CUDA devices: start fewer, or use `device=cpu`")
     # The others wait while the first process decodes footage; when one dies, torchrun ends all of them anyway.
     strategy = DDPStrategy(timeout=timedelta(days=2))
     fabric = Fabric(accelerator=kind, devices=here, num_nodes=size // here, strategy=strategy)

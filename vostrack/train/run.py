@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from vostrack.benchmark.datasets.table import data_folders
 from vostrack.errors import DatasetError, MethodError, OutputError, OutputExistsError
 from vostrack.files import lock_folder, make_folder, output_error, shown, write_bytes
 from vostrack.methods import build_net, method_class
-from vostrack.methods.base import Method, Objective, Recipe
+from vostrack.methods.base import Method, Objective
+from vostrack.methods.recipe import Recipe
 from vostrack.train.data.cache import SHORT_SIDE, FrameCache, build_cache
 from vostrack.train.data.footage import Source, find_footage, find_labelled, find_stills
 from vostrack.train.evaluate import held_out_scores, method_now, write_picture
-from vostrack.train.loop import CHECKPOINT, EvaluationReport, Report, StepReport, train
+from vostrack.train.loop import CHECKPOINT, EvaluationReport, Report, StepReport, settled, train
 from vostrack.train.parallel import ProcessGroup
 from vostrack.train.settings import TrainConfig, share_done
 
@@ -54,8 +55,7 @@ class TrainOptions:
         recipe: the method's recipe, as it was chosen and changed.
         resume: whether to go on with the run in `out`.
         board: whether losses are logged for TensorBoard.
-        picture_minutes: time from one picture of predictions to the next; 0 for none.
-        config: steps, batch, seed, minutes.
+        config: how the run trains, whatever its method.
     """
 
     method: str
@@ -67,7 +67,6 @@ class TrainOptions:
     recipe: Recipe
     resume: bool
     board: bool
-    picture_minutes: float
     config: TrainConfig
 
 
@@ -106,7 +105,7 @@ class TrainingRun:
             MethodError, WeightsError: the method's name, its recipe, or the weights to start from.
             DatasetError, OutputError: the footage, or the folder.
         """
-        self._options, self._group = options, group
+        self._options, self._group = replace(options, config=settled(options.config, group)), group
         self._check()
         self._factory = method_class(options.method)
         self._net, self._objective = self._build()
@@ -136,14 +135,12 @@ class TrainingRun:
             InputError, OutputError: the checkpoint cannot be used, or something cannot be written.
         """
         options, group = self._options, self._group
-        settings = {
-            "recipe": asdict(options.recipe),
-            "footage": self.cache.digest,
-            "held_out": self.held_out and self.held_out.digest,
-        }
+        settings = {"footage": self.cache.digest, "held_out": self.held_out and self.held_out.digest}
         held_out = self.held_out
         evaluate = None if held_out is None else lambda: held_out_scores(held_out, self._method(), group)
-        reports = train(self._objective, self.cache, options.config, options.out, group, evaluate, settings)
+        reports = train(
+            self._objective, options.recipe, self.cache, options.config, options.out, group, evaluate, settings
+        )
         last: Report | None = None
         with lock_folder(options.out) if group.leads else nullcontext(), self._board() as board, closing(reports):
             for last in reports:
@@ -151,9 +148,11 @@ class TrainingRun:
                     self._save(options.out / BEST, last)
                 for name, value in _scalars(last).items():
                     board(name, value, last.step)
-                if time.monotonic() - self._drawn_at > 60 * options.picture_minutes:
+                if time.monotonic() - self._drawn_at > 60 * options.config.picture_minutes:
                     self._draw(last.step, on_note)
-                group.together(partial(on_report, last, share_done(options.config, last.step, last.seconds)))
+                group.together(
+                    partial(on_report, last, share_done(options.recipe, options.config, last.step, last.seconds))
+                )
             if last is not None:
                 self._draw(last.step, on_note)
             return self._finish(last)
@@ -165,7 +164,7 @@ class TrainingRun:
             raise OutputExistsError(f"{shown(path)} is there already: go on with --resume, or choose another --out")
         if options.resume and not path.exists():
             raise OutputError(f"there is no {shown(path)} to resume: leave --resume out to start")
-        batch, parts, processes = options.config.batch, options.config.micro_batches, self._group.size
+        batch, parts, processes = options.recipe.batch, options.config.micro_batches, self._group.size
         if parts % processes or batch % parts:
             raise MethodError(
                 f"a batch of {batch} cannot be computed in {parts} parts by {processes} processes: --micro-batches "
@@ -209,7 +208,7 @@ class TrainingRun:
     def _draw(self, step: int, on_note: Callable[[str], None]) -> None:
         """Draw `pictures/STEP.png` if it is wanted and not there; what goes wrong there must not end the run."""
         options = self._options
-        if not self._group.leads or options.picture_minutes <= 0 or step == self._drawn_step:
+        if not self._group.leads or options.config.picture_minutes <= 0 or step == self._drawn_step:
             return
         path = options.out / PICTURES / f"{step:06d}.png"
         try:

@@ -93,7 +93,8 @@ def read_mask(
         path: an image file or a folder.
         size: (H, W) of the clip as displayed.
         resize: whether a mask of another size and the same shape, within 2%, is scaled, without new values.
-        stored_size: (H, W) of the clip's frames before rotation, for a better message.
+        stored_size: (H, W) of the clip's frames as stored, before rotation and before pixels were made square: `resize`
+            accepts a mask of that size as well, and messages can say what is wrong with it.
 
     Raises:
         MaskError: missing, no image, a photo, of the wrong size, without an object, or with ids above 254.
@@ -239,7 +240,7 @@ def _check_size(found: tuple[int, int], request: _Request, where: str) -> None:
         raise MaskError(f"{said}, which has another shape: draw the mask on a frame of this clip")
     if not request.resize:
         reason = " as stored, before its pixels are made square" if anamorphic else ""
-        raise MaskError(f"{said}{reason}: draw it on a frame of the clip, or use --resize-mask")
+        raise MaskError(f"{said}{reason}: draw it on a frame of the clip, or use `resize_mask=True`")
     if found[0] * found[1] > MAX_PIXELS:
         raise MaskError(f"{said}, and at most {MAX_PIXELS} pixels are accepted: scale the mask down")
 
@@ -340,17 +341,17 @@ def _check_overlap(folder: Path, paths: Sequence[Path], covered: int, painted: i
 
 def _share_colors(loaded: Sequence[Labels]) -> None:
     """Give a colour the same id in all masks, where ids are not those of the palette; changes the masks."""
-    drawn = [labels for labels in loaded if labels.colors]
+    coloured = [labels for labels in loaded if labels.colors]
     union: dict[Color, int] = {}
     matches = []
-    for labels in drawn:
+    for labels in coloured:
         match = _match_colors(labels.colors, list(union))
         union |= dict.fromkeys(match.values(), BACKGROUND)
         matches.append(match)
-    if len(drawn) < 2 or not any(mask_labels.is_free(color) for color in union):
+    if len(coloured) < 2 or not any(mask_labels.is_free(color) for color in union):
         return
     union = dict(zip(union, mask_labels.color_ids(list(union), "the set of masks"), strict=True))
-    for labels, match in zip(drawn, matches, strict=True):
+    for labels, match in zip(coloured, matches, strict=True):
         table = np.arange(VOID + 1, dtype=np.uint8)
         table[list(match)] = [union[color] for color in match.values()]
         labels.pixels = table[labels.pixels]

@@ -64,10 +64,10 @@ def naive_loss(net: VideoMatchNet, batch: Batch, template: int, readout: Readout
         cells = (SIDE // readout.stride,) * 2
         chosen = [(stages[i - 1], net.stage_strides[i - 1]) for i in readout.stages]
         features = hypercolumns(chosen, readout.stride, cells).double()
-    share = to_cells((labels[template] == 1)[None].float(), readout.stride)[0].flatten()
+    soft = to_cells((labels[template] == 1)[None].float(), readout.stride)[0].flatten()
     void = to_cells((labels[template] == 255)[None].float(), readout.stride)[0].flatten() > 0
     keys = features[template].flatten(1).T
-    front, back = keys[(share > 0.5) & ~void], keys[(share <= 0.5) & ~void]
+    front, back = keys[(soft > 0.5) & ~void], keys[(soft <= 0.5) & ~void]
     count = min(readout.top_k, max(1, min(len(front), len(back)) // 4))
     scores = []
     for part in (front, back):
@@ -185,36 +185,37 @@ def _is_wide(module: nn.Module) -> bool:
 
 
 def scene() -> tuple[Tensor, Tensor]:
-    """Features in which few of many channels tell two objects from the background, and label channels."""
+    """Features in which few of many channels tell two objects from the background, and hard labels."""
     generator = torch.Generator().manual_seed(0)
-    channels = torch.zeros(20, 24, dtype=torch.int64)
-    channels[3:15, 2:12], channels[6:18, 14:22] = 1, 2
+    hard_labels = torch.zeros(20, 24, dtype=torch.int64)
+    hard_labels[3:15, 2:12], hard_labels[6:18, 14:22] = 1, 2
     means = torch.randn(3, 4, generator=generator)
-    telling = means[channels].permute(2, 0, 1)
-    return normalize(torch.cat((telling, 2 * torch.randn(20, 20, 24, generator=generator))), dim=0), channels
+    telling = means[hard_labels].permute(2, 0, 1)
+    return normalize(torch.cat((telling, 2 * torch.randn(20, 20, 24, generator=generator))), dim=0), hard_labels
 
 
-def held_out(features: Tensor, channels: Tensor, projection: Tensor) -> float:
+def held_out(features: Tensor, hard_labels: Tensor, projection: Tensor) -> float:
     values = [
-        held_out_loss(features, channels, projection, torch.Generator().manual_seed(s), 10.0, 5) for s in range(9, 19)
+        held_out_loss(features, hard_labels, projection, torch.Generator().manual_seed(s), 10.0, 5)
+        for s in range(9, 19)
     ]
     return float(torch.stack(values).mean())
 
 
 @pytest.mark.parametrize("axes", [0, 12])
 def test_fine_tuning_lowers_the_loss_of_squares_that_are_held_out(axes: int) -> None:
-    features, channels = scene()
+    features, hard_labels = scene()
     start = torch.eye(24)[:axes] if axes else torch.zeros(0, 24)
     settings: dict[str, Any] = {"steps": 15, "rate": 0.02, "scale": 10.0, "top_k": 5}
     with torch.no_grad():
         before = torch.get_rng_state()
-        tuned, again = (fine_tune(features, channels, start, **settings) for _ in range(2))
+        tuned, again = (fine_tune(features, hard_labels, start, **settings) for _ in range(2))
         assert torch.equal(torch.get_rng_state(), before)
         assert tuned.shape == (axes or 24, 24)
         assert not tuned.requires_grad
         assert torch.equal(tuned, again)
-        plain = held_out(features, channels, start if axes else torch.eye(24))
-        assert held_out(features, channels, tuned) < 0.9 * plain
+        plain = held_out(features, hard_labels, start if axes else torch.eye(24))
+        assert held_out(features, hard_labels, tuned) < 0.9 * plain
 
 
 def test_fine_tuning_without_objects_changes_nothing() -> None:
@@ -226,12 +227,14 @@ def test_fine_tuning_without_objects_changes_nothing() -> None:
 
 
 def test_the_tuned_projection_belongs_to_the_clip() -> None:
-    features, channels = scene()
-    given = nn.functional.one_hot(channels, 3).permute(2, 0, 1).float().repeat_interleave(8, 1).repeat_interleave(8, 2)
+    features, hard_labels = scene()
+    given = (
+        nn.functional.one_hot(hard_labels, 3).permute(2, 0, 1).float().repeat_interleave(8, 1).repeat_interleave(8, 2)
+    )
     method = VideoMatchMethod(VideoMatchNet(), replace(PAPER, finetune_steps=15, finetune_rate=0.02, top_k=5))
     with torch.no_grad():
         state = method.begin(features, given)
         assert state.projection.shape == (24, 24)
         assert method.begin(features, given, state).projection is state.projection
         found = method.predict(state, features).argmax(0)
-        assert (found == channels).float().mean() > 0.9
+        assert (found == hard_labels).float().mean() > 0.9

@@ -51,7 +51,7 @@ def test_frames_of_a_clip_come_in_order_of_time(cache: FrameCache) -> None:
             levels = clips.mean((1, 2, 3))
             assert (levels.diff() > 0).all()
             return
-    pytest.fail("the drifting clip was never drawn")
+    pytest.fail("the drifting clip was never chosen")
 
 
 def test_a_clip_shorter_than_asked_repeats_frames(cache: FrameCache) -> None:

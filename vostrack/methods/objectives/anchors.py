@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from vostrack.config import setting
-from vostrack.methods.base import Batch, ClipSpec, Objective, Recipe
+from vostrack.methods.base import Batch, ClipSpec, Objective
+from vostrack.methods.recipe import Recipe
 from vostrack.nets.encoders import AnchorsNet
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import sample, similarity_grid

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from vostrack.config import setting
-from vostrack.methods.base import Batch, ClipSpec, Objective, Recipe
+from vostrack.methods.base import Batch, ClipSpec, Objective
+from vostrack.methods.recipe import Recipe
 from vostrack.nets.encoders import MastNet
 from vostrack.ops.color import drop_channel, jitter_lab, normalised_lab
 from vostrack.ops.grid import to_cells, to_pixels

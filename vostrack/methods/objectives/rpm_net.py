@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vostrack.config import setting
-from vostrack.methods.base import Batch, ClipSpec, Objective, Recipe
+from vostrack.methods.base import Batch, ClipSpec, Objective
+from vostrack.methods.recipe import Recipe
 from vostrack.nets.rpm_net import RpmNet, warp
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import sample, similarity_grid, to_cells

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from vostrack.errors import MethodError
-from vostrack.methods.base import Batch, ClipSpec, Objective, Recipe
+from vostrack.methods.base import Batch, ClipSpec, Objective
+from vostrack.methods.recipe import Recipe
 from vostrack.nets.encoders import VideoMatchNet
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import to_cells, to_pixels
@@ -78,7 +79,7 @@ class VideoMatchObjective(Objective):
             MethodError: the batch has no labels.
         """
         if batch.labels is None:
-            raise MethodError("videomatch learns from masks: give --data footage with masks beside it")
+            raise MethodError("videomatch learns from masks: give `data` with masks beside the footage")
         if self._started:
             # Keep the normalisation statistics that training started from: a few crops a step say little about them.
             for part in self.module.modules():
@@ -128,9 +129,9 @@ def _pair_loss(features: Tensor, target: Tensor, known: Tensor, readout: Readout
     """
     total, count = features.sum() * 0, 0
     for pair, object_, certain in zip(features, target, known, strict=True):
-        share = to_cells(torch.stack((object_[0] & certain[0], certain[0])).float(), readout.stride).flatten(1)
-        whole = share[1] == 1
-        foreground, background = whole & (share[0] > 0.5), whole & (share[0] <= 0.5)
+        soft_labels = to_cells(torch.stack((object_[0] & certain[0], certain[0])).float(), readout.stride).flatten(1)
+        whole = soft_labels[1] == 1
+        foreground, background = whole & (soft_labels[0] > 0.5), whole & (soft_labels[0] <= 0.5)
         if not foreground.any() or not background.any():
             continue
         keys, query = pair[0].flatten(1).T, pair[1].flatten(1).T

@@ -1,4 +1,4 @@
-"""`vostrack bench-ops`: how much faster the restricted propagation is than a plain reference, on this machine."""
+"""`vostrack speed`: how much faster the restricted propagation is than a plain reference, on this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from vostrack.cli.benchmark_tables import print_json
 
 
-def bench_ops(
+def speed(
     preset: Annotated[str, typer.Option(help="Preset of `anchors`: grid, context, radius.")] = "paper",
     channels: Annotated[int, typer.Option(min=1, help="Feature channels.")] = 512,
     height: Annotated[int, typer.Option(min=16, max=2160, help="Image height in pixels.")] = 480,
@@ -23,7 +23,7 @@ def bench_ops(
 
     [bold]Example[/bold]
 
-    vostrack bench-ops --channels 512 --height 480 --width 854
+    vostrack speed --channels 512 --height 480 --width 854
     """
     from vostrack.benchmark.speed import compare
     from vostrack.device import choose_device
