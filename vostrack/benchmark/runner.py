@@ -1,10 +1,10 @@
 """Runs variants of methods over a dataset: resumable, in several processes, with results that do not depend on either.
 
-    OUT/results.json, results.csv      scores of all variants of the last run
+    OUT/results.json, results.csv      scores of all variants, with those of earlier runs
     OUT/report.html                    the same to look at
     OUT/VARIANT/Annotations/SEQ/*.png  masks in the official layout
     OUT/VARIANT/results.json           as above, of one variant
-    OUT/VARIANT/submission.zip         where a server scores YouTube-VOS
+    OUT/VARIANT/submission.zip         where a server scores the masks
 
 Prints nothing. `sequence_run` does the work, `results` and `report` write the files.
 """
@@ -25,14 +25,14 @@ from typing import Any
 import torch
 
 from vostrack.benchmark.datasets.table import Dataset
-from vostrack.benchmark.pool import run_all
+from vostrack.benchmark.pool import check_jobs, run_all
 from vostrack.benchmark.report.page import REPORT, write_report
 from vostrack.benchmark.results import RESULTS, TABLE, write_results
-from vostrack.benchmark.sequence_run import LOADED, MASKS, RECORDS, Task, loaded, run_sequence
-from vostrack.errors import Cancelled, MethodError, OutputError, OutputExistsError
+from vostrack.benchmark.sequence_run import MASKS, RECORDS, Task, loaded, run_sequence
+from vostrack.errors import MethodError, NoObjectError, OutputError, OutputExistsError
 from vostrack.files import OutputRoot, lock_folder, read_json, remove_partials, shown
 from vostrack.methods import METHODS, method_class
-from vostrack.run.callbacks import Callbacks
+from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.pipeline import PipelineConfig
 from vostrack.weights import RANDOM
 
@@ -86,13 +86,17 @@ def run_benchmark(
         callbacks: what is called on the way; progress counts sequences.
 
     Returns:
-        What is in `results.json` (docs/datasets.md).
+        What is in `results.json` (docs/datasets.md), variants of earlier runs included.
 
     Raises:
-        VostrackError: a variant cannot be had, a sequence fails, or the results there were made with other settings.
+        NoObjectError: no sequence has an object.
+        VostrackError: an argument is wrong, a variant cannot be had, a sequence fails, or the results there were made
+            with other settings.
     """
-    if jobs < 1 or not variants:
-        raise ValueError("at least one job and one variant are needed")
+    check_jobs(jobs)
+    callbacks = checked_callbacks(callbacks)
+    if not variants:
+        raise MethodError("there is no variant to run")
     if _holds(dataset.root, out, variants):
         raise OutputError(f"{shown(out)} lies in the dataset's own folders: choose another --out")
     check_different(variants)
@@ -109,10 +113,14 @@ def run_benchmark(
             for sequence in dataset.sequences
         ]
         start = partial(_start_worker, threads, dict(METHODS))
-        outcomes = iter(run_all(tasks, jobs, partial(_report_progress, callbacks or Callbacks()), start))
+        outcomes = iter(run_all(tasks, jobs, callbacks, start))
         grouped = {name: list(islice(outcomes, len(dataset.sequences))) for name in pipelines}
+        if all(outcome.note for done in grouped.values() for outcome in done):
+            raise NoObjectError(f"no sequence can be run: {next(iter(grouped.values()))[0].note}")
         report = write_results(out, dataset, settings, grouped)
         write_report(out, dataset, report)
+        for note in report["dataset"]["notes"]:
+            callbacks.note(note)
         return report
 
 
@@ -135,7 +143,7 @@ def _under_protocol(variant: Variant, wanted: Mapping[str, Any]) -> PipelineConf
 
 def _settings(dataset: Dataset, pipelines: Mapping[str, PipelineConfig], threads: int) -> dict[str, dict[str, Any]]:
     """All that decides masks, by name of the variant; fails here, where a variant cannot be had."""
-    LOADED.clear()  # weights may have changed since this process ran a benchmark
+    loaded.cache_clear()  # weights may have changed since this process ran a benchmark
     fixed = {"dataset": dataset.name, "split": dataset.split, "distance": dataset.distance, "threads": threads}
     return {name: loaded(config).record() | fixed for name, config in pipelines.items()}
 
@@ -166,12 +174,6 @@ def _prepare(root: OutputRoot, name: str, settings: Mapping[str, Any], overwrite
         for record in path.parent.glob("*.json"):
             root.remove(records / record.name)
     root.write_json(records / "settings", settings)
-
-
-def _report_progress(callbacks: Callbacks, done: int, total: int) -> None:
-    callbacks.progress(done, total)
-    if callbacks.cancelled():
-        raise Cancelled(f"cancelled after {done} of {total} sequences: run again to go on")
 
 
 def _start_worker(threads: int, methods: Mapping[str, str]) -> None:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch
 
 from vostrack.benchmark.datasets.layouts import Part, Sequence, read_labels
 from vostrack.benchmark.score import ObjectScore, score_sequence
-from vostrack.errors import DatasetError, VostrackError
+from vostrack.errors import DatasetError, NoObjectError, VostrackError
 from vostrack.files import OutputRoot, read_json, sha256, shown
 from vostrack.run.passes import PARTS, Passes
 from vostrack.run.pipeline import Pipeline, PipelineConfig, load_pipeline
@@ -32,9 +32,6 @@ from vostrack.video.writer import FileWriter, ThreadedWriter, mask_files
 
 RECORDS = ".vostrack"
 MASKS = "Annotations"
-
-LOADED: list[tuple[PipelineConfig, Pipeline]] = []
-"""The pipeline that this process loaded last, since it serves many sequences; cleared when weights may have changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +86,7 @@ class Outcome:
         written: names of the frames that have masks.
         seconds: in all for each of `PARTS`, by the run that made the masks.
         again: whether the masks were there already and could be trusted.
+        note: why there are no masks, if so.
     """
 
     rows: tuple[ObjectScore, ...]
@@ -96,10 +94,13 @@ class Outcome:
     written: tuple[str, ...]
     seconds: Mapping[str, float]
     again: bool
+    note: str | None = None
 
 
 def run_sequence(task: Task) -> Outcome:
     """Follow the objects of a sequence, unless its masks are there already, and score the masks.
+
+    A sequence without any object in its given masks is left out, with a note.
 
     Raises:
         VostrackError: with the sequence's name.
@@ -112,6 +113,9 @@ def run_sequence(task: Task) -> Outcome:
             record = _follow(task, key)
             task.root.write_json(task.record, asdict(record))
         rows = score_sequence(task.sequence, task.masks, task.jump)
+    except NoObjectError as error:
+        note = f"{shown(task.sequence.name)} is left out: {error}"
+        return Outcome((), 0, (), dict.fromkeys(PARTS, 0.0), False, note)
     except VostrackError as error:
         if task.sequence.name not in str(error):
             error.args = (f"sequence {shown(task.sequence.name)}: {error}",)
@@ -181,11 +185,10 @@ def _follow(task: Task, key: str) -> _Record:
     )
 
 
+@lru_cache(maxsize=1)
 def loaded(config: PipelineConfig) -> Pipeline:
-    """A pipeline, ready to run; raises as `load_pipeline` does."""
-    if not LOADED or LOADED[0][0] != config:
-        LOADED[:] = [(config, load_pipeline(config))]
-    return LOADED[0][1]
+    """A pipeline, ready to run, which serves many sequences; `cache_clear` it when its weights may have changed."""
+    return load_pipeline(config)
 
 
 def open_frames(sequence: Sequence, frames: Iterable[str] | None) -> ClipStream:
@@ -208,5 +211,5 @@ def given_masks(sequence: Sequence, part: Part) -> dict[int, LabelMap]:
             pixels = np.where(np.isin(labels, ids), labels, np.uint8(0))
             prompts[index] = LabelMap(torch.from_numpy(pixels), ids)
     if not prompts:
-        raise DatasetError(f"the given mask of frame {next(iter(part.prompts))} has no object")
+        raise NoObjectError(f"the given mask of frame {next(iter(part.prompts))} has no object")
     return prompts

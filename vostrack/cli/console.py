@@ -84,6 +84,11 @@ def progress_bar(console: Console, *columns: ProgressColumn, quiet: bool = False
     return Progress(name, BarColumn(), *columns, *times, console=console, disable=quiet or not console.is_terminal)
 
 
+def print_note(console: Console, text: str) -> None:
+    """Print a note, above a bar that is drawn there."""
+    console.print(f"note: {plain(text)}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
 class FrameBar(Callbacks):
     """Progress on stderr, with an ETA; the first Ctrl-C ends the run after the frame at hand, the second at once."""
 
@@ -113,7 +118,7 @@ class FrameBar(Callbacks):
     def note(self, text: str) -> None:
         """Print a note above the bar."""
         if not self._quiet:
-            self.console.print(f"note: {plain(text)}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+            print_note(self.console, text)
 
     def __enter__(self) -> Self:
         self._signals.__enter__()
@@ -144,7 +149,8 @@ def printed_summary(summary: dict[str, Any], as_json: bool, quiet: bool = False)
     if quiet:
         return
     seconds = summary["seconds_per_frame"]
-    names = ("decode", "model", *(name for name in ("adapt", "refine") if summary.get(name)), "write")
+    # An adaptation or a refinement that did not run is None in the summary.
+    names = [name for name in seconds if name != "total" and summary.get(name, True)]
     parts = ", ".join(f"{name} {seconds[name]:.2f}" for name in names)
     objects = len(summary["objects"])
     print(

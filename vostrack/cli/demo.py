@@ -71,6 +71,7 @@ def demo(
 
 def _run(out: Path, method: str, weights: str | None, frames: int, size: int) -> tuple[dict[str, Any], Scores]:
     """Make the clip, segment it and score the masks; a report for `--json` and the scores."""
+    from vostrack.benchmark.result_folders import FolderPair
     from vostrack.benchmark.score import Scores, score_folder
     from vostrack.run.segment import segment
     from vostrack.video.synthetic import clip_size, write_clip
@@ -84,7 +85,9 @@ def _run(out: Path, method: str, weights: str | None, frames: int, size: int) ->
     clip, first, truth, result = (out / name for name in _PARTS)
     with FrameBar("following") as bar:
         summary = segment(clip, first, result, method=method, weights=weights, size=None, overwrite=True, callbacks=bar)
-    scores = Scores(tuple(score_folder("demo", result / "masks", truth, names)))
+    scores = Scores(
+        tuple(score_folder(FolderPair("demo", result / "masks", truth, dict(zip(names, names, strict=True))))[0])
+    )
     files = {"clip": clip, "first_mask": first, "truth": truth}
     files |= {"masks": result / "masks", "overlay": result / "overlay.mp4"}
     report = {name: str(path) for name, path in files.items()}

@@ -47,15 +47,15 @@ class PipelineConfig:
 
     method: str = DEFAULT
     preset: str = "default"
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     weights: str | Path | None = None
     size: int | None = WORKING_SIZE.default
     device: str = "auto"
     adapt: str | None = None
     adapt_preset: str = "default"
-    adapt_settings: Mapping[str, Any] = field(default_factory=dict)
+    adapt_settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     refine: str | None = None
-    refine_settings: Mapping[str, Any] = field(default_factory=dict)
+    refine_settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Refuse values of the wrong type; raises `MethodError`."""
