@@ -12,6 +12,8 @@ from torch import Tensor
 from tests.video.media import (
     RATE,
     difference,
+    jpeg,
+    noise,
     pixels,
     ramp,
     read,
@@ -145,10 +147,14 @@ def test_sound_with_a_cover_is_no_video(tmp_path: Path) -> None:
         cover = container.add_stream("mjpeg", rate=RATE)
         cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
         cover.disposition = av.stream.Disposition.attached_pic
-        container.add_stream("aac", rate=8000)
+        audio = container.add_stream("aac", rate=8000)
+        sound = av.AudioFrame(format="fltp", layout=audio.layout.name, samples=1024)
+        sound.sample_rate = 8000
+        container.mux(audio.encode(sound))
+        container.mux(audio.encode(None))
         container.mux(cover.encode(av.VideoFrame.from_ndarray(solid((9, 9, 9)), format="rgb24")))
         container.mux(cover.encode(None))
-    assert "has no video stream" in refusal(path)
+    assert "has no video stream (found: audio, a cover picture)" in refusal(path)
 
 
 def test_tags_that_are_not_unicode_do_no_harm(tmp_path: Path) -> None:
@@ -183,11 +189,56 @@ def test_a_name_with_a_line_break_stays_on_one_line(tmp_path: Path) -> None:
     assert r"a\nb.mp4" in refusal(path)
 
 
-@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp", "tiff"])
-def test_a_single_image_is_refused_with_the_advice_to_give_a_folder(tmp_path: Path, ending: str) -> None:
-    path = tmp_path / f"image.{ending}"
-    Image.new("RGB", (32, 32)).save(path)
-    assert "put the images of a clip into a folder" in refusal(path)
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "bmp", "tiff", "gif", "avif"])
+@pytest.mark.parametrize("name", ["image", "image.mjpeg", "image.mp4", "image.jpg"])
+def test_a_single_image_is_refused_under_any_name(tmp_path: Path, kind: str, name: str) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / name, kind)
+    assert "is a single image; put the images of a clip into a folder" in refusal(tmp_path / name)
+
+
+def test_two_versions_of_one_photo_are_a_single_image(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    Image.new("RGB", (32, 32)).save(path, "MPO", save_all=True, append_images=[Image.new("RGB", (32, 32))])
+    assert "is a single image" in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["clip.mjpeg", "clip.jpg", "clip.mp4", "clip"])
+def test_motion_jpeg_without_a_container_is_a_clip_under_any_name(tmp_path: Path, name: str) -> None:
+    images = ramp(4)
+    (tmp_path / name).write_bytes(b"".join(jpeg(image) for image in images))
+    clip, frames = read(tmp_path / name)
+    assert [difference(frame, image) <= 6 for frame, image in zip(frames, images, strict=True)] == [True] * 4
+    assert clip.notes == []
+
+
+def test_images_in_one_file_are_a_clip(tmp_path: Path) -> None:
+    path = tmp_path / "clip.bin"
+    for image in ramp(4):
+        Image.fromarray(image).save(tmp_path / "image.png")
+        path.write_bytes((path.read_bytes() if path.exists() else b"") + (tmp_path / "image.png").read_bytes())
+    _, frames = read(path)
+    assert [difference(frame, image) for frame, image in zip(frames, ramp(4), strict=True)] == [0] * 4
+
+
+@pytest.mark.parametrize("ending", ["webp", "gif", "png", "avif"])
+def test_an_animation_is_a_clip_with_its_own_times(tmp_path: Path, ending: str) -> None:
+    images = [Image.fromarray(image) for image in ramp(4)]
+    path = tmp_path / f"clip.{ending}"
+    images[0].save(path, save_all=True, append_images=images[1:], duration=[40, 40, 120, 40], lossless=True)
+    clip, frames = read(path)
+    assert (clip.name, clip.size, clip.notes) == ("clip", (48, 64), [])
+    assert [frame.time for frame in frames] == [0, Fraction(1, 25), Fraction(2, 25), Fraction(5, 25)]
+    assert [frame.name for frame in frames] == ["00000", "00001", "00002", "00003"]
+    assert all(difference(frame, image) <= 6 for frame, image in zip(frames, ramp(4), strict=True))
+
+
+def test_an_animation_that_is_cut_off_is_an_error_that_says_where(tmp_path: Path) -> None:
+    path = tmp_path / "clip.webp"
+    images = [Image.fromarray(image) for image in noise(4)]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=40)
+    path.write_bytes(path.read_bytes()[:-9000])
+    assert "animation" in refusal(path)
+    assert "cannot be read" in refusal(path)
 
 
 def test_a_clip_is_read_once(tmp_path: Path) -> None:

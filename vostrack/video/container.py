@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -26,8 +27,12 @@ from torch import Tensor
 from vostrack.errors import InputError
 from vostrack.types import Frame
 from vostrack.video.damage import Damage
+from vostrack.video.images import is_multi_picture
 from vostrack.video.pixels import PictureConverter
-from vostrack.video.stream import MAX_PIXELS, NOMINAL_RATE, ClipStream, check_size, first_line, size_text
+from vostrack.video.stream import MAX_PIXELS, NOMINAL_RATE, ClipStream, check_size, first_line, reason, size_text
+
+_Decoded = tuple[av.VideoFrame, bool]
+"""A picture, and whether it is damaged."""
 
 BROKEN = (av.FFmpegError, OSError, ValueError)
 """What PyAV raises: it also lets errors of Python's file and of its text decoding through."""
@@ -40,6 +45,10 @@ _MAX_THREADS = 8
 # Frames that a container may promise in excess before it is worth a note; muxers miscount by one or two.
 _MISCOUNT = 2
 _COVER = Disposition.attached_pic | Disposition.timed_thumbnails
+# What holds one image as well as many: whether it is a clip, the number of its pictures decides.
+_STILL_FORMATS = ("_pipe", "image2", "mjpeg", "gif", "apng")
+_STILL_BRANDS = {"avif", "avis", "heic", "heix", "mif1"}
+_JPEG = b"\xff\xd8\xff"
 # FFmpeg draws text files as a film of a terminal.
 _TEXT_ART = {"ansi", "bintext", "idf", "xbin"}
 # Decoders that tell of damage only if they are asked. "explode" gives no picture; the packet is then decoded without.
@@ -73,19 +82,34 @@ class VideoStream(ClipStream):
             except BROKEN as error:
                 raise InputError(
                     f"{self._where} cannot be opened: expected a complete video such as .mp4, .mkv or .webm that names "
-                    f"no other file, found: {first_line(error)}; get an undamaged copy or convert it"
+                    f"no other file, found: {reason(error, 'get an undamaged copy or convert it')}"
                 ) from error
             self._video = _pick_video(self._container, self._where)
             self._lenient = _lenient_decoder(self._video)
-            self._pictures = self._decode()
+            self._pictures: Iterator[_Decoded] = self._decode()
             try:
-                self._first = next(self._pictures, None)
-                if self._first is None:
+                first = next(self._pictures, None)
+                if first is None:
                     raise InputError(f"{self._where} holds no frame; give a video with at least one")
-                self._describe(self._first[0])
+                self._describe(first[0])
+                ahead = [first]
+                if _may_be_still(self._container):
+                    ahead += self._second_picture(path)
+                self._pictures = chain(ahead, self._pictures)
             except BROKEN as error:
                 raise InputError(f"{self._where} cannot be decoded: {first_line(error)}; convert it first") from error
             self._resources = stack.pop_all()
+
+    def _second_picture(self, path: Path) -> list[_Decoded]:
+        """The second picture; raises `InputError` where there is none, or only another version of the first."""
+        second = None
+        with suppress(*BROKEN):  # behind the image of a phone there may be anything
+            second = None if is_multi_picture(path) else next(self._pictures, None)
+        if second is None or (second[0].height, second[0].width) != self.stored_size:
+            raise InputError(
+                f"{self._where} is a single image; put the images of a clip into a folder and give the folder"
+            )
+        return [second]
 
     def _describe(self, first: av.VideoFrame) -> None:
         self.stored_size = (first.height, first.width)
@@ -101,7 +125,7 @@ class VideoStream(ClipStream):
     def _frames(self) -> Iterator[Frame]:
         tick, step = self._video.time_base or Fraction(1), 1 / (self.fps or NOMINAL_RATE)
         clock, damage = Clock(tick, step), Damage(step, tick)
-        item, self._first = self._first, None
+        item = next(self._pictures, None)
         index, end = 0, Fraction(0)
         while item is not None:
             picture, damaged = item
@@ -150,8 +174,8 @@ class VideoStream(ClipStream):
                 f"({first_line(error)}); convert it first"
             ) from error
 
-    def _decode(self) -> Iterator[tuple[av.VideoFrame, bool]]:
-        """Pictures in order of presentation, and whether each is damaged; raises what PyAV raises."""
+    def _decode(self) -> Iterator[_Decoded]:
+        """Pictures in order of presentation; raises what PyAV raises."""
         begun = False
         failure: Exception | None = None
         failures = 0
@@ -183,7 +207,6 @@ class VideoStream(ClipStream):
 
     def _release(self) -> None:
         self._pictures = iter(())
-        self._first = None
         self._resources.close()
 
 
@@ -240,11 +263,13 @@ def open_container(path: Path) -> Iterator[InputContainer]:
     """Open a file that lies on this machine, and nothing that it may refer to; raises one of `BROKEN`."""
     # FFmpeg reads through Python's file and may open no other: playlists could name any file or address.
     closed = {"protocol_whitelist": "none"}
-    with (
-        _LocalFile(io.FileIO(path)) as file,
-        av.open(file, "r", options=DECODER_OPTIONS, container_options=closed, metadata_errors="replace") as container,
-    ):
-        yield container
+    with _LocalFile(io.FileIO(path)) as file:
+        # One JPEG after the other: left to itself, FFmpeg goes by the name, and reads the first of them only.
+        kind = "mjpeg" if file.peek(len(_JPEG)).startswith(_JPEG) else None
+        with av.open(
+            file, "r", kind, options=DECODER_OPTIONS, container_options=closed, metadata_errors="replace"
+        ) as container:
+            yield container
 
 
 def shown_stream(container: InputContainer) -> av.VideoStream | None:
@@ -261,11 +286,11 @@ def stamp_of(item: Packet[av.VideoStream] | av.VideoFrame, container: InputConta
 
 
 def _pick_video(container: InputContainer, where: str) -> av.VideoStream:
-    if container.format.name.endswith("_pipe"):
-        raise InputError(f"{where} is a single image; put the images of a clip into a folder and give the folder")
     video = shown_stream(container)
     if video is None:
-        found = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        covers = any(stream.disposition & _COVER for stream in container.streams.video)
+        kinds = {stream.type for stream in container.streams} - ({"video"} if covers else set())
+        found = ", ".join([*sorted(kinds), *(["a cover picture"] if covers else [])]) or "nothing"
         raise InputError(f"{where} has no video stream (found: {found}); give a file with moving pictures")
     # PyAV's stubs do not say that a stream without a decoder has no context.
     if getattr(video, "codec_context", None) is None:
@@ -278,6 +303,11 @@ def _pick_video(container: InputContainer, where: str) -> av.VideoStream:
     video.thread_type = ThreadType.AUTO
     video.thread_count = min(os.cpu_count() or 1, _MAX_THREADS)
     return video
+
+
+def _may_be_still(container: InputContainer) -> bool:
+    brand = container.metadata.get("major_brand")
+    return container.format.name.endswith(_STILL_FORMATS) or brand in _STILL_BRANDS
 
 
 def _lenient_decoder(video: av.VideoStream) -> VideoCodecContext | None:

@@ -9,9 +9,10 @@ import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sized
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -21,18 +22,21 @@ from torch import Tensor
 
 from vostrack.errors import InputError
 from vostrack.types import Frame
-from vostrack.video.stream import NOMINAL_RATE, ClipStream, check_size, first_line, size_text
+from vostrack.video.stream import NOMINAL_RATE, ClipStream, check_size, reason, size_text
 
 # Endings, and the only decoders that Pillow may use for them.
 _ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+
+# Chunks of a WebP that are looked at before it counts as lossy.
+_MOST_CHUNKS = 64
 
 _END = object()
 _EXPECTED = "a uint8 array (H, W, 3) in RGB, a uint8 tensor (3, H, W) or a PIL image"
 
 
 class _ImageStream(ClipStream):
-    """Images of one size, whose times count frames at `NOMINAL_RATE`."""
+    """Images of one size; where they have no times of their own, these count frames at `NOMINAL_RATE`."""
 
     fps: Fraction | None = None
     kind: str
@@ -46,7 +50,11 @@ class _ImageStream(ClipStream):
                     f"{where} is {size_text(size)}, the first is {size_text(self.size)}; "
                     f"the {self.kind} of a clip must be of one size"
                 )
-            yield Frame(index, index / NOMINAL_RATE, image, name)
+            yield Frame(index, self._time(index), image, name)
+
+    def _time(self, index: int) -> Fraction:
+        """Seconds from the first frame to the one that was read last."""
+        return index / NOMINAL_RATE
 
     @abstractmethod
     def _images(self) -> Iterator[tuple[str, str, Tensor]]:
@@ -86,6 +94,50 @@ class FolderStream(_ImageStream):
 
     def _release(self) -> None:
         self._paths = []
+
+
+class AnimationStream(_ImageStream):
+    """Frames of an animated WebP, which FFmpeg cannot read, with their own times.
+
+    Args:
+        path: such a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+
+    kind = "frames"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.stem)
+        self._where = f"animation {str(path)!r}"
+        with _reading(self._where):
+            self._file = Image.open(path, formats=("WEBP",))
+            self.size = self.stored_size = (self._file.height, self._file.width)
+            check_size(self.size, self._where)
+            opaque = self._file.convert("RGBA").getchannel("A").getextrema() == (255, 255)
+            self.notes = [] if opaque else _notes(self._file)  # its frames always have an alpha channel
+        self.count: int = getattr(self._file, "n_frames", 1)
+        lasts = self._file.info.get("duration")
+        self.fps = Fraction(1000, lasts) if lasts else None
+        self._last = Fraction(0)
+
+    def _images(self) -> Iterator[tuple[str, str, Tensor]]:
+        for index in range(self.count):
+            where = f"{self._where} (frame {index})"
+            with _reading(where):
+                self._file.seek(index)
+                image = torch.from_numpy(np.array(to_rgb(self._file, where).transpose(2, 0, 1), order="C"))
+            yield f"{index:05d}", where, image
+
+    def _time(self, index: int) -> Fraction:
+        if index:
+            stamp = Fraction(self._file.info.get("timestamp", 0), 1000)
+            self._last = max(stamp, self._last + Fraction(1, 1000))
+        return self._last
+
+    def _release(self) -> None:
+        self._file.close()
 
 
 class ArrayStream(_ImageStream):
@@ -136,7 +188,7 @@ def _image_paths(folder: Path) -> list[Path]:
     try:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
-        raise InputError(f"folder {str(folder)!r} cannot be read: {first_line(error)}; check who owns it") from error
+        raise InputError(f"folder {str(folder)!r} cannot be read: {reason(error, 'check who owns it')}") from error
     # A link that leads nowhere counts as well: it is a frame that is missing, and reading it will say so.
     paths = [entry for entry in entries if entry.suffix.lower() in _ENDINGS and (entry.is_file() or entry.is_symlink())]
     if not paths:
@@ -159,17 +211,57 @@ def read_image(path: Path) -> tuple[Tensor, tuple[int, int], list[str]]:
         InputError: it is missing, damaged, too large or of a kind that is not read.
     """
     where = f"image {str(path)!r}"
+    with _reading(where), Image.open(path, formats=_FORMATS) as image:
+        stored = (image.height, image.width)
+        check_size(stored, where)
+        notes = _notes(image)
+        pixels = np.array(to_rgb(ImageOps.exif_transpose(image), where).transpose(2, 0, 1), order="C")
+    return torch.from_numpy(pixels), stored, notes
+
+
+@contextmanager
+def _reading(where: str) -> Iterator[None]:
+    """Turn whatever Pillow raises into an `InputError`."""
     try:
-        with Image.open(path, formats=_FORMATS) as image:
-            stored = (image.height, image.width)
-            check_size(stored, where)
-            notes = _notes(image)
-            pixels = np.array(to_rgb(ImageOps.exif_transpose(image), where).transpose(2, 0, 1), order="C")
+        yield
     except InputError:
         raise
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files, and its warnings too
-        raise InputError(f"{where} cannot be read: {first_line(error)}; replace it or convert it to PNG") from error
-    return torch.from_numpy(pixels), stored, notes
+    except Exception as error:  # its decoders raise nearly anything on damaged files, and its warnings too
+        raise InputError(f"{where} cannot be read: {reason(error, 'replace it or convert it to PNG')}") from error
+
+
+def is_animated_webp(file: BinaryIO) -> bool:
+    """Whether a file, from its start, is a WebP with an animation in it."""
+    head = file.read(21)
+    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20:21]) and bool(head[20] & 2)
+
+
+def is_multi_picture(path: Path) -> bool:
+    """Whether a JPEG holds several versions of one image, as those of phones do."""
+    try:
+        with Image.open(path, formats=("JPEG",)) as image:
+            return image.format == "MPO"
+    except Exception:  # as above
+        return False
+
+
+def is_lossy(file: BinaryIO, kind: str | None) -> bool:
+    """Whether an image format adds noise to what is saved in it; for a WebP, the file itself tells.
+
+    Args:
+        file: the image; its position changes.
+        kind: what Pillow calls its format. Those that are lossless now and then, and do not say so, count as lossy.
+    """
+    if kind != "WEBP":
+        return kind in ("JPEG", "MPO", "AVIF")
+    file.seek(12)
+    for _ in range(_MOST_CHUNKS):
+        name, size = file.read(4), int.from_bytes(file.read(4), "little")
+        if name in (b"VP8L", b"VP8 ", b""):
+            return name != b"VP8L"
+        # A frame of an animation has 16 bytes of its own before its chunks.
+        file.seek(16 if name == b"ANMF" else size + size % 2, 1)
+    return True
 
 
 def to_rgb(image: Image.Image, where: str) -> npt.NDArray[np.uint8]:

@@ -11,9 +11,10 @@ import stat
 from pathlib import Path
 
 from vostrack.errors import InputError
+from vostrack.files import open_regular
 from vostrack.video.container import VideoStream
-from vostrack.video.images import FolderStream
-from vostrack.video.stream import ClipStream, first_line
+from vostrack.video.images import AnimationStream, FolderStream, is_animated_webp
+from vostrack.video.stream import ClipStream, first_line, reason
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 PLAYLISTS = {".asx", ".concat", ".ffconcat", ".m3u", ".m3u8", ".mpd", ".pls", ".sdp"}
@@ -56,4 +57,9 @@ def open_clip(path: str | os.PathLike[str]) -> ClipStream:
         raise InputError(f"video {text!r} is empty (0 bytes); get a complete copy")
     if source.suffix.lower() in PLAYLISTS:
         raise InputError(f"{text!r} is a list that names other files; give the video itself")
-    return VideoStream(source)
+    try:
+        with open_regular(source) as file:
+            animated = is_animated_webp(file)
+    except (OSError, ValueError) as error:
+        raise InputError(f"video {text!r} cannot be opened: {reason(error, 'check who owns it')}") from error
+    return AnimationStream(source) if animated else VideoStream(source)
