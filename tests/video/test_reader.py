@@ -5,6 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 from PIL import Image
 from torch import Tensor
@@ -148,7 +149,8 @@ def test_sound_with_a_cover_is_no_video(tmp_path: Path) -> None:
         cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
         cover.disposition = av.stream.Disposition.attached_pic
         audio = container.add_stream("aac", rate=8000)
-        sound = av.AudioFrame(format="fltp", layout=audio.layout.name, samples=1024)
+        silence = np.zeros((audio.layout.nb_channels, 1024), np.float32)
+        sound = av.AudioFrame.from_ndarray(silence, format="fltp", layout=audio.layout.name)
         sound.sample_rate = 8000
         container.mux(audio.encode(sound))
         container.mux(audio.encode(None))

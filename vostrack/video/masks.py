@@ -25,8 +25,9 @@ from vostrack.errors import MaskError
 from vostrack.files import shown
 from vostrack.types import BACKGROUND, MAX_OBJECTS, VOID, LabelMap
 from vostrack.video import mask_labels
-from vostrack.video.images import is_lossy, natural_key
+from vostrack.video.images import is_lossy
 from vostrack.video.mask_labels import Color, Labels, listed, object_ids
+from vostrack.video.series import natural_key
 from vostrack.video.snap import Bytes
 from vostrack.video.stream import MAX_PIXELS, first_line, reason, size_text
 
