@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -169,6 +170,38 @@ def test_tags_that_are_not_unicode_do_no_harm(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["missing.mp4", "missing\nline.mp4", "\0.mp4", "a" * 5000])
 def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
     assert "expected a video file or a folder of images" in refusal(f"{tmp_path}/{name}")
+
+
+@pytest.mark.parametrize("name", ["%05d.jpg", "%d.png", "*.jpg", "0000?.png", "[0-9]*.png"])
+def test_a_pattern_is_refused_with_the_folder_to_give(tmp_path: Path, name: str) -> None:
+    assert f"stands for many files; give the folder '{tmp_path}'" in refusal(tmp_path / name)
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_read(tmp_path: Path) -> None:
+    assert len(read(write_video(tmp_path / "clip [1080p] %d.mp4", ramp(2)))[1]) == 2
+
+
+def test_standard_input_is_refused() -> None:
+    assert "cannot be read from a pipe" in refusal("-")
+
+
+@pytest.mark.parametrize("address", ["https://example.org/clip.mp4", "s3://bucket/clip.mp4"])
+def test_an_address_that_became_a_path_is_still_called_one(address: str) -> None:
+    assert refusal(Path(address)) == (
+        f"{address!r} is an address, and only files on this machine are read; download it first"
+    )
+
+
+def test_a_lack_of_file_descriptors_is_no_fault_of_the_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    path = write_video(tmp_path / "clip.mp4", ramp(2))
+    monkeypatch.setattr("vostrack.video.container.io.FileIO", exhausted)
+    assert "too many open files; raise the limit (ulimit -n)" in refusal(path)
+    Image.new("RGB", (4, 4)).save(tmp_path / "1.png")
+    monkeypatch.setattr("vostrack.video.images.Image.open", exhausted)
+    assert "too many open files; raise the limit (ulimit -n)" in refusal(tmp_path)
 
 
 def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from fractions import Fraction
+from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -161,6 +162,8 @@ class ArrayStream(_ImageStream):
 
     def __init__(self, frames: Iterable[Any]) -> None:
         super().__init__("frames")
+        if isinstance(frames, Image.Image) or (isinstance(frames, np.ndarray | Tensor) and frames.ndim < 4):
+            raise InputError("this is one frame, and a clip was expected; put its frames into a list, such as [frame]")
         try:
             self._rest = iter(frames)
         except TypeError:
@@ -352,7 +355,9 @@ def read_array(value: Any, where: str) -> Tensor:
     elif isinstance(value, np.ndarray):
         channels, kind = value.shape[2:], value.dtype == np.uint8
     else:
-        raise InputError(f"{where} is a {type(value).__name__}: expected {_EXPECTED}")
+        path = "; give the folder that the images lie in, or open each with PIL.Image.open"
+        advice = path if isinstance(value, str | PathLike) else ""
+        raise InputError(f"{where} is a {type(value).__name__}: expected {_EXPECTED}{advice}")
     if not kind or value.ndim != 3 or tuple(channels) != (3,):
         raise InputError(f"{where} is {value.dtype} {tuple(value.shape)}: expected {_EXPECTED}{_advice(value)}")
     planes = value if isinstance(value, Tensor) else value.transpose(2, 0, 1)
@@ -362,15 +367,25 @@ def read_array(value: Any, where: str) -> Tensor:
     return torch.from_numpy(np.array(planes, order="C"))
 
 
-def _advice(value: Any) -> str:
+def _advice(value: npt.NDArray[Any] | Tensor) -> str:
     """How the usual mistakes are mended."""
     array, shape = isinstance(value, np.ndarray), tuple(value.shape)
-    if "float" in str(value.dtype):
-        return "; images in [0, 1] become that by (255 * image).round() and a change of type"
+    values = value if isinstance(value, np.ndarray) else value.detach().cpu().double().numpy()
     if array and shape[2:] == (4,):
         return "; drop the alpha channel with image[..., :3]"
     if len(shape) == 2:
         return "; repeat a grey image three times"
-    if (array and shape[:1] == (3,)) or (not array and shape[2:] == (3,)):
+    if (array and shape[:1] == (3,) and shape[2:] != (3,)) or (not array and shape[2:] == (3,)):
         return "; turn the axes with " + ("image.transpose(1, 2, 0)" if array else "image.permute(2, 0, 1)")
-    return ""
+    if "uint8" in str(value.dtype) or values.dtype.kind not in "biuf" or not values.size:
+        return ""
+    change = "astype(np.uint8)" if array else "to(torch.uint8)"
+    least, most = float(values.min()), float(values.max())
+    if not (least >= 0 and most <= 65535):
+        return f"; its values go from {least:g} to {most:g}, so scale them to 0 to 255 first"
+    if "float" in str(value.dtype):
+        scaled = "(255 * image)" if most < 1.01 else "image" if most <= 255 else "(image / 257)"
+        return f"; values up to {most:g} become that by {scaled}.round().{change}"
+    bits = next(bits for bits in (8, 10, 12, 14, 16) if most < 1 << bits)
+    shifted = "image" if bits == 8 else f"(image >> {bits - 8})"
+    return f"; values up to {most:g} become that by {shifted}.{change}"
