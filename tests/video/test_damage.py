@@ -68,10 +68,11 @@ def test_a_rate_that_varies_is_no_damage(tmp_path: Path) -> None:
     assert clip.notes == []
 
 
-def test_an_end_that_is_missing_is_noted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [0.3, 0.85])
+def test_an_end_that_is_missing_is_noted(tmp_path: Path, share: float) -> None:
     path = write_video(tmp_path / "clip.mkv", noise(50))
     data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
+    path.write_bytes(data[: int(len(data) * share)])
     clip, frames = read(path)
     late = 2 - len(frames) / RATE
     assert clip.notes[-1] == f"the last frame ends {late:.2f} s before the file says: the end may be missing"

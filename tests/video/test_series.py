@@ -47,7 +47,6 @@ def test_what_is_not_named_like_the_frames_is_left_out_and_said(tmp_path: Path, 
 @pytest.mark.parametrize(
     "names",
     [
-        ["a.jpg", "b.jpg", "mask.jpg"],
         ["2023-01-01 12.00.58.jpg", "2023-01-01 12.00.59.jpg", "2023-01-01 12.01.00.jpg"],
         ["IMG_20230101_120000.jpg", "IMG_20230101_120000_1.jpg", "IMG_20230101_120001.jpg"],
         ["morning_1.jpg", "morning_2.jpg", "noon_3.jpg", "noon_4.jpg"],
@@ -94,6 +93,15 @@ def test_numbers_that_are_missing_are_said(tmp_path: Path) -> None:
     names = numbered(20)
     names.remove("00007.jpg")
     assert chosen(tmp_path, *names)[1] == ["frames may be missing: the numbers jump after 00006"]
+
+
+def test_a_mask_beside_a_single_frame_is_left_out(tmp_path: Path) -> None:
+    assert chosen(tmp_path, "mask.png", "photo1.jpg") == (["photo1.jpg"], [f"{LEFT}mask.png"])
+
+
+def test_the_order_of_names_without_numbers_is_said(tmp_path: Path) -> None:
+    order = "names without numbers: frames are taken in the order a.jpg, b.jpg, mask.jpg"
+    assert chosen(tmp_path, "mask.jpg", "b.jpg", "a.jpg") == (["a.jpg", "b.jpg", "mask.jpg"], [order])
 
 
 def test_a_folder_of_videos_is_told_to_give_one(tmp_path: Path) -> None:

@@ -55,8 +55,8 @@ _TEXT_ART = {"ansi", "bintext", "idf", "xbin"}
 _DETECT = {"mjpeg": "explode", **dict.fromkeys(("wmv1", "wmv2", "msmpeg4", "msmpeg4v1", "msmpeg4v2"), "buffer")}
 # A decoder to whom packets come that show nothing.
 _HIDDEN = {"vp8"}
-# How far the end of the last frame may lie before the end that the container names, in seconds.
-_EARLY = Fraction(1, 2)
+# So many frames may lack at the end that the container names: some count the last one, some do not.
+_EARLY = 3
 # A repeated stamp is set off by a tenth of a frame, so that the correct stamps after it stay as they are.
 _NUDGE = Fraction(1, 10)
 
@@ -154,7 +154,7 @@ class VideoStream(ClipStream):
         promised = self.count or counted
         if read < promised - _MISCOUNT:
             notes.append(f"the file promises {promised} frames, {read} could be decoded")
-        elif self._ends is not None and end + max(_EARLY, 2 / (self.fps or NOMINAL_RATE)) < self._ends:
+        elif self._ends is not None and end + _EARLY / (self.fps or NOMINAL_RATE) < self._ends:
             late = float(self._ends - end)
             notes.append(f"the last frame ends {late:.2f} s before the file says: the end may be missing")
         return notes

@@ -70,7 +70,7 @@ class _Request:
 def read_mask(
     path: str | Path, size: tuple[int, int], *, resize: bool = False, stored_size: tuple[int, int] | None = None
 ) -> MaskFile:
-    """Read a mask from an image (PNG, JPEG, WEBP, TIFF, BMP, GIF) or from a folder with one image per object.
+    """Read a mask from an image (PNG, JPEG, WEBP, AVIF, TIFF, BMP, GIF) or from a folder with one image per object.
 
     In an image, the first that fits of:
 

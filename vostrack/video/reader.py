@@ -33,7 +33,8 @@ def open_clip(path: str | os.PathLike[str]) -> ClipStream:
             for frame in clip: ...
 
     Args:
-        path: a video in any container and codec that FFmpeg reads, or a folder of images (JPEG, PNG, WebP, TIFF, BMP).
+        path: a video in any container and codec that FFmpeg reads, an animated WebP, or a folder of images (JPEG, PNG,
+            WebP, AVIF, TIFF, BMP).
 
     Returns:
         The clip, a `FrameStream`; its `stored_size` is (H, W) before rotation and before pixels were made square.

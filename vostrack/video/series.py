@@ -36,8 +36,8 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
 def frame_files(folder: Path) -> tuple[list[Path], list[str]]:
     """The images of a folder that are frames, in natural order, and notes on what is left out or missing.
 
-    Where most images are numbered in one way, those without a number (`mask.png` beside `00000.jpg`) and those named
-    after a frame (`00000_mask.png`) are left out.
+    Where half of the images or more are numbered in one way, those without a number (`mask.png` beside `00000.jpg`) and
+    those named after a frame (`00000_mask.png`) are left out.
 
     Raises:
         InputError: the folder cannot be read or holds no images; two would share the name of a mask; there are several
@@ -55,6 +55,8 @@ def frame_files(folder: Path) -> tuple[list[Path], list[str]]:
         )
     paths = sorted((path for path in images if path.stem in frames), key=lambda path: natural_key(path.stem))
     notes = _holes([path.stem for path in paths])
+    if len(paths) > 1 and not any("#" in shape for shape in shapes):
+        notes.append(f"names without numbers: frames are taken in the order {_listed([path.name for path in paths])}")
     if left_out := sorted([path.name for path in images if path.stem in left] + [path.name for path in unread]):
         notes.append(f"left out, since not named like the frames: {_listed(left_out)}")
     return paths, notes
@@ -116,7 +118,7 @@ def _frames(stems: Sequence[str], folder: Path) -> tuple[set[str], set[str]]:
             left |= series.pop(shape)
     total = sum(map(len, series.values()))
     main = max(series, key=lambda shape: (len(series[shape]), shape))
-    if "#" in main and 2 * len(series[main]) > total:
+    if "#" in main and 2 * len(series[main]) >= total:
         for shape in [shape for shape in series if "#" not in shape]:
             left |= series.pop(shape)
     _refuse_several(series, main, total, folder)
