@@ -96,9 +96,18 @@ def test_memory_of_a_frame_may_be_used_again(expected: list[np.ndarray]) -> None
         (np.zeros((3, *SIZE), np.uint8), r"image.transpose\(1, 2, 0\)"),
         (torch.zeros(*SIZE, 3, dtype=torch.uint8), r"image.permute\(2, 0, 1\)"),
         (torch.zeros(3, *SIZE), "float32"),
-        (np.zeros((*SIZE, 3), np.uint16), "uint16"),
+        (np.full((*SIZE, 3), 200.0), r"values up to 200 become that by image\.round\(\)\.astype\(np\.uint8\)"),
+        (
+            torch.full((3, *SIZE), 200.0).bfloat16(),
+            r"up to 200 become that by image\.round\(\)\.to\(torch\.uint8\)",
+        ),
+        (np.full((*SIZE, 3), 200), r"values up to 200 become that by image\.astype\(np\.uint8\)"),
+        (np.full((*SIZE, 3), 4000, np.uint16), r"by \(image >> 4\)\.astype\(np\.uint8\)"),
+        (np.ones((*SIZE, 3), bool), "values up to 1"),
+        (np.full((*SIZE, 3), np.nan), "from nan to nan, so scale them to 0 to 255 first"),
         (np.zeros((0, 4, 3), np.uint8), "frames of 4x0"),
-        ("a.png", "is a str: expected"),
+        ("a.png", r"is a str: expected .*; give the folder that the images lie in, or open each with PIL\.Image\.open"),
+        (Path("a.png"), "give the folder that the images lie in"),
         (None, "is a NoneType: expected"),
     ],
 )
@@ -117,6 +126,12 @@ def test_frames_of_another_size_and_no_frames_are_refused() -> None:
         masks_of([], truth())
     with pytest.raises(vostrack.InputError, match="a path or an iterable, such as a list of arrays, not int"):
         masks_of(3, truth())
+
+
+@pytest.mark.parametrize("frame", [pictures(1)[0], torch.zeros(3, *SIZE), Image.fromarray(pictures(1)[0])], ids=type)
+def test_one_frame_instead_of_a_list_is_refused(frame: Any) -> None:
+    with pytest.raises(vostrack.InputError, match=r"this is one frame, .* put its frames into a list"):
+        vostrack.track(frame, truth(), method=NAME)
 
 
 # Masks.

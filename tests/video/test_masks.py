@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
 import zlib
@@ -100,6 +101,34 @@ class TestErrors:
     def test_photo(self, dev_data: Path) -> None:
         with pytest.raises(MaskError, match="looks like a picture, not a mask"):
             read_mask(dev_data / "davis16/JPEGImages/480p/dog/00000.jpg", (480, 854))
+
+
+class TestFormats:
+    @pytest.mark.parametrize("options", [{}, {"exif": b"Exif\0\0", "icc_profile": b"profile"}, {"save_all": True}])
+    def test_ids_in_a_lossless_webp(self, tmp_path: Path, options: dict[str, object]) -> None:
+        ids = np.stack([boxes(1, 2, 7)] * 3, axis=2)
+        more = {"append_images": [Image.fromarray(ids * 3)]} if "save_all" in options else {}
+        check(read(tmp_path, ids, "mask.webp", lossless=True, **options, **more), ids[..., 0])
+
+    def test_a_lossy_webp_is_cleaned(self, tmp_path: Path) -> None:
+        image = np.stack([np.kron(boxes(255), np.ones((8, 8), np.uint8))] * 3, axis=2)
+        mask = read(tmp_path, image, "mask.webp", quality=40)
+        assert mask.labels.ids == (1,)
+
+    def test_avif_is_an_image(self, tmp_path: Path) -> None:
+        image = np.stack([np.kron(boxes(255), np.ones((8, 8), np.uint8))] * 3, axis=2)
+        assert read(tmp_path, image, "mask.avif", quality=90).labels.ids == (1,)
+
+    def test_a_lack_of_file_descriptors_is_no_fault_of_the_mask(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def exhausted(path: Path, mode: str) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        Image.fromarray(boxes(1)).save(tmp_path / "mask.png")
+        monkeypatch.setattr(Path, "open", exhausted)
+        with pytest.raises(MaskError, match=r"too many open files; raise the limit \(ulimit -n\)"):
+            read_mask(tmp_path / "mask.png", SIZE)
 
 
 class TestPrompts:

@@ -25,17 +25,17 @@ from vostrack.errors import MaskError
 from vostrack.files import shown
 from vostrack.types import BACKGROUND, MAX_OBJECTS, VOID, LabelMap
 from vostrack.video import mask_labels
-from vostrack.video.images import natural_key
+from vostrack.video.images import is_lossy
 from vostrack.video.mask_labels import Color, Labels, listed, object_ids
+from vostrack.video.series import natural_key
 from vostrack.video.snap import Bytes
-from vostrack.video.stream import MAX_PIXELS, first_line, size_text
+from vostrack.video.stream import MAX_PIXELS, first_line, reason, size_text
 
 GivenMask = str | Path | Image.Image | npt.NDArray[Any] | Tensor | LabelMap
 """What can be given as the mask of a frame."""
 
-_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
-_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
-_LOSSY = ("JPEG", "MPO", "WEBP")
+_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 _MAX_BYTES = 256 * 2**20
 
 # Beyond this share, resizing would stretch the objects.
@@ -70,7 +70,7 @@ class _Request:
 def read_mask(
     path: str | Path, size: tuple[int, int], *, resize: bool = False, stored_size: tuple[int, int] | None = None
 ) -> MaskFile:
-    """Read a mask from an image (PNG, JPEG, WEBP, TIFF, BMP, GIF) or from a folder with one image per object.
+    """Read a mask from an image (PNG, JPEG, WEBP, AVIF, TIFF, BMP, GIF) or from a folder with one image per object.
 
     In an image, the first that fits of:
 
@@ -201,8 +201,9 @@ def _open_image(path: Path, request: _Request) -> tuple[Image.Image, bool]:
             turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
             found = (image.width, image.height) if turned else (image.height, image.width)
             _check_size(found, request, where)
-            indexed, lossy = image.format != "GIF", image.format in _LOSSY
-            upright = _upright(image, indexed)
+            kind = image.format
+            upright = _upright(image, kind != "GIF")
+            lossy = is_lossy(file, kind)
         if (upright.height, upright.width) != found:
             raise ValueError(
                 f"its header says {size_text(found)}, it holds {size_text((upright.height, upright.width))}"
@@ -216,7 +217,7 @@ def _open_image(path: Path, request: _Request) -> tuple[Image.Image, bool]:
         ) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise MaskError(
-            f"{where} cannot be read as an image: {shown(first_line(error))}; save it again as a PNG"
+            f"{where} cannot be read as an image: {shown(reason(error, 'save it again as a PNG'))}"
         ) from error
 
 
