@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from tests.video.mask_samples import BLUE, GREEN, RED, SIZE, WHITE, Pixels, boxes, check, read
+from tests.video.mask_samples import BLUE, FULL, GREEN, RED, SIZE, WHITE, Pixels, boxes, check, read
 from vostrack.errors import MaskError
 from vostrack.video.masks import read_mask
 from vostrack.video.palette import PALETTE, palette_image
@@ -31,30 +31,30 @@ class TestRoundTrips:
     @given(pixels=maps(st.integers(0, 255)))
     @_in_place
     def test_palette(self, tmp_path: Path, pixels: Pixels) -> None:
-        check(read(tmp_path, palette_image(pixels)), pixels)
+        check(read(tmp_path, palette_image(pixels), reading=FULL), pixels)
 
     @given(pixels=maps(st.integers(0, 15) | st.just(255)))
     @_in_place
     def test_grey_with_small_ids(self, tmp_path: Path, pixels: Pixels) -> None:
-        check(read(tmp_path, pixels), pixels)
+        check(read(tmp_path, pixels, reading=FULL), pixels)
 
     @given(pixels=maps(st.integers(0, 254)))
     @_in_place
     def test_grey_with_any_ids_in_solid_areas(self, tmp_path: Path, pixels: Pixels) -> None:
         assume(len(np.unique(pixels)) <= 128)
-        check(read(tmp_path, pixels.repeat(3, 0).repeat(3, 1)), pixels.repeat(3, 0).repeat(3, 1))
+        check(read(tmp_path, pixels.repeat(3, 0).repeat(3, 1), reading=FULL), pixels.repeat(3, 0).repeat(3, 1))
 
     @given(pixels=maps(st.integers(0, 255)))
     @_in_place
     def test_palette_colours(self, tmp_path: Path, pixels: Pixels) -> None:
         # With white, the palette's few greys look like a grey mask.
         assume(255 not in pixels or not set(np.unique(pixels)) <= {0, 7, 56, 63, 255})
-        check(read(tmp_path, PALETTE[pixels]), pixels)
+        check(read(tmp_path, PALETTE[pixels], reading=FULL), pixels)
 
     @given(pixels=maps(st.integers(0, 15) | st.just(255)))
     @_in_place
     def test_sixteen_bits(self, tmp_path: Path, pixels: Pixels) -> None:
-        check(read(tmp_path, np.where(pixels == 255, 65535, pixels).astype(np.uint16)), pixels)
+        check(read(tmp_path, np.where(pixels == 255, 65535, pixels).astype(np.uint16), reading=FULL), pixels)
 
     @given(pixels=maps(st.integers(0, 254)))
     @settings(_in_place, max_examples=15)
@@ -62,7 +62,7 @@ class TestRoundTrips:
         folder = tmp_path_factory.mktemp("objects")
         for number in set(np.unique(pixels).tolist()) - {0}:
             Image.fromarray(pixels == number).save(folder / f"obj_{number}.png")
-        check(read_mask(folder, pixels.shape), pixels)
+        check(read_mask(folder, pixels.shape, no_background=True), pixels)
 
     def test_gif_by_its_colours(self, tmp_path: Path) -> None:
         pixels = boxes(3, 9, 200)

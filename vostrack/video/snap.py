@@ -91,11 +91,13 @@ def flatten(
     exact = Flat(index, colors.astype(np.uint8))
     if len(values) <= 2 or (known is not None and np.isin(values, _split(known[None])[1]).all()):
         return exact
-    found = _count(index, colors, where)
+    areas = interior(index)
+    found = _count(index, colors, areas)
     noisy = len(values) > _MOST_VALUES or (found.solid == 0).sum() > _MOST_LOOSE or (lossy and not found.solid.all())
     if not noisy and not _has_blends(found):
         return exact
-    if noisy and found.solid.sum() < _LEAST_SOLID * (index.size if where is None else where.sum()):
+    # What lies outside of `where` is no picture, but its colours are colours: without them it would fall to objects.
+    if noisy and (areas if where is None else areas[where]).mean() < _LEAST_SOLID:
         return None
     kept = _strong(found, lossy) if noisy else np.flatnonzero(found.solid)
     if len(kept) == 0 or (noisy and len(kept) > _MOST_KEPT):
@@ -127,12 +129,10 @@ def _bins(colors: Ints) -> Ints:
     return steps @ (16 ** np.arange(colors.shape[1]))
 
 
-def _count(index: Index, colors: Ints, where: Bools | None) -> _Values:
-    """Count the pixels of each colour (N, C) of an index map (H, W), and those inside areas."""
-    solid, calm = interior(index), interior(_bins(colors).astype(np.int16)[index])
-    if where is not None:
-        solid, calm = solid & where, calm & where
-    counts = (np.bincount(part, minlength=len(colors)) for part in (index.ravel(), index[solid], index[calm]))
+def _count(index: Index, colors: Ints, areas: Bools) -> _Values:
+    """Count the pixels of each colour (N, C) of an index map (H, W), and those inside areas of one or about one."""
+    calm = interior(_bins(colors).astype(np.int16)[index])
+    counts = (np.bincount(part, minlength=len(colors)) for part in (index.ravel(), index[areas], index[calm]))
     return _Values(colors, *counts)
 
 
