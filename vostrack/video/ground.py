@@ -87,8 +87,17 @@ def border_share(part: Bools) -> float:
     return float(np.concatenate([part[0], part[-1], part[1:-1, 0], part[1:-1, -1]]).mean())
 
 
-def named_ground(colors: Sequence[Color], reading: Reading, where: str, names: Sequence[str]) -> int | None:
+def named_ground(
+    colors: Sequence[Color], reading: Reading, where: str, names: Sequence[str], exact: bool = True
+) -> int | None:
     """Position of the colour that the caller names as background; None if there is no such wish.
+
+    Args:
+        colors: of an image; of ids, grey values.
+        reading: with the wish.
+        where: the mask, as it is named in messages.
+        names: of the colours.
+        exact: whether values are those that were drawn, so that the next one may be another id.
 
     Raises:
         MaskError: no colour is near it.
@@ -96,7 +105,7 @@ def named_ground(colors: Sequence[Color], reading: Reading, where: str, names: S
     if reading.color is None:
         return None
     away = np.abs(np.array(colors, np.int64) - reading.color).max(axis=1)
-    if away.min() > _MEANT:
+    if away.min() > (0 if exact and reading.is_value else _MEANT):
         raise MaskError(f"{where} has nothing of the background {reading.background}; it has {', '.join(names[:8])}")
     return int(away.argmin())
 
@@ -156,7 +165,7 @@ def check_ground(pixels: Bytes, names: Mapping[int, str], where: str) -> None:
     present = np.flatnonzero(counts).tolist()
     shares = {number: border_share(pixels == number) for number in present}
     ground = next((number for number in present if number % VOID and fills(pixels == number)), None)
-    if ground is None and counts[BACKGROUND]:
+    if not any(number % VOID for number in present) or (ground is None and counts[BACKGROUND]):
         return
     if ground is None:
         ground = max(present, key=lambda number: (shares[number], counts[number]))

@@ -182,12 +182,12 @@ def _by_color(image: Image.Image, reading: Reading) -> bool:
     """
     if reading.no_background or reading.background is not None:
         return False
-    pixels, colors = np.asarray(image), _palette(image)
-    used = np.bincount(pixels.ravel(), minlength=256) > 0
-    ground = (colors.max(axis=1) <= _OFF) & used
-    clear = image.info.get("transparency", b"")
-    ground[[clear] if isinstance(clear, int) else np.flatnonzero(np.frombuffer(clear, np.uint8) <= 127)] = True
-    return not (used[0] and ground[0]) and border_share(ground[pixels]) > border_share(pixels == 0)
+    pixels, clear = np.asarray(image), np.zeros(256, np.bool_)
+    black = _palette(image).max(axis=1) <= _OFF
+    given = image.info.get("transparency", b"")
+    clear[[given] if isinstance(given, int) else np.flatnonzero(np.frombuffer(given, np.uint8) <= 127)] = True
+    grounds = [] if clear[0] else [clear] if black[0] and not pixels.all() else [clear, black]
+    return any(border_share(ground[pixels]) > border_share(pixels == 0) for ground in grounds)
 
 
 def _palette(image: Image.Image) -> Bytes:
@@ -310,7 +310,7 @@ def _color_labels(
         levels, notes = full_range(levels), ["grey values from 16 to 235 were taken as black to white"]
     colors = [(int(c[0]), int(c[-2]), int(c[-1])) for c in levels.repeat(3 // levels.shape[1], axis=1)]
     names = [_color_name(color, colored) for color in colors]
-    ground = named_ground(colors, reading, where, names)
+    ground = named_ground(colors, reading, where, names, not tolerance)
     if guess:
         ground = dark_ground(flat.index, colors, tolerance)
         notes += [] if ground is None else [f"{names[ground]}, nearly black, is the background"]

@@ -329,6 +329,11 @@ def _read_folder(folder: Path, request: _Request) -> Labels:
         pixels[(labels.pixels == VOID) & (pixels == BACKGROUND)] = VOID
         pixels[inside] = number
     _check_overlap(folder, paths, covered, int((pixels != BACKGROUND).sum()))
+    if pixels.all() and not request.reading.no_background:
+        raise MaskError(
+            f"the files of folder {shown(folder)} leave no background: leave out that of the ground, or use "
+            "`no_background=True`"
+        )
     if covered:
         notes.append(f"{covered} pixels belong to several files; the later file has them")
     return Labels(pixels, notes)
