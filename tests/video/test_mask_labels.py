@@ -129,6 +129,18 @@ class TestValues:
         check(read(tmp_path, Image.fromarray(boxes(RED, BLUE)).convert("CMYK"), "mask.tif"), boxes(2, 1))
 
 
+class TestLossy:
+    @pytest.mark.parametrize("name", ["mask.jpg", "mask.webp"])
+    def test_small_ids_are_refused(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(MaskError, match=r"holds values up to \d+ alone, and compression blurs such small ids"):
+            read(tmp_path, boxes(1, 2, 5), name)
+
+    def test_larger_ids_are_pointed_out(self, tmp_path: Path) -> None:
+        mask = read(tmp_path, boxes(60, 150).repeat(4, 0).repeat(4, 1), "mask.jpg", quality=95)
+        assert len(mask.labels.ids) == 2
+        assert mask.notes[-1] == "ids in a lossy format may be off by a little; save them as a PNG"
+
+
 class TestAlpha:
     def test_cutout_of_a_photo(self, tmp_path: Path) -> None:
         photo = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)

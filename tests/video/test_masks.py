@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -177,6 +178,17 @@ class TestPrompts:
         assert notes == []
 
 
+class TestPages:
+    @pytest.mark.parametrize("ending", ["tif", "gif", "png"])
+    def test_only_the_first_is_read_and_a_note_says_so(self, tmp_path: Path, ending: str) -> None:
+        pages = [Image.fromarray(boxes(color)) for color in (RED, GREEN)]
+        mask = read(tmp_path, pages[0], f"mask.{ending}", save_all=True, append_images=pages[1:])
+        check(mask, boxes(1))
+        assert "it has several pages or frames, and the first alone is read; save others as files of their own" in (
+            mask.notes
+        )
+
+
 class TestRealMasks:
     def test_davis(self, dev_data: Path) -> None:
         for name, ids in {
@@ -221,6 +233,15 @@ class TestSizes:
         mask = read_mask(tmp_path / "m.png", (48, 64), resize=True)
         check(mask, boxes(3, 200).repeat(2, 0).repeat(2, 1))
         assert mask.notes == ("resized from 32x24 to 64x48",)
+
+    def test_a_label_map_is_resized_too(self) -> None:
+        mask = LabelMap(torch.from_numpy(boxes(3, 200)), (3, 7, 200))
+        with pytest.raises(MaskError, match="the mask of frame 0 is 32x24, the clip is 64x48"):
+            read_prompts({0: mask}, (48, 64))
+        prompts, notes = read_prompts({0: mask}, (48, 64), Reading(resize_mask=True))
+        np.testing.assert_array_equal(prompts[0].pixels.numpy(), boxes(3, 200).repeat(2, 0).repeat(2, 1))
+        assert prompts[0].ids == (3, 7, 200)
+        assert notes == ["mask of frame 0: resized from 32x24 to 64x48"]
 
     def test_mask_with_the_pixels_of_an_anamorphic_video(self, tmp_path: Path) -> None:
         message = self.refusal(tmp_path, (72, 96), (72, 128), stored_size=(72, 96))

@@ -35,24 +35,24 @@ class Reading:
     """How masks are to be read.
 
     Attributes:
-        resize: whether a mask of another size and the same shape is scaled.
+        resize_mask: whether a mask of another size and the same shape is scaled.
         background: what is background beside transparent pixels: a colour (R, G, B) of 0 to 255, or one grey value,
             palette index or value of an array; None for 0, black or what is clearly meant.
-        invert: whether object and background of masks with one object change places.
+        invert_mask: whether object and background of masks with one object change places.
         no_background: whether objects may fill the frame; then no ground is guessed.
 
     Raises:
         MaskError: a value of the wrong kind or out of range.
     """
 
-    resize: bool = False
+    resize_mask: bool = False
     background: int | Color | None = None
-    invert: bool = False
+    invert_mask: bool = False
     no_background: bool = False
 
     def __post_init__(self) -> None:
         """Refuse other types."""
-        for name in ("resize", "invert", "no_background"):
+        for name in ("resize_mask", "invert_mask", "no_background"):
             if not isinstance(getattr(self, name), bool):
                 raise MaskError(f"{name} must be True or False, not {getattr(self, name)!r}")
         given = self.background

@@ -286,16 +286,17 @@ def _from_channels(
         raise _PictureError(
             f"{where} looks like a picture, not a mask; expected areas of flat colour on black, or object ids"
         )
-    if lossy and flat.colors.max() <= _SMALL_ID:
+    if lossy and 0 < channels.max() <= _SMALL_ID:
         raise MaskError(
-            f"{where} holds values from 0 to {flat.colors.max()} alone, and compression blurs such small ids: save it "
-            "as a PNG"
+            f"{where} holds values up to {channels.max()} alone, and compression blurs such small ids: save it as a PNG"
         )
     tolerance = _OFF if lossy or flat.moved else 0
     notes = [_snap_note(flat)] if flat.moved else []
     ids, colors, assumed = _color_labels(flat, colored, tolerance, where, reading)
     drawn = {number: color for number, color in zip(ids, colors, strict=True) if number}
     names = {number: _color_name(color, colored) for number, color in drawn.items()}
+    if lossy and any(color == (number,) * 3 for number, color in drawn.items()):
+        assumed.append("ids in a lossy format may be off by a little; save them as a PNG")
     return Labels(np.array(ids, np.uint8)[flat.index], notes + assumed, drawn if colored else {}, names)
 
 

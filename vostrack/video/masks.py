@@ -164,13 +164,13 @@ def read_prompts(
     return {frame: file.labels for frame, file in files.items()}, notes
 
 
-def _load(mask: GivenMask, name: str, request: _Request) -> Labels | LabelMap:
+def _load(mask: GivenMask, name: str, request: _Request) -> Labels | MaskFile:
     """Read a mask of any kind; the ids of colours may still change."""
     where = f"mask {shown(mask)}" if isinstance(mask, str | Path) else f"the {name}"
     if isinstance(mask, LabelMap):
         _check_size(mask.size, request, where)
-        same = mask.size == request.size
-        return mask if same else LabelMap(torch.from_numpy(_resized(mask.pixels.numpy(), request.size)), mask.ids)
+        pixels, notes = _resized(mask.pixels.cpu().numpy(), request.size)
+        return MaskFile(LabelMap(torch.from_numpy(pixels), mask.ids) if notes else mask, tuple(notes))
     if isinstance(mask, str | Path):
         path = Path(mask)
         labels = _read_folder(path, request) if os.path.isdir(path) else _read_file(path, request)
@@ -263,7 +263,7 @@ def _check_size(found: tuple[int, int], request: _Request, where: str) -> None:
     shape = found[1] * size[0] / max(found[0] * size[1], 1)
     if not anamorphic and abs(shape - 1) > _MOST_STRETCH:
         raise MaskError(f"{said}, which has another shape: draw the mask on a frame of this clip")
-    if not request.reading.resize:
+    if not request.reading.resize_mask:
         reason = " as stored, before its pixels are made square" if anamorphic else ""
         raise MaskError(f"{said}{reason}: draw it on a frame of the clip, or use `resize_mask=True`")
     if found[0] * found[1] > MAX_PIXELS:
@@ -289,10 +289,9 @@ def _fitted(labels: Labels, where: str, request: _Request) -> Labels:
     """The labels at the size of the clip, with a background, and with notes on what was resized and what is thin."""
     height, width = labels.pixels.shape
     _check_size((height, width), request, where)
-    if (height, width) != request.size:
-        labels.pixels = _resized(labels.pixels, request.size)
-        labels.notes.append(f"resized from {width}x{height} to {size_text(request.size)}")
-    if request.reading.invert:
+    labels.pixels, notes = _resized(labels.pixels, request.size)
+    labels.notes += notes
+    if request.reading.invert_mask:
         labels.pixels = inverted(labels.pixels, where)
     if not request.reading.no_background:
         check_ground(labels.pixels, labels.names, where)
@@ -300,13 +299,16 @@ def _fitted(labels: Labels, where: str, request: _Request) -> Labels:
     return labels
 
 
-def _resized(pixels: Bytes, size: tuple[int, int]) -> Bytes:
-    """Scale a label map (H, W) with the nearest pixel, centres on centres."""
+def _resized(pixels: Bytes, size: tuple[int, int]) -> tuple[Bytes, list[str]]:
+    """Scale a label map (H, W) with the nearest pixel, centres on centres; a note says so."""
+    if pixels.shape == size:
+        return pixels, []
     rows, columns = (
         ((np.arange(target) + 0.5) * source / target).astype(np.intp)
         for source, target in zip(pixels.shape, size, strict=True)
     )
-    return np.asarray(pixels[rows[:, None], columns])
+    height, width = pixels.shape
+    return pixels[rows[:, None], columns], [f"resized from {width}x{height} to {size_text(size)}"]
 
 
 def _read_folder(folder: Path, request: _Request) -> Labels:
@@ -430,9 +432,9 @@ def _same(one: Color, other: Color, most: int = _SAME_COLOR) -> bool:
     return max(abs(a - b) for a, b in zip(one, other, strict=True)) <= most
 
 
-def _finish(labels: Labels | LabelMap) -> MaskFile:
-    if isinstance(labels, LabelMap):
-        return MaskFile(labels, ())
+def _finish(labels: Labels | MaskFile) -> MaskFile:
+    if isinstance(labels, MaskFile):
+        return labels
     pixels = torch.from_numpy(np.array(labels.pixels, order="C"))
     return MaskFile(
         LabelMap(pixels, tuple(object_ids(labels.pixels))), (*labels.notes, *mask_labels.color_note(labels.colors))
