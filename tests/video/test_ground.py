@@ -69,6 +69,8 @@ class TestPaintPrograms:
         mask = read(tmp_path, image)
         found = areas(mask.labels.pixels.numpy())
         assert set(found) == {0, 1, 2}
+        assert "colours became objects: #0000ff = 1, #ff0000 = 2" in mask.notes
+        assert not any("opaque" in note for note in mask.notes)
         assert found[1] == pytest.approx(np.pi * 20**2, rel=0.05)
         assert found[2] == pytest.approx(np.pi * 20**2, rel=0.05)
 
@@ -121,8 +123,28 @@ class TestPaintPrograms:
         assert "use `invert_mask=True`" in refusal(tmp_path, image)
         check(read(tmp_path, image, reading={"invert": True}), boxes(1))
 
+    @pytest.mark.parametrize("transparent", [False, True])
+    def test_smooth_edges_reduced_to_a_palette(self, tmp_path: Path, transparent: bool) -> None:
+        image = layer([RED, BLUE])
+        if not transparent:
+            image = (image[..., :3] * (image[..., 3:] / 255)).astype(np.uint8)
+        method = Image.Quantize.FASTOCTREE if transparent else Image.Quantize.MEDIANCUT
+        mask = read(tmp_path, Image.fromarray(image).quantize(64, method, dither=Image.Dither.NONE))
+        found = areas(mask.labels.pixels.numpy())
+        assert set(found) == {0, 1, 2}
+        assert found[1] == pytest.approx(np.pi * 20**2, rel=0.05)
+
 
 class TestMattingTools:
+    @pytest.mark.parametrize("ground", [(0, 0, 0), WHITE, (0, 177, 64)])
+    @pytest.mark.parametrize("name", ["bmx-trees", "soapbox"])
+    def test_cutout_on_a_ground(self, dev_data: Path, tmp_path: Path, name: str, ground: tuple[int, int, int]) -> None:
+        with Image.open(dev_data / f"davis16/Annotations/480p/{name}/00000.png") as image:
+            inside = np.asarray(image)[..., None] > 0
+        with Image.open(dev_data / f"davis16/JPEGImages/480p/{name}/00000.jpg") as photo:
+            cutout = np.where(inside, photo, ground).astype(np.uint8)
+        assert "looks like a picture, not a mask" in refusal(tmp_path, cutout)
+
     @pytest.mark.parametrize("ending", ["png", "jpg"])
     @pytest.mark.parametrize("mode", ["L", "RGB"])
     @pytest.mark.parametrize("blur", [0, 2])
@@ -149,6 +171,18 @@ class TestMattingTools:
         assert mask.labels.ids == (1,)
         assert mask.labels.pixels[50, 75] == 1
         assert mask.labels.pixels[5, 5] == 0
+
+    def test_inverted_within_a_frame(self, tmp_path: Path) -> None:
+        image = np.zeros(WIDE, np.uint8)
+        image[2:-2, 2:-2] = 255
+        image[40:50, 70:80] = 0
+        assert "255 covers 92% of the frame and 0% of its border" in refusal(tmp_path, image)
+
+    def test_margin_around_the_frame(self, tmp_path: Path) -> None:
+        image = np.full((*WIDE, 3), WHITE, np.uint8)
+        image[2:-2, 2:-2] = 0
+        image[40:50, 70:80] = RED
+        assert "(255, 255, 255) covers 7% of the frame and 100% of its border" in refusal(tmp_path, image)
 
     def test_several_objects_are_not_inverted(self, tmp_path: Path) -> None:
         with pytest.raises(MaskError, match="has 2 objects, and only one can be inverted: name the ground by"):

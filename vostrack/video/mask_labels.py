@@ -63,9 +63,14 @@ def image_labels(image: Image.Image, where: str, reading: Reading, *, lossy: boo
         MaskError: a photo, ids above 254, more than 254 objects, or without the background that was named.
     """
     if image.mode == "P":
-        if not _by_color(image, reading):
-            return _from_index(image, where, reading)
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        labels = _from_index(image, where, reading)
+        by_color = _by_color(image, reading)
+        if not by_color and not thin_note(labels.pixels):
+            return labels
+        drawn = image_labels(image.convert("RGBA" if image.has_transparency_data else "RGB"), where, reading)
+        # Soft edges that were reduced to a palette become few objects, many small objects do not.
+        fewer = 2 * len(object_ids(drawn.pixels)) < len(object_ids(labels.pixels))
+        return drawn if by_color or fewer else labels
     pixels = np.asarray(image)
     if image.mode in ("LA", "RGBA"):
         return _from_alpha(pixels[..., :-1], pixels[..., -1], where, reading, lossy)
@@ -251,7 +256,8 @@ def _from_alpha(channels: Bytes, alpha: Bytes, where: str, reading: Reading, los
         try:
             labels = _from_channels(np.where(opaque[..., None], channels, hidden), where, reading, lossy, opaque)
             labels.pixels[~opaque] = BACKGROUND
-            if interior(opaque & (labels.pixels == BACKGROUND))[opaque].any():
+            black = opaque & (labels.pixels == BACKGROUND)
+            if (black & interior(black)).any():
                 notes.append("black is background where it is opaque too; paint objects in other colours")
             labels.notes += notes
             return labels
@@ -260,7 +266,9 @@ def _from_alpha(channels: Bytes, alpha: Bytes, where: str, reading: Reading, los
                 "its colours are not flat, so all that is opaque became one object; "
                 "draw with a hard brush, each object in one colour, to have several"
             )
-    return Labels(opaque.astype(np.uint8), ["object 1 was taken from the alpha channel", *notes])
+    return Labels(
+        opaque.astype(np.uint8), ["object 1 was taken from the alpha channel", *notes], names={1: "what is opaque"}
+    )
 
 
 def _faint_note(alpha: Bytes, opaque: Bools) -> list[str]:
@@ -284,7 +292,8 @@ def _from_channels(
         flat = flatten(gray, where=opaque, lossy=lossy)
     if flat is None:
         raise _PictureError(
-            f"{where} looks like a picture, not a mask; expected areas of flat colour on black, or object ids"
+            f"{where} looks like a picture, not a mask; expected areas of flat colour on black, object ids, or a cutout on "
+            "transparency"
         )
     if lossy and 0 < channels.max() <= _SMALL_ID:
         raise MaskError(
