@@ -158,6 +158,15 @@ class TestMattingTools:
         assert ((mask.labels.pixels.numpy() == 1) != sharp).mean() < 0.01
         assert "grey values from 16 to 235 were taken as black to white" in mask.notes
 
+    @pytest.mark.parametrize("quality", [75, 85, 95])
+    def test_colours_in_television_range(self, dev_data: Path, tmp_path: Path, quality: int) -> None:
+        with Image.open(dev_data / "davis17-dev/Annotations/480p/bmx-trees/00000.png") as image:
+            ids = np.asarray(image)
+        colors = np.array([(16, 16, 16), (16, 16, 235), (235, 16, 16)], np.uint8)
+        mask = read(tmp_path, colors[ids], "mask.jpg", quality=quality)
+        assert mask.labels.ids == (1, 2)
+        assert (mask.labels.pixels.numpy() != ids).mean() < 0.001
+
     def test_trimap_in_television_range(self, tmp_path: Path) -> None:
         check(read(tmp_path, on(16, 126, 235)), boxes(1, 2))
 
@@ -292,6 +301,12 @@ class TestLabellingTools:
 
 
 class TestArrays:
+    def test_a_ground_that_does_not_reach_all_sides(self) -> None:
+        image = on(2, 1, 3)
+        image[:2] = 0  # the values of OpenCV's grabCut: 2 is probably background
+        with pytest.raises(MaskError, match="2 covers 73% of the frame and 69% of its border"):
+            read_prompts({0: image}, SIZE)
+
     def test_ground_of_another_value(self) -> None:
         for image, words in ((on(1, 2), "`background=1`"), (boxes(1) == 0, "`invert_mask=True`")):
             with pytest.raises(MaskError, match=words):

@@ -292,8 +292,8 @@ def _from_channels(
         flat = flatten(gray, where=opaque, lossy=lossy)
     if flat is None:
         raise _PictureError(
-            f"{where} looks like a picture, not a mask; expected areas of flat colour on black, object ids, or a cutout "
-            "on transparency"
+            f"{where} looks like a picture, not a mask; expected areas of flat colour on black, object ids, or a "
+            "cutout on transparency"
         )
     if lossy and 0 < channels.max() <= _SMALL_ID:
         raise MaskError(

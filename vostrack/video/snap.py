@@ -135,7 +135,8 @@ def _bins(colors: Ints) -> Ints:
 
 def _count(index: Index, colors: Ints, areas: Bools) -> _Values:
     """Count the pixels of each colour (N, C) of an index map (H, W), and those inside areas of one or about one."""
-    calm = interior(_bins(colors).astype(np.int16)[index])
+    # A colour at the edge of a step, such as the black of television, is calm in steps that are shifted.
+    calm = interior(_bins(colors).astype(np.int16)[index]) | interior(_bins(colors + _BIN // 2).astype(np.int16)[index])
     counts = (np.bincount(part, minlength=len(colors)) for part in (index.ravel(), index[areas], index[calm]))
     return _Values(colors, *counts)
 
