@@ -213,8 +213,10 @@ def test_stdout_of_a_run_is_json_in_a_pipe(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_messages_of_the_library_name_flags() -> None:
-    said = "it is there: choose another `out`, `overwrite=True`, `device=cpu`, `resize_mask=True`; `correspondences`"
-    wanted = "it is there: choose another --out, --overwrite, --device cpu, --resize-mask; `correspondences`"
+    said = (
+        "it is there: choose another `out`, `overwrite=True`, `device=cpu`, `background=(68, 1, 84)`; `correspondences`"
+    )
+    wanted = "it is there: choose another --out, --overwrite, --device cpu, --background 68,1,84; `correspondences`"
     assert with_flags(said) == wanted
 
 

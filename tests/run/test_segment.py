@@ -323,6 +323,7 @@ def test_resuming_with_other_inputs_or_settings_names_what_differs(clip: Path, m
         ({"size": 16}, "size"),
         ({"preset": "slow"}, "config, preset"),
         ({"outputs": ("masks",)}, "outputs"),
+        ({"no_background": True}, "reading"),
     ):
         arguments: dict[str, Any] = {"clip": clip, "mask": mask, "out": out} | changes
         with pytest.raises(OutputError, match=rf"cannot resume in .*: {words} changed since"):

@@ -154,6 +154,22 @@ def test_masks_of_every_kind_mean_the_same(mask: Any, expected: list[np.ndarray]
     assert all(map(np.array_equal, masks_of(pictures(COUNT), mask), expected))
 
 
+def test_what_is_background_can_be_said() -> None:
+    mask = truth()
+    with pytest.raises(vostrack.MaskError, match="the mask of frame 0 has no background: 9 covers"):
+        vostrack.track(pictures(1), np.where(mask == 0, 9, mask), method=NAME)
+    for other, options in (
+        (np.where(mask == 0, 9, mask), {"background": 9}),
+        (mask[::2, ::2], {"resize_mask": True}),
+    ):
+        assert np.array_equal(masks_of(pictures(1), other, **options)[0], mask)
+    inverted = masks_of(pictures(1), mask == 0, invert_mask=True)
+    assert np.array_equal(inverted[0], mask > 0)
+    for options in ({"background": "white"}, {"invert_mask": 1}, {"no_background": None}, {"resize_mask": "yes"}):
+        with pytest.raises(vostrack.MaskError, match=f"{next(iter(options))} must be"):
+            vostrack.track(pictures(1), mask, method=NAME, **options)
+
+
 def test_masks_may_be_images_and_paths(expected: list[np.ndarray], tmp_path: Path) -> None:
     path = write_mask(tmp_path / "first.png")
     with Image.open(path) as image:

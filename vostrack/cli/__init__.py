@@ -139,7 +139,8 @@ def with_flags(message: str) -> str:
 
     def flag(match: re.Match[str]) -> str:
         name, value = match.groups()
+        value = value and re.sub(r"[() ]", "", value)  # (68, 1, 84) becomes 68,1,84
         words = [flags.get(name, match[0])] + ([value] if name in flags and value not in (None, "True") else [])
         return " ".join(words)
 
-    return re.sub(r"`(\w+)(?:=(\w+))?`", flag, message)
+    return re.sub(r"`(\w+)(?:=(\w+|\([\d, ]+\)))?`", flag, message)
