@@ -236,7 +236,7 @@ def test_finished_sequences_are_not_trusted_by_name(harm: str, tmp_path: Path) -
 def test_other_settings_are_not_mixed(tmp_path: Path, fake_weights: Path) -> None:
     dataset, out = davis(tmp_path), tmp_path / "out"
     run_benchmark(dataset, FAKE, out)
-    with pytest.raises(OutputExistsError, match=r"other settings \(size changed\)"):
+    with pytest.raises(OutputExistsError, match=r"other settings \(size from 480 to 32\)"):
         run_benchmark(dataset, SMALL, out)
     run_benchmark(dataset, SMALL, out, overwrite=True)
     assert run_benchmark(dataset, SMALL, out)["timing"]["variants"]["fake"]["verified"]

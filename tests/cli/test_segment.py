@@ -105,7 +105,7 @@ def test_resume_and_overwrite(vostrack: Run) -> None:
     assert vostrack(*segment("-q", "-o", "out"))[0] == 0
     assert vostrack(*segment("-q", "-o", "out", "--resume"))[0] == 0
     assert vostrack(*segment("-q", "-o", "out", "--overwrite", "--set", "steps=2"))[0] == 0
-    refused(vostrack(*segment("-o", "out", "--resume")), 6, "config changed since")
+    refused(vostrack(*segment("-o", "out", "--resume")), 6, "since this changed: config.")
     code, _, said = vostrack(*segment("-o", "out", "--resume", "--overwrite"))
     assert code == 2
     assert "exclude each other" in said

@@ -320,13 +320,13 @@ def test_resuming_with_other_inputs_or_settings_names_what_differs(clip: Path, m
     for changes, words in (
         ({"mask": other}, "masks"),
         ({"clip": longer}, "clip"),
-        ({"size": 16}, "size"),
-        ({"preset": "slow"}, "config, preset"),
+        ({"size": 16}, "size from 480 to 16"),
+        ({"preset": "slow"}, 'preset from "default" to "slow"'),
         ({"outputs": ("masks",)}, "outputs"),
         ({"no_background": True}, "reading"),
     ):
         arguments: dict[str, Any] = {"clip": clip, "mask": mask, "out": out} | changes
-        with pytest.raises(OutputError, match=rf"cannot resume in .*: {words} changed since"):
+        with pytest.raises(OutputError, match=rf"cannot resume in .*, since this changed: .*{words}.*; use"):
             run(**arguments, resume=True)
     assert tree(out) == before
     assert run(clip, mask, out, resume=True)["frames"] == COUNT

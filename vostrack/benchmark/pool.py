@@ -60,7 +60,7 @@ def run_all(
                 process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
         if isinstance(error, BrokenProcessPool):
-            raise VostrackError("a process died, perhaps for lack of memory; use fewer --jobs") from error
+            raise VostrackError("a process died, perhaps for lack of memory; use fewer `jobs`") from error
         raise
     pool.shutdown()
     return [results[index] for index in range(len(tasks))]

@@ -30,7 +30,7 @@ from vostrack.benchmark.report.page import REPORT, write_report
 from vostrack.benchmark.results import RESULTS, TABLE, write_results
 from vostrack.benchmark.sequence_run import MASKS, RECORDS, Task, loaded, run_sequence
 from vostrack.errors import MethodError, NoObjectError, OutputError, OutputExistsError
-from vostrack.files import OutputRoot, lock_folder, read_json, remove_partials, shown
+from vostrack.files import OutputRoot, changes, lock_folder, read_json, remove_partials, shown
 from vostrack.methods import METHODS, method_class
 from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.pipeline import PipelineConfig
@@ -98,7 +98,7 @@ def run_benchmark(
     if not variants:
         raise MethodError("there is no variant to run")
     if _holds(dataset.root, out, variants):
-        raise OutputError(f"{shown(out)} lies in the dataset's own folders: choose another --out")
+        raise OutputError(f"{shown(out)} lies in the dataset's own folders: choose another `out`")
     check_different(variants)
     pipelines = {v.name: _under_protocol(v, dataset.spec.method_settings) for v in variants}
     threads = max(1, torch.get_num_threads() // jobs)
@@ -164,11 +164,9 @@ def _prepare(root: OutputRoot, name: str, settings: Mapping[str, Any], overwrite
     earlier: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):
         earlier = read_json(path, dict[str, Any])
-    differ = [key for key in sorted({*earlier, *settings}) if earlier.get(key) != settings.get(key)]
-    if earlier and differ and not overwrite:
+    if earlier and not overwrite and (differ := changes(earlier, settings)):
         raise OutputExistsError(
-            f"{shown(folder)} holds results with other settings ({shown(', '.join(differ)[:200])} changed): "
-            "use --overwrite or another --out"
+            f"{shown(folder)} holds results with other settings ({differ}): use `overwrite=True` or another `out`"
         )
     if overwrite:
         for record in path.parent.glob("*.json"):

@@ -23,7 +23,17 @@ from PIL import Image
 from vostrack.adapt.adaptation import AdaptState
 from vostrack.device import to_device
 from vostrack.errors import InputError, OutputError, OutputExistsError
-from vostrack.files import OutputRoot, open_regular, output_error, parse_json, read_json, remove_partials, shaped, shown
+from vostrack.files import (
+    OutputRoot,
+    changes,
+    open_regular,
+    output_error,
+    parse_json,
+    read_json,
+    remove_partials,
+    shaped,
+    shown,
+)
 from vostrack.propagate import EnginePosition, known_ids
 from vostrack.run.state import load_state, save_state
 from vostrack.types import MAX_OBJECTS, Frame, LabelMap, Prediction
@@ -213,10 +223,9 @@ class OutputFolder:
             earlier = read_json(path, dict[str, Any])
         except (OSError, ValueError) as error:
             raise _damaged(path, error) from error
-        differ = [key for key in sorted({*earlier, *record}) if earlier.get(key) != record.get(key)]
-        if differ:
+        if differ := changes(earlier, record):
             raise OutputError(
-                f"cannot resume in {shown(self.path)}: {shown(', '.join(differ)[:200])} changed since: "
+                f"cannot resume in {shown(self.path)}, since this changed: {differ}; "
                 "use `overwrite=True` or another `out`"
             )
 

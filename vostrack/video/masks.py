@@ -379,7 +379,9 @@ def _check_overlap(folder: Path, paths: Sequence[Path], covered: int, painted: i
 def _share_colors(loaded: Mapping[str, Labels]) -> None:
     """Give a colour the id that it has in the first mask, where ids are not those of the palette; changes the masks."""
     coloured = {name: labels for name, labels in loaded.items() if labels.colors}
-    if len(coloured) < 2 or not any(mask_labels.is_free(c) for labels in coloured.values() for c in labels.colors.values()):
+    if len(coloured) < 2 or not any(
+        mask_labels.is_free(c) for labels in coloured.values() for c in labels.colors.values()
+    ):
         return
     known: dict[Color, int] = {}
     shapes: dict[Color, Bools] = {}

@@ -211,7 +211,7 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
 def test_missing_sequences_are_named_unless_a_subset_is_wanted(tmp_path: Path) -> None:
     trees.davis17(tmp_path, names=("cat", "dog", "emu"))
     shutil.rmtree(tmp_path / "JPEGImages" / "480p" / "dog")
-    with pytest.raises(DatasetError, match=r"lacks the frames of 1 of 3 sequences: dog; .*--allow-subset"):
+    with pytest.raises(DatasetError, match=r"lacks the frames of 1 of 3 sequences: dog; .*`allow_subset=True`"):
         open_dataset("davis17", tmp_path)
     subset = open_dataset("davis17", tmp_path, allow_subset=True)
     assert [sequence.name for sequence in subset.sequences] == ["cat", "emu"]

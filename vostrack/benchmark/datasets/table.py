@@ -279,7 +279,7 @@ def _check_there(chosen: list[str], images: Path, masks: Path, root: Path) -> No
         if missing:
             raise DatasetError(
                 f"{shown(root)} lacks {what} of {len(missing)} of {len(chosen)} sequences: {named(missing)}; "
-                "complete it, or use --allow-subset or --sequences"
+                "complete it, or use `allow_subset=True` or `sequences`"
             )
 
 
@@ -306,7 +306,7 @@ def _find(name: str, spec: DatasetSpec, root: Path | None, split: str) -> tuple[
         raise DatasetError(lacking[0])
     wanted = " or ".join(f"{pattern}/SEQUENCE".format(split=split) for pattern in spec.images)
     where = " or ".join(map(shown, places))
-    raise DatasetError(f"{spec.title} is not in {where}: expected {wanted} below it; name its folder with --root")
+    raise DatasetError(f"{spec.title} is not in {where}: expected {wanted} below it; name its folder as `root`")
 
 
 def _image_folders(place: Path, spec: DatasetSpec, split: str) -> Iterator[Path]:
