@@ -191,8 +191,8 @@ def exit_codes() -> set[int]:
     def below(kind: type[VostrackError]) -> set[int]:
         return {kind.exit_code}.union(*(below(child) for child in kind.__subclasses__()))
 
-    usage = 2
-    return {0, usage, command_line.OUT_OF_MEMORY, command_line.INTERRUPTED, 128 + signal.SIGTERM} | below(VostrackError)
+    usage, stopped = 2, {128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)}
+    return {0, usage, command_line.OUT_OF_MEMORY, command_line.INTERRUPTED} | stopped | below(VostrackError)
 
 
 def test_the_table_of_exit_codes_is_complete() -> None:

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from vostrack import files
 from vostrack.errors import InputError, OutputError, OutputExistsError
 from vostrack.files import (
     LOCK_NAME,
+    OutputRoot,
     PartialFile,
     atomic_path,
     lock_folder,
@@ -367,3 +369,48 @@ def test_sha256_equals_that_of_the_whole_content(tmp_path: Path) -> None:
     assert sha256(tmp_path / "a") == hashlib.sha256(data).hexdigest()
     with pytest.raises(InputError, match="missing"):
         sha256(tmp_path / "missing")
+
+
+USES = {
+    "append": lambda root, name: root.append(name, "text"),
+    "new": lambda root, name: root.new(name),
+    "read": lambda root, name: root.at(name),
+    "remove": lambda root, name: root.remove(name),
+    "write": lambda root, name: root.write(name, b"data"),
+    "write_json": lambda root, name: root.write_json(name, {}),
+}
+
+
+@posix
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_below_an_output_folder_links_pipes_and_devices_are_refused(
+    use: Callable[[OutputRoot, str], object], tmp_path: Path
+) -> None:
+    theirs, out = tmp_path / "theirs", tmp_path / "out"
+    for folder in (theirs, out / "sub"):
+        folder.mkdir(parents=True)
+    (theirs / "file").write_bytes(b"theirs")
+    (out / "folder").symlink_to(theirs)
+    (out / "sub" / "file").symlink_to(theirs / "file")
+    (out / "sub" / "dangling").symlink_to(theirs / "new")
+    os.mkfifo(out / "pipe")
+    for name in ("folder/file", "folder/new", "folder/a/b", "sub/file", "sub/dangling", "pipe", "pipe/file"):
+        with pytest.raises(OutputError, match=r"is a link that may lead out|neither a file nor a folder"):
+            use(OutputRoot(out), name)
+    assert names(theirs) == {"file"}
+    assert (theirs / "file").read_bytes() == b"theirs"
+
+
+def test_below_an_output_folder_that_is_a_link_itself_all_works(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "real")
+    root = OutputRoot(tmp_path / "out")
+    root.write("a/b/c.txt", b"1")
+    root.append("a/b/c.txt", "2")
+    root.write_json("d.json", [])
+    assert (tmp_path / "real" / "a" / "b" / "c.txt").read_bytes() == b"12"
+    for _ in range(2):
+        root.remove("d.json")
+    assert names(tmp_path / "real") == {"a"}
+    with pytest.raises(OutputError, match="too many parts"):
+        root.write("a/" * 2000 + "b", b"")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -225,3 +226,71 @@ def test_a_manifest_that_cannot_be_trusted_is_refused(store: Path, line: str, re
 
 def test_a_folder_without_a_manifest_holds_no_weights(tmp_path: Path) -> None:
     assert read_manifest(tmp_path) == read_manifest(tmp_path / "none") == []
+
+
+ROW = {"name": '"a"', "method": '"fake"', "file": '"a.safetensors"', "sha256": '"0"', "bytes": "1", "licence": '"x"',
+       "trained_on": '"y"'}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bytes": "inf"},
+        {"bytes": "nan"},
+        {"bytes": "-inf"},
+        {"bytes": "9" * 400},
+        {"bytes": "9" * 5000},
+        {"bytes": "[" * 5000 + "]" * 5000},
+        {"bytes": '"1"'},
+        {"bytes": "true"},
+        {"name": "3"},
+        {"name": "[]"},
+        {"file": '"../a"'},
+        {"file": '"/etc/passwd"'},
+        {"file": '".."'},
+        {"file": r'"a\u0000b"'},
+        {"licence": "1979-05-27"},
+        {"scores": '{J = "high"}'},
+        {"scores": "{J = inf}"},
+        {"scores": "[]"},
+        {"sha256": None},
+    ],
+    ids=lambda change: str(change)[:40],
+)
+def test_a_hostile_manifest_is_one_line(change: dict[str, str | None], tmp_path: Path) -> None:
+    lines = [f"{key} = {value}" for key, value in (ROW | change).items() if value is not None]
+    (tmp_path / "manifest.toml").write_text("\n".join(["[[weights]]", *lines]))
+    with pytest.raises(WeightsError, match=r"manifest .* cannot be read") as caught:
+        read_manifest(tmp_path)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("text", ["weights = 3", "weights = [3]", "[weights]", "a = " + "[" * 50_000, "\udcff"])
+def test_what_is_no_manifest_is_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.toml").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(WeightsError, match=r"manifest .* cannot be read"):
+        read_manifest(tmp_path)
+
+
+def test_a_pipe_is_neither_weights_nor_a_manifest(tmp_path: Path) -> None:
+    for name in ("manifest.toml", "a.safetensors"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(WeightsError, match="not a regular file"):
+        read_manifest(tmp_path)
+    for use in (lambda path: load(FakeNet(), "fake", path), read_details, architecture, check):
+        with pytest.raises(WeightsError, match=r"not a regular file|no weights at"):
+            use(tmp_path / "a.safetensors")
+
+
+def test_weights_given_as_a_file_need_no_manifest(store: Path, tmp_path: Path) -> None:
+    path = (store / "fake-1.safetensors").rename(tmp_path / "w.safetensors")
+    (store / "manifest.toml").write_text("weights = 3")
+    assert find("fake", path) == path
+
+
+@pytest.mark.parametrize("details", ["[" * 100_000, "[]", "9" * 5000, "NaN", '"\\ud800"', "", '{"a": 1e999}'])
+def test_hostile_details_are_one_line(details: str, tmp_path: Path) -> None:
+    path = file(tmp_path / "w.safetensors", {"scale": torch.ones(1)}, details=details)
+    with pytest.raises(WeightsError, match="details that cannot be read"):
+        read_details(path)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vostrack.errors import VostrackError, unknown_name
+from vostrack.errors import MethodError, VostrackError, unknown_name
 
 _TYPES = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
 
@@ -40,14 +40,17 @@ def choose_device(name: str) -> torch.device:
     """The device of a name; "auto" takes CUDA, then MPS, then the CPU.
 
     Raises:
-        VostrackError: an unknown device, or one that this machine does not have.
+        MethodError: an unknown device.
+        VostrackError: one that this machine does not have.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     have = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     kind, colon, number = name.partition(":")
-    if kind not in have or (colon and not number.isdecimal()):
-        raise VostrackError(unknown_name("device", name, ("auto", *have)))
+    if kind == "gpu":
+        raise MethodError(f"unknown device {name!r}; did you mean 'cuda'? (choose from: {', '.join(('auto', *have))})")
+    if kind not in have or (colon and not (number.isdecimal() and len(number) < 4)):
+        raise MethodError(unknown_name("device", name, ("auto", *have)))
     if int(number or 0) >= have[kind]:
         raise VostrackError(f"device {name!r} is not available on this machine: use `device=cpu`")
     return torch.device(name)

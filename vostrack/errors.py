@@ -8,6 +8,7 @@
     ├── WeightsError              8   weights are missing, damaged or made for another network
     ├── MethodError               2   an unknown method, or options that it does not have
     ├── DatasetError              5   a dataset folder is not laid out as expected
+    │   └── NoObjectError         5   a sequence's masks hold no object, so that there is nothing to follow or score
     └── Cancelled                 1   the caller's callbacks asked to stop
 
 A message says in one line what was expected, what was found, where, and what to do next. The command line prints it
@@ -58,7 +59,7 @@ class WeightsError(VostrackError):
 
 
 class MethodError(VostrackError):
-    """A method or a refinement, or an option of one, is not known."""
+    """A method, a refinement or a device, or an option of one, is not known."""
 
     exit_code = 2
 
@@ -67,6 +68,10 @@ class DatasetError(VostrackError):
     """A dataset folder is incomplete or not laid out as expected."""
 
     exit_code = 5
+
+
+class NoObjectError(DatasetError):
+    """The masks of a sequence hold no object; other sequences of its dataset go on."""
 
 
 class Cancelled(VostrackError):

@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from vostrack.errors import WeightsError, unknown_name
-from vostrack.files import sha256, write_bytes
+from vostrack.files import open_regular, parse_json, read_toml, sha256, shown, write_bytes
 
 FORMAT = "vostrack-weights-1"
 MANIFEST = "manifest.toml"
+_MOST_TEXT = 1 << 20
 
 RANDOM = "random"
 """Asks for a network as it is initialised with seed 0, to measure what learning is worth."""
@@ -95,23 +95,38 @@ def read_manifest(folder: Path) -> list[WeightsEntry]:
         WeightsError: it is there but cannot be read or names a file outside the folder.
     """
     path = folder / MANIFEST
-    if not path.is_file():
-        return []
     try:
-        rows = tomllib.loads(path.read_text(encoding="utf-8")).get("weights", [])
-        entries = [_entry(folder, row) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"the manifest {path} cannot be read ({error}): restore it or reinstall vostrack") from error
-    return entries
+        return [_entry(folder, row) for row in read_toml(path, _Manifest).weights]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError) as error:
+        raise WeightsError(
+            f"the manifest {shown(path)} cannot be read ({shown(error)}): restore it or reinstall vostrack"
+        ) from error
 
 
-def _entry(folder: Path, row: Mapping[str, Any]) -> WeightsEntry:
-    name = row["file"]
-    if Path(name).name != name or name in ("", ".."):
-        raise ValueError(f"{name!r} is not a plain file name")
-    texts = {key: str(row[key]) for key in ("name", "method", "sha256", "licence", "trained_on")}
-    scores = {str(key): float(value) for key, value in row.get("scores", {}).items()}
-    return WeightsEntry(path=folder / name, bytes=int(row["bytes"]), scores=scores, **texts)
+@dataclass(frozen=True)
+class _Row:
+    name: str
+    method: str
+    file: str
+    sha256: str
+    bytes: int
+    licence: str
+    trained_on: str
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    weights: tuple[_Row, ...] = ()
+
+
+def _entry(folder: Path, row: _Row) -> WeightsEntry:
+    if Path(row.file).name != row.file or row.file in ("", "..") or "\0" in row.file:
+        raise ValueError(f"{row.file!r} is not a plain file name")
+    told = {key: value for key, value in asdict(row).items() if key != "file"}
+    return WeightsEntry(path=folder / row.file, **told)
 
 
 def available() -> list[WeightsEntry]:
@@ -133,6 +148,8 @@ def find(method: str, wanted: str | Path | None = None) -> WeightsEntry | Path:
     Raises:
         WeightsError: there are none.
     """
+    if wanted is not None and Path(wanted).is_file():
+        return Path(wanted)
     entries = available()
     if wanted is None:
         matching = [entry for entry in entries if entry.method == method]
@@ -143,8 +160,6 @@ def find(method: str, wanted: str | Path | None = None) -> WeightsEntry | Path:
             )
         return matching[0]
     path = Path(wanted)
-    if path.is_file():
-        return path
     for entry in entries:
         if entry.name == str(wanted):
             return entry
@@ -213,7 +228,7 @@ def load(
     origin = metadata.get("method", "")
     if origin != method:
         if origin not in (adopts or {}):
-            raise WeightsError(f"{path} holds weights for {origin!r}, not for {method!r}")
+            raise WeightsError(f"{path} holds weights for {origin[:60]!r}, not for {method!r}")
         tensors = dict((adopts or {})[origin](tensors))
         children = {name.partition(".")[0] for name in tensors}
         wanted = {name: x for name, x in wanted.items() if name.partition(".")[0] in children} or wanted
@@ -254,7 +269,9 @@ def join(net: nn.Module, method: str, paths: Sequence[Path], adopts: Mapping[str
         description = read_details(path)
         origin = description["method"]
         if origin not in adopts or origin in details:
-            raise WeightsError(f"{path} holds weights of {origin!r}: give one file for each of {', '.join(adopts)}")
+            raise WeightsError(
+                f"{path} holds weights of {str(origin)[:60]!r}: give one file for each of {', '.join(adopts)}"
+            )
         tensors |= adopts[origin](_read(path)[0])
         details[origin] = {**description["details"], "sha256": check(path)}
     wanted = net.state_dict()
@@ -273,10 +290,15 @@ def _own(method: str, path: Path) -> WeightsEntry:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
+        open_regular(path).close()
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is not a whole safetensors file ({error}): get it again") from error
+            metadata = file.metadata() or {}
+            if any(len(text) > _MOST_TEXT for text in (*metadata, *metadata.values())):
+                raise ValueError("it says too much of itself")
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
+        short = shown(error)[:200]
+        raise WeightsError(f"{shown(path)} is not a whole safetensors file ({short}): get it again") from error
 
 
 def _fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
@@ -331,7 +353,7 @@ def read_details(path: Path) -> dict[str, Any]:
         return {
             "method": metadata.get("method"),
             "net": metadata.get("net", "default"),
-            "details": json.loads(metadata.get("details", "{}")),
+            "details": parse_json(metadata.get("details", "{}"), dict[str, Any]),
         }
     except ValueError as error:
-        raise WeightsError(f"{path} has details that cannot be read ({error}): get it again") from error
+        raise WeightsError(f"{path} has details that cannot be read ({shown(error)}): get it again") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import fakes
-from vostrack.benchmark.sequence_run import LOADED
+from vostrack.benchmark.sequence_run import loaded
 from vostrack.methods import METHODS
 
 
@@ -19,4 +19,4 @@ def fake_weights(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     path = fakes.write_weights(tmp_path_factory.mktemp("weights"))
     monkeypatch.setenv("VOSTRACK_WEIGHTS", str(path.parent))
     yield path
-    LOADED.clear()
+    loaded.cache_clear()

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vostrack.benchmark.score import ObjectScore, score_masks
+from vostrack.benchmark.score import OFFICIAL, ObjectScore, Rules, score_masks
+from vostrack.run.callbacks import Callbacks
 
 Labels = NDArray[np.uint8]
 
@@ -32,14 +33,32 @@ def save(folder: Path, maps: Sequence[Labels], sequence: str = "dog") -> Path:
     return folder
 
 
-def scored(prediction: Sequence[Labels], truth: Sequence[Labels]) -> list[ObjectScore]:
+def scored(prediction: Sequence[Labels], truth: Sequence[Labels], rules: Rules = OFFICIAL) -> list[ObjectScore]:
     """Scores of what `save` would write."""
     frames = enumerate(zip(prediction[1:-1], truth[1:-1], strict=True), start=1)
-    return score_masks("dog", truth[0], ((f"{number:05d}", *pair) for number, pair in frames))
+    return score_masks("dog", truth[0], ((f"{number:05d}", *pair) for number, pair in frames), rules)
 
 
 def binary(maps: Sequence[Labels]) -> list[Labels]:
     return [np.where(labels > 0, np.uint8(255), np.uint8(0)) for labels in maps]
+
+
+class Log(Callbacks):
+    """What was called."""
+
+    def __init__(self, stop: int = -1) -> None:
+        self.notes: list[str] = []
+        self.seen: list[tuple[int, int | None]] = []
+        self._stop = stop
+
+    def progress(self, done: int, total: int | None) -> None:
+        self.seen.append((done, total))
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def cancelled(self) -> bool:
+        return len(self.seen) == self._stop
 
 
 def folders(path: Path) -> tuple[Path, Path]:

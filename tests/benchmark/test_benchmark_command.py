@@ -93,7 +93,7 @@ def test_command_chooses_sequences_and_prints_json(tmp_path: Path) -> None:
 def test_submission_has_a_table_without_scores(tmp_path: Path) -> None:
     run = command("ytvos18", "--root", trees.ytvos(tmp_path / "data"), "--method", "fake", "-o", tmp_path / "out")
     assert run.exit_code == 0, run.output
-    assert "a server scores the masks" in " ".join(run.stdout.split())
+    assert "not scored: no masks but the given ones" in " ".join(run.stdout.split())
 
 
 def test_wrong_roots_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from vostrack.benchmark.results import FORMAT
 from vostrack.errors import InputError
 
 
-def results(folder: Path, values: Mapping[str, float], variants: int = 1, **dataset: Any) -> Path:
+def results(folder: Path, values: Mapping[str, float], variants: int = 1, name: str = "v", **dataset: Any) -> Path:
     """A folder with results of these J&F, or of these error rates where there is a distance."""
     jump = dataset.get("distance") is not None
     rows = {name: {"error": value} if jump else {"J_mean": value, "F_mean": value} for name, value in values.items()}
@@ -31,7 +31,7 @@ def results(folder: Path, values: Mapping[str, float], variants: int = 1, **data
             "sequences": list(values),
             **dataset,
         },
-        "variants": {f"v{index}": {"sequences": rows} for index in range(variants)},
+        "variants": {f"{name}{index}": {"sequences": rows} for index in range(variants)},
     }
     folder.mkdir()
     (folder / "results.json").write_text(json.dumps(report))
@@ -58,6 +58,24 @@ def test_gain_is_told_from_noise(tmp_path: Path) -> None:
     loss = compare(tmp_path / "gain" / "results.json", before)
     assert loss.verdict == "worse"
     assert (loss.mean, loss.low, loss.high) == pytest.approx((-gain.mean, -gain.high, -gain.low), abs=2e-3)
+
+
+def test_two_methods_are_not_before_and_after(tmp_path: Path) -> None:
+    one, other = results(tmp_path / "a", BEFORE, name="a"), results(tmp_path / "b", shifted(0.01, 0.05), name="b")
+    found = compare(one, other)
+    assert (found.names, found.verdict) == (("a0", "b0"), "b0 is better than a0")
+    assert compare(other, one).verdict == "a0 is worse than b0"
+    assert compare(one, one).names == ("before", "after")
+    for text in (run_compare(one, other), json.dumps(compare(one, other).to_json())):
+        assert "before" not in text
+        assert "after" not in text
+    assert "b0 against a0: 13 better, 0 worse, 0 the same" in run_compare(one, other)
+
+
+def run_compare(one: Path, other: Path) -> str:
+    run = CliRunner().invoke(cli.app, ["benchmark", "compare", str(one), str(other)])
+    assert run.exit_code == 0, run.output
+    return " ".join(run.stdout.split())
 
 
 def test_less_error_is_better(tmp_path: Path) -> None:
@@ -105,7 +123,8 @@ def test_common_sequences_are_compared_and_the_others_named(tmp_path: Path) -> N
         ({"values": {"x": 0.5}}, "no scored sequence in common"),
         ({"variants": 2}, r"holds 2 variants: choose one of .*b/v0, .*b/v1"),
         ({"text": "{"}, "cannot read results"),
-        ({"text": "[]"}, "not written by `vostrack benchmark`"),
+        ({"text": "[]"}, "was not written by"),
+        ({"text": "{}"}, "not written by `vostrack benchmark`"),
         ({"text": json.dumps({"format": FORMAT, "dataset": {}})}, "is damaged"),
     ],
 )
@@ -130,3 +149,46 @@ def test_command_shows_changes_and_the_interval(tmp_path: Path) -> None:
     assert "95 % interval" in text
     run = CliRunner().invoke(cli.app, ["benchmark", "compare", str(first), str(second), "--json"])
     assert json.loads(run.stdout)["differences"][0]["sequence"] == "s00"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("0.5", "9" * 400),
+        ("0.5", "9" * 5000),
+        ("0.5", "1e300"),
+        ("0.5", "NaN"),
+        ("0.5", "Infinity"),
+        ("0.5", '"high"'),
+        ("0.5", "[" * 100_000),
+        ('"dog"', '"\\ud800"'),
+        ('"davis16"', "[]"),
+        ('"distance": null', '"distance": {}'),
+        ('"subset": "subset of 1 of 20"', '"subset": 3'),
+        ('"sequences": ["dog"]', '"sequences": 5'),
+        ('"sequences": {"dog"', '"sequences": [], "x": {"dog"'),
+    ],
+    ids=lambda change: f"{change[1][:20]}",
+)
+def test_hostile_results_are_one_line(
+    change: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = results(tmp_path / "a", {"dog": 0.5}), results(tmp_path / "b", {"dog": 0.5})
+    path = second / "results.json"
+    assert change[0] in path.read_text()
+    path.write_text(path.read_text().replace(*change))
+    for arguments in ((first, second), (second, first), (second, second)):
+        assert cli.run(["benchmark", "compare", *map(str, arguments)]) == 5
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        assert "unexpected" not in line
+        assert len(line) < 600
+
+
+@pytest.mark.parametrize("name", ["[red]a[/red]", "a\x1b[31m", "a\udc80", "[/]", "a\nb"])
+def test_names_in_results_are_shown_as_they_are(name: str, tmp_path: Path) -> None:
+    first, second = results(tmp_path / "a", {name: 0.5}), results(tmp_path / "b", {name: 0.5, f"{name}x": 0.5})
+    run = CliRunner().invoke(cli.app, ["benchmark", "compare", str(first), str(second)])
+    assert run.exit_code == 0, run.output
+    assert "\x1b" not in run.output
+    assert "a" in run.output or name == "[/]"

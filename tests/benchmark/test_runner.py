@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import zipfile
 from dataclasses import replace
@@ -13,16 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests import fakes
 from tests.benchmark import trees
 from tests.benchmark.runs import FAKE, davis, files
+from tests.benchmark.sequences import Log
 from vostrack.benchmark import sequence_run
 from vostrack.benchmark.datasets.table import DATASETS, open_dataset
 from vostrack.benchmark.runner import check_different, run_benchmark
 from vostrack.benchmark.score import score_folders, score_sequence
 from vostrack.cli.variants import parse_variants
-from vostrack.errors import DatasetError, MethodError, OutputError, OutputExistsError, VostrackError
+from vostrack.errors import DatasetError, MethodError, NoObjectError, OutputError, OutputExistsError, VostrackError
 from vostrack.run.pipeline import PipelineConfig
 from vostrack.weights import save_weights
 
@@ -106,6 +109,68 @@ def test_youtube_vos_submission_has_the_servers_layout(tmp_path: Path) -> None:
         assert archive.read(names[3]) == (tmp_path / "out" / "fake" / names[3]).read_bytes()
 
 
+@pytest.mark.parametrize(("name", "folder"), [("mose", ""), ("lvos", "Annotations/"), ("davis17", "")])
+def test_first_masks_alone_are_a_submission(name: str, folder: str, tmp_path: Path) -> None:
+    """Without scores; in the zip file the sequences lie where the dataset's server looks for them."""
+    split = {"davis17": "test-dev", "lvos": "test"}.get(name, "valid")
+    dataset = open_dataset(name, trees.TREES[name](tmp_path / "data", split), split)
+    report = run_benchmark(dataset, FAKE, tmp_path / "out")
+    assert report["dataset"]["submission"]
+    assert report["variants"]["fake"]["objects"] == []
+    with zipfile.ZipFile(tmp_path / "out" / "fake" / "submission.zip") as archive:
+        frames = [frame for s in dataset.sequences for part in s.parts for frame in part.frames or ()]
+        names = [f"{folder}{s.name}/{frame}.png" for s in dataset.sequences for frame in s.parts[0].frames or ()]
+        assert len(frames) >= 6
+        assert archive.namelist() == names
+
+
+def test_own_clips_with_first_masks_alone_have_results(tmp_path: Path) -> None:
+    root = trees.videos(tmp_path / "data")
+    for path in sorted((root / "Annotations" / "mine").iterdir())[1:]:
+        path.unlink()
+    report = run_benchmark(open_dataset("folder", root), FAKE, tmp_path / "out")
+    assert report["dataset"]["submission"]
+    assert len(list((tmp_path / "out" / "fake" / "Annotations" / "mine").iterdir())) == 6
+    assert not (tmp_path / "out" / "fake" / "submission.zip").exists()
+
+
+def test_sequences_without_a_truth_are_named(tmp_path: Path) -> None:
+    root = trees.folder(tmp_path / "data")
+    trees.frames(root / "JPEGImages" / "240p" / "other", 6)
+    trees.masks(root / "Annotations" / "240p" / "other", 1, (3, 200))
+    report = run_benchmark(open_dataset("folder", root), FAKE, tmp_path / "out")
+    assert report["dataset"]["notes"] == ["not scored, since there are no masks but the given ones: other"]
+    assert {row["sequence"] for row in report["variants"]["fake"]["objects"]} == {"mine"}
+
+
+def test_void_of_vost_counts_neither_as_hit_nor_as_miss(tmp_path: Path) -> None:
+    dataset = open_dataset("vost", trees.vost(tmp_path / "data"))
+    run_benchmark(dataset, FAKE, tmp_path / "out")
+    masks = tmp_path / "out" / "fake" / "Annotations" / "555_tear_foil"
+    for path in masks.iterdir():
+        labels = fakes.read_labels(path)
+        labels[:, :4] = 1
+        Image.fromarray(labels).save(path)
+    rows = score_sequence(dataset.sequences[0], masks)
+    shutil.rmtree(tmp_path / "out")
+    expected = run_benchmark(dataset, FAKE, tmp_path / "out")["variants"]["fake"]["objects"]
+    assert [row.values["J_mean"] for row in rows] == [row["J_mean"] for row in expected]
+    assert [row["curves"]["frames"] for row in expected] == [["frame00012"]] * 2
+
+
+def test_objects_of_lvos_count_within_their_range(tmp_path: Path) -> None:
+    root = trees.lvos(tmp_path / "data", count=9)
+    ranges = {"1": {"start": "1", "end": "27"}, "2": {"start": 11, "end": 46}}
+    objects = {number: {"frame_range": {**span, "frame_nums": "7"}} for number, span in ranges.items()}
+    meta = root / "valid" / "valid_meta.json"
+    meta.write_text(json.dumps({"videos": {"7QkMj": {"objects": objects}}}))
+    rows = run_benchmark(open_dataset("lvos", root), FAKE, tmp_path / "out")["variants"]["fake"]["objects"]
+    assert [(row["id"], [int(frame) for frame in row["curves"]["frames"]]) for row in rows] == [
+        (1, [6, 11, 16, 21]),
+        (2, [16, 21, 26, 31, 36]),
+    ]
+
+
 def test_jumpcut_sees_no_frame_between(tmp_path: Path) -> None:
     dataset = open_dataset("jumpcut", trees.jumpcut(tmp_path / "data"))
     report = run_benchmark(dataset, FAKE, tmp_path / "out")
@@ -171,7 +236,7 @@ def test_finished_sequences_are_not_trusted_by_name(harm: str, tmp_path: Path) -
 def test_other_settings_are_not_mixed(tmp_path: Path, fake_weights: Path) -> None:
     dataset, out = davis(tmp_path), tmp_path / "out"
     run_benchmark(dataset, FAKE, out)
-    with pytest.raises(OutputExistsError, match=r"other settings \(size changed\)"):
+    with pytest.raises(OutputExistsError, match=r"other settings \(size from 480 to 32\)"):
         run_benchmark(dataset, SMALL, out)
     run_benchmark(dataset, SMALL, out, overwrite=True)
     assert run_benchmark(dataset, SMALL, out)["timing"]["variants"]["fake"]["verified"]
@@ -191,6 +256,66 @@ def test_more_sequences_extend_a_run(tmp_path: Path) -> None:
     report = run_benchmark(open_dataset("davis17", root), FAKE, tmp_path / "out")
     assert report["timing"]["variants"]["fake"]["verified"] == ["cat"]
     assert list(report["variants"]["fake"]["sequences"]) == ["cat", "dog"]
+
+
+def test_other_variants_join_the_table(tmp_path: Path) -> None:
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    variants = parse_variants(["fake", "fake:slow"])
+    expected = run_benchmark(davis(tmp_path), variants, whole)
+    run_benchmark(davis(tmp_path), variants[:1], out)
+    joined = run_benchmark(davis(tmp_path), variants[1:], out)
+    assert list(joined["variants"]) == ["fake", "fake-slow"]
+    assert joined["variants"] == expected["variants"]
+    assert joined["timing"]["variants"].keys() == expected["timing"]["variants"].keys()
+    assert files(out) == files(whole)
+    text = (out / "report.html").read_text()
+    assert all(f"<td>{name}</td>" in text for name in ("fake", "fake-slow"))
+    run_benchmark(davis(tmp_path), variants[1:], out)
+    assert files(out) == files(whole)
+
+
+def test_variants_that_do_not_belong_into_the_table_are_named(tmp_path: Path) -> None:
+    out, log = tmp_path / "out", Log()
+    run_benchmark(davis(tmp_path), FAKE, out)
+    (slow,) = parse_variants(["fake:slow"], size=32)
+    report = run_benchmark(davis(tmp_path), [slow], out, callbacks=log)
+    assert log.notes == ["fake of an earlier run is not in this table: other size"]
+    assert list(report["variants"]) == ["fake-slow"]
+    assert log.notes[0] in (out / "report.html").read_text()
+    assert (out / "fake" / "results.json").is_file()
+    one = open_dataset("davis17", tmp_path / "davis", limit=1)
+    report = run_benchmark(one, [slow], out)
+    assert report["dataset"]["notes"] == []
+    report = run_benchmark(one, parse_variants(["fake,rate=0.5"], size=32), out)
+    assert list(report["variants"]) == ["fake-slow", "fake-1d6dfe36"]
+    report = run_benchmark(davis(tmp_path), parse_variants(["fake,rate=0.5"], size=32), out)
+    assert report["dataset"]["notes"] == ["fake-slow of an earlier run is not in this table: other sequences"]
+
+
+@pytest.mark.parametrize("harm", ["cut", "types", "objects", "name", "gone"])
+def test_a_damaged_table_is_written_anew(harm: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_benchmark(davis(tmp_path), FAKE, out)
+    path = out / "results.json"
+    report = json.loads(path.read_text())
+    if harm == "types":
+        report["variants"]["fake"] = ["?"]
+    elif harm == "objects":
+        report["variants"]["fake"]["objects"][0]["curves"]["J"] = [{"1": 2}]
+    elif harm == "name":
+        report["variants"]["../fake"] = report["variants"].pop("fake")
+    elif harm == "gone":
+        shutil.rmtree(out / "fake")
+    path.write_text(json.dumps(report)[: -99 if harm == "cut" else None])
+    again = run_benchmark(davis(tmp_path), parse_variants(["fake:slow"]), out)
+    assert list(again["variants"]) == ["fake-slow"]
+
+
+def test_masks_of_an_earlier_variant_may_be_gone(tmp_path: Path) -> None:
+    run_benchmark(davis(tmp_path), FAKE, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "fake" / "Annotations")
+    report = run_benchmark(davis(tmp_path), parse_variants(["fake:slow"]), tmp_path / "out")
+    assert list(report["variants"]) == ["fake", "fake-slow"]
 
 
 def test_interruption_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,10 +345,15 @@ def test_results_do_not_go_into_the_dataset(where: str, tmp_path: Path) -> None:
         run_benchmark(dataset, FAKE, dataset.root / where)
 
 
-def test_empty_given_mask_names_its_frame(tmp_path: Path) -> None:
+def test_empty_given_mask_ends_one_sequence(tmp_path: Path) -> None:
     dataset = davis(tmp_path)
     trees.mask(dataset.root / "Annotations" / "480p" / "dog" / "00000.png", 0, ())
-    with pytest.raises(DatasetError, match="dog: the given mask of frame 00000 has no object"):
+    log = Log()
+    report = run_benchmark(dataset, FAKE, tmp_path / "out", callbacks=log)
+    assert log.notes == report["dataset"]["notes"] == ["dog is left out: the given mask of frame 00000 has no object"]
+    assert [row["object"] for row in report["variants"]["fake"]["objects"]] == ["cat_1", "cat_2"]
+    trees.mask(dataset.root / "Annotations" / "480p" / "cat" / "00000.png", 0, ())
+    with pytest.raises(NoObjectError, match="no sequence can be run: cat is left out: the given mask of frame 00000"):
         run_benchmark(dataset, FAKE, tmp_path / "out")
 
 
@@ -279,3 +409,39 @@ def test_settings_that_a_protocol_asks_for_reach_methods_that_have_them(
     ]
     assert rates == [0.5, 0.25]
     assert variants[0].name == "fake"
+
+
+PLACES = ("results.json", "results.csv", "report.html", "fake", "fake/results.json", "fake/results.csv",
+          "fake/.vostrack", "fake/.vostrack/settings", "fake/.vostrack/cat.json", "fake/Annotations",
+          "fake/Annotations/cat", "fake/Annotations/cat/00001.png")  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+@pytest.mark.parametrize("name", PLACES)
+def test_no_link_and_no_pipe_is_written_to(name: str, kind: str, tmp_path: Path) -> None:
+    dataset, out, theirs = davis(tmp_path), tmp_path / "out", tmp_path / "theirs"
+    run_benchmark(dataset, FAKE, out)
+    before = files(out)
+    (out / name).rename(theirs)
+    if kind == "pipe":
+        os.mkfifo(out / name)
+    else:
+        (out / name).symlink_to(theirs)
+        trees.mask(dataset.root / "Annotations" / "480p" / "cat" / "00000.png", 1)  # all masks of it are made again
+    with pytest.raises(OutputError, match="is a link" if kind == "link" else "neither a file nor a folder"):
+        run_benchmark(dataset, FAKE, out, overwrite=True)
+    (out / name).unlink()
+    theirs.rename(out / name)
+    there = files(out)
+    assert {path: there.get(path) for path in before if path.startswith(name)} == {
+        path: data for path, data in before.items() if path.startswith(name)
+    }
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "9" * 5000, '{"key": 3, "masks": []}', '{"threads": "\\ud800"}'])
+@pytest.mark.parametrize("name", ["settings", "cat.json"])
+def test_hostile_records_are_made_again(name: str, text: str, tmp_path: Path) -> None:
+    dataset, out = davis(tmp_path), tmp_path / "out"
+    report = run_benchmark(dataset, FAKE, out)
+    (out / "fake" / ".vostrack" / name).write_text(text)
+    assert run_benchmark(dataset, FAKE, out, overwrite=True)["variants"] == report["variants"]

@@ -7,19 +7,20 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
-from tests.benchmark.sequences import binary, clip, folders, save, scored
+from tests.benchmark.sequences import Labels, Log, binary, clip, folders, save, scored
 from vostrack.benchmark.metrics import contour, region, statistics
-from vostrack.benchmark.score import Scores, score_folders, score_masks
+from vostrack.benchmark.score import ObjectScore, Rules, Scores, score_folders, score_masks
 from vostrack.cli.score import score
-from vostrack.errors import DatasetError
+from vostrack.errors import Cancelled, DatasetError, NoObjectError
 
 
 def test_scores_are_statistics_of_the_metrics_without_first_and_last_frame() -> None:
@@ -104,15 +105,95 @@ def test_three_frames_are_enough() -> None:
 def test_long_sequence_has_the_official_decay_only_on_request() -> None:
     maps = clip(1, 3, ids=(1,), size=(9, 9))
     pairs = [(str(number), maps[1] if number < 200 else maps[0] * 0, maps[1]) for number in range(1, 261)]
-    (right,), (official,) = (score_masks("long", maps[1], pairs, wraps) for wraps in (False, True))
+    (right,), (official,) = (score_masks("long", maps[1], pairs, Rules(wraps)) for wraps in (False, True))
     assert right.values["J_decay"] == pytest.approx(61 / 66)
     assert math.isnan(official.values["J_decay"])
-    assert json.dumps(Scores((official,), True).to_json()["objects"][0]["J_decay"]) == "null"
+    assert json.dumps(Scores((official,)).to_json()["objects"][0]["J_decay"]) == "null"
 
 
-def test_first_truth_without_object_is_refused() -> None:
-    with pytest.raises(DatasetError, match="dog: no object"):
-        scored(clip(1, ids=()), clip(1, ids=()))
+def late_clip(seed: int, frame: int = 3) -> list[Labels]:
+    """Object 1, and object 2 from a frame on."""
+    maps = clip(seed)
+    for labels in maps[:frame]:
+        labels[labels == 2] = 0
+    return maps
+
+
+def scored_late(found: Sequence[Labels], wanted: Sequence[Labels], **rules: bool) -> list[ObjectScore]:
+    return scored(found, wanted, Rules(late_objects=True, **rules))
+
+
+def test_late_objects_count_behind_the_frame_where_they_appear() -> None:
+    found, wanted = clip(1, 8), late_clip(2, 3)
+    wanted += [wanted[-1].copy(), wanted[-1].copy()]
+    one, two = scored_late(found, wanted)
+    assert (one.object_id, one.curves["frames"]) == (1, ["00001", "00002", "00003", "00004", "00005", "00006"])
+    assert (two.object_id, two.curves["frames"]) == (2, ["00004", "00005", "00006"])
+    pairs = [(found[index] == 2, wanted[index] == 2) for index in (4, 5, 6)]
+    assert two.values["J_mean"] == np.mean([region(*pair) for pair in pairs])
+    assert one.values == scored(found, wanted)[0].values
+
+
+def test_late_objects_may_be_found_before_they_appear() -> None:
+    """As by a method that follows an object backwards from the mask that gives it."""
+    found = clip(1)
+    assert [row.object_id for row in scored_late(found, late_clip(1))] == [1, 2]
+    assert [row.object_id for row in scored(found, late_clip(1))] == [1]
+
+
+def test_late_objects_that_are_not_scored_are_named() -> None:
+    notes: list[str] = []
+    pairs = [("1", labels, labels) for labels in late_clip(1)[1:-1]]
+    assert [row.object_id for row in score_masks("dog", late_clip(1)[0], pairs, note=notes.append)] == [1]
+    assert notes == ["dog: not scored, since they appear too late: 2; the rules can be told to score late objects"]
+
+
+def test_objects_that_appear_with_the_last_scored_frame_are_named() -> None:
+    notes: list[str] = []
+    pairs = [("1", labels, labels) for labels in late_clip(1, 4)[1:-1]]
+    rows = score_masks("dog", late_clip(1)[0], pairs, Rules(late_objects=True), notes.append)
+    assert [row.object_id for row in rows] == [1]
+    assert notes == ["dog: not scored, since they appear too late: 2"]
+
+
+def test_objects_that_no_truth_has_are_refused_with_late_objects_too() -> None:
+    with pytest.raises(DatasetError, match="dog, frame 00002: result has object 7, the ground truth only 1, 2"):
+        scored_late([*clip(1)[:2], clip(1, ids=(7,))[2], *clip(1)[3:]], late_clip(1))
+
+
+def test_a_sequence_may_begin_without_objects_where_late_ones_count() -> None:
+    wanted = clip(4, ids=(1,))
+    wanted[0][:], wanted[1][:] = 0, 0
+    for truth in (wanted, binary(wanted)):
+        (row,) = scored_late(binary(wanted), truth)
+        assert (row.values["J_mean"], row.curves["frames"]) == (1, ["00003", "00004"])
+
+
+def test_void_counts_neither_as_hit_nor_as_miss_on_request() -> None:
+    found, wanted = clip(1), clip(2)
+    void = [labels.copy() for labels in wanted]
+    for labels in void:
+        labels[:8] = 255
+    for labels in (*found, *wanted):
+        labels[:8] = 0
+    expected = scored(found, wanted)
+    for labels in found:
+        labels[:8] = 2
+    assert scored(found, void, Rules(ignore_void=True)) == expected
+    assert scored(found, void) != expected
+
+
+def test_empty_first_truth_ends_one_sequence(tmp_path: Path) -> None:
+    results, truth = folders(tmp_path)
+    expected = score_folders(results, truth, sequences=["cat", "emu"])
+    Image.fromarray(np.zeros_like(clip(1)[0])).save(truth / "dog" / "00000.png")
+    log = Log()
+    scores = score_folders(results, truth, callbacks=log)
+    assert scores.objects == expected.objects
+    assert log.notes == ["dog: no object in the ground truth of the first frame, so it is not scored"]
+    assert scores.to_json()["notes"] == log.notes
+    with pytest.raises(NoObjectError, match="dog: no object in the ground truth of the first frame"):
+        score_folders(results, truth, sequences=["dog"])
 
 
 @pytest.mark.parametrize("ids", [(1, 2, 3), (1, 255)])
@@ -122,7 +203,7 @@ def test_result_with_more_objects_than_the_truth_is_refused(ids: tuple[int, ...]
 
 
 def test_0_255_result_for_several_objects_is_refused() -> None:
-    with pytest.raises(DatasetError, match="result has object 255, the first ground truth 2"):
+    with pytest.raises(DatasetError, match="result has object 255, the ground truth only 1, 2"):
         scored(binary(clip(1)), clip(1))
 
 
@@ -150,11 +231,15 @@ def test_folders_are_scored_by_name_and_totals_are_means_over_objects(tmp_path: 
 
 
 def test_processes_do_not_change_scores(tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
+    log = Log()
     alone = score_folders(*folders(tmp_path))
-    shared = score_folders(*folders(tmp_path), jobs=2, progress=lambda done, total: seen.append((done, total)))
-    assert shared == alone
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert score_folders(*folders(tmp_path), jobs=2, callbacks=log) == alone
+    assert log.seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_callbacks_stop_scoring(tmp_path: Path) -> None:
+    with pytest.raises(Cancelled, match="cancelled after 2 of 3"):
+        score_folders(*folders(tmp_path), callbacks=Log(stop=2))
 
 
 def test_errors_come_out_of_processes(tmp_path: Path) -> None:
@@ -171,7 +256,16 @@ def test_sequences_are_scored_in_the_given_order(tmp_path: Path) -> None:
 
 def test_json_has_a_stable_layout(tmp_path: Path) -> None:
     layout = score_folders(*folders(tmp_path), sequences=["cat"]).to_json()
-    assert list(layout) == ["format", "official_decay", "sequences", "total", "objects"]
+    assert list(layout) == [
+        "format",
+        "official_decay",
+        "late_objects",
+        "ignore_void",
+        "notes",
+        "sequences",
+        "total",
+        "objects",
+    ]
     keys = ["object", "sequence", "id", "frames", "J_mean", "J_recall", "J_decay", "F_mean", "F_recall", "F_decay"]
     assert [list(row) for row in layout["objects"]] == [keys]
     assert layout["objects"][0]["object"] == "cat_1"

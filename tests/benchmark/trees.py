@@ -69,6 +69,37 @@ def ytvos(root: Path, split: str = "valid", count: int = 6) -> Path:
     return root
 
 
+def mose(root: Path, split: str = "valid", count: int = 6) -> Path:
+    """One video; the validation split has its first mask alone."""
+    frames(root / split / "JPEGImages" / "0a1b", count)
+    masks(root / split / "Annotations" / "0a1b", 1 if split == "valid" else count)
+    return root
+
+
+def lvos(root: Path, split: str = "valid", count: int = 6) -> Path:
+    """One video of every fifth frame with names of eight digits; object 2 appears with the third."""
+    names = [f"{5 * index + 1:08d}" for index in range(count)]
+    frames(root / split / "JPEGImages" / "7QkMj", count, names)
+    for index, name in enumerate(names):
+        if split != "test" or index in (0, 2):
+            mask(root / split / "Annotations" / "7QkMj" / f"{name}.png", index, (1, 2) if index >= 2 else (1,))
+    return root
+
+
+def vost(root: Path, count: int = 6) -> Path:
+    """One video with masks of every other frame, the left margin of which is to be ignored."""
+    name, names = "555_tear_foil", [f"frame{6 * index:05d}" for index in range(count)]
+    frames(root / "JPEGImages" / name, count, names)
+    folder = root / "Annotations" / name
+    folder.mkdir(parents=True)
+    for index in range(0, count, 2):
+        labels = fakes.truth(index, (1, 2)).astype(np.uint8)
+        labels[:, :4] = 255
+        palette_image(labels).save(folder / f"{names[index]}.png")
+    write(root / "ImageSets" / "val.txt", [name])
+    return root
+
+
 def segtrack2(root: Path, count: int = 5) -> Path:
     """A sequence with one object, and one with a folder for each of two."""
     for name in ("bird", "bmx"):
@@ -119,6 +150,11 @@ TREES: Mapping[str, Callable[[Path], Path]] = {
     "davis17": davis17,
     "ytvos18": ytvos,
     "ytvos19": ytvos,
+    "mose": mose,
+    "mose2": mose,
+    "lvos": lvos,
+    "lvos2": lvos,
+    "vost": vost,
     "segtrack2": segtrack2,
     "youtube-objects": youtube_objects,
     "jumpcut": jumpcut,

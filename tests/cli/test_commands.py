@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 import vostrack
-from tests.fakes import register
+from tests.fakes import register, write_clip, write_mask, write_weights
 from vostrack import cli
 from vostrack.cli import app, run, with_flags
+from vostrack.cli.console import FrameBar, Stopped
 from vostrack.cli.methods import SCORES
 from vostrack.errors import DatasetError, InputError, MaskError, MethodError, OutputError, VostrackError, WeightsError
 from vostrack.methods import METHODS
@@ -93,7 +95,7 @@ def test_an_unknown_command_is_an_error_of_usage(capsys: pytest.CaptureFixture[s
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you"), 7, "error: out of memory"),
         (WeightsError("x"), 8, "error: x"),
         (ZeroDivisionError("a\nb"), 1, "error: unexpected ZeroDivisionError: a b (run again with vostrack --debug"),
-        (OSError(errno.EIO, "broken"), 1, "error: unexpected OSError"),
+        (OSError(errno.ENOTTY, "broken"), 1, "error: unexpected OSError"),
         (
             RuntimeError("x" * 9999),
             1,
@@ -211,6 +213,87 @@ def test_stdout_of_a_run_is_json_in_a_pipe(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_messages_of_the_library_name_flags() -> None:
-    said = "it is there: choose another `out`, `overwrite=True`, `device=cpu`, `resize_mask=True`; `correspondences`"
-    wanted = "it is there: choose another --out, --overwrite, --device cpu, --resize-mask; `correspondences`"
+    said = (
+        "it is there: choose another `out`, `overwrite=True`, `device=cpu`, `background=(68, 1, 84)`; `correspondences`"
+    )
+    wanted = "it is there: choose another --out, --overwrite, --device cpu, --background 68,1,84; `correspondences`"
     assert with_flags(said) == wanted
+
+
+def test_names_in_a_manifest_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "weights" / "manifest.toml"
+    for name in ("[red]a[/red]", r"a\u001b[31m", "[/]"):
+        path.write_text(path.read_text().replace('fake-1"', f'{name}"', 1).replace("Apache-2.0", name))
+        for command in ("weights", "methods"):
+            assert run([command]) == 0
+            told = capsys.readouterr().out
+            assert "\x1b" not in told
+            assert name.replace("u00", "x") in told
+        write_weights(tmp_path / "weights")
+
+
+LONG = "a/" * 2000
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["segment", "CLIP", "-m", "MASK", "--method", "fake", "-o", LONG],
+        ["segment", "CLIP", "-m", "MASK", "--method", "fake", "--weights", LONG],
+        ["segment", "CLIP", "-m", LONG, "--method", "fake"],
+        ["segment", LONG, "-m", "MASK", "--method", "fake"],
+        ["segment", "CLIP", "-m", "MASK", "--method", "fake", "--size", "9" * 5000],
+        ["segment", "CLIP", "-m", "MASK", "--method", "fake", "--set", "rate=1e999"],
+        ["demo", "--method", "fake", "-o", LONG],
+        ["train", "--data", ".", "--out", LONG],
+        ["benchmark", "davis17", "--size", "9" * 5000],
+        ["benchmark", "folder", "--root", LONG],
+        ["benchmark", "compare", LONG, LONG],
+        ["inspect", "CLIP", "-o", f"{LONG}x.png"],
+        ["score", LONG, LONG],
+    ],
+    ids=lambda arguments: "-".join(part[:9] for part in arguments),
+)
+def test_arguments_of_any_length_end_in_one_line(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"CLIP": str(write_clip(tmp_path / "clip.mp4", 3)), "MASK": str(write_mask(tmp_path / "first.png"))}
+    assert run([given.get(argument, argument) for argument in arguments]) > 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("error: ")
+    assert "unexpected" not in line
+
+
+def test_text_of_others_cannot_steer_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["segment", "a\x1b[2J\x9bb\u202ec.mp4", "-m", "m.png", "--method", "fake"]) == 5
+    assert r"a\x1b[2J\x9bb\u202ec.mp4" in capfd.readouterr().err
+    assert run(["segment", "a.mp4", "-m", "m.png", "--\x1b[2J"]) == 2
+    assert "\x1b[2J" not in capfd.readouterr().err
+    bar = FrameBar("dog\x1b[2J.mp4")
+    bar.note("two lines\nof \x1b[2J text")
+    assert capfd.readouterr().err == "note: two lines\nof \\x1b[2J text\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_an_output_that_cannot_be_written_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "vostrack", "methods"], stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 6
+    assert done.stderr.decode() == "error: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_closed_terminal_stops_a_run_unless_it_is_to_be_ignored(ignored: bool) -> None:
+    earlier = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        with FrameBar("dog", quiet=True) as bar:
+            os.kill(os.getpid(), signal.SIGHUP)
+            if ignored:
+                bar.progress(1, 2)
+            else:
+                with pytest.raises(Stopped) as caught:
+                    bar.progress(1, 2)
+                assert caught.value.exit_code == 128 + signal.SIGHUP
+    finally:
+        signal.signal(signal.SIGHUP, earlier)

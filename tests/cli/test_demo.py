@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -241,3 +242,30 @@ def test_importing_the_command_leaves_out_what_is_slow() -> None:
     check = "import sys, vostrack.cli.demo; print(sorted({'torch', 'numpy', 'av'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+@pytest.mark.parametrize("name", [".vostrack", ".vostrack/demo.json", "clip.mp4", "truth", "truth/00000.png", "result"])
+def test_demo_writes_to_no_link_and_no_pipe(
+    name: str, kind: str, weights: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out, theirs = tmp_path / "out", tmp_path / "theirs"
+    (out / name).parent.mkdir(parents=True)
+    if kind == "pipe":
+        os.mkfifo(out / name)
+    else:
+        theirs.mkdir()
+        (theirs / "demo.json").write_text("{}")
+        (out / name).symlink_to(theirs)
+    assert run(["demo", "--out", str(out), "--weights", weights, *TINY, "--overwrite"]) == 6
+    assert ("is a link" if kind == "link" else "neither a file nor a folder") in capfd.readouterr().err
+    assert kind == "pipe" or [path.name for path in theirs.iterdir()] == ["demo.json"]
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "[]", '{"frames": "x"}', '{"frames": 9223372036854775807}', "9" * 5000]
+)
+def test_a_hostile_record_of_a_demo_is_replaced(text: str, weights: str, tmp_path: Path) -> None:
+    (tmp_path / ".vostrack").mkdir()
+    (tmp_path / ".vostrack" / "demo.json").write_text(text)
+    assert invoke(tmp_path, weights).exit_code == 0

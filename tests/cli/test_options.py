@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 
-from vostrack.cli.segment import parse_masks
+from vostrack.cli.segment import parse_color, parse_masks
 from vostrack.errors import MaskError
 
 
@@ -46,3 +47,25 @@ def test_an_empty_name_is_refused() -> None:
 def test_two_masks_for_a_frame_are_refused() -> None:
     with pytest.raises(MaskError, match=re.escape("two masks for frame 0: a.png and b.png; give")):
         parse_masks(["a.png", "0:b.png"])
+
+
+@pytest.mark.parametrize(
+    ("text", "color"),
+    [
+        ("128", 128),
+        ("0", 0),
+        ("68,1,84", (68, 1, 84)),
+        ("white", (255, 255, 255)),
+        ("#440154", (68, 1, 84)),
+        ("440154", (68, 1, 84)),
+        ("#fff", (255, 255, 255)),
+    ],
+)
+def test_a_colour(text: str, color: object) -> None:
+    assert parse_color(text) == color
+
+
+@pytest.mark.parametrize("text", ["", "whitish", "256", "1,2", "1,2,300", "-1", "1,2,3,4", "9" * 5000, "#12345"])
+def test_no_colour(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="expected a colour such as white, 68,1,84 or #440154"):
+        parse_color(text)

@@ -105,7 +105,7 @@ def test_resume_and_overwrite(vostrack: Run) -> None:
     assert vostrack(*segment("-q", "-o", "out"))[0] == 0
     assert vostrack(*segment("-q", "-o", "out", "--resume"))[0] == 0
     assert vostrack(*segment("-q", "-o", "out", "--overwrite", "--set", "steps=2"))[0] == 0
-    refused(vostrack(*segment("-o", "out", "--resume")), 6, "config changed since")
+    refused(vostrack(*segment("-o", "out", "--resume")), 6, "since this changed: config.")
     code, _, said = vostrack(*segment("-o", "out", "--resume", "--overwrite"))
     assert code == 2
     assert "exclude each other" in said
@@ -142,13 +142,32 @@ def test_a_mask_that_cannot_be_used(vostrack: Run) -> None:
     assert not list(Path().glob("*_vostrack"))
 
 
+def test_a_mask_without_a_background(vostrack: Run) -> None:
+    colors = np.where(truth()[..., None] > 0, [253, 231, 36], [68, 1, 84]).astype(np.uint8)
+    Image.fromarray(colors).save("map.png")
+    use = "if that is the background, use --background 68,1,84, if it is an object, --no-background"
+    refused(vostrack(*segment(mask="map.png")), 4, "map.png has no background: (68, 1, 84) covers", use)
+    refused(vostrack(*segment("--background", "blueish", mask="map.png")), 2, "--background: expected a colour such as")
+    assert not list(Path().glob("*_vostrack"))
+    for color in ("68,1,84", "440154"):
+        assert vostrack(*segment("--background", color, "--overwrite", mask="map.png"))[0] == 0
+        assert json.loads(Path("clip_vostrack/summary.json").read_text())["reading"]["background"] == [68, 1, 84]
+        with Image.open("clip_vostrack/masks/00000.png") as first:
+            np.testing.assert_array_equal(np.asarray(first), truth() > 0)
+    Image.fromarray(truth() == 0).save("inverted.png")
+    refused(vostrack(*segment("--overwrite", mask="inverted.png")), 4, "if that is the background, use --invert-mask")
+    assert vostrack(*segment("--overwrite", "--invert-mask", mask="inverted.png"))[0] == 0
+    with Image.open("clip_vostrack/masks/00000.png") as first:
+        np.testing.assert_array_equal(np.asarray(first), truth() > 0)
+
+
 def test_names_and_values_that_do_not_exist(vostrack: Run) -> None:
     refused(vostrack(*segment(method="fakes")), 2, "unknown method 'fakes'; did you mean 'fake'?")
     refused(vostrack(*segment("--preset", "slo")), 2, "did you mean 'slow'?")
     refused(vostrack(*segment("--set", "step=3")), 2, "did you mean 'steps'?")
     refused(vostrack(*segment("--set", "steps=many")), 2, "must be a whole number (at least 1), not 'many'")
     refused(vostrack(*segment("--set", "steps")), 2, "expected KEY=VALUE, not 'steps'")
-    refused(vostrack(*segment("--device", "gpu")), 1, "unknown device 'gpu'")
+    refused(vostrack(*segment("--device", "gpu")), 2, "unknown device 'gpu'", "cuda")
     refused(vostrack(*segment("--weights", "fake-2")), 8, "did you mean 'fake-1'?")
     assert not list(Path().glob("*_vostrack"))
 

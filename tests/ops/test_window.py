@@ -276,9 +276,10 @@ def test_candidates_that_do_not_exist_have_no_weight() -> None:
     torch.testing.assert_close(weighted_readout(similarity, values, 3, 0.05), torch.tensor([[0.25]]))
 
 
-def test_a_radius_beyond_the_grid_takes_no_more_memory_than_the_grid() -> None:
+@pytest.mark.parametrize("radius", [10**6, 99_999_999_999, 2**63 - 1])
+def test_a_radius_beyond_the_grid_takes_no_more_memory_than_the_grid(radius: int) -> None:
     query, keys, _ = tensors(5, 7, 2, 4)
-    found, index = best_in_window(query, keys, Window(10**6, disk=True), 3)
+    found, index = best_in_window(query, keys, Window(radius, disk=True), 3)
     everywhere, all_index = best_keys(query.flatten(0, 1), keys.flatten(0, 2), 3)
     torch.testing.assert_close(found, everywhere)
     assert torch.equal(index, all_index)

@@ -61,5 +61,5 @@ def test_results_from_before_there_were_refinements_are_not_refused(tmp_path: Pa
     run_benchmark(dataset, [fakes.variant()], tmp_path / "out")
     kept["size"] = 77
     settings.write_text(json.dumps(kept))
-    with pytest.raises(OutputExistsError, match=r"\(size changed\)"):
+    with pytest.raises(OutputExistsError, match=r"\(size from 77 to 480\)"):
         run_benchmark(dataset, [fakes.variant()], tmp_path / "out")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vostrack.adapt.adaptation import AdaptState
 from vostrack.adapt.frames import LabelledFrame, TrainingFrames
-from vostrack.errors import InputError, OutputError, OutputExistsError
+from vostrack.errors import InputError, OutputError
 from vostrack.propagate import EnginePosition
 from vostrack.run.folder import OutputFolder, digest, fingerprint, to_device
 from vostrack.types import Frame, LabelMap
@@ -103,7 +103,7 @@ def test_a_forged_list_of_frames_deletes_nothing_elsewhere(tmp_path: Path, name:
     assert all(victim.exists() for victim in victims)
 
 
-def test_links_are_neither_followed_nor_removed(tmp_path: Path) -> None:
+def test_links_are_refused_and_neither_followed_nor_removed(tmp_path: Path) -> None:
     out, theirs = tmp_path / "out", tmp_path / "theirs"
     theirs.mkdir()
     (theirs / "a.png").write_bytes(b"theirs")
@@ -114,14 +114,15 @@ def test_links_are_neither_followed_nor_removed(tmp_path: Path) -> None:
     (out / "masks").symlink_to(theirs)
     (out / "objects").mkdir()
     (out / "objects" / "3").symlink_to(theirs)
-    prepare(folder, overwrite=True)
+    with pytest.raises(OutputError, match="is a link"):
+        prepare(folder, overwrite=True)
     assert (theirs / "a.png").read_bytes() == b"theirs"
     assert (out / "masks").is_symlink()
 
 
-def test_a_link_that_leads_nowhere_counts_as_a_result(tmp_path: Path) -> None:
+def test_a_link_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
     (tmp_path / "overlay.mp4").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(OutputExistsError, match=r"overlay\.mp4 already"):
+    with pytest.raises(OutputError, match=r"overlay\.mp4 is a link"):
         prepare(OutputFolder(tmp_path))
 
 
@@ -141,7 +142,7 @@ def test_a_summary_that_does_not_fit_its_masks_is_not_believed(tmp_path: Path, t
 
 
 def test_progress_comes_back_with_its_state(tmp_path: Path) -> None:
-    folder = begun(tmp_path)
+    folder = begun(tmp_path, tuple("abcdefghijkl"))
     assert folder.load_position(State, torch.device("cpu")) == (EnginePosition(), None)
     state = State(Inner(torch.arange(4.0)), (torch.ones(2), torch.zeros(1)), 7)
     for saved in (EnginePosition(state, (3, 200), 12), EnginePosition(None, (), 2)):
@@ -164,7 +165,7 @@ def test_progress_comes_back_with_its_state(tmp_path: Path) -> None:
 
 
 def test_where_the_second_pass_stands_comes_back(tmp_path: Path) -> None:
-    folder = begun(tmp_path)
+    folder = begun(tmp_path, tuple("abcdefghijkl"))
     assert folder.load_second_pass() == 0
     folder.save_second_pass(12)
     assert folder.load_second_pass() == 12

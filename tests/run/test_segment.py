@@ -144,12 +144,12 @@ def test_an_object_that_vanishes_is_in_the_summary(tmp_path: Path, mask: Path) -
 def test_a_folder_of_images_keeps_its_names(tmp_path: Path, mask: Path) -> None:
     source = tmp_path / "frames"
     source.mkdir()
-    for name, picture in zip(("x2", "x10", "final é"), pictures(3), strict=True):
+    for name, picture in zip(("x2", "x10", "x11 é"), pictures(3), strict=True):
         Image.fromarray(picture).save(source / f"{name}.png")
     before = tree(source)
     out = tmp_path / "out"
     summary = run(source, mask, out)
-    assert shown(out) == {f"masks/{name}.png" for name in ("x2", "x10", "final é")} | {"overlay.mp4", "summary.json"}
+    assert shown(out) == {f"masks/{name}.png" for name in ("x2", "x10", "x11 é")} | {"overlay.mp4", "summary.json"}
     assert summary["frames"] == 3
     assert tree(source) == before
 
@@ -320,12 +320,13 @@ def test_resuming_with_other_inputs_or_settings_names_what_differs(clip: Path, m
     for changes, words in (
         ({"mask": other}, "masks"),
         ({"clip": longer}, "clip"),
-        ({"size": 16}, "size"),
-        ({"preset": "slow"}, "config, preset"),
+        ({"size": 16}, "size from 480 to 16"),
+        ({"preset": "slow"}, 'preset from "default" to "slow"'),
         ({"outputs": ("masks",)}, "outputs"),
+        ({"no_background": True}, "reading"),
     ):
         arguments: dict[str, Any] = {"clip": clip, "mask": mask, "out": out} | changes
-        with pytest.raises(OutputError, match=rf"cannot resume in .*: {words} changed since"):
+        with pytest.raises(OutputError, match=rf"cannot resume in .*, since this changed: .*{words}.*; use"):
             run(**arguments, resume=True)
     assert tree(out) == before
     assert run(clip, mask, out, resume=True)["frames"] == COUNT

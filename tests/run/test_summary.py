@@ -41,6 +41,7 @@ def test_an_object_that_vanishes_is_reported() -> None:
 
 def test_times_out_of_sight_are_reported_but_not_without_end() -> None:
     assert list(log({2: [3, 0, 0, 3, 3]}).warnings()) == ["object 2 was out of sight from frame 1 to frame 2"]
+    assert list(log({2: [3, 0, 3]}).warnings()) == ["object 2 was out of sight in frame 1"]
     lines = list(log({2: [3, 0] * 8 + [1]}).warnings())
     assert len(lines) == 6
     assert lines[-1] == "object 2 was out of sight 3 more times"

@@ -96,9 +96,18 @@ def test_memory_of_a_frame_may_be_used_again(expected: list[np.ndarray]) -> None
         (np.zeros((3, *SIZE), np.uint8), r"image.transpose\(1, 2, 0\)"),
         (torch.zeros(*SIZE, 3, dtype=torch.uint8), r"image.permute\(2, 0, 1\)"),
         (torch.zeros(3, *SIZE), "float32"),
-        (np.zeros((*SIZE, 3), np.uint16), "uint16"),
+        (np.full((*SIZE, 3), 200.0), r"values up to 200 become that by image\.round\(\)\.astype\(np\.uint8\)"),
+        (
+            torch.full((3, *SIZE), 200.0).bfloat16(),
+            r"up to 200 become that by image\.round\(\)\.to\(torch\.uint8\)",
+        ),
+        (np.full((*SIZE, 3), 200), r"values up to 200 become that by image\.astype\(np\.uint8\)"),
+        (np.full((*SIZE, 3), 4000, np.uint16), r"by \(image >> 4\)\.astype\(np\.uint8\)"),
+        (np.ones((*SIZE, 3), bool), "values up to 1"),
+        (np.full((*SIZE, 3), np.nan), "from nan to nan, so scale them to 0 to 255 first"),
         (np.zeros((0, 4, 3), np.uint8), "frames of 4x0"),
-        ("a.png", "is a str: expected"),
+        ("a.png", r"is a str: expected .*; give the folder that the images lie in, or open each with PIL\.Image\.open"),
+        (Path("a.png"), "give the folder that the images lie in"),
         (None, "is a NoneType: expected"),
     ],
 )
@@ -119,6 +128,12 @@ def test_frames_of_another_size_and_no_frames_are_refused() -> None:
         masks_of(3, truth())
 
 
+@pytest.mark.parametrize("frame", [pictures(1)[0], torch.zeros(3, *SIZE), Image.fromarray(pictures(1)[0])], ids=type)
+def test_one_frame_instead_of_a_list_is_refused(frame: Any) -> None:
+    with pytest.raises(vostrack.InputError, match=r"this is one frame, .* put its frames into a list"):
+        vostrack.track(frame, truth(), method=NAME)
+
+
 # Masks.
 
 
@@ -137,6 +152,22 @@ def test_frames_of_another_size_and_no_frames_are_refused() -> None:
 )
 def test_masks_of_every_kind_mean_the_same(mask: Any, expected: list[np.ndarray]) -> None:
     assert all(map(np.array_equal, masks_of(pictures(COUNT), mask), expected))
+
+
+def test_what_is_background_can_be_said() -> None:
+    mask = truth()
+    with pytest.raises(vostrack.MaskError, match="the mask of frame 0 has no background: 9 covers"):
+        vostrack.track(pictures(1), np.where(mask == 0, 9, mask), method=NAME)
+    for other, options in (
+        (np.where(mask == 0, 9, mask), {"background": 9}),
+        (mask[::2, ::2], {"resize_mask": True}),
+    ):
+        assert np.array_equal(masks_of(pictures(1), other, **options)[0], mask)
+    inverted = masks_of(pictures(1), mask == 0, invert_mask=True)
+    assert np.array_equal(inverted[0], mask > 0)
+    for options in ({"background": "white"}, {"invert_mask": 1}, {"no_background": None}, {"resize_mask": "yes"}):
+        with pytest.raises(vostrack.MaskError, match=f"{next(iter(options))} must be"):
+            vostrack.track(pictures(1), mask, method=NAME, **options)
 
 
 def test_masks_may_be_images_and_paths(expected: list[np.ndarray], tmp_path: Path) -> None:

@@ -295,3 +295,37 @@ def test_compiling_is_asked_of_the_module_and_its_parts(
     assert compiled == []
     run(objective, cache, tmp_path / "run", Recipe(steps=1, batch=1), {"compile": True})
     assert compiled == [objective.module, *objective.module.children()]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": "many"},
+        {"step": -1},
+        {"step": 2**70},
+        {"seconds": math.nan},
+        {"seconds": "long"},
+        {"best": "good"},
+        {"best": math.nan},
+        {"stale": None},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_without_a_position_is_refused(change: dict[str, Any], cache: FrameCache, tmp_path: Path) -> None:
+    recipe, path = Recipe(steps=4, batch=1), tmp_path / "run" / CHECKPOINT
+    run(Mean(), cache, tmp_path / "run", recipe, stop=2)
+    state = torch.load(path, weights_only=True)
+    state["position"] |= change
+    torch.save(state, path)
+    with pytest.raises(InputError, match="cannot resume"):
+        run(Mean(), cache, tmp_path / "run", recipe)
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"step": "1"}', '{"step": NaN}', "9" * 5000, '{"step": []}'])
+def test_hostile_lines_of_the_metrics_are_dropped(line: str, cache: FrameCache, tmp_path: Path) -> None:
+    recipe = Recipe(steps=4, batch=1)
+    run(Mean(), cache, tmp_path / "run", recipe, stop=2)
+    with (tmp_path / "run" / METRICS).open("a") as file:
+        file.write(f"{line}\n")
+    run(Mean(), cache, tmp_path / "run", recipe)
+    assert [row["step"] for row in metrics(tmp_path / "run")] == [1, 2, 3, 4]

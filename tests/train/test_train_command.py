@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import signal
 import sys
@@ -23,7 +24,7 @@ from vostrack.cli.console import Stopped, StopSignals
 from vostrack.files import LOCK_NAME, lock_folder
 from vostrack.methods import METHODS, load_method
 from vostrack.train import run as training
-from vostrack.train.loop import METRICS
+from vostrack.train.loop import CHECKPOINT, METRICS
 from vostrack.weights import read_details
 
 
@@ -369,3 +370,28 @@ def test_the_net_of_a_run_depends_on_its_seed_alone(footage: Path) -> None:
         torch.rand(3)
         assert train("--data", footage, "--out", folder, "--seed", seed, "--lr", 1e-9, "--steps", 1) == 0
     assert scale("a/tiny.safetensors") == scale("b/tiny.safetensors") != scale("c/tiny.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+@pytest.mark.parametrize(
+    "name", [METRICS, CHECKPOINT, "cache", "cache/frames.u8", "cache/index.json", "pictures", "tiny.safetensors"]
+)
+def test_no_link_and_no_pipe_in_the_folder_of_a_run_is_written_to(
+    footage: Path, name: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, theirs = Path("runs/tiny"), tmp_path / "theirs"
+    (out / name).parent.mkdir(parents=True)
+    if kind == "pipe":
+        os.mkfifo(out / name)
+    else:
+        (out / name).symlink_to(theirs)
+        if name in ("cache", "pictures"):
+            theirs.mkdir()
+        elif name != CHECKPOINT:
+            theirs.write_bytes(b"theirs")
+    assert train("--data", footage) == 6
+    assert ("is a link" if kind == "link" else "neither a file nor a folder") in capsys.readouterr().err
+    if theirs.is_dir():
+        assert not list(theirs.iterdir())
+    else:
+        assert not theirs.exists() or theirs.read_bytes() == b"theirs"

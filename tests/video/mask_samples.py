@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ Pixels = npt.NDArray[np.uint8]
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 SIZE = (24, 32)
+FULL = {"no_background": True}  # for masks at random, whose objects may fill the frame
 
 
 def boxes(*values: object) -> npt.NDArray[np.uint8]:
@@ -24,11 +26,17 @@ def boxes(*values: object) -> npt.NDArray[np.uint8]:
     return image
 
 
-def read(folder: Path, image: Image.Image | Pixels, name: str = "mask.png", **options: object) -> MaskFile:
-    """Save an image and read it as a mask of its own size."""
+def read(
+    folder: Path,
+    image: Image.Image | Pixels,
+    name: str = "mask.png",
+    reading: dict[str, Any] | None = None,
+    **save: Any,
+) -> MaskFile:
+    """Save an image and read it as a mask of its own size, with options of `read_mask`."""
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    image.save(folder / name, **options)
-    return read_mask(folder / name, (image.height, image.width))
+    image.save(folder / name, **save)
+    return read_mask(folder / name, (image.height, image.width), **(reading or {}))
 
 
 def check(mask: MaskFile, expected: npt.NDArray[np.generic]) -> None:

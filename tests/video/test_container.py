@@ -31,7 +31,7 @@ def test_a_file_that_is_cut_inside_a_frame_says_so(tmp_path: Path) -> None:
     clip, frames = read(path)
     assert 8 <= len(frames) <= 11
     assert clip.notes == [
-        "damaged packets in the file: 1; some frames may look broken",
+        f"damaged frames: 1 ({len(frames) - 1}); those that build on them may look broken too",
         f"the file promises 20 frames, {len(frames)} could be decoded",
     ]
 

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.video.media import corners, difference, jpeg, read, refusal, solid
+from tests.video.media import corners, difference, jpeg, noise, read, refusal, solid
+from vostrack.errors import InputError
 from vostrack.types import FrameStream
 from vostrack.video.images import FolderStream
 from vostrack.video.reader import open_clip
@@ -42,8 +45,8 @@ def test_every_accepted_format_is_read(tmp_path: Path, ending: str) -> None:
 
 
 def test_order_is_natural_and_names_are_kept(tmp_path: Path) -> None:
-    save(tmp_path, "shot 10.PNG", "shot 2.Jpg", "Shot 1.png", "shot 2b.jpeg", "shot 010.5.png")
-    assert order(tmp_path) == ["Shot 1", "shot 2", "shot 2b", "shot 10", "shot 010.5"]
+    save(tmp_path, "shot 10.PNG", "shot 2.Jpg", "Shot 1.png", "shot 03.jpeg", "shot 010.5.png")
+    assert order(tmp_path) == ["Shot 1", "shot 2", "shot 03", "shot 10", "shot 010.5"]
 
 
 def test_other_files_are_left_alone(tmp_path: Path) -> None:
@@ -89,6 +92,36 @@ def test_16_bits_are_scaled_down_rather_than_cut_off(tmp_path: Path) -> None:
     assert clip.notes == ["16-bit source, reduced to 8 bits"]
 
 
+@pytest.mark.parametrize(("bits", "note"), [(10, " of which 10 are used,"), (12, " of which 12 are used,"), (16, ",")])
+def test_ten_or_twelve_bits_in_sixteen_are_not_nearly_black(tmp_path: Path, bits: int, note: str) -> None:
+    values = np.linspace(0, 2**bits - 1, 48 * 64).reshape(48, 64)
+    Image.fromarray(np.zeros((48, 64), np.uint16)).save(tmp_path / "1.png")  # a fade from black
+    for name in ("2.png", "3.tiff"):
+        Image.fromarray(values.astype(np.uint16)).save(tmp_path / name)
+    clip, frames = read(tmp_path)
+    expected = np.repeat((values / 2**bits * 256)[..., None], 3, axis=2)
+    assert [difference(frame, expected.astype(int)) <= 1 for frame in frames] == [False, True, True]
+    assert clip.notes == [f"16-bit source{note} reduced to 8 bits"]
+
+
+def test_an_image_that_uses_more_bits_than_the_others_is_refused(tmp_path: Path) -> None:
+    for index in range(20):
+        Image.fromarray(np.full((48, 64), 50_000 if index == 11 else 4000, np.uint16)).save(tmp_path / f"{index}.png")
+    assert "11.png' holds 50000, and the images before seemed to have 12 bits" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("most", [4095, 65535])
+def test_colours_of_twelve_bits_in_sixteen_are_refused(tmp_path: Path, most: int) -> None:
+    encoder = av.CodecContext.create("png", "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 64, 48, "rgb48be", Fraction(1)
+    image = av.VideoFrame.from_ndarray(np.full((48, 64, 3), most, np.uint16), format="rgb48be")
+    (tmp_path / "1.png").write_bytes(b"".join(map(bytes, encoder.encode(image))))
+    if most == 4095:
+        assert "uses 12 of them at most, so that it is nearly black; multiply the values by 16" in refusal(tmp_path)
+    else:
+        assert read(tmp_path)[0].notes == ["16-bit source, reduced to 8 bits"]
+
+
 def test_transparency_is_ignored_and_noted(tmp_path: Path) -> None:
     image = Image.fromarray(corners()).quantize(4)
     image.save(tmp_path / "1.png", transparency=bytes([0, 128, 0, 200]))
@@ -116,7 +149,7 @@ def test_a_folder_without_images_says_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "a.heic").touch()
     (tmp_path / "dog").mkdir()
     message = refusal(tmp_path)
-    assert "expected .bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp, found .heic, dog" in message
+    assert "expected .avif, .bmp, .jfif, .jpe, .jpeg, .jpg, .png, .tif, .tiff, .webp, found .heic, dog" in message
 
 
 def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,14 +162,20 @@ def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: p
 
 def test_images_of_different_sizes_are_refused(tmp_path: Path) -> None:
     save(tmp_path, "1.png", "2.png")
-    save(tmp_path, "3.png", size=(50, 64))
-    message = refusal(tmp_path)
-    assert "3.png' (frame 2) is 64x50, the first is 64x48" in message
+    save(tmp_path, "3.png", "4.png", size=(50, 64))
+    with pytest.raises(InputError, match=r"3\.png' \(frame 2\) is 64x50, the first is 64x48 \(2 of 4 differ\)"):
+        open_clip(tmp_path)
+
+
+def test_images_that_are_of_one_size_when_upright_are_a_clip(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(jpeg(corners(), 6))
+    save(tmp_path, "2.png", size=(80, 48))
+    assert order(tmp_path) == ["1", "2"]
 
 
 def test_a_damaged_image_is_an_error_that_names_it(tmp_path: Path) -> None:
-    save(tmp_path, "1.png", "2.jpg")
-    data = (tmp_path / "2.jpg").read_bytes()
+    save(tmp_path, "1.png")
+    data = jpeg(noise(1, (48, 64))[0])
     (tmp_path / "2.jpg").write_bytes(data[: len(data) // 2])
     with open_clip(tmp_path) as clip:
         frames = iter(clip)
@@ -196,3 +235,10 @@ def test_chosen_names_alone_are_frames(tmp_path: Path) -> None:
     with FolderStream(tmp_path, {"00010", "00005"}) as stream:
         assert stream.count == 2
         assert [(frame.index, frame.name) for frame in stream] == [(0, "00005"), (1, "00010")]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_among_the_images_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "1.png").symlink_to(tmp_path / "pipe")
+    assert "not a regular file" in refusal(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
 import zlib
@@ -9,13 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.video.mask_samples import BLUE, RED, SIZE, WHITE, Pixels, boxes, check, read
+from tests.video.mask_samples import BLUE, GREEN, RED, SIZE, WHITE, Pixels, boxes, check, read
 from vostrack.errors import MaskError
-from vostrack.video.masks import read_mask, read_prompts
+from vostrack.types import LabelMap
+from vostrack.video.ground import Reading
+from vostrack.video.masks import GivenMask, read_mask, read_prompts
 from vostrack.video.palette import PALETTE, palette_image
 
 
@@ -79,15 +83,14 @@ class TestErrors:
             read(tmp_path, np.full(SIZE, 300, np.uint16))
 
     def test_too_many_colours(self, tmp_path: Path) -> None:
-        paths = []
-        for part in range(3):
-            color = 3 + 12 * np.stack([np.arange(100) // 10, np.arange(100) % 10, np.full(100, 9 + 2 * part)], axis=1)
-            Image.fromarray(color.astype(np.uint8).reshape(10, 10, 3).repeat(3, 0).repeat(3, 1)).save(
-                tmp_path / f"{part}.png"
-            )
-            paths.append(tmp_path / f"{part}.png")
-        with pytest.raises(MaskError, match="300 colours, and at most 254 objects"):
-            read_prompts(dict(enumerate(paths)), (30, 30))
+        places = np.arange(1, 301)
+        colors = 42 * np.stack([places % 7, places // 7 % 7, places // 49], axis=1).astype(np.uint8)
+        parts = colors.reshape(3, 10, 10, 3).repeat(3, 1).repeat(3, 2)
+        masks: dict[int, GivenMask] = {
+            i: Image.fromarray(np.pad(part, ((i, 2 - i), (i, 2 - i), (0, 0)))) for i, part in enumerate(parts)
+        }
+        with pytest.raises(MaskError, match="with mask of frame 2 there are more than 254 objects"):
+            read_prompts(masks, (32, 32), Reading(no_background=True))
 
     def test_message_is_one_line(self, tmp_path: Path) -> None:
         path = tmp_path / "a\nb.png"
@@ -102,6 +105,38 @@ class TestErrors:
             read_mask(dev_data / "davis16/JPEGImages/480p/dog/00000.jpg", (480, 854))
 
 
+class TestFormats:
+    @pytest.mark.parametrize("options", [{}, {"exif": b"Exif\0\0", "icc_profile": b"profile"}, {"save_all": True}])
+    def test_ids_in_a_lossless_webp(self, tmp_path: Path, options: dict[str, object]) -> None:
+        ids = np.stack([boxes(1, 2, 7)] * 3, axis=2)
+        more = {"append_images": [Image.fromarray(ids * 3)]} if "save_all" in options else {}
+        check(read(tmp_path, ids, "mask.webp", lossless=True, **options, **more), ids[..., 0])
+
+    def test_a_lossy_webp_is_cleaned(self, tmp_path: Path) -> None:
+        image = np.stack([np.kron(boxes(255), np.ones((8, 8), np.uint8))] * 3, axis=2)
+        mask = read(tmp_path, image, "mask.webp", quality=40)
+        assert mask.labels.ids == (1,)
+
+    def test_avif_is_an_image(self, tmp_path: Path) -> None:
+        image = np.stack([np.kron(boxes(255), np.ones((8, 8), np.uint8))] * 3, axis=2)
+        assert read(tmp_path, image, "mask.avif", quality=90).labels.ids == (1,)
+
+    def test_a_lack_of_file_descriptors_is_no_fault_of_the_mask(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def exhausted(path: Path, mode: str) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        Image.fromarray(boxes(1)).save(tmp_path / "mask.png")
+        monkeypatch.setattr(Path, "open", exhausted)
+        with pytest.raises(MaskError, match=r"too many open files; raise the limit \(ulimit -n\)"):
+            read_mask(tmp_path / "mask.png", SIZE)
+
+
+def check_boxes(labels: LabelMap, *ids: int) -> None:
+    np.testing.assert_array_equal(labels.pixels.numpy(), boxes(*ids))
+
+
 class TestPrompts:
     def save(self, folder: Path, name: str, image: Pixels) -> str:
         Image.fromarray(image).save(folder / name)
@@ -114,27 +149,73 @@ class TestPrompts:
         assert notes == ["f.png: grey values are object ids, and 255 is void, not an object"]
         assert read_prompts({}, SIZE) == ({}, [])
 
-    def test_a_colour_is_the_same_object_in_all_masks(self, tmp_path: Path) -> None:
+    def test_a_colour_keeps_the_id_of_the_first_mask(self, tmp_path: Path) -> None:
         first = self.save(tmp_path, "f.png", boxes(RED, WHITE))
-        others = [self.save(tmp_path, f"{place}.png", boxes(color)) for place, color in enumerate((WHITE, RED, BLUE))]
+        colors = [(WHITE,), (RED,), (WHITE, RED, BLUE)]
+        others = [self.save(tmp_path, f"{place}.png", boxes(*part)) for place, part in enumerate(colors)]
         prompts, notes = read_prompts(dict(enumerate([first, *others])), SIZE)
-        assert [labels.ids for labels in prompts.values()] == [(2, 3), (3,), (2,), (1,)]
-        assert notes[1] == "0.png: colours became objects: #ffffff = 3"
+        assert [labels.ids for labels in prompts.values()] == [(1, 2), (2,), (1,), (1, 2, 3)]
+        check_boxes(prompts[3], 2, 1, 3)
+        assert notes[0] == "f.png: colours became objects: #ff0000 = 1, #ffffff = 2"
+        assert notes[1] == "0.png: colours became objects: #ffffff = 2"
+        assert notes[3] == "2.png: colours became objects: #ff0000 = 1, #ffffff = 2, #0000ff = 3"
+
+    def test_a_free_colour_leaves_ids_of_the_palette_alone(self, tmp_path: Path) -> None:
+        paths = [
+            self.save(tmp_path, "0.png", PALETTE[boxes(9, 1)]),
+            self.save(tmp_path, "1.png", boxes((0, 0, 0), (0, 0, 0), RED)),
+        ]
+        prompts, _ = read_prompts(dict(enumerate(paths)), SIZE)
+        assert [labels.ids for labels in prompts.values()] == [(1, 9), (2,)]
 
     def test_nearly_the_same_colour_of_another_mask(self, tmp_path: Path) -> None:
         paths = [
             self.save(tmp_path, "0.png", boxes((200, 0, 90), (200, 6, 90))),
             self.save(tmp_path, "1.png", boxes((200, 9, 90))),
-            self.save(tmp_path, "2.png", boxes((205, 0, 95), (100, 0, 90))),
+            self.save(tmp_path, "2.png", boxes((205, 0, 95), (0, 0, 0), (100, 0, 90))),
         ]
         prompts, _ = read_prompts(dict(enumerate(paths)), SIZE)
-        assert [labels.ids for labels in prompts.values()] == [(2, 3), (2,), (1, 2)]
+        assert [labels.ids for labels in prompts.values()] == [(1, 2), (1,), (1, 3)]
+
+    @pytest.mark.parametrize("place", [0, 2])
+    def test_a_slightly_other_colour_is_a_question(self, tmp_path: Path, place: int) -> None:
+        paths = [
+            self.save(tmp_path, "first.png", boxes(RED, BLUE)),
+            self.save(tmp_path, "later.png", boxes(*[(0, 0, 0)] * place, (0xE5, 0, 0))),
+        ]
+        with pytest.raises(MaskError) as error:
+            read_prompts({0: paths[0], 40: paths[1]}, SIZE)
+        assert str(error.value) == (
+            "later.png adds #e50000, which is much like #ff0000 of an earlier mask: paint it in #ff0000 if it is "
+            "that object; if it is a new one, paint both in this mask"
+        )
+
+    def test_a_new_colour_in_the_place_of_an_object_is_a_question(self, tmp_path: Path) -> None:
+        paths = [self.save(tmp_path, f"{index}.png", boxes(color, BLUE)) for index, color in enumerate((RED, GREEN))]
+        with pytest.raises(MaskError, match="adds #00ff00, which is in the place of #ff0000"):
+            read_prompts(dict(enumerate(paths)), SIZE)
+
+    def test_colours_much_alike_in_one_mask_are_two_objects(self, tmp_path: Path) -> None:
+        paths = [self.save(tmp_path, f"{i}.png", boxes(RED, *[(0xE5, 0, 0)] * i)) for i in range(2)]
+        prompts, _ = read_prompts(dict(enumerate(paths)), SIZE)
+        assert [labels.ids for labels in prompts.values()] == [(1,), (1, 2)]
 
     def test_palette_colours_keep_their_ids(self, tmp_path: Path) -> None:
         paths = [self.save(tmp_path, f"{number}.png", PALETTE[boxes(number)]) for number in (1, 9, 200)]
         prompts, notes = read_prompts(dict(enumerate(paths)), SIZE)
         assert [labels.ids for labels in prompts.values()] == [(1,), (9,), (200,)]
         assert notes == []
+
+
+class TestPages:
+    @pytest.mark.parametrize("ending", ["tif", "gif", "png"])
+    def test_only_the_first_is_read_and_a_note_says_so(self, tmp_path: Path, ending: str) -> None:
+        pages = [Image.fromarray(boxes(color)) for color in (RED, GREEN)]
+        mask = read(tmp_path, pages[0], f"mask.{ending}", save_all=True, append_images=pages[1:])
+        check(mask, boxes(1))
+        assert "it has several pages or frames, and the first alone is read; save others as files of their own" in (
+            mask.notes
+        )
 
 
 class TestRealMasks:
@@ -181,10 +262,19 @@ class TestSizes:
         check(mask, boxes(3, 200).repeat(2, 0).repeat(2, 1))
         assert mask.notes == ("resized from 32x24 to 64x48",)
 
+    def test_a_label_map_is_resized_too(self) -> None:
+        mask = LabelMap(torch.from_numpy(boxes(3, 200)), (3, 7, 200))
+        with pytest.raises(MaskError, match="the mask of frame 0 is 32x24, the clip is 64x48"):
+            read_prompts({0: mask}, (48, 64))
+        prompts, notes = read_prompts({0: mask}, (48, 64), Reading(resize_mask=True))
+        np.testing.assert_array_equal(prompts[0].pixels.numpy(), boxes(3, 200).repeat(2, 0).repeat(2, 1))
+        assert prompts[0].ids == (3, 7, 200)
+        assert notes == ["mask of frame 0: resized from 32x24 to 64x48"]
+
     def test_mask_with_the_pixels_of_an_anamorphic_video(self, tmp_path: Path) -> None:
         message = self.refusal(tmp_path, (72, 96), (72, 128), stored_size=(72, 96))
         assert "before its pixels are made square" in message
-        mask = read_mask(tmp_path / "m.png", (72, 128), stored_size=(72, 96), resize=True)
+        mask = read_mask(tmp_path / "m.png", (72, 128), stored_size=(72, 96), resize=True, no_background=True)
         assert mask.labels.size == (72, 128)
 
     @pytest.mark.parametrize("ending", ["png", "tif", "webp"])

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import errno
 import os
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 from PIL import Image
 from torch import Tensor
@@ -12,6 +14,8 @@ from torch import Tensor
 from tests.video.media import (
     RATE,
     difference,
+    jpeg,
+    noise,
     pixels,
     ramp,
     read,
@@ -145,10 +149,15 @@ def test_sound_with_a_cover_is_no_video(tmp_path: Path) -> None:
         cover = container.add_stream("mjpeg", rate=RATE)
         cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
         cover.disposition = av.stream.Disposition.attached_pic
-        container.add_stream("aac", rate=8000)
+        audio = container.add_stream("aac", rate=8000)
+        silence = np.zeros((audio.layout.nb_channels, 1024), np.float32)
+        sound = av.AudioFrame.from_ndarray(silence, format="fltp", layout=audio.layout.name)
+        sound.sample_rate = 8000
+        container.mux(audio.encode(sound))
+        container.mux(audio.encode(None))
         container.mux(cover.encode(av.VideoFrame.from_ndarray(solid((9, 9, 9)), format="rgb24")))
         container.mux(cover.encode(None))
-    assert "has no video stream" in refusal(path)
+    assert "has no video stream (found: audio, a cover picture)" in refusal(path)
 
 
 def test_tags_that_are_not_unicode_do_no_harm(tmp_path: Path) -> None:
@@ -161,6 +170,38 @@ def test_tags_that_are_not_unicode_do_no_harm(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["missing.mp4", "missing\nline.mp4", "\0.mp4", "a" * 5000])
 def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
     assert "expected a video file or a folder of images" in refusal(f"{tmp_path}/{name}")
+
+
+@pytest.mark.parametrize("name", ["%05d.jpg", "%d.png", "*.jpg", "0000?.png", "[0-9]*.png"])
+def test_a_pattern_is_refused_with_the_folder_to_give(tmp_path: Path, name: str) -> None:
+    assert f"stands for many files; give the folder '{tmp_path}'" in refusal(tmp_path / name)
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_read(tmp_path: Path) -> None:
+    assert len(read(write_video(tmp_path / "clip [1080p] %d.mp4", ramp(2)))[1]) == 2
+
+
+def test_standard_input_is_refused() -> None:
+    assert "cannot be read from a pipe" in refusal("-")
+
+
+@pytest.mark.parametrize("address", ["https://example.org/clip.mp4", "s3://bucket/clip.mp4"])
+def test_an_address_that_became_a_path_is_still_called_one(address: str) -> None:
+    assert refusal(Path(address)) == (
+        f"{address!r} is an address, and only files on this machine are read; download it first"
+    )
+
+
+def test_a_lack_of_file_descriptors_is_no_fault_of_the_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    path = write_video(tmp_path / "clip.mp4", ramp(2))
+    monkeypatch.setattr("vostrack.video.container.io.FileIO", exhausted)
+    assert "too many open files; raise the limit (ulimit -n)" in refusal(path)
+    Image.new("RGB", (4, 4)).save(tmp_path / "1.png")
+    monkeypatch.setattr("vostrack.video.images.Image.open", exhausted)
+    assert "too many open files; raise the limit (ulimit -n)" in refusal(tmp_path)
 
 
 def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
@@ -183,11 +224,56 @@ def test_a_name_with_a_line_break_stays_on_one_line(tmp_path: Path) -> None:
     assert r"a\nb.mp4" in refusal(path)
 
 
-@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp", "tiff"])
-def test_a_single_image_is_refused_with_the_advice_to_give_a_folder(tmp_path: Path, ending: str) -> None:
-    path = tmp_path / f"image.{ending}"
-    Image.new("RGB", (32, 32)).save(path)
-    assert "put the images of a clip into a folder" in refusal(path)
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "bmp", "tiff", "gif", "avif"])
+@pytest.mark.parametrize("name", ["image", "image.mjpeg", "image.mp4", "image.jpg"])
+def test_a_single_image_is_refused_under_any_name(tmp_path: Path, kind: str, name: str) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / name, kind)
+    assert "is a single image; put the images of a clip into a folder" in refusal(tmp_path / name)
+
+
+def test_two_versions_of_one_photo_are_a_single_image(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    Image.new("RGB", (32, 32)).save(path, "MPO", save_all=True, append_images=[Image.new("RGB", (32, 32))])
+    assert "is a single image" in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["clip.mjpeg", "clip.jpg", "clip.mp4", "clip"])
+def test_motion_jpeg_without_a_container_is_a_clip_under_any_name(tmp_path: Path, name: str) -> None:
+    images = ramp(4)
+    (tmp_path / name).write_bytes(b"".join(jpeg(image) for image in images))
+    clip, frames = read(tmp_path / name)
+    assert [difference(frame, image) <= 6 for frame, image in zip(frames, images, strict=True)] == [True] * 4
+    assert clip.notes == []
+
+
+def test_images_in_one_file_are_a_clip(tmp_path: Path) -> None:
+    path = tmp_path / "clip.bin"
+    for image in ramp(4):
+        Image.fromarray(image).save(tmp_path / "image.png")
+        path.write_bytes((path.read_bytes() if path.exists() else b"") + (tmp_path / "image.png").read_bytes())
+    _, frames = read(path)
+    assert [difference(frame, image) for frame, image in zip(frames, ramp(4), strict=True)] == [0] * 4
+
+
+@pytest.mark.parametrize("ending", ["webp", "gif", "png", "avif"])
+def test_an_animation_is_a_clip_with_its_own_times(tmp_path: Path, ending: str) -> None:
+    images = [Image.fromarray(image) for image in ramp(4)]
+    path = tmp_path / f"clip.{ending}"
+    images[0].save(path, save_all=True, append_images=images[1:], duration=[40, 40, 120, 40], lossless=True)
+    clip, frames = read(path)
+    assert (clip.name, clip.size, clip.notes) == ("clip", (48, 64), [])
+    assert [frame.time for frame in frames] == [0, Fraction(1, 25), Fraction(2, 25), Fraction(5, 25)]
+    assert [frame.name for frame in frames] == ["00000", "00001", "00002", "00003"]
+    assert all(difference(frame, image) <= 6 for frame, image in zip(frames, ramp(4), strict=True))
+
+
+def test_an_animation_that_is_cut_off_is_an_error_that_says_where(tmp_path: Path) -> None:
+    path = tmp_path / "clip.webp"
+    images = [Image.fromarray(image) for image in noise(4)]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=40)
+    path.write_bytes(path.read_bytes()[:-9000])
+    assert "animation" in refusal(path)
+    assert "cannot be read" in refusal(path)
 
 
 def test_a_clip_is_read_once(tmp_path: Path) -> None:

@@ -151,6 +151,11 @@ class TestPictures:
     def test_noise(self, channels: int) -> None:
         assert flatten(np.random.default_rng(0).integers(0, 256, (60, 80, channels), dtype=np.uint8)) is None
 
+    def test_depth_map(self) -> None:
+        image = np.linspace(0, 127, 854).astype(np.uint8)[None].repeat(480, 0)
+        image[200:300, 300:400] = 220
+        assert flatten(image[..., None]) is None
+
     def test_every_colour_once(self) -> None:
         values = np.arange(300 * 300)
         assert flatten(np.stack([values % 256, values // 256 % 256, values >> 16], 1).astype(np.uint8)[None]) is None

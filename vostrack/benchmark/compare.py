@@ -6,21 +6,46 @@ of a sequence together. Knows nothing of methods or masks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from vostrack.benchmark.results import read_results
 from vostrack.benchmark.score import finite, main_value
 from vostrack.errors import InputError
-from vostrack.files import shown
+from vostrack.files import shaped, shown
 
 RESAMPLES = 10_000
 # If neither result were better, all of five differences would still go one way once in sixteen times.
 _FEWEST = 6
+IN_TIME = ("before", "after")
+"""Names of two results of one variant."""
+_MOST = 100_000
+
+
+@dataclass(frozen=True)
+class _Dataset:
+    name: str
+    split: str
+    distance: int | None
+    subset: str | None
+    sequences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Variant:
+    sequences: dict[str, dict[str, float | None]]
+
+
+@dataclass(frozen=True)
+class _Report:
+    """What is compared of a `results.json`."""
+
+    dataset: _Dataset
+    variants: dict[str, _Variant]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +53,13 @@ class Difference:
     """A sequence and its figures in two results."""
 
     sequence: str
-    before: float
-    after: float
+    first: float
+    second: float
 
     @property
     def change(self) -> float:
         """The second figure less the first."""
-        return self.after - self.before
+        return self.second - self.first
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +67,7 @@ class Comparison:
     """Two results side by side.
 
     Attributes:
+        names: of the two: those of their variants, or "before" and "after" where these are the same.
         figure: what is compared: "J&F", or "error", where less is better.
         differences: of the sequences in both, from the greatest loss to the greatest gain.
         left_out: sequences in one of them alone.
@@ -50,6 +76,7 @@ class Comparison:
         low, high: the 95 % confidence interval of that mean.
     """
 
+    names: tuple[str, str]
     figure: str
     differences: tuple[Difference, ...]
     left_out: tuple[str, ...]
@@ -65,7 +92,8 @@ class Comparison:
             return f"fewer than {_FEWEST} sequences cannot tell"
         if self.low <= 0 <= self.high:
             return "no difference that these sequences could show"
-        return "better" if (self.mean > 0) != (self.figure == "error") else "worse"
+        verdict = "better" if (self.mean > 0) != (self.figure == "error") else "worse"
+        return verdict if self.names == IN_TIME else f"{self.names[1]} is {verdict} than {self.names[0]}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
@@ -74,36 +102,39 @@ class Comparison:
         return asdict(self) | {"differences": rows, "verdict": self.verdict, "resamples": RESAMPLES} | ends
 
 
-def compare(before: Path, after: Path) -> Comparison:
+def compare(first: Path, second: Path) -> Comparison:
     """Compare two results of one variant each.
 
     Args:
-        before: folder or `results.json` of the first.
-        after: of the second.
+        first: folder or `results.json` of the one.
+        second: of the other.
 
     Raises:
         InputError: they cannot be read, hold several variants, or are not of the same dataset.
     """
-    reports = [read_results(before), read_results(after)]
+    reports = [read_results(first), read_results(second)]
     try:
-        datasets = [report["dataset"] for report in reports]
+        told: list[_Report] = [shaped(report, _Report) for report in reports]
+        datasets = [report.dataset for report in told]
         for key in ("name", "split", "distance"):
-            if datasets[0][key] != datasets[1][key]:
-                values = " and ".join(str(dataset[key]) for dataset in datasets)
-                raise InputError(f"these are results of different datasets: {key} is {shown(values)}")
-        figures = [_figures(report, path) for report, path in zip(reports, (before, after), strict=True)]
-        official = datasets[0]["subset"] and str(datasets[0]["subset"]).rpartition(" of ")[2]
-        largest = max(len(dataset["sequences"]) for dataset in datasets)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{shown(before)} or {shown(after)} is damaged: {shown(error)}") from error
+            if len(values := {getattr(dataset, key): None for dataset in datasets}) > 1:
+                words = " and ".join(map(str, values))
+                raise InputError(f"these are results of different datasets: {key} is {shown(words)}")
+        figures = [_figures(report, path) for report, path in zip(told, (first, second), strict=True)]
+        names = [shown(next(iter(report.variants))) for report in told]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{shown(first)} or {shown(second)} is damaged: {shown(error)}") from error
+    official = datasets[0].subset and datasets[0].subset.rpartition(" of ")[2]
+    largest = max(len(dataset.sequences) for dataset in datasets)
     common = sorted(figures[0].keys() & figures[1].keys())
     if not common:
-        raise InputError(f"{shown(before)} and {shown(after)} have no scored sequence in common")
+        raise InputError(f"{shown(first)} and {shown(second)} have no scored sequence in common")
     rows = [Difference(name, figures[0][name], figures[1][name]) for name in common]
     changes = [row.change for row in rows]
-    error_rate = datasets[0]["distance"] is not None
+    error_rate = datasets[0].distance is not None
     whole = str(official or largest)
     return Comparison(
+        IN_TIME if names[0] == names[1] else (names[0], names[1]),
         "error" if error_rate else "J&F",
         tuple(sorted(rows, key=lambda row: -row.change if error_rate else row.change)),
         tuple(sorted(figures[0].keys() ^ figures[1].keys())),
@@ -126,11 +157,13 @@ def interval(changes: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _figures(report: Mapping[str, Any], path: Path) -> dict[str, float]:
+def _figures(report: _Report, path: Path) -> dict[str, float]:
     """The main figure of each scored sequence."""
-    variants = report["variants"]
-    if len(variants) != 1:
-        names = ", ".join(str((path if path.is_dir() else path.parent) / name) for name in variants)
-        raise InputError(f"{shown(path)} holds {len(variants)} variants: choose one of {shown(names)}")
-    (variant,) = variants.values()
-    return {name: main_value(values) for name, values in variant["sequences"].items() if values}
+    if len(report.variants) != 1:
+        names = ", ".join(str((path if path.is_dir() else path.parent) / name) for name in report.variants)
+        raise InputError(f"{shown(path)} holds {len(report.variants)} variants: choose one of {shown(names)}")
+    (variant,) = report.variants.values()
+    figures = {name: main_value(cast(dict[str, float], row)) for name, row in variant.sequences.items() if row}
+    if any(not abs(figure) <= _MOST for figure in figures.values()):
+        raise ValueError(f"a figure is beyond {_MOST}")
+    return figures

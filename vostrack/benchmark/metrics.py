@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 Mask = NDArray[Any]
 
-_VOID = 255
+VOID = 255
 
 
 def region(prediction: Mask, truth: Mask) -> float:
@@ -141,7 +141,7 @@ def jumpcut_error(prediction: Mask, truth: Mask) -> float:
 
 def is_binary(labels: Mask) -> bool:
     """Whether 255 stands for the object in a label map, as in DAVIS-2016: there are values 255, and else only 0."""
-    void = labels == _VOID
+    void = labels == VOID
     return bool(void.any() and not labels[~void].any())
 
 
@@ -152,7 +152,7 @@ def object_labels(labels: Mask, binary: bool) -> NDArray[np.uint8]:
         labels: uint8 (H, W).
         binary: 255 stands for object 1. Else it is void, which the official code scores as background.
     """
-    return np.where(labels == _VOID, np.uint8(binary), labels)
+    return np.where(labels == VOID, np.uint8(binary), labels)
 
 
 def _pair(prediction: Mask, truth: Mask) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

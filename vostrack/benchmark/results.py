@@ -5,9 +5,9 @@ Equal masks give equal bytes: everything that varies from run to run is under th
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-import json
 import math
 import os
 import platform
@@ -16,22 +16,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vostrack.benchmark.datasets.mask_folders import named
 from vostrack.benchmark.datasets.table import Dataset
 from vostrack.benchmark.score import finite, totals
 from vostrack.benchmark.sequence_run import MASKS, Outcome
 from vostrack.errors import InputError
-from vostrack.files import atomic_path, shown, write_json, write_text
+from vostrack.files import OutputRoot, read_json, shown
 from vostrack.run.passes import PARTS
 
 FORMAT = "vostrack-benchmark-1"
 RESULTS = "results.json"
 TABLE = "results.csv"
 
+_SHARED = ("dataset", "split", "distance", "size", "device", "threads", "vostrack", "torch")
+"""Settings without which results do not belong into one table."""
+
 
 def write_results(
     out: Path, dataset: Dataset, settings: Mapping[str, Mapping[str, Any]], outcomes: Mapping[str, Sequence[Outcome]]
 ) -> dict[str, Any]:
     """Write the results of all variants, and of each one into its own folder.
+
+    Variants of an earlier run that are of the same sequences and settings stay in the table of all.
 
     Args:
         out: folder of the results.
@@ -42,13 +48,57 @@ def write_results(
     Returns:
         What is in `results.json`.
     """
+    root = OutputRoot(out)
     for name, done in outcomes.items():
-        _write(out / name, _report(dataset, settings, {name: done}))
-        if dataset.submission and dataset.spec.protocol == "late":
-            _write_submission(out / name, dataset, done)
+        _write(root, name, _report(dataset, settings, {name: done}))
+        if dataset.submission and dataset.official:
+            _write_submission(root, name, dataset, done)
     report = _report(dataset, settings, outcomes)
-    _write(out, report)
+    with contextlib.suppress(InputError, ValueError, KeyError, TypeError, AttributeError):
+        report = _joined(read_results(out), report, out)
+    _write(root, "", report)
     return report
+
+
+def _joined(earlier: Mapping[str, Any], report: dict[str, Any], out: Path) -> dict[str, Any]:
+    """A report with the variants of an earlier one; raises where that is damaged."""
+    notes = list(report["dataset"]["notes"])
+    kept = []
+    for name in sorted(earlier["variants"].keys() - report["variants"]):
+        if Path(name).name == name and name.isprintable() and (out / name / RESULTS).is_file():
+            if differ := _differences(earlier, report, name):
+                notes.append(f"{name} of an earlier run is not in this table: other {', '.join(differ)}")
+            else:
+                kept.append(name)
+    variants, timing = ({name: part["variants"][name] for name in kept} for part in (earlier, earlier["timing"]))
+    return {
+        **report,
+        "dataset": {**report["dataset"], "notes": notes},
+        "variants": variants | report["variants"],
+        "timing": {**report["timing"], "variants": timing | report["timing"]["variants"]},
+    }
+
+
+def _differences(earlier: Mapping[str, Any], report: Mapping[str, Any], name: str) -> list[str]:
+    """Why a variant of an earlier report does not belong into a new one; nothing, if it does."""
+    own, (sample, other) = earlier["variants"][name], next(iter(report["variants"].items()))
+    differ = [key for key in _SHARED if own["settings"][key] != other["settings"][key]]
+    if earlier["dataset"]["sequences"] != report["dataset"]["sequences"]:
+        differ.append("sequences")
+    shown_of_it = [
+        ({**value, "settings": value["settings"]["weights"]}, found["timing"]["variants"][key]["seconds_per_frame"])
+        for found, key, value in ((report, sample, other), (earlier, name, own))
+    ]
+    return differ or ["layout"] * (not _alike(*map(list, shown_of_it)))
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two values of JSON are laid out alike, with other text and numbers in the same places."""
+    if isinstance(one, dict):
+        return isinstance(other, dict) and one.keys() == other.keys() and all(_alike(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return isinstance(other, list) and len(one) == len(other) and all(map(_alike, one, other))
+    return isinstance(other, str) if isinstance(one, str) else other is None or isinstance(other, int | float)
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -59,10 +109,10 @@ def read_results(path: Path) -> dict[str, Any]:
     """
     file = path / RESULTS if path.is_dir() else path
     try:
-        report = json.loads(file.read_text(encoding="utf-8"))
+        report = read_json(file, most=1 << 30)
         if not isinstance(report, dict) or report.get("format") != FORMAT:
             raise ValueError("it was not written by `vostrack benchmark`")
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"cannot read results {shown(file)}: {shown(error)}") from error
     return report
 
@@ -80,6 +130,7 @@ def _report(
             "distance": dataset.distance,
             "submission": dataset.submission,
             "sequences": [sequence.name for sequence in dataset.sequences],
+            "notes": _notes(dataset, outcomes),
         },
         "variants": {name: {"settings": settings[name]} | _scores(dataset, done) for name, done in outcomes.items()},
         "timing": {
@@ -94,12 +145,21 @@ def _report(
     }
 
 
+def _notes(dataset: Dataset, outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
+    """What is not scored, and why."""
+    notes = [outcome.note for done in outcomes.values() for outcome in done if outcome.note]
+    given = [sequence.name for sequence in dataset.sequences if not sequence.scored]
+    if given and not dataset.submission:
+        notes.append(f"not scored, since there are no masks but the given ones: {named(given)}")
+    return list(dict.fromkeys(notes))
+
+
 def _scores(dataset: Dataset, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Scores of a variant: in all, by attribute, by sequence, by object and frame."""
     rows = [row for outcome in outcomes for row in outcome.rows]
-    named = {sequence.name: sequence.attributes for sequence in dataset.sequences}
-    attributes = sorted({attribute for given in named.values() for attribute in given})
-    by_attribute = {a: totals(row for row in rows if a in named[row.sequence]) for a in attributes}
+    having = {sequence.name: sequence.attributes for sequence in dataset.sequences}
+    attributes = sorted({attribute for given in having.values() for attribute in given})
+    by_attribute = {a: totals(row for row in rows if a in having[row.sequence]) for a in attributes}
     total = totals(rows)
     if dataset.spec.grouped and rows:
         # What papers give for YouTube-Objects is the mean over its ten classes.
@@ -107,7 +167,7 @@ def _scores(dataset: Dataset, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return {
         "total": finite(total),
         "attributes": {name: finite(values) for name, values in by_attribute.items()},
-        "sequences": {name: finite(totals(row for row in rows if row.sequence == name)) for name in named},
+        "sequences": {name: finite(totals(row for row in rows if row.sequence == name)) for name in having},
         "objects": [row.to_json() | {"curves": dict(row.curves)} for row in rows],
     }
 
@@ -122,25 +182,26 @@ def _timing(dataset: Dataset, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-def _write(folder: Path, report: Mapping[str, Any]) -> None:
+def _write(root: OutputRoot, folder: str, report: Mapping[str, Any]) -> None:
     table = io.StringIO()
     rows = [(name, row) for name, variant in report["variants"].items() for row in variant["objects"]]
     if rows:
-        columns = [key for key in rows[0][1] if key != "curves"]
+        columns = [key for key in rows[-1][1] if key != "curves"]
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(["variant", *columns])
         writer.writerows([name, *(row[key] for key in columns)] for name, row in rows)
-        write_text(folder / TABLE, table.getvalue())
+        root.write(Path(folder, TABLE), table.getvalue().encode())
     else:
-        (folder / TABLE).unlink(missing_ok=True)
-    write_json(folder / RESULTS, report)
+        root.remove(Path(folder, TABLE))
+    root.write_json(Path(folder, RESULTS), report)
 
 
-def _write_submission(folder: Path, dataset: Dataset, outcomes: Sequence[Outcome]) -> None:
-    """`Annotations/VIDEO/FRAME.png` in a zip file, as the YouTube-VOS server takes it."""
-    with atomic_path(folder / "submission.zip") as path, zipfile.ZipFile(path, "x") as archive:
+def _write_submission(root: OutputRoot, folder: str, dataset: Dataset, outcomes: Sequence[Outcome]) -> None:
+    """`VIDEO/FRAME.png` in a zip file, below `Annotations` where the server wants it so."""
+    with root.new(Path(folder, "submission.zip")) as path, zipfile.ZipFile(path, "x") as archive:
         for sequence, outcome in zip(dataset.sequences, outcomes, strict=True):
             for frame in outcome.written:
                 name = f"{MASKS}/{sequence.name}/{frame}.png"
                 # A fixed date, so that equal masks give an equal file; PNG does not shrink any further.
-                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), (folder / name).read_bytes())
+                entry = zipfile.ZipInfo(f"{dataset.spec.archive}{sequence.name}/{frame}.png", (1980, 1, 1, 0, 0, 0))
+                archive.writestr(entry, root.at(Path(folder, name)).read_bytes())

@@ -1,10 +1,10 @@
 """Runs variants of methods over a dataset: resumable, in several processes, with results that do not depend on either.
 
-    OUT/results.json, results.csv      scores of all variants of the last run
+    OUT/results.json, results.csv      scores of all variants, with those of earlier runs
     OUT/report.html                    the same to look at
     OUT/VARIANT/Annotations/SEQ/*.png  masks in the official layout
     OUT/VARIANT/results.json           as above, of one variant
-    OUT/VARIANT/submission.zip         where a server scores YouTube-VOS
+    OUT/VARIANT/submission.zip         where a server scores the masks
 
 Prints nothing. `sequence_run` does the work, `results` and `report` write the files.
 """
@@ -25,14 +25,14 @@ from typing import Any
 import torch
 
 from vostrack.benchmark.datasets.table import Dataset
-from vostrack.benchmark.pool import run_all
-from vostrack.benchmark.report.page import write_report
-from vostrack.benchmark.results import write_results
-from vostrack.benchmark.sequence_run import LOADED, RECORDS, Task, loaded, run_sequence
-from vostrack.errors import Cancelled, MethodError, OutputError, OutputExistsError
-from vostrack.files import lock_folder, make_folder, output_error, remove_partials, shown, write_json
+from vostrack.benchmark.pool import check_jobs, run_all
+from vostrack.benchmark.report.page import REPORT, write_report
+from vostrack.benchmark.results import RESULTS, TABLE, write_results
+from vostrack.benchmark.sequence_run import MASKS, RECORDS, Task, loaded, run_sequence
+from vostrack.errors import MethodError, NoObjectError, OutputError, OutputExistsError
+from vostrack.files import OutputRoot, changes, lock_folder, read_json, remove_partials, shown
 from vostrack.methods import METHODS, method_class
-from vostrack.run.callbacks import Callbacks
+from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.pipeline import PipelineConfig
 from vostrack.weights import RANDOM
 
@@ -86,15 +86,19 @@ def run_benchmark(
         callbacks: what is called on the way; progress counts sequences.
 
     Returns:
-        What is in `results.json` (docs/datasets.md).
+        What is in `results.json` (docs/datasets.md), variants of earlier runs included.
 
     Raises:
-        VostrackError: a variant cannot be had, a sequence fails, or the results there were made with other settings.
+        NoObjectError: no sequence has an object.
+        VostrackError: an argument is wrong, a variant cannot be had, a sequence fails, or the results there were made
+            with other settings.
     """
-    if jobs < 1 or not variants:
-        raise ValueError("at least one job and one variant are needed")
+    check_jobs(jobs)
+    callbacks = checked_callbacks(callbacks)
+    if not variants:
+        raise MethodError("there is no variant to run")
     if _holds(dataset.root, out, variants):
-        raise OutputError(f"{shown(out)} lies in the dataset's own folders: choose another --out")
+        raise OutputError(f"{shown(out)} lies in the dataset's own folders: choose another `out`")
     check_different(variants)
     pipelines = {v.name: _under_protocol(v, dataset.spec.method_settings) for v in variants}
     threads = max(1, torch.get_num_threads() // jobs)
@@ -102,17 +106,21 @@ def run_benchmark(
     with lock_folder(out):
         remove_partials(out)
         for variant in variants:
-            _prepare(out / variant.name, settings[variant.name], overwrite)
+            _prepare(OutputRoot(out), variant.name, settings[variant.name], overwrite)
         tasks = [
             partial(run_sequence, Task(sequence, pipeline, settings[name], out / name, dataset.distance is not None))
             for name, pipeline in pipelines.items()
             for sequence in dataset.sequences
         ]
         start = partial(_start_worker, threads, dict(METHODS))
-        outcomes = iter(run_all(tasks, jobs, partial(_report_progress, callbacks or Callbacks()), start))
+        outcomes = iter(run_all(tasks, jobs, callbacks, start))
         grouped = {name: list(islice(outcomes, len(dataset.sequences))) for name in pipelines}
+        if all(outcome.note for done in grouped.values() for outcome in done):
+            raise NoObjectError(f"no sequence can be run: {next(iter(grouped.values()))[0].note}")
         report = write_results(out, dataset, settings, grouped)
         write_report(out, dataset, report)
+        for note in report["dataset"]["notes"]:
+            callbacks.note(note)
         return report
 
 
@@ -135,7 +143,7 @@ def _under_protocol(variant: Variant, wanted: Mapping[str, Any]) -> PipelineConf
 
 def _settings(dataset: Dataset, pipelines: Mapping[str, PipelineConfig], threads: int) -> dict[str, dict[str, Any]]:
     """All that decides masks, by name of the variant; fails here, where a variant cannot be had."""
-    LOADED.clear()  # weights may have changed since this process ran a benchmark
+    loaded.cache_clear()  # weights may have changed since this process ran a benchmark
     fixed = {"dataset": dataset.name, "split": dataset.split, "distance": dataset.distance, "threads": threads}
     return {name: loaded(config).record() | fixed for name, config in pipelines.items()}
 
@@ -147,32 +155,23 @@ def _holds(root: Path, out: Path, variants: Items[Variant]) -> bool:
     return root in (out, *(out / v.name for v in variants)) or any(out.is_relative_to(kind) for kind in kinds)
 
 
-def _prepare(folder: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
+def _prepare(root: OutputRoot, name: str, settings: Mapping[str, Any], overwrite: bool) -> None:
     """Keep settings beside the records, and refuse to mix results of different ones."""
-    path = folder / RECORDS / "settings"
+    for written in (RESULTS, TABLE, REPORT, Path(name, RESULTS), Path(name, TABLE), Path(name, MASKS)):
+        root.at(written)  # fails now, where it does, and not after hours
+    folder, records = root.path / name, Path(name, RECORDS)
+    path = root.at(records / "settings")
     earlier: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        earlier = dict(json.loads(path.read_text(encoding="utf-8")))
-    differ = [key for key in sorted({*earlier, *settings}) if earlier.get(key) != settings.get(key)]
-    if earlier and differ and not overwrite:
+    with contextlib.suppress(OSError, ValueError):
+        earlier = read_json(path, dict[str, Any])
+    if earlier and not overwrite and (differ := changes(earlier, settings)):
         raise OutputExistsError(
-            f"{shown(folder)} holds results with other settings ({', '.join(differ)} changed): "
-            "use --overwrite or another --out"
+            f"{shown(folder)} holds results with other settings ({differ}): use `overwrite=True` or another `out`"
         )
-    make_folder(path.parent)
     if overwrite:
-        try:
-            for record in path.parent.glob("*.json"):
-                record.unlink()
-        except OSError as error:
-            raise output_error(error, path.parent) from error
-    write_json(path, settings)
-
-
-def _report_progress(callbacks: Callbacks, done: int, total: int) -> None:
-    callbacks.progress(done, total)
-    if callbacks.cancelled():
-        raise Cancelled(f"cancelled after {done} of {total} sequences: run again to go on")
+        for record in path.parent.glob("*.json"):
+            root.remove(records / record.name)
+    root.write_json(records / "settings", settings)
 
 
 def _start_worker(threads: int, methods: Mapping[str, str]) -> None:

@@ -2,7 +2,7 @@
 
 `score_sequence` follows the rules of any dataset: which frames count, and objects that appear later. `score_folders`
 scores folders of `SEQUENCE/FRAME.png` as the official DAVIS evaluation does: the first and the last frame of a sequence
-are never scored; the truth of the first one says which objects there are. Knows nothing about methods, videos or torch.
+are never scored; the truth of the first one says which objects there are. Knows nothing about methods and videos.
 Source: davis2017-evaluation (ac7c43f), semi-supervised task.
 
 Differs:
@@ -12,14 +12,14 @@ Differs:
       a result for a sequence of one object. Elsewhere 255 is void in a truth, which scores as background, and an error
       in a result.
     - What is missing or does not fit is an error; the official code ends with exit code 0. Results are never cached.
+    - `Rules` can score objects that appear later, and leave void pixels out, as other datasets have it.
 """
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -28,11 +28,13 @@ from typing import Any
 import numpy as np
 
 from vostrack.benchmark.datasets import layouts
-from vostrack.benchmark.datasets.mask_folders import Labels, list_folder, list_frames, named, read_mask
-from vostrack.benchmark.metrics import contour, is_binary, jumpcut_error, object_labels, region, statistics
-from vostrack.benchmark.pool import Progress, run_all
-from vostrack.errors import DatasetError, unknown_name
+from vostrack.benchmark.datasets.mask_folders import Labels, named, read_mask
+from vostrack.benchmark.metrics import VOID, contour, is_binary, jumpcut_error, object_labels, region, statistics
+from vostrack.benchmark.pool import run_all
+from vostrack.benchmark.result_folders import FolderPair, find_pairs
+from vostrack.errors import DatasetError, NoObjectError
 from vostrack.files import shown
+from vostrack.run.callbacks import Callbacks, checked_callbacks
 
 FramePair = tuple[str, Iterable[int], Labels, Labels]
 """A frame: its name, the objects that count in it, and two label maps, uint8 (H, W): result and truth."""
@@ -70,16 +72,36 @@ class ObjectScore:
 
 
 @dataclass(frozen=True, slots=True)
+class Rules:
+    """What `score_folders` does otherwise than the official DAVIS evaluation; by default nothing.
+
+    Attributes:
+        official_decay: keep the official code's overflow above 256 frames; see `statistics`.
+        late_objects: score objects that the first ground truth lacks, behind the frame where they first appear.
+        ignore_void: leave out pixels that are void (255) in the ground truth, which else are background.
+    """
+
+    official_decay: bool = False
+    late_objects: bool = False
+    ignore_void: bool = False
+
+
+OFFICIAL = Rules()
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """Scores of a set of sequences.
 
     Attributes:
         objects: all objects, in order of sequence and id; at least one.
-        official_decay: decay was computed with the official code's overflow above 256 frames.
+        rules: by which they were scored.
+        notes: what was not scored, and why, one line each.
     """
 
     objects: tuple[ObjectScore, ...]
-    official_decay: bool = False
+    rules: Rules = OFFICIAL
+    notes: tuple[str, ...] = ()
 
     @property
     def sequences(self) -> int:
@@ -94,7 +116,8 @@ class Scores:
         """Plain values for a JSON file; what is not a number becomes null."""
         return {
             "format": "vostrack-scores-1",
-            "official_decay": self.official_decay,
+            **asdict(self.rules),
+            "notes": list(self.notes),
             "sequences": self.sequences,
             "total": finite(self.total()),
             "objects": [score.to_json() for score in self.objects],
@@ -161,45 +184,60 @@ def score_folders(
     *,
     sequences: Sequence[str] | None = None,
     jobs: int = 1,
-    official_decay: bool = False,
-    progress: Progress | None = None,
+    rules: Rules = OFFICIAL,
+    callbacks: Callbacks | None = None,
 ) -> Scores:
-    """Score all sequences of a folder.
+    """Score all sequences of a folder. One that has no object is left out, with a note.
 
     Args:
-        results: folder of `SEQUENCE/FRAME.png`. The first and last frame of a sequence are not read; files that the
-            ground truth does not have are ignored.
-        ground_truth: folder of `SEQUENCE/FRAME.png`; its frames may be sparse.
+        results: folder of `SEQUENCE/FRAME.png` or of runs, `SEQUENCE_vostrack/masks`; of one sequence also its masks
+            or its run. The first and last frame are not read; files that the ground truth does not have are ignored.
+        ground_truth: folder of `SEQUENCE/FRAME.png`, or of the frames of one sequence, which may be sparse.
         sequences: which to score, in this order; all of the ground truth, by name, if not given.
         jobs: number of processes. They are spawned: with more than one, call this under `if __name__ == "__main__"`.
-        official_decay: see `statistics`.
-        progress: called after each sequence with the number of sequences done, and that of all.
+        rules: what is scored otherwise than by the official code.
+        callbacks: what is called on the way; progress counts sequences.
 
     Raises:
         DatasetError: both folders are the same, or something in them is missing, damaged or does not fit.
-        VostrackError: a process died.
+        NoObjectError: no sequence has an object.
+        VostrackError: there are fewer jobs than one, or a process died.
     """
-    if jobs < 1:
-        raise ValueError(f"jobs must be at least 1, got {jobs}")
-    frames = _check_layout(results, ground_truth, sequences)
-    tasks = [
-        partial(score_folder, name, results / name, ground_truth / name, files, official_decay)
-        for name, files in frames.items()
-    ]
-    scores = run_all(tasks, jobs, progress or (lambda done, total: None))
-    return Scores(tuple(chain.from_iterable(scores)), official_decay)
+    callbacks = checked_callbacks(callbacks)
+    found = find_pairs(results, ground_truth, sequences)
+    scored = run_all([partial(score_folder, each, rules) for each in found], jobs, callbacks)
+    scores = Scores(
+        tuple(chain.from_iterable(rows for rows, _ in scored)),
+        rules,
+        tuple(chain.from_iterable(notes for _, notes in scored)),
+    )
+    if not scores.objects:
+        more = f", and so is none of {len(found) - 1} more" if found[1:] else ""
+        raise NoObjectError(scores.notes[0] + more)
+    for note in scores.notes:
+        callbacks.note(note)
+    return scores
 
 
-def score_folder(
-    sequence: str, results: Path, truth: Path, files: Sequence[str], official_decay: bool = False
-) -> list[ObjectScore]:
-    """Score the folders of one sequence, as `score_folders` does; `files` are the names of three or more, in order."""
-    pairs = ((Path(file).stem, read_mask(results / file), read_mask(truth / file)) for file in files[1:-1])
-    return score_masks(sequence, read_mask(truth / files[0]), pairs, official_decay)
+def score_folder(pair: FolderPair, rules: Rules = OFFICIAL) -> tuple[list[ObjectScore], list[str]]:
+    """Score the folders of one sequence, as `score_folders` does: its objects, and notes of what is not scored."""
+    notes: list[str] = []
+    first, *others = pair.files.items()
+    masks = (
+        (Path(true).stem, read_mask(pair.results / found), read_mask(pair.truth / true)) for true, found in others[:-1]
+    )
+    try:
+        return score_masks(pair.name, read_mask(pair.truth / first[0]), masks, rules, notes.append), notes
+    except NoObjectError as error:
+        return [], [str(error)]
 
 
 def score_masks(
-    sequence: str, first: Labels, pairs: Iterable[tuple[str, Labels, Labels]], official_decay: bool = False
+    sequence: str,
+    first: Labels,
+    pairs: Iterable[tuple[str, Labels, Labels]],
+    rules: Rules = OFFICIAL,
+    note: Callable[[str], None] = lambda text: None,
 ) -> list[ObjectScore]:
     """Score one sequence of label maps, uint8 (H, W).
 
@@ -207,58 +245,85 @@ def score_masks(
         sequence: its name.
         first: ground truth of its first frame.
         pairs: of each scored frame its name, result and ground truth. The first and the last frame are none of them.
-        official_decay: see `statistics`.
+        rules: what is scored otherwise than by the official code.
+        note: called with what is not scored, and why, one line.
 
     Raises:
-        DatasetError: the first truth has no object, or a pair does not fit.
+        DatasetError: a pair does not fit.
+        NoObjectError: the first truth has no object; with late objects, no truth has one.
     """
-    binary = is_binary(first)
-    labels = object_labels(first, binary)
-    objects = range(1, int(labels.max(initial=0)) + 1)
-    if not objects:
-        raise DatasetError(f"{shown(sequence)}: no object in the ground truth of the first frame")
-    seen = set(np.unique(labels).tolist())
-
-    def checked() -> Iterator[FramePair]:
-        for frame, result, truth in pairs:
-            where = shown(f"{sequence}, frame {frame}")
-            if result.shape != truth.shape:
-                raise DatasetError(f"{where}: result is {result.shape}, ground truth {truth.shape} (height, width)")
-            if binary and truth.any() and not is_binary(truth):
-                raise DatasetError(f"{where}: expected only 0 and 255 in the ground truth, as in its first frame")
-            wanted = object_labels(truth, binary)
-            found = object_labels(result, binary=True) if len(objects) == 1 and is_binary(result) else result
-            if (highest := int(found.max(initial=0))) > len(objects):
-                raise DatasetError(f"{where}: result has object {highest}, the first ground truth {len(objects)}")
-            seen.update(np.unique(wanted).tolist(), np.unique(found).tolist())
-            yield frame, objects, found, wanted
-
-    return [score for score in score_frames(sequence, checked(), official_decay) if score.object_id in seen]
+    objects = _Objects(shown(sequence), first, rules)
+    scores = score_frames(sequence, (objects.checked(*pair) for pair in pairs), rules.official_decay)
+    used = objects.used()
+    if late := [str(number) for number in sorted(objects.true - {score.object_id for score in scores})]:
+        hint = "" if rules.late_objects else "; the rules can be told to score late objects"
+        note(f"{shown(sequence)}: not scored, since they appear too late: {named(late)}{hint}")
+    return [score for score in scores if score.object_id in used]
 
 
-def _check_layout(results: Path, truth: Path, sequences: Sequence[str] | None) -> dict[str, tuple[str, ...]]:
-    """Files of each sequence; checks both folders, so that a gap shows before hours of work rather than after them."""
-    known = [name for name in list_folder(truth) if list_frames(truth / name)]
-    if not known:
-        raise DatasetError(f"no ground truth in {shown(truth)}: expected folders of PNG files, SEQUENCE/00000.png")
-    chosen = list(dict.fromkeys(known if sequences is None else sequences))
-    for name in chosen:
-        if name not in known:
-            raise DatasetError(unknown_name("sequence", name, known))
-    present = set(list_folder(results))
-    if missing := [name for name in chosen if name not in present]:
-        raise DatasetError(f"{shown(results)} lacks {named(missing)} of {len(chosen)} sequences")
-    for folder, other in [(results, truth), *((results / name, truth / name) for name in chosen)]:
-        if os.path.samefile(folder, other):
-            raise DatasetError(f"results and ground truth are the same folder, {shown(folder.resolve())}")
-    frames = {name: list_frames(truth / name) for name in chosen}
-    for name, files in frames.items():
-        if len(files) < 3:
-            raise DatasetError(f"{shown(name)}: expected 3 frames or more (two are not scored), found {len(files)}")
-        present = set(list_folder(results / name))
-        if missing := [file for file in files[1:-1] if file not in present]:
-            raise DatasetError(f"{shown(results / name)} lacks {named(missing)} of {len(files) - 2} scored frames")
-    return frames
+class _Objects:
+    """The objects of a sequence: which count in a frame, by the rules, and which turned up at all.
+
+    Attributes:
+        true: ids in the ground truth, so far.
+    """
+
+    def __init__(self, sequence: str, first: Labels, rules: Rules) -> None:
+        self._sequence, self._rules = sequence, rules
+        self._binary = is_binary(first)
+        self.true = _ids(object_labels(first, self._binary))
+        self._counting = sorted(self.true) if rules.late_objects else list(range(1, max(self.true, default=0) + 1))
+        self._first = frozenset(self._counting)
+        self._found: dict[int, str] = {}
+        if not self._counting and not rules.late_objects:
+            raise NoObjectError(f"{sequence}: no object in the ground truth of the first frame, so it is not scored")
+
+    def checked(self, frame: str, result: Labels, truth: Labels) -> FramePair:
+        """A frame with the objects that count in it; raises `DatasetError` where result and truth do not fit."""
+        where = f"{self._sequence}, frame {shown(frame)}"
+        check_size(where, result, truth)
+        if not self.true:
+            self._binary = is_binary(truth)
+        if self._binary and truth.any() and not is_binary(truth):
+            raise DatasetError(f"{where}: expected only 0 and 255 in the ground truth, as in its first frame")
+        if self._rules.ignore_void and not self._binary:
+            result, truth = without_void(result, truth)
+        wanted = object_labels(truth, self._binary)
+        true, counting = self.true | _ids(wanted), list(self._counting)
+        alone = true if self._rules.late_objects else self._first
+        found = object_labels(result, binary=True) if alone == {1} and is_binary(result) else result
+        for number in _ids(found):
+            self._found.setdefault(number, where)
+        if self._rules.late_objects:
+            self._counting += sorted(true - self.true)
+        self.true = true
+        return frame, counting, found, wanted
+
+    def used(self) -> frozenset[int]:
+        """Ids that are in a truth or a result; to be called behind the last frame, since ids may come late."""
+        for number, where in self._found.items():
+            if number not in self.true | self._first:
+                ids = named([str(number) for number in sorted(self.true)])
+                raise DatasetError(f"{where}: result has object {number}, the ground truth only {ids or 'background'}")
+        if not self.true:
+            raise NoObjectError(f"{self._sequence}: no object in the ground truth, so it is not scored")
+        return self.true | self._found.keys()
+
+
+def _ids(labels: Labels) -> frozenset[int]:
+    return frozenset(np.unique(labels).tolist()) - {0}
+
+
+def check_size(where: str, result: Labels, truth: Labels) -> None:
+    """Raise `DatasetError` where two label maps differ in size."""
+    if result.shape != truth.shape:
+        raise DatasetError(f"{where}: result is {result.shape}, ground truth {truth.shape} (height, width)")
+
+
+def without_void(result: Labels, truth: Labels) -> tuple[Labels, Labels]:
+    """Result and truth with background where the truth is void: such pixels count neither as hit nor as miss."""
+    void = truth == VOID
+    return np.where(void, np.uint8(0), result), np.where(void, np.uint8(0), truth)
 
 
 def _read_frames(sequence: layouts.Sequence, folder: Path) -> Iterator[FramePair]:
@@ -266,11 +331,12 @@ def _read_frames(sequence: layouts.Sequence, folder: Path) -> Iterator[FramePair
     given = _given_objects(sequence) if sequence.scored else {}
     counting = [number for number, frame in given.items() if frame not in sequence.scored]
     for frame in sequence.scored:
+        counting = [number for number in counting if sequence.ends.get(number) != frame]
         result = read_mask(folder / f"{frame}.png")
-        truth = layouts.read_labels(sequence.truths[frame], sequence.masks)
-        if result.shape != truth.shape:
-            where = shown(f"{sequence.name}, frame {frame}")
-            raise DatasetError(f"{where}: result is {result.shape}, ground truth {truth.shape} (height, width)")
+        truth = layouts.read_labels(sequence.truths[frame], sequence.masks, keep_void=sequence.ignore_void)
+        check_size(shown(f"{sequence.name}, frame {frame}"), result, truth)
+        if sequence.ignore_void:
+            result, truth = without_void(result, truth)
         yield frame, counting, result, truth
         counting += [number for number, first in given.items() if first == frame]
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -20,8 +20,8 @@ import torch
 
 from vostrack.benchmark.datasets.layouts import Part, Sequence, read_labels
 from vostrack.benchmark.score import ObjectScore, score_sequence
-from vostrack.errors import DatasetError, VostrackError
-from vostrack.files import make_folder, sha256, shown, write_json
+from vostrack.errors import DatasetError, NoObjectError, VostrackError
+from vostrack.files import OutputRoot, read_json, sha256, shown
 from vostrack.run.passes import PARTS, Passes
 from vostrack.run.pipeline import Pipeline, PipelineConfig, load_pipeline
 from vostrack.types import LabelMap, Prediction
@@ -32,9 +32,6 @@ from vostrack.video.writer import FileWriter, ThreadedWriter, mask_files
 
 RECORDS = ".vostrack"
 MASKS = "Annotations"
-
-LOADED: list[tuple[PipelineConfig, Pipeline]] = []
-"""The pipeline that this process loaded last, since it serves many sequences; cleared when weights may have changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +56,24 @@ class Task:
         return self.folder / MASKS / self.sequence.name
 
     @property
+    def root(self) -> OutputRoot:
+        """The folder of all variants."""
+        return OutputRoot(self.folder.parent)
+
+    @property
     def record(self) -> Path:
-        """File of the record."""
-        return self.folder / RECORDS / f"{self.sequence.name}.json"
+        """File of the record, below the root."""
+        return Path(self.folder.name, RECORDS, f"{self.sequence.name}.json")
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What is kept of a sequence: its key, how many frames were seen, hashes of masks by frame, and seconds."""
+
+    key: str
+    frames: int
+    masks: dict[str, str]
+    seconds: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +86,7 @@ class Outcome:
         written: names of the frames that have masks.
         seconds: in all for each of `PARTS`, by the run that made the masks.
         again: whether the masks were there already and could be trusted.
+        note: why there are no masks, if so.
     """
 
     rows: tuple[ObjectScore, ...]
@@ -81,10 +94,13 @@ class Outcome:
     written: tuple[str, ...]
     seconds: Mapping[str, float]
     again: bool
+    note: str | None = None
 
 
 def run_sequence(task: Task) -> Outcome:
     """Follow the objects of a sequence, unless its masks are there already, and score the masks.
+
+    A sequence without any object in its given masks is left out, with a note.
 
     Raises:
         VostrackError: with the sequence's name.
@@ -94,15 +110,17 @@ def run_sequence(task: Task) -> Outcome:
         record = _trusted(task, key)
         again = record is not None
         if record is None:
-            record = {"key": key, **_follow(task)}
-            make_folder(task.record.parent)
-            write_json(task.record, record)
+            record = _follow(task, key)
+            task.root.write_json(task.record, asdict(record))
         rows = score_sequence(task.sequence, task.masks, task.jump)
+    except NoObjectError as error:
+        note = f"{shown(task.sequence.name)} is left out: {error}"
+        return Outcome((), 0, (), dict.fromkeys(PARTS, 0.0), False, note)
     except VostrackError as error:
         if task.sequence.name not in str(error):
             error.args = (f"sequence {shown(task.sequence.name)}: {error}",)
         raise
-    return Outcome(tuple(rows), record["frames"], tuple(record["masks"]), record["seconds"], again)
+    return Outcome(tuple(rows), record.frames, tuple(record.masks), record.seconds, again)
 
 
 def _key(task: Task) -> str:
@@ -118,21 +136,22 @@ def _key(task: Task) -> str:
     return hashed.hexdigest()
 
 
-def _trusted(task: Task, key: str) -> dict[str, Any] | None:
+def _trusted(task: Task, key: str) -> _Record | None:
     """The record of the sequence, if it is of this task and every mask is as it was written."""
+    path = task.root.at(task.record)
     try:
-        record: dict[str, Any] = json.loads(task.record.read_text(encoding="utf-8"))
-        if record["key"] != key or not record["masks"] or not isinstance(record["frames"], int):
+        record: _Record = read_json(path, _Record)
+        if record.key != key or not record.masks or record.frames < len(record.masks):
             return None
-        if any(PurePath(frame).name != frame for frame in record["masks"]):
+        if any(PurePath(frame).name != frame for frame in record.masks):
             return None  # it names a file elsewhere
-        same = all(sha256(task.masks / f"{frame}.png") == digest for frame, digest in record["masks"].items())
-        return record if same and set(PARTS) <= record["seconds"].keys() else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, VostrackError):
+        same = all(sha256(task.masks / f"{frame}.png") == digest for frame, digest in record.masks.items())
+        return record if same and set(PARTS) <= record.seconds.keys() else None
+    except (OSError, ValueError, VostrackError):
         return None
 
 
-def _follow(task: Task) -> dict[str, Any]:
+def _follow(task: Task, key: str) -> _Record:
     """Write the masks of all parts; the record of them."""
     pipeline = loaded(task.pipeline)
     if asdict(pipeline.weights) != task.settings["weights"]:
@@ -140,14 +159,14 @@ def _follow(task: Task) -> dict[str, Any]:
 
     def render(prediction: Prediction) -> Iterator[tuple[str, bytes]]:
         for name, data in mask_files(prediction):
-            yield f"{MASKS}/{task.sequence.name}/{PurePath(name).name}", data
+            yield f"{task.folder.name}/{MASKS}/{task.sequence.name}/{PurePath(name).name}", data
 
     seconds = dict.fromkeys(PARTS, 0.0)
     frames, written = 0, list[str]()
     for part in task.sequence.parts:
         prompts = given_masks(task.sequence, part)
         opened = partial(open_frames, task.sequence, part.frames)
-        with opened() as stream, ThreadedWriter([FileWriter(task.folder, render)]) as writing:
+        with opened() as stream, ThreadedWriter([FileWriter(task.root.path, render)]) as writing:
             passes = Passes(pipeline, prompts, stream, opened, only=part.written)
             with closing(passes.run()) as predictions:
                 for prediction in predictions:
@@ -158,18 +177,18 @@ def _follow(task: Task) -> dict[str, Any]:
         seconds = {name: value + passes.seconds[name] for name, value in seconds.items()}
     if missing := [frame for frame in task.sequence.scored if frame not in written]:
         raise DatasetError(f"there is ground truth for frame {missing[0]}, but the clip has only {frames} frames")
-    return {
-        "frames": frames,
-        "masks": {frame: sha256(task.masks / f"{frame}.png") for frame in written},
-        "seconds": {name: round(value, 4) for name, value in seconds.items()},
-    }
+    return _Record(
+        key,
+        frames,
+        {frame: sha256(task.masks / f"{frame}.png") for frame in written},
+        {name: round(value, 4) for name, value in seconds.items()},
+    )
 
 
+@lru_cache(maxsize=1)
 def loaded(config: PipelineConfig) -> Pipeline:
-    """A pipeline, ready to run; raises as `load_pipeline` does."""
-    if not LOADED or LOADED[0][0] != config:
-        LOADED[:] = [(config, load_pipeline(config))]
-    return LOADED[0][1]
+    """A pipeline, ready to run, which serves many sequences; `cache_clear` it when its weights may have changed."""
+    return load_pipeline(config)
 
 
 def open_frames(sequence: Sequence, frames: Iterable[str] | None) -> ClipStream:
@@ -192,5 +211,5 @@ def given_masks(sequence: Sequence, part: Part) -> dict[int, LabelMap]:
             pixels = np.where(np.isin(labels, ids), labels, np.uint8(0))
             prompts[index] = LabelMap(torch.from_numpy(pixels), ids)
     if not prompts:
-        raise DatasetError(f"the given mask of frame {next(iter(part.prompts))} has no object")
+        raise NoObjectError(f"the given mask of frame {next(iter(part.prompts))} has no object")
     return prompts

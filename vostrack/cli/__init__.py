@@ -5,6 +5,7 @@ Importing this imports neither torch nor numpy: commands import what they need w
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from vostrack.cli.benchmark import app as benchmark
-from vostrack.cli.console import Stopped
+from vostrack.cli.console import Stopped, plain
 from vostrack.cli.demo import demo
 from vostrack.cli.inspect import inspect
 from vostrack.cli.methods import methods
@@ -22,14 +23,14 @@ from vostrack.cli.segment import segment
 from vostrack.cli.speed import speed
 from vostrack.cli.train import train
 from vostrack.cli.weights import app as weights
-from vostrack.errors import VostrackError
+from vostrack.errors import OutputError, VostrackError
 
 OUT_OF_MEMORY = 7
 INTERRUPTED = 130
 _LONGEST = 300
 """Characters of an error that nobody foresaw: a compiler's can fill a screen."""
 
-_OUT_OF_MEMORY_SIGNS = ("out of memory", "allocate memory", "not enough memory")
+_OUT_OF_MEMORY_SIGNS = ("out of memory", "allocate memory", "not enough memory", "failed to map segment")
 
 app = typer.Typer(
     name="vostrack",
@@ -87,14 +88,18 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output has gone; nor may the interpreter complain when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
     except Exception as error:
         if debug and not hasattr(error, "show"):
             raise
         return _report(error)
     return result if isinstance(result, int) else 0
+
+
+def _drop_output() -> None:
+    """Let nothing more be written to stdout, so that the interpreter does not complain when it flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report(error: Exception) -> int:
@@ -104,16 +109,21 @@ def _report(error: Exception) -> int:
         if type(error).__name__ == "NoArgsIsHelpError" or context is None:
             show()
         else:
-            said = " ".join(message().split()).rstrip(".")
+            said = plain(" ".join(message().split()).rstrip("."))
             print(f"error: {said} (see `{context.command_path} --help`)", file=sys.stderr)
         return int(getattr(error, "exit_code", 2))
     if isinstance(error, VostrackError):
-        print(f"error: {with_flags(' '.join(str(error).splitlines()))}", file=sys.stderr)
+        print(f"error: {plain(with_flags(' '.join(str(error).splitlines())))}", file=sys.stderr)
         return error.exit_code
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY_SIGNS):
         print("error: out of memory: use a smaller --size, such as 240", file=sys.stderr)
         return OUT_OF_MEMORY
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) and error.filename is None:
+        _drop_output()
+        print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
+        return OutputError.exit_code
+    text = plain(text)
     short = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
     print(f"error: unexpected {type(error).__name__}: {short} (run again with vostrack --debug ...)", file=sys.stderr)
     return 1
@@ -129,7 +139,8 @@ def with_flags(message: str) -> str:
 
     def flag(match: re.Match[str]) -> str:
         name, value = match.groups()
+        value = value and re.sub(r"[() ]", "", value)  # (68, 1, 84) becomes 68,1,84
         words = [flags.get(name, match[0])] + ([value] if name in flags and value not in (None, "True") else [])
         return " ".join(words)
 
-    return re.sub(r"`(\w+)(?:=(\w+))?`", flag, message)
+    return re.sub(r"`(\w+)(?:=(\w+|\([\d, ]+\)))?`", flag, message)

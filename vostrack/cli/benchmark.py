@@ -31,7 +31,7 @@ def benchmark() -> None:
 @app.command("run")
 def run(
     dataset: Annotated[
-        str, typer.Argument(help="davis16, davis17, ytvos18, ytvos19, segtrack2, ...", show_default=False)
+        str, typer.Argument(help="davis16, davis17, ytvos18, ytvos19, mose, lvos, vost, ...", show_default=False)
     ],
     root: Annotated[
         Path | None,
@@ -67,7 +67,9 @@ def run(
 ) -> None:
     """Run methods over a dataset, write their masks and score them. An interrupted run goes on where it stopped.
 
-    Masks go to OUT/VARIANT/Annotations/SEQUENCE, scores to OUT/results.json and OUT/results.csv.
+    Masks go to OUT/VARIANT/Annotations/SEQUENCE, scores to OUT/results.json and OUT/results.csv. Other methods that run
+    later on the same sequences with the same settings join the table and the report. A sequence whose first mask is
+    empty is left out, with a note.
     """
     from vostrack.benchmark.datasets.table import open_dataset
     from vostrack.benchmark.runner import run_benchmark
@@ -78,7 +80,7 @@ def run(
     opened = open_dataset(
         dataset, root, split, sequences=chosen, limit=limit, allow_subset=allow_subset, distance=distance
     )
-    with SequenceBar() as bar:
+    with SequenceBar("benchmark", "go on with the same command") as bar:
         report = run_benchmark(opened, variants, out, jobs=jobs, overwrite=overwrite, callbacks=bar)
     if json:
         print_json(report)
@@ -89,8 +91,8 @@ def run(
 
 @app.command("compare")
 def compare(
-    before: Annotated[Path, typer.Argument(help="Folder of a variant's results.", show_default=False)],
-    after: Annotated[Path, typer.Argument(help="Folder of another's.", show_default=False)],
+    first: Annotated[Path, typer.Argument(help="Folder of a variant's results.", show_default=False)],
+    second: Annotated[Path, typer.Argument(help="Folder of another's.", show_default=False)],
     json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON on stdout.")] = False,
 ) -> None:
     """Say which sequences got better or worse, and whether the mean difference may be noise.
@@ -101,7 +103,7 @@ def compare(
     """
     from vostrack.benchmark.compare import compare as run_comparison
 
-    found = run_comparison(before, after)
+    found = run_comparison(first, second)
     if json:
         print_json(found.to_json())
     else:

@@ -9,11 +9,12 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import MofNCompleteColumn
 from rich.table import Table
 from rich.text import Text
 
-from vostrack.cli.console import Stopped
+from vostrack.cli.console import Stopped, print_note, progress_bar
+from vostrack.files import shown
 from vostrack.run.callbacks import Callbacks
 
 if TYPE_CHECKING:
@@ -21,19 +22,23 @@ if TYPE_CHECKING:
 
 
 class SequenceBar(Callbacks):
-    """Progress over sequences on stderr, where that is a terminal; Ctrl-C ends the benchmark at once."""
+    """Progress over sequences on stderr, where that is a terminal; Ctrl-C ends the work at once."""
 
-    def __init__(self) -> None:
-        """Nothing is drawn yet."""
-        errors = Console(stderr=True)
-        self._bar = Progress(console=errors, transient=True, disable=not errors.is_terminal)
-        self._task = self._bar.add_task("benchmark", total=None)
+    def __init__(self, name: str, again: str) -> None:
+        """Nothing is drawn yet; `again` says what to do after Ctrl-C."""
+        self._console, self._again = Console(stderr=True), again
+        self._bar = progress_bar(self._console, MofNCompleteColumn())
+        self._task = self._bar.add_task(name, total=None)
         self._interrupted = False
         self._previous: Any = None
 
     def progress(self, done: int, total: int | None) -> None:
         """Show how many sequences are done."""
         self._bar.update(self._task, completed=done, total=total)
+
+    def note(self, text: str) -> None:
+        """Print a note above the bar."""
+        print_note(self._console, text)
 
     def cancelled(self) -> bool:
         """Whether Ctrl-C was pressed: where it falls into a callback of C code, Python drops the exception."""
@@ -51,7 +56,7 @@ class SequenceBar(Callbacks):
         signal.signal(signal.SIGINT, self._previous)
         if self._interrupted and kind is not None:
             stop = Stopped(signal.SIGINT)
-            stop.args = ("go on with the same command",)
+            stop.args = (self._again,)
             raise stop from None
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
@@ -70,11 +75,10 @@ def print_results(report: Mapping[str, Any]) -> None:
         for name in dataset["sequences"]
     ]
     totals = [variant["total"] for variant in variants.values()]
-    means = [(key.replace("_", " "), *(number(total[key]) for total in totals)) for key in totals[0]]
+    means = [(key.replace("_", " "), *(number(total[key]) for total in totals)) for key in totals[-1]]
     seconds = [report["timing"]["variants"][name]["seconds_per_frame"] for name in variants]
-    parts = ("model", "adapt", "refine", "decode", "write")
-    times = [(f"{part} s/frame", *(number(each[part]) for each in seconds)) for part in parts]
-    about = [dataset["subset"], "a server scores the masks" if dataset["submission"] else None]
+    times = [(f"{part} s/frame", *(number(each[part]) for each in seconds)) for part in seconds[-1]]
+    about = [dataset["subset"], "not scored: no masks but the given ones" if dataset["submission"] else None]
     title = ", ".join(filter(None, (f"{dataset['title']} {dataset['split']}", *about)))
     print_table(("", *variants), sequences, means + times, title=title, caption=caption)
     for name, variant in variants.items():
@@ -84,13 +88,16 @@ def print_results(report: Mapping[str, Any]) -> None:
 
 def print_comparison(found: Comparison) -> None:
     """Print a comparison as a table, worst change first."""
-    rows = [(row.sequence, number(row.before), number(row.after), f"{row.change:+.4f}") for row in found.differences]
+    from vostrack.benchmark.compare import IN_TIME
+
+    rows = [(row.sequence, number(row.first), number(row.second), f"{row.change:+.4f}") for row in found.differences]
     title = f"{found.figure}, {found.subset}" if found.subset else found.figure
-    print_table(("sequence", "before", "after", "change"), rows, title=title)
+    print_table(("sequence", *found.names, "change"), rows, title=title)
     changed = [row.change for row in found.differences if row.change != 0]
     gains = sum((change > 0) != (found.figure == "error") for change in changed)
+    of = "" if found.names == IN_TIME else f"{found.names[1]} against {found.names[0]}: "
     print_line(
-        f"{gains} better, {len(changed) - gains} worse, {len(found.differences) - len(changed)} the same\n"
+        f"{of}{gains} better, {len(changed) - gains} worse, {len(found.differences) - len(changed)} the same\n"
         f"mean change {found.mean:+.4f}, 95 % interval {found.low:+.4f} to {found.high:+.4f}: {found.verdict}"
     )
     if found.left_out:
@@ -107,20 +114,20 @@ def print_table(columns: Iterable[str], *sections: Sequence[Sequence[str]], titl
         caption: below it.
     """
     table = Table(title=title or None, caption=caption or None)
-    first, *others = map(Text, columns)  # Text, not str: a name may look like markup
+    first, *others = (Text(shown(column)) for column in columns)  # Text, not str: a name may look like markup
     table.add_column(first, overflow="fold")
     for column in others:
         table.add_column(column, justify="right")
     for rows in sections:
         for name, *figures in rows:
-            table.add_row(Text(name), *figures)
+            table.add_row(Text(shown(name)), *figures)
         table.add_section()
     Console().print(table)
 
 
 def print_line(text: str) -> None:
     """Print a line as it is, however long and whatever names it holds."""
-    Console().print(Text(text), highlight=False, soft_wrap=True)
+    Console().print(Text(shown(text)), highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

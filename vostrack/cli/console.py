@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
@@ -22,11 +23,17 @@ from rich.progress import (
 from typer.core import TyperGroup
 
 from vostrack.errors import counted
+from vostrack.files import shown
 from vostrack.run.callbacks import Callbacks
 
 
+def plain(text: object) -> str:
+    """Text of others for the terminal, lines kept: control characters, which could steer it, are escaped."""
+    return "\n".join(map(shown, str(text).split("\n")))
+
+
 class Stopped(BaseException):
-    """Ctrl-C or SIGTERM, at a point from which the run can be resumed.
+    """Ctrl-C, SIGTERM or a closed terminal, at a point from which the run can be resumed.
 
     Not a KeyboardInterrupt: Typer catches those, and message and exit code would be lost.
     """
@@ -37,7 +44,7 @@ class Stopped(BaseException):
 
 
 class StopSignals:
-    """While entered, the first Ctrl-C or SIGTERM is kept for `check`, the second one stops at once."""
+    """While entered, the first Ctrl-C, SIGTERM or SIGHUP is kept for `check`, the second one stops at once."""
 
     def __init__(self, console: Console, after: str) -> None:
         """Name what is finished first, e.g. "this frame"."""
@@ -52,8 +59,11 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._stop)
+            for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+                number = getattr(signal, name, None)
+                # A signal that is ignored stays so: that is what `nohup` is for.
+                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._stop)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -64,7 +74,8 @@ class StopSignals:
         if self._signal:
             raise Stopped(number)
         self._signal = number
-        self._console.print(f"stopping after {self.after} (once more to stop at once)")
+        with contextlib.suppress(OSError):  # a closed terminal takes no more text
+            self._console.print(f"stopping after {self.after} (once more to stop at once)")
 
 
 def progress_bar(console: Console, *columns: ProgressColumn, quiet: bool = False) -> Progress:
@@ -72,6 +83,11 @@ def progress_bar(console: Console, *columns: ProgressColumn, quiet: bool = False
     name = TextColumn("{task.description}", markup=False)  # a file's name may look like markup
     times = (TimeElapsedColumn(), TimeRemainingColumn())
     return Progress(name, BarColumn(), *columns, *times, console=console, disable=quiet or not console.is_terminal)
+
+
+def print_note(console: Console, text: str) -> None:
+    """Print a note, above a bar that is drawn there."""
+    console.print(f"note: {plain(text)}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 class FrameBar(Callbacks):
@@ -82,8 +98,8 @@ class FrameBar(Callbacks):
         self.console = Console(stderr=True)
         self._quiet = quiet
         self._bar = progress_bar(self.console, MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), quiet=quiet)
-        self._name, self._unit = name, unit
-        self._task = self._bar.add_task(name, total=None, rate="")
+        self._name, self._unit = plain(name), unit
+        self._task = self._bar.add_task(self._name, total=None, rate="")
         self._signals = StopSignals(self.console, f"this {unit}")
 
     def phase(self, name: str) -> None:
@@ -103,7 +119,7 @@ class FrameBar(Callbacks):
     def note(self, text: str) -> None:
         """Print a note above the bar."""
         if not self._quiet:
-            self.console.print(f"note: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+            print_note(self.console, text)
 
     def __enter__(self) -> Self:
         self._signals.__enter__()
@@ -134,11 +150,12 @@ def printed_summary(summary: dict[str, Any], as_json: bool, quiet: bool = False)
     if quiet:
         return
     seconds = summary["seconds_per_frame"]
-    names = ("decode", "model", *(name for name in ("adapt", "refine") if summary.get(name)), "write")
+    # An adaptation or a refinement that did not run is None in the summary.
+    names = [name for name in seconds if name != "total" and summary.get(name, True)]
     parts = ", ".join(f"{name} {seconds[name]:.2f}" for name in names)
     objects = counted(len(summary["objects"]), "object")
     print(
         f"{counted(summary['frames'], 'frame')}, {objects}, {seconds['total']:.2f} s a frame "
-        f"({parts}), peak {summary['peak_rss_mb']} MiB\nresults: {summary['out']}",
+        f"({parts}), peak {summary['peak_rss_mb']} MiB\nresults: {plain(summary['out'])}",
         file=sys.stderr,
     )

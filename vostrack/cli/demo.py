@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json as jsons
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,7 @@ import typer
 from vostrack.cli.benchmark_tables import print_json
 from vostrack.cli.console import FrameBar, Stopped
 from vostrack.errors import OutputExistsError
-from vostrack.files import lock_folder, make_folder, output_error, remove_partials, shown, write_json
+from vostrack.files import OutputRoot, lock_folder, read_json, remove_partials, shown
 from vostrack.methods import DEFAULT
 
 if TYPE_CHECKING:
@@ -22,12 +22,20 @@ if TYPE_CHECKING:
 
 _PARTS = ("clip.mp4", "first.png", "truth", "result")
 _RECORD = Path(".vostrack", "demo.json")
+_MOST_FRAMES = 2000
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What is kept of a demo: how many frames it has."""
+
+    frames: int
 
 
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path("vostrack_demo"),
     method: Annotated[str, typer.Option("--method", help="See `vostrack methods`.")] = DEFAULT,
-    frames: Annotated[int, typer.Option("--frames", min=3, max=2000, help="Length of the clip.")] = 36,
+    frames: Annotated[int, typer.Option("--frames", min=3, max=_MOST_FRAMES, help="Length of the clip.")] = 36,
     size: Annotated[int, typer.Option("--size", metavar="PX", min=48, max=1080, help="Height of the clip.")] = 240,
     weights: Annotated[str | None, typer.Option(help="Weights file or name.", show_default="the method's own")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")] = False,
@@ -63,6 +71,7 @@ def demo(
 
 def _run(out: Path, method: str, weights: str | None, frames: int, size: int) -> tuple[dict[str, Any], Scores]:
     """Make the clip, segment it and score the masks; a report for `--json` and the scores."""
+    from vostrack.benchmark.result_folders import FolderPair
     from vostrack.benchmark.score import Scores, score_folder
     from vostrack.run.segment import segment
     from vostrack.video.synthetic import clip_size, write_clip
@@ -76,7 +85,9 @@ def _run(out: Path, method: str, weights: str | None, frames: int, size: int) ->
     clip, first, truth, result = (out / name for name in _PARTS)
     with FrameBar("following") as bar:
         summary = segment(clip, first, result, method=method, weights=weights, size=None, overwrite=True, callbacks=bar)
-    scores = Scores(tuple(score_folder("demo", result / "masks", truth, names)))
+    scores = Scores(
+        tuple(score_folder(FolderPair("demo", result / "masks", truth, dict(zip(names, names, strict=True))))[0])
+    )
     files = {"clip": clip, "first_mask": first, "truth": truth}
     files |= {"masks": result / "masks", "overlay": result / "overlay.mp4"}
     report = {name: str(path) for name, path in files.items()}
@@ -85,28 +96,25 @@ def _run(out: Path, method: str, weights: str | None, frames: int, size: int) ->
 
 def _refuse(out: Path, overwrite: bool) -> None:
     """Raise `OutputExistsError` where results would be replaced unasked; a demo that did not end may be."""
-    unfinished = (out / _RECORD).exists() and not (out / "result" / "summary.json").exists()
-    there = [name for name in _PARTS if (out / name).exists()]
+    root = OutputRoot(out)
+    unfinished = root.at(_RECORD).exists() and not root.at("result/summary.json").exists()
+    there = [name for name in _PARTS if root.at(name).exists()]
     if there and not overwrite and not unfinished:
         raise OutputExistsError(f"{shown(out)} holds {there[0]} already: choose another --out, or --overwrite")
 
 
 def _begin(out: Path, frames: int) -> None:
     """Clear away the true masks of an earlier demo, which may be more than the new ones, and record this one."""
-    record = out / _RECORD
-    if record.exists():
+    root = OutputRoot(out)
+    if root.at(_RECORD).exists():
         remove_partials(out)
         earlier = 0
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            earlier = int(jsons.loads(record.read_text())["frames"])
-        try:
-            (out / "result" / "summary.json").unlink(missing_ok=True)
-            for index in range(earlier):
-                (out / "truth" / f"{index:05d}.png").unlink(missing_ok=True)
-        except OSError as error:
-            raise output_error(error, out) from error
-    make_folder(record.parent)
-    write_json(record, {"frames": frames})
+        with contextlib.suppress(OSError, ValueError):
+            earlier = min(read_json(root.at(_RECORD), _Record).frames, _MOST_FRAMES)
+        root.remove("result/summary.json")
+        for index in range(earlier):
+            root.remove(f"truth/{index:05d}.png")
+    root.write_json(_RECORD, {"frames": frames})
 
 
 def _message(out: Path, method: str, scores: Scores, seconds: float) -> str:

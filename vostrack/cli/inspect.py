@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vostrack.cli.settings import DEFAULT_SIZE, Size, parse_size
+from vostrack.files import shown
 
 
 def inspect(
@@ -63,7 +64,7 @@ def inspect(
     points = given or inspection.choose_points((target.shape[1], target.shape[2]), mask)
     inspection.write_picture(path, inspection.draw_matching(loaded, known, target, points, working))
     pixels = "1 pixel" if len(points) == 1 else f"{len(points)} pixels"
-    print(f"frame {frame} from frame {before}, {pixels}: {path}", file=sys.stderr)
+    print(f"frame {frame} from frame {before}, {pixels}: {shown(path)}", file=sys.stderr)
 
 
 def _point(text: str) -> tuple[float, float]:

@@ -30,7 +30,9 @@ def methods(
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
+    from vostrack.files import shown
     from vostrack.methods import DEFAULT, METHODS, method_class, registered
     from vostrack.weights import available
 
@@ -45,7 +47,7 @@ def methods(
         label = f"{method} (default)" if method == DEFAULT else method
         paper = method_class(method).paper if method in METHODS else registered()[method]
         scores = (str(own.scores.get(key, "-")) if own else "-" for key in SCORES)
-        table.add_row(label, own.name if own else "none", *scores, paper)
+        table.add_row(*(Text(shown(text)) for text in (label, own.name if own else "none", *scores, paper)))
     console.print(table)
     console.print("J and F: 13 of the 20 sequences of DAVIS-2016 validation, --size 240.")
     console.print("Seconds a frame: the same size, one thread of a shared CPU.")

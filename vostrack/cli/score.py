@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
-from vostrack.cli.benchmark_tables import number, print_table
+from vostrack.cli.benchmark_tables import SequenceBar, number, print_table
 from vostrack.files import write_json
 
 
 def score(
-    results: Annotated[Path, typer.Argument(help="Folder of results, SEQUENCE/FRAME.png.", show_default=False)],
-    ground_truth: Annotated[Path, typer.Argument(help="Folder of ground truth, laid out alike.", show_default=False)],
+    results: Annotated[
+        Path, typer.Argument(help="Folder of results, SEQUENCE/FRAME.png; or of one run.", show_default=False)
+    ],
+    ground_truth: Annotated[
+        Path, typer.Argument(help="Ground truth, SEQUENCE/FRAME.png; or one sequence.", show_default=False)
+    ],
     json: Annotated[Path | None, typer.Option(help="Also write the scores to this file.", show_default=False)] = None,
     sequences: Annotated[
         list[str] | None,
@@ -25,25 +27,29 @@ def score(
     official_decay: Annotated[
         bool, typer.Option("--official-decay", help="Keep the official code's overflow above 256 frames in the decay.")
     ] = False,
+    late_objects: Annotated[
+        bool,
+        typer.Option("--late-objects", help="Score objects that appear after the first frame, as YouTube-VOS does."),
+    ] = False,
+    ignore_void: Annotated[
+        bool, typer.Option("--ignore-void", help="Leave out pixels that are 255 in the ground truth, as in VOST.")
+    ] = False,
 ) -> None:
     """Score masks against ground truth: J and F as in the official DAVIS evaluation, without the first and last frame.
 
-    Masks are PNG files of object ids, or of 0 and 255 for one object.
+    Masks are PNG files of object ids, also in DAVIS's colours, or of 0 and 255 for one object. DAVIS's official rule
+    knows only objects of the first frame; a note says where there are others, and --late-objects scores them too.
 
-    Example: vostrack score results/ DAVIS/Annotations/480p --json scores.json
+    Examples: vostrack score results/ DAVIS/Annotations/480p --json scores.json
+
+    vostrack score dog_vostrack/ DAVIS/Annotations/480p/dog
     """
-    from vostrack.benchmark.score import score_folders
+    from vostrack.benchmark.score import Rules, score_folders
 
-    errors = Console(stderr=True)
-    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        task = bar.add_task("scoring", total=None)
+    rules = Rules(official_decay, late_objects, ignore_void)
+    with SequenceBar("scoring", "start again with the same command") as bar:
         scores = score_folders(
-            results,
-            ground_truth,
-            sequences=sequences or None,
-            jobs=jobs,
-            official_decay=official_decay,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            results, ground_truth, sequences=sequences or None, jobs=jobs, rules=rules, callbacks=bar
         )
     total = scores.total()
     means = f"J&F {total.pop('J&F'):.4f}, mean of {len(scores.objects)} objects in {scores.sequences} sequences"

@@ -58,6 +58,14 @@ def segment(
     objects: Annotated[bool, typer.Option("--objects", help="Also write a black and white PNG per object.")] = False,
     probs: Annotated[bool, typer.Option("--probs", help="Also write probabilities (.npz).")] = False,
     resize_mask: Annotated[bool, typer.Option("--resize-mask", help="Accept masks of another size.")] = False,
+    background: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLOUR", help="What is background in the masks, such as white or 68,1,84.", show_default="black"
+        ),
+    ] = None,
+    invert_mask: Annotated[bool, typer.Option("--invert-mask", help="Exchange object and background.")] = False,
+    no_background: Annotated[bool, typer.Option("--no-background", help="Objects may fill the frame.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")] = False,
@@ -91,7 +99,9 @@ def segment(
     wanted = {"masks": True, "overlay": overlay, "objects": objects, "probs": probs}
     masks = parse_masks(mask)
     form = "clip" if adapt else "live" if adapt_live else None
-    settings = parse_all_settings(method, preset, set_, form, adapt_preset, adapt_set, refine, refine_set)
+    settings: dict[str, Any] = parse_all_settings(
+        method, preset, set_, form, adapt_preset, adapt_set, refine, refine_set
+    )
     with FrameBar(clip.name, quiet) as bar:
         summary: dict[str, Any] = run(
             clip,
@@ -108,6 +118,9 @@ def segment(
             **settings,
             outputs=[name for name, on in wanted.items() if on],
             resize_mask=resize_mask,
+            background=None if background is None else parse_color(background),
+            invert_mask=invert_mask,
+            no_background=no_background,
             overwrite=overwrite,
             resume=resume,
             callbacks=bar,
@@ -138,6 +151,25 @@ def parse_masks(texts: Sequence[str]) -> dict[int, Path]:
             )
         paths[frame] = path
     return paths
+
+
+def parse_color(text: str) -> int | tuple[int, int, int]:
+    """A number or a colour: `128`, `68,1,84`, `white`, `#440154`, the last also without #, which a shell may drop."""
+    from PIL import ImageColor
+
+    try:
+        if re.fullmatch(r"[0-9]{1,3}(,[0-9]{1,3},[0-9]{1,3})?", text):
+            levels = [int(level) for level in text.split(",")]
+        else:
+            digits = re.fullmatch(r"[0-9a-fA-F]{6}", text)
+            levels = list(ImageColor.getrgb(f"#{text}" if digits else text)[:3])
+        if max(levels) > 255:
+            raise ValueError
+    except ValueError:
+        raise typer.BadParameter(
+            "expected a colour such as white, 68,1,84 or #440154, or a number from 0 to 255", param_hint="--background"
+        ) from None
+    return levels[0] if len(levels) == 1 else (levels[0], levels[1], levels[2])
 
 
 def _exists(text: str) -> bool:

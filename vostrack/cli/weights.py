@@ -37,7 +37,9 @@ def list_(
 
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
+    from vostrack.files import shown
     from vostrack.weights import available, check, read_details, search_path
 
     if file is not None:
@@ -50,12 +52,13 @@ def list_(
     for entry in available():
         if verify:
             check(entry)
-        scores = "\n".join(f"{key} {value:g}" for key, value in entry.scores.items())
-        table.add_row(entry.name, entry.method, entry.licence, f"{entry.bytes / 1e6:.1f}", entry.sha256[:12], scores)
+        scores = "\n".join(shown(f"{key} {value:g}") for key, value in entry.scores.items())
+        told = (entry.name, entry.method, entry.licence, f"{entry.bytes / 1e6:.1f}", entry.sha256[:12])
+        table.add_row(*(Text(shown(text)) for text in told), Text(scores))
     console.print(table)
     console.print("searched, in this order:", highlight=False)
     for folder in search_path():
-        console.print(f"  {folder}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"  {shown(folder)}", highlight=False, markup=False, soft_wrap=True)
     if verify:
         console.print("all files are whole")
 
@@ -88,4 +91,4 @@ def join(
         raise OutputExistsError(f"{shown(out)} is there already: choose another name, or --overwrite")
     net = build_net(method)
     save_weights(net, method, out, join_weights(net, method, files, adopts))
-    print(f"weights: {out}", file=sys.stderr)
+    print(f"weights: {shown(out)}", file=sys.stderr)

@@ -31,6 +31,9 @@ _SIDE = 8
 _FAR_ROWS = 60
 """Where cells are far, the search is among those of a grid of about so many rows (or columns of an upright clip)."""
 
+_BEYOND = 1 << 62
+"""More than the square of any distance, and a number that tensors have."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -60,7 +63,7 @@ class Window:
         """Whether an offset lies in the window, elementwise."""
         if self.disk:
             distance = dy.square() + dx.square()
-            return (distance < self.radius**2) & (distance >= self.inner**2)
+            return (distance < min(self.radius**2, _BEYOND)) & (distance >= self.inner**2)
         distance = torch.maximum(dy.abs(), dx.abs())
         return (distance <= self.radius) & (distance >= self.inner)
 

@@ -23,7 +23,7 @@ class Callbacks:
         """
 
     def phase(self, name: str) -> None:
-        """Called where a run in several phases enters one: "following", "training", "segmenting"; counts start anew."""
+        """Called where a run in several phases enters one: "resuming", "following", "training", "segmenting"."""
 
     def note(self, text: str) -> None:
         """Called with each thing worth knowing, one line, as soon as it is known."""

@@ -11,8 +11,9 @@ import dataclasses
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,61 @@ from PIL import Image
 from vostrack.adapt.adaptation import AdaptState
 from vostrack.device import to_device
 from vostrack.errors import InputError, OutputError, OutputExistsError
-from vostrack.files import make_folder, output_error, remove_partials, shown, write_json
+from vostrack.files import (
+    OutputRoot,
+    changes,
+    open_regular,
+    output_error,
+    parse_json,
+    read_json,
+    remove_partials,
+    shaped,
+    shown,
+)
 from vostrack.propagate import EnginePosition, known_ids
 from vostrack.run.state import load_state, save_state
-from vostrack.types import Frame, LabelMap, Prediction
+from vostrack.types import MAX_OBJECTS, Frame, LabelMap, Prediction
 
 _RESULTS = ("masks", "objects", "probs", "overlay.mp4", "summary.json")
 _EDGE_BYTES = 1 << 20
+_HIDDEN = ".vostrack"
+_RECORD, _FRAMES = f"{_HIDDEN}/run.json", f"{_HIDDEN}/frames.jsonl"
+_STATE, _SECOND = f"{_HIDDEN}/state.safetensors", f"{_HIDDEN}/second_pass.json"
+_SUMMARY = "summary.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Earlier:
+    """What must be known of the record of an earlier run to clear it away."""
+
+    outputs: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Second:
+    next_frame: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Seconds:
+    decode: float
+    model: float
+    adapt: float
+    refine: float
+    write: float
+    total: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Summary:
+    """What must be in a summary that is given again."""
+
+    frames: int
+    out: str
+    objects: dict[str, Any]
+    seconds_per_frame: _Seconds
+    peak_rss_mb: float | None
 
 
 class OutputFolder:
@@ -37,11 +86,8 @@ class OutputFolder:
     def __init__(self, path: Path) -> None:
         """Name the folder; nothing is created yet."""
         self.path = path
-        self._hidden = path / ".vostrack"
-        self._record = self._hidden / "run.json"
-        self._frames = self._hidden / "frames.jsonl"
-        self._state = self._hidden / "state.safetensors"
-        self._second_pass = self._hidden / "second_pass.json"
+        self._root = OutputRoot(path)
+        self._run, self._two_passes = "", False
 
     def refuse_inputs(self, inputs: Sequence[Path]) -> None:
         """Raise `OutputError` where the results would go among the inputs, which must never be touched."""
@@ -64,67 +110,81 @@ class OutputFolder:
 
         Raises:
             OutputExistsError: results are there and neither was asked for.
-            OutputError: the earlier run had other inputs or settings, or the folder cannot be written.
+            OutputError: the earlier run had other inputs or settings, or the folder cannot be written or used: a link
+                or a pipe is where a file of ours should be.
         """
         remove_partials(self.path)
-        ours = self._record.exists()
+        self._run = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+        self._two_passes = (record.get("adapt") or {}).get("form") == "clip"
+        for name in (*_RESULTS, _RECORD, _FRAMES, _STATE, _SECOND, *self._object_folders()):
+            self._root.at(name)  # fails now, where it does, and not after something was replaced
+        ours, unfinished = ((self.path / name).exists() for name in (_RECORD, _STATE))
         if resume and ours:
             self._check_same(record)
-            return self._finished() if (self.path / "summary.json").exists() else None
+            return self._finished() if (self.path / _SUMMARY).exists() else None
         there = [name for name in _RESULTS if os.path.lexists(self.path / name)]
-        if not there and self._state.exists():
+        if not there and unfinished:
             there = ["an unfinished run"]
         if there and not overwrite:
             what = "`resume=True` to go on, `overwrite=True` to start again" if ours else "`overwrite=True`"
             raise OutputExistsError(f"{shown(self.path)} holds {there[0]} already: choose another `out`, or {what}")
         if ours or there:
             self._clear()
-        make_folder(self._hidden)
-        write_json(self._record, record)
+        self._root.write_json(_RECORD, record)
         return None
 
     def load_position(self, state_type: type[Any], device: torch.device) -> tuple[EnginePosition, AdaptState | None]:
-        """Where the earlier run and its adaptation, if it has one, stopped; their beginning where it saved nothing."""
-        if not self._state.exists():
+        """Where the earlier run and its adaptation, if it has one, stopped; their beginning where it saved nothing.
+
+        Raises:
+            OutputError: what it saved is damaged, or of another run.
+        """
+        path = self._root.at(_STATE)
+        if not path.exists():
             return EnginePosition(), None
-        saved = load_state(self._state, _saved_type(state_type))
+        saved = load_state(path, _saved_type(state_type), self._run)
+        most = sys.maxsize if self._two_passes else len(self._frame_names())
+        if len(set(saved.ids)) < len(saved.ids) or not {*saved.ids} <= {*range(1, MAX_OBJECTS + 1)}:
+            raise _damaged(path, "its ids are none")
+        if not 0 <= saved.next_frame <= most:
+            raise _damaged(path, f"it goes on with frame {saved.next_frame}, and {most} frames are done")
         return EnginePosition(to_device(saved.state, device), saved.ids, saved.next_frame), saved.adapt
 
     def save_position(self, position: EnginePosition, adapt: AdaptState | None = None) -> None:
         """Save where a run and its adaptation stand; all results up to there must be on the disk."""
         saved = {"state": position.state, "ids": position.ids, "next_frame": position.next_frame, "adapt": adapt}
-        save_state(self._state, _saved_type(type(position.state))(**saved))
+        save_state(self._root.at(_STATE), _saved_type(type(position.state))(**saved), self._run)
 
     def load_second_pass(self) -> int:
         """The first frame that the second pass of an earlier run has not done.
 
         Raises:
-            OutputError: the file is damaged.
+            OutputError: the file is damaged, or of another run.
         """
+        path = self._root.at(_SECOND)
         try:
-            saved = json.loads(self._second_pass.read_text(encoding="utf-8"))
-            if not isinstance(saved, dict) or type(saved.get("next_frame")) is not int or saved["next_frame"] < 0:
-                raise ValueError("it names no frame")
+            saved: _Second = read_json(path, _Second)
+            if saved.sha256 != self._second_digest(saved.next_frame):
+                raise ValueError("it was changed, or is of another run")
+            if not 0 <= saved.next_frame <= len(self._frame_names()):
+                raise ValueError("it names a frame that is not done")
         except FileNotFoundError:
             return 0
         except (OSError, ValueError) as error:
-            raise OutputError(
-                f"cannot resume: {shown(self._second_pass)} is damaged ({error}); start again with `overwrite=True`"
-            ) from error
-        return int(saved["next_frame"])
+            raise _damaged(path, error) from error
+        return saved.next_frame
 
     def save_second_pass(self, next_frame: int) -> None:
         """Save where the second pass stands; all its results up to there must be on the disk."""
-        write_json(self._second_pass, {"next_frame": next_frame})
+        self._root.write_json(_SECOND, {"next_frame": next_frame, "sha256": self._second_digest(next_frame)})
+
+    def _second_digest(self, next_frame: int) -> str:
+        return hashlib.sha256(f"{self._run} {next_frame}".encode()).hexdigest()
 
     def announce(self, frame: Frame) -> None:
         """Record that files for a frame come next: a run that overwrites removes these and nobody else's."""
-        try:
-            with self._frames.open("a", encoding="utf-8") as file:
-                # The line break comes first, so that a line which a kill or a full disk cut off harms no other.
-                file.write(f"\n{json.dumps(frame.name)}")
-        except OSError as error:
-            raise output_error(error, self._frames) from error
+        # The line break comes first, so that a line which a kill or a full disk cut off harms no other.
+        self._root.append(_FRAMES, f"\n{json.dumps(frame.name)}")
 
     def read_prediction(self, frame: Frame, prompts: Mapping[int, LabelMap]) -> Prediction:
         """The result of a frame that an earlier run has done.
@@ -132,7 +192,7 @@ class OutputFolder:
         Raises:
             OutputError: its mask is missing, damaged or of another size.
         """
-        path = self.path / "masks" / f"{frame.name}.png"
+        path = self._root.at(f"masks/{frame.name}.png")
         ids = known_ids(prompts, frame.index)
         try:
             with Image.open(path, formats=["PNG"]) as image:
@@ -144,71 +204,79 @@ class OutputFolder:
             if not {0, *ids} >= set(np.unique(pixels).tolist()):
                 raise ValueError("it holds other objects")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise OutputError(
-                f"cannot resume: {shown(path)} is damaged ({error}); start again with `overwrite=True`"
-            ) from error
+            raise _damaged(path, error) from error
         return Prediction(frame, LabelMap(torch.from_numpy(pixels), ids))
 
     def complete(self, summary: Mapping[str, Any]) -> None:
         """Write the summary, which marks the run as complete, and drop the saved state."""
-        write_json(self.path / "summary.json", summary)
+        self._root.write_json(_SUMMARY, summary)
         self._forget()
 
     def _forget(self) -> None:
         """Drop where a run stands."""
-        for path in (self._state, self._second_pass):
-            path.unlink(missing_ok=True)
+        for name in (_STATE, _SECOND):
+            self._root.remove(name)
 
     def _check_same(self, record: Mapping[str, Any]) -> None:
-        earlier = self._earlier()
-        if not earlier:
-            raise OutputError(f"cannot resume: {shown(self._record)} is damaged; start again with `overwrite=True`")
-        differ = [key for key in sorted({*earlier, *record}) if earlier.get(key) != record.get(key)]
-        if differ:
+        path = self._root.at(_RECORD)
+        try:
+            earlier = read_json(path, dict[str, Any])
+        except (OSError, ValueError) as error:
+            raise _damaged(path, error) from error
+        if differ := changes(earlier, record):
             raise OutputError(
-                f"cannot resume in {shown(self.path)}: {', '.join(differ)} changed since: "
+                f"cannot resume in {shown(self.path)}, since this changed: {differ}; "
                 "use `overwrite=True` or another `out`"
             )
 
-    def _earlier(self) -> dict[str, Any]:
-        """The record of the earlier run; empty where it is damaged."""
-        with contextlib.suppress(OSError, ValueError):
-            record = json.loads(self._record.read_text(encoding="utf-8"))
-            return record if isinstance(record, dict) else {}
-        return {}
-
     def _frame_names(self) -> set[str]:
         """Names of all frames that were announced."""
-        names = set()
-        with contextlib.suppress(FileNotFoundError):
-            for line in self._frames.read_text(encoding="utf-8", errors="replace").splitlines():
-                with contextlib.suppress(ValueError):
-                    name = json.loads(line)
-                    if isinstance(name, str) and Path(name).name == name:
-                        names.add(name)
+        names, path = set(), self._root.at(_FRAMES)
+        try:
+            with open_regular(path) as file:
+                for line in file:
+                    with contextlib.suppress(ValueError):
+                        name = parse_json(line, str)
+                        if PurePath(name).name == name and "\0" not in name:
+                            names.add(name)
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            raise _damaged(path, error) from error
         return names
 
-    def _frame_files(self) -> Iterator[Path]:
-        """All files that there may be for the frames that were announced."""
+    def _object_folders(self) -> list[str]:
+        """Folders of single objects, below the output folder."""
+        objects = self._root.at("objects")
+        try:
+            names = os.listdir(objects)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise output_error(error, objects) from error
+        return [f"objects/{name}" for name in names if name.isdecimal()]
+
+    def _frame_files(self) -> Iterator[str]:
+        """All files that there may be for the frames that were announced, below the output folder."""
         names = self._frame_names()
-        objects = self.path / "objects"
-        kinds = {self.path / "masks": "png", self.path / "probs": "npz"}
-        if objects.is_dir() and not objects.is_symlink():
-            kinds |= {folder: "png" for folder in objects.iterdir() if folder.name.isdecimal()}
-        for folder, ending in kinds.items():
-            if folder.is_dir() and not folder.is_symlink():
-                yield from (folder / f"{name}.{ending}" for name in names)
+        endings = {"masks": "png", "probs": "npz"} | dict.fromkeys(self._object_folders(), "png")
+        for folder, ending in endings.items():
+            if (self.path / folder).is_dir():
+                yield from (f"{folder}/{name}.{ending}" for name in names)
 
     def _finished(self) -> dict[str, Any]:
         names = self._frame_names()
         try:
-            summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
-            complete = len(names) == summary["frames"]
-        except (OSError, ValueError, KeyError, TypeError):
+            summary: dict[str, Any] = read_json(self._root.at(_SUMMARY), dict[str, Any])
+            complete = len(names) == shaped(summary, _Summary).frames
+        except (OSError, ValueError):
             complete = False
         complete = complete and all((self.path / "masks" / f"{name}.png").is_file() for name in names)
         if not complete:
-            raise OutputError(f"{shown(self.path)} says it is complete, but masks are missing: use `overwrite=True`")
+            raise OutputError(
+                f"{shown(self.path)} says it is complete, but masks are missing or {_SUMMARY} is damaged: "
+                "use `overwrite=True`"
+            )
         self._forget()  # a run that was killed right after its last file did not
         return summary
 
@@ -216,17 +284,22 @@ class OutputFolder:
         """Remove the files of an earlier run and no others; its record goes last, so that a kill does no harm."""
         # The summary goes in any case: it would say that the run which starts now is complete.
         # Where the second pass stands means nothing without the state behind it, so that one goes later.
-        gone = [self.path / "summary.json", self._second_pass, self._state]
-        if "overlay" in self._earlier().get("outputs", ()):
-            gone.append(self.path / "overlay.mp4")
-        try:
-            for path in (*gone, *self._frame_files(), self._frames, self._record):
-                path.unlink(missing_ok=True)
-            for folder in (*(self.path / "objects").glob("*/"), *(self.path / name for name in _RESULTS[:3])):
-                with contextlib.suppress(OSError):  # others have files there, or it is a link
-                    folder.rmdir()
-        except OSError as error:
-            raise output_error(error, self.path) from error
+        gone = [_SUMMARY, _SECOND, _STATE]
+        with contextlib.suppress(OSError, ValueError):
+            if "overlay" in read_json(self.path / _RECORD, _Earlier).outputs:
+                gone.append("overlay.mp4")
+        gone += (*self._frame_files(), _FRAMES, _RECORD)
+        for name in gone:
+            self._root.at(name)  # all are looked at before the first one goes
+        for name in gone:
+            self._root.remove(name)
+        for folder in (*self._object_folders(), *_RESULTS[:3]):
+            with contextlib.suppress(OSError):  # others have files there
+                (self.path / folder).rmdir()
+
+
+def _damaged(path: Path, why: object) -> OutputError:
+    return OutputError(f"cannot resume: {shown(path)} is damaged ({shown(why)}); start again with `overwrite=True`")
 
 
 def _saved_type(state_type: type[Any]) -> Any:

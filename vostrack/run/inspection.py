@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from vostrack.errors import InputError, MethodError, OutputError, OutputExistsError
-from vostrack.files import make_folder, shown, write_bytes
+from vostrack.files import OutputRoot, shown
 from vostrack.methods import WORKING_SIZE
 from vostrack.methods.base import Correspondences, Inspectable, Method
 from vostrack.ops.grid import at_most, resize, to_pixels
@@ -42,7 +42,7 @@ def check_output(out: Path, inputs: Sequence[Path], overwrite: bool) -> None:
         OutputExistsError: the file is there and `overwrite` is false.
         OutputError: it is one of the inputs.
     """
-    if not out.exists():
+    if not OutputRoot(out.parent).at(out.name).exists():
         return
     if any(path.exists() and out.samefile(path) for path in inputs):
         raise OutputError(f"{shown(out)} is one of the inputs: choose another `out`")
@@ -156,8 +156,7 @@ def write_picture(path: Path, picture: Pixels) -> None:
     """Write a picture as PNG, whole or not at all; raises `OutputError`."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
-    make_folder(path.parent)
-    write_bytes(path, buffer.getvalue())
+    OutputRoot(path.parent).write(path.name, buffer.getvalue())
 
 
 def principal_colours(features: Tensor) -> Tensor:

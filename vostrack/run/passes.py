@@ -35,7 +35,7 @@ from vostrack.video.stream import Prefetch
 PARTS = ("decode", "model", "adapt", "refine", "write")
 """What the time of a run goes to."""
 
-FIRST_PASS, TRAINING, SECOND_PASS = "following", "training", "segmenting"
+RESUMING, FIRST_PASS, TRAINING, SECOND_PASS = "resuming", "following", "training", "segmenting"
 
 SAVE_SECONDS = 20.0
 """Seconds from one save to the next; an adaptation's state is large and saved a third as often."""
@@ -194,7 +194,6 @@ class Passes:
             if store:
                 store.save_second_pass(made)
 
-        self._callbacks.phase(SECOND_PASS)
         stream = self._reopen()
         size = engine.working_size(stream.size) if self._probs else None
         yield from self._final(stream, first, predictions, "adapt", self._filters, save, SAVE_SECONDS)
@@ -216,7 +215,6 @@ class Passes:
             )
         save, every = self._saving(engine, adaptation)
         if not adaptation.steps:
-            self._callbacks.phase(FIRST_PASS)
             self._watch(engine, adaptation, save, every)
             engine.position = replace(engine.position, state=None)  # it may be large, and nobody needs it any more
             save()
@@ -230,8 +228,8 @@ class Passes:
         watching = AdaptFilter(adaptation.watch)
         with Prefetch(self._stream, self._prefetch) as frames:
             coming = iter(frames)
-            for frame in islice(coming, engine.position.next_frame):
-                self._tell(frame.index + 1, frames.count)
+            for _ in self._done_before(coming, engine.position.next_frame, frames.count, FIRST_PASS):
+                pass
             chain = _FilterChain(frames, self._tell, save, every if self._store else inf)
             for _ in chain.through(engine.run(Clip(coming, self._masks)), (watching,)):
                 pass
@@ -266,10 +264,9 @@ class Passes:
                 entered.enter_context(link)
             coming = iter(frames)
             start = time.perf_counter()
-            for frame in islice(coming, first):
+            for frame in self._done_before(coming, first, frames.count, SECOND_PASS):
                 assert self._store is not None
                 self._store.done(frame)
-                self._tell(frame.index + 1, frames.count)
             self.skipped = time.perf_counter() - start
             chain = _FilterChain(frames, self._tell, save, every if self._store else inf)
             yield from chain.through(self._wanted(predictions(coming)), tuple(filters.values()))
@@ -277,6 +274,16 @@ class Passes:
             self.note(text)
         self._spend(decode=frames.busy, **{part: chain.seconds})
         self._spend(**{name: link.seconds for name, link in filters.items()})
+
+    def _done_before(self, coming: Iterator[Frame], first: int, total: int | None, then: str) -> Iterator[Frame]:
+        """The frames that an earlier run has done: a phase of its own, since they take no time."""
+        if first:
+            self._callbacks.phase(RESUMING)
+        for frame in islice(coming, first):
+            yield frame
+            self._tell(frame.index + 1, total)
+        if first or self._pipeline.config.adapt == "clip":
+            self._callbacks.phase(then)
 
     def _wanted(self, predictions: Iterator[Prediction]) -> Iterator[Prediction]:
         """Those predictions that are wanted, all of them counted."""

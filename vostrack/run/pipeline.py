@@ -6,7 +6,6 @@ what the masks will be, which resuming and benchmarks compare.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,6 +19,7 @@ from vostrack.adapt.adaptation import adaptation_record
 from vostrack.adapt.config import AdaptConfig, adaptation_config
 from vostrack.device import choose_device
 from vostrack.errors import MethodError, VostrackError
+from vostrack.files import plain
 from vostrack.methods import DEFAULT, WORKING_SIZE, load_method
 from vostrack.methods.base import Method
 from vostrack.refine import make_refiner
@@ -47,15 +47,15 @@ class PipelineConfig:
 
     method: str = DEFAULT
     preset: str = "default"
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     weights: str | Path | None = None
     size: int | None = WORKING_SIZE.default
     device: str = "auto"
     adapt: str | None = None
     adapt_preset: str = "default"
-    adapt_settings: Mapping[str, Any] = field(default_factory=dict)
+    adapt_settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     refine: str | None = None
-    refine_settings: Mapping[str, Any] = field(default_factory=dict)
+    refine_settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Refuse values of the wrong type; raises `MethodError`."""
@@ -122,8 +122,7 @@ class Pipeline:
             "adapt": adaptation_record(config.adapt, self.adapt, self.device) if config.adapt and self.adapt else None,
             "refine": refiner.record() if refiner else None,
         }
-        plain: dict[str, Any] = json.loads(json.dumps(record))
-        return plain
+        return dict(plain(record))
 
 
 _LOADED_IN = os.getpid()

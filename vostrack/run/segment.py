@@ -24,6 +24,7 @@ from vostrack.run.passes import Passes
 from vostrack.run.pipeline import PipelineConfig, load_pipeline
 from vostrack.run.summary import ObjectLog, peak_rss_mb
 from vostrack.types import Frame, FrameStream, LabelMap
+from vostrack.video.ground import Reading
 from vostrack.video.masks import GivenMask, by_frame, read_prompts
 from vostrack.video.reader import open_clip
 from vostrack.video.writer import WRITERS, Destination, ThreadedWriter
@@ -49,6 +50,9 @@ def segment(
     refine_settings: Mapping[str, Any] | None = None,
     outputs: Iterable[str] = ("masks", "overlay"),
     resize_mask: bool = False,
+    background: int | tuple[int, int, int] | None = None,
+    invert_mask: bool = False,
+    no_background: bool = False,
     overwrite: bool = False,
     resume: bool = False,
     callbacks: Callbacks | None = None,
@@ -60,12 +64,12 @@ def segment(
         masks: by frame, from 0, or the one of the first frame alone: a path, a PIL image, an array or tensor (H, W) of
             ids, or a `LabelMap`; see `vostrack.track`.
         out: output folder; by default `<clip>_vostrack` next to the clip.
-        method, preset, settings, weights, size, device, refine, refine_settings: as for `vostrack.track`.
+        method, preset, settings, weights, size, device, refine, refine_settings, resize_mask, background, invert_mask,
+            no_background: as for `vostrack.track`.
         adapt: form of online adaptation: "clip" for two passes, "live" for one; None for none.
         adapt_preset: its named settings.
         adapt_settings: settings of it to change, by name.
         outputs: what to write, among "masks", "overlay", "objects", "probs"; masks are always written.
-        resize_mask: whether masks of another size but the same shape are accepted.
         overwrite: whether the results of an earlier run in the output folder are replaced.
         resume: whether an interrupted run in the output folder is continued.
         callbacks: what is called on the way.
@@ -92,20 +96,17 @@ def segment(
         refine=refine,
         refine_settings=refine_settings or {},
     )
-    if not isinstance(clip, str | os.PathLike):
-        raise InputError(f"segment takes the path of a clip, not a {type(clip).__name__}: use track for frames")
-    for name, flag in (("resize_mask", resize_mask), ("overwrite", overwrite), ("resume", resume)):
-        if not isinstance(flag, bool):
-            raise VostrackError(f"{name} must be True or False, not {flag!r}")
+    _check_types(clip, overwrite=overwrite, resume=resume)
+    reading = Reading(resize_mask, background, invert_mask, no_background)
     callbacks = checked_callbacks(callbacks)  # before anything that is there is replaced
     source, given, wanted = Path(clip), by_frame(masks), _outputs(outputs)
     pipeline = load_pipeline(config)
     with open_clip(source) as stream:
-        prompts, notes = read_prompts(given, stream.size, resize=resize_mask, stored_size=stream.stored_size)
+        prompts, notes = read_prompts(given, stream.size, reading, stream.stored_size)
         check_prompts(prompts, stream.count)
         folder = OutputFolder(Path(out) if out is not None else default_folder(source))
         folder.refuse_inputs([source, *(Path(mask) for mask in given.values() if isinstance(mask, str | Path))])
-        record = pipeline.record() | _inputs(source, prompts) | {"outputs": wanted}
+        record = pipeline.record() | _inputs(source, prompts, reading) | {"outputs": wanted}
         with lock_folder(folder.path):
             finished = folder.prepare(record, overwrite=overwrite, resume=resume)
             if finished is not None:
@@ -118,10 +119,18 @@ def segment(
             return _write(passes, store, stream, notes, record)
 
 
-def _inputs(source: Path, prompts: Mapping[int, LabelMap]) -> dict[str, Any]:
+def _check_types(clip: object, **flags: object) -> None:
+    if not isinstance(clip, str | os.PathLike):
+        raise InputError(f"segment takes the path of a clip, not a {type(clip).__name__}: use track for frames")
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise VostrackError(f"{name} must be True or False, not {flag!r}")
+
+
+def _inputs(source: Path, prompts: Mapping[int, LabelMap], reading: Reading) -> dict[str, Any]:
     """What a run is made from, as its record has it."""
     masks = {str(index): digest(prompt) for index, prompt in sorted(prompts.items())}
-    return {"clip": fingerprint(source), "masks": masks}
+    return {"clip": fingerprint(source), "masks": masks, "reading": reading.record()}
 
 
 def _outputs(names: Iterable[str]) -> list[str]:

@@ -1,56 +1,73 @@
 """Saving and restoring the state of a run, whatever method it belongs to.
 
 A state is a frozen dataclass of tensors, numbers, texts, tuples, None and other such dataclasses (`methods.base`).
-Tensors go to safetensors, everything else to JSON in its metadata; what comes back is checked against the declared
-types, so that a damaged or foreign file raises instead of building something else.
+Tensors go to safetensors, everything else to JSON in its metadata, with a hash of both and of the run that it belongs
+to. What comes back is checked against the hash and the declared types, so that a damaged or foreign file raises.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import types
 import typing
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+import torch
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from vostrack.errors import OutputError
-from vostrack.files import shown, write_bytes
+from vostrack.files import open_regular, parse_json, shown, write_bytes
 
 
-def save_state(path: Path, state: Any) -> None:
-    """Write a state, whole or not at all; raises `OutputError`."""
+def save_state(path: Path, state: Any, run: str = "") -> None:
+    """Write a state of a run, which a text tells from others, whole or not at all; raises `OutputError`."""
     tensors: dict[str, Tensor] = {}
-    tree = _pack(state, "state", tensors)
-    write_bytes(path, save(_apart(tensors), {"tree": json.dumps(tree)}))
+    tree = json.dumps(_pack(state, "state", tensors))
+    tensors = _apart(tensors)
+    write_bytes(path, save(tensors, {"tree": tree, "sha256": _digest(run, tree, tensors)}))
 
 
-def load_state(path: Path, kind: Any) -> Any:
+def load_state(path: Path, kind: Any, run: str = "") -> Any:
     """Read a state.
 
     Args:
         path: as given to `save_state`.
         kind: the declared type, e.g. a dataclass or `AnchorsState | None`.
+        run: as given to `save_state`.
 
     Returns:
         An object of that type, tensors on the CPU.
 
     Raises:
-        OutputError: the file is damaged or holds something else.
+        OutputError: the file is damaged, or holds something else or of another run.
     """
     try:
+        open_regular(path).close()
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            tree = json.loads(file.metadata()["tree"])
-        return _unpack(tree, kind, tensors)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            told = file.metadata()
+        if told["sha256"] != _digest(run, told["tree"], tensors):
+            raise ValueError("it is damaged, or of another run")
+        return _unpack(parse_json(told["tree"]), kind, tensors)
+    except Exception as error:  # whatever a damaged file provokes
         raise OutputError(
             f"{shown(path)} cannot be resumed from ({shown(error)}): start again with `overwrite=True`"
         ) from error
+
+
+def _digest(run: str, tree: str, tensors: dict[str, Tensor]) -> str:
+    """Hash of all that a state is, and of the run that it belongs to."""
+    stored = sorted(tensors.items())
+    told = [run, tree, [(name, str(tensor.dtype), list(tensor.shape)) for name, tensor in stored]]
+    hashed = hashlib.sha256(json.dumps(told).encode())
+    for _, tensor in stored:
+        hashed.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return hashed.hexdigest()
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

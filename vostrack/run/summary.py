@@ -36,7 +36,8 @@ class ObjectLog:
         """A line for each object that vanished or was out of sight for a while."""
         for object_id, track in sorted(self._areas.items()):
             for start, end in track.gaps[:_MOST_GAPS]:
-                yield f"object {object_id} was out of sight from frame {start} to frame {end}"
+                when = f"in frame {start}" if start == end else f"from frame {start} to frame {end}"
+                yield f"object {object_id} was out of sight {when}"
             if len(track.gaps) > _MOST_GAPS:
                 yield f"object {object_id} was out of sight {len(track.gaps) - _MOST_GAPS} more times"
             if track.last is not None and track.last < self.frames - 1:

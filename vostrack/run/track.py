@@ -14,6 +14,7 @@ from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.passes import Passes
 from vostrack.run.pipeline import PipelineConfig, load_pipeline
 from vostrack.types import FrameStream, Prediction
+from vostrack.video.ground import Reading
 from vostrack.video.images import ArrayStream
 from vostrack.video.masks import GivenMask, by_frame, read_prompts
 from vostrack.video.reader import open_clip
@@ -33,6 +34,10 @@ def track(
     device: str = "auto",
     refine: str | None = None,
     refine_settings: Mapping[str, Any] | None = None,
+    resize_mask: bool = False,
+    background: int | tuple[int, int, int] | None = None,
+    invert_mask: bool = False,
+    no_background: bool = False,
     callbacks: Callbacks | None = None,
 ) -> Iterator[Prediction]:
     """Follow the objects of given masks through frames.
@@ -58,6 +63,11 @@ def track(
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         refine: name of the refinement of the masks ("crf"); None for none.
         refine_settings: settings of it to change, by name.
+        resize_mask: whether masks of another size but the same shape are accepted.
+        background: what is background in the masks beside transparent pixels: a colour (R, G, B) of 0 to 255, or one
+            grey value, palette index or value of an array; None for 0, black or what is clearly meant.
+        invert_mask: whether object and background change places, in masks of one object.
+        no_background: whether objects may fill the frame; without it, a mask that has no background is refused.
         callbacks: what is called on the way.
 
     Yields:
@@ -68,6 +78,7 @@ def track(
         MethodError, WeightsError: an unknown name or setting; weights that are missing or do not fit.
         Cancelled: the callbacks said so.
     """
+    reading = Reading(resize_mask, background, invert_mask, no_background)
     pipeline = load_pipeline(
         PipelineConfig(
             method=method,
@@ -83,7 +94,7 @@ def track(
     callbacks = checked_callbacks(callbacks)
     stream = _open(frames)
     try:
-        prompts, notes = read_prompts(by_frame(masks), stream.size, stored_size=stream.stored_size)
+        prompts, notes = read_prompts(by_frame(masks), stream.size, reading, stream.stored_size)
         check_prompts(prompts, stream.count)
         # A generator of the caller's runs in the caller's thread.
         ahead = 0 if isinstance(stream, ArrayStream) else _AHEAD

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -16,6 +15,7 @@ from torch import nn
 
 from vostrack import __version__
 from vostrack import weights as store
+from vostrack.benchmark.datasets.table import data_folders
 from vostrack.errors import DatasetError, MethodError, OutputError, OutputExistsError, counted
 from vostrack.files import OutputRoot, lock_folder, output_error, remove_partials, shown
 from vostrack.methods import build_net, method_class
@@ -75,7 +75,7 @@ def default_data() -> tuple[Path, ...]:
     Raises:
         DatasetError: neither exists.
     """
-    candidates = [Path(parent) / "clips" for parent in (os.environ.get("VOSTRACK_DATA"), ".") if parent]
+    candidates = [parent / "clips" for parent in data_folders(".")]
     for folder in candidates:
         if folder.is_dir():
             return (folder,)

@@ -8,22 +8,31 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
+from typing import cast
 
 import av
 from av.codec.context import ThreadType
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
 from torch import Tensor
 
 from vostrack.errors import InputError
 from vostrack.types import Frame
+from vostrack.video.damage import Damage
+from vostrack.video.images import is_multi_picture
 from vostrack.video.pixels import PictureConverter
-from vostrack.video.stream import MAX_PIXELS, NOMINAL_RATE, ClipStream, check_size, first_line, size_text
+from vostrack.video.stream import MAX_PIXELS, NOMINAL_RATE, ClipStream, check_size, first_line, reason, size_text
+
+_Decoded = tuple[av.VideoFrame, bool]
+"""A picture, and whether it is damaged."""
 
 BROKEN = (av.FFmpegError, OSError, ValueError)
 """What PyAV raises: it also lets errors of Python's file and of its text decoding through."""
@@ -36,8 +45,18 @@ _MAX_THREADS = 8
 # Frames that a container may promise in excess before it is worth a note; muxers miscount by one or two.
 _MISCOUNT = 2
 _COVER = Disposition.attached_pic | Disposition.timed_thumbnails
+# What holds one image as well as many: whether it is a clip, the number of its pictures decides.
+_STILL_FORMATS = ("_pipe", "image2", "mjpeg", "gif", "apng")
+_STILL_BRANDS = {"avif", "avis", "heic", "heix", "mif1"}
+_JPEG = b"\xff\xd8\xff"
 # FFmpeg draws text files as a film of a terminal.
 _TEXT_ART = {"ansi", "bintext", "idf", "xbin"}
+# Decoders that tell of damage only if they are asked. "explode" gives no picture; the packet is then decoded without.
+_DETECT = {"mjpeg": "explode", **dict.fromkeys(("wmv1", "wmv2", "msmpeg4", "msmpeg4v1", "msmpeg4v2"), "buffer")}
+# A decoder to whom packets come that show nothing.
+_HIDDEN = {"vp8"}
+# So many frames may lack at the end that the container names: some count the last one, some do not.
+_EARLY = 3
 # A repeated stamp is set off by a tenth of a frame, so that the correct stamps after it stay as they are.
 _NUDGE = Fraction(1, 10)
 
@@ -55,25 +74,42 @@ class VideoStream(ClipStream):
     def __init__(self, path: Path) -> None:
         super().__init__(path.stem)
         self._where = f"video {str(path)!r}"
-        self._damaged = 0
+        self._packets = self._damaged = 0
+        self._interlaced = False
         with ExitStack() as stack:
             try:
                 self._container = stack.enter_context(open_container(path))
             except BROKEN as error:
                 raise InputError(
                     f"{self._where} cannot be opened: expected a complete video such as .mp4, .mkv or .webm that names "
-                    f"no other file, found: {first_line(error)}; get an undamaged copy or convert it"
+                    f"no other file, found: {reason(error, 'get an undamaged copy or convert it')}"
                 ) from error
             self._video = _pick_video(self._container, self._where)
-            self._pictures = self._decode()
+            self._lenient = _lenient_decoder(self._video)
+            self._pictures: Iterator[_Decoded] = self._decode()
             try:
-                self._picture = next(self._pictures, None)
-                if self._picture is None:
+                first = next(self._pictures, None)
+                if first is None:
                     raise InputError(f"{self._where} holds no frame; give a video with at least one")
-                self._describe(self._picture)
+                self._describe(first[0])
+                ahead = [first]
+                if _may_be_still(self._container):
+                    ahead += self._second_picture(path)
+                self._pictures = chain(ahead, self._pictures)
             except BROKEN as error:
                 raise InputError(f"{self._where} cannot be decoded: {first_line(error)}; convert it first") from error
             self._resources = stack.pop_all()
+
+    def _second_picture(self, path: Path) -> list[_Decoded]:
+        """The second picture; raises `InputError` where there is none, or only another version of the first."""
+        second = None
+        with suppress(*BROKEN):  # behind the image of a phone there may be anything
+            second = None if is_multi_picture(path) else next(self._pictures, None)
+        if second is None or (second[0].height, second[0].width) != self.stored_size:
+            raise InputError(
+                f"{self._where} is a single image; put the images of a clip into a folder and give the folder"
+            )
+        return [second]
 
     def _describe(self, first: av.VideoFrame) -> None:
         self.stored_size = (first.height, first.width)
@@ -85,27 +121,45 @@ class VideoStream(ClipStream):
         self.count = _promised_frames(self._container, self._video)
         lasts = self._container.duration
         self.seconds = lasts / av.time_base if lasts and lasts > 0 else None
+        self._ends = _promised_end(self._container, self._video)
         self.notes += self._convert.notes
 
     def _frames(self) -> Iterator[Frame]:
-        clock = Clock(self._video.time_base or Fraction(1), 1 / (self.fps or NOMINAL_RATE))
-        picture, self._picture = self._picture, None
-        index = 0
-        while picture is not None:
-            time = clock.read(stamp_of(picture, self._container))
+        tick, step = self._video.time_base or Fraction(1), 1 / (self.fps or NOMINAL_RATE)
+        clock, damage = Clock(tick, step), Damage(step, tick)
+        item = next(self._pictures, None)
+        index, end = 0, Fraction(0)
+        while item is not None:
+            picture, damaged = item
+            stamp = stamp_of(picture, self._container)
+            time = clock.read(stamp)
+            damage.add(index, time, damaged)
+            self._interlaced |= picture.interlaced_frame
+            end = max(end, ((stamp or 0) + (picture.duration or 0)) * tick)
             yield Frame(index, time, self._image(index, picture), f"{index:05d}")
             index += 1
             try:
-                picture = next(self._pictures, None)
+                item = next(self._pictures, None)
             except BROKEN as error:
                 raise InputError(
                     f"{self._where} breaks off at frame {index}, after {float(time):.2f} s: {first_line(error)}; "
                     "get an undamaged copy, or cut it there to use the frames before"
                 ) from error
-        if self._damaged:
-            self.notes.append(f"damaged packets in the file: {self._damaged}; some frames may look broken")
-        if self.count is not None and index < self.count - _MISCOUNT:
-            self.notes.append(f"the file promises {self.count} frames, {index} could be decoded")
+        self.notes += self._losses(damage, index, end)
+
+    def _losses(self, damage: Damage, read: int, end: Fraction) -> list[str]:
+        """Notes on what did not come, after the last frame; `end` is when that ends, by the container's clock."""
+        notes = damage.notes()
+        if self._damaged and not damage.broken.count:
+            notes.append(f"damaged packets in the file: {self._damaged}; some frames may look broken")
+        counted = 0 if self._interlaced or self._video.codec_context.name in _HIDDEN else self._packets
+        promised = self.count or counted
+        if read < promised - _MISCOUNT:
+            notes.append(f"the file promises {promised} frames, {read} could be decoded")
+        elif self._ends is not None and end + _EARLY / (self.fps or NOMINAL_RATE) < self._ends:
+            late = float(self._ends - end)
+            notes.append(f"the last frame ends {late:.2f} s before the file says: the end may be missing")
+        return notes
 
     def _image(self, index: int, picture: av.VideoFrame) -> Tensor:
         size = (picture.height, picture.width)
@@ -122,31 +176,39 @@ class VideoStream(ClipStream):
                 f"({first_line(error)}); convert it first"
             ) from error
 
-    def _decode(self) -> Iterator[av.VideoFrame]:
+    def _decode(self) -> Iterator[_Decoded]:
         """Pictures in order of presentation; raises what PyAV raises."""
         begun = False
         failure: Exception | None = None
         failures = 0
         for packet in self._container.demux(self._video):
             self._damaged += packet.is_corrupt
+            self._packets += packet.size > 0 and not packet.is_discard
             try:
-                pictures = packet.decode()
+                pictures, damaged = packet.decode(), False
             except BROKEN as error:
-                if begun:
+                pictures, damaged = self._decode_damaged(packet), True
+                if not pictures and begun:
                     raise
                 # A piece cut out of a longer stream starts with packets that refer to frames before the cut.
-                failure, failures = error, failures + 1
-                continue
-            if pictures and failures and not begun:
-                self.notes.append(f"packets left out at the start, since they cannot be decoded: {failures}")
-            begun = begun or bool(pictures)
-            yield from pictures
+                failure, failures = error, failures + (not pictures)
+            if pictures and not begun:
+                begun = True
+                self._packets -= failures
+                if failures:
+                    self.notes.append(f"packets left out at the start, since they cannot be decoded: {failures}")
+            yield from ((picture, damaged or picture.is_corrupt) for picture in pictures)
         if failure and not begun:
             raise failure
 
+    def _decode_damaged(self, packet: Packet[av.VideoStream]) -> list[av.VideoFrame]:
+        """What can be seen of a packet that its decoder refuses because it was asked to."""
+        with suppress(*BROKEN):
+            return self._lenient.decode(packet) if self._lenient else []
+        return []
+
     def _release(self) -> None:
         self._pictures = iter(())
-        self._picture = None
         self._resources.close()
 
 
@@ -203,11 +265,13 @@ def open_container(path: Path) -> Iterator[InputContainer]:
     """Open a file that lies on this machine, and nothing that it may refer to; raises one of `BROKEN`."""
     # FFmpeg reads through Python's file and may open no other: playlists could name any file or address.
     closed = {"protocol_whitelist": "none"}
-    with (
-        _LocalFile(io.FileIO(path)) as file,
-        av.open(file, "r", options=DECODER_OPTIONS, container_options=closed, metadata_errors="replace") as container,
-    ):
-        yield container
+    with _LocalFile(io.FileIO(path)) as file:
+        # One JPEG after the other: left to itself, FFmpeg goes by the name, and reads the first of them only.
+        kind = "mjpeg" if file.peek(len(_JPEG)).startswith(_JPEG) else None
+        with av.open(
+            file, "r", kind, options=DECODER_OPTIONS, container_options=closed, metadata_errors="replace"
+        ) as container:
+            yield container
 
 
 def shown_stream(container: InputContainer) -> av.VideoStream | None:
@@ -224,11 +288,11 @@ def stamp_of(item: Packet[av.VideoStream] | av.VideoFrame, container: InputConta
 
 
 def _pick_video(container: InputContainer, where: str) -> av.VideoStream:
-    if container.format.name.endswith("_pipe"):
-        raise InputError(f"{where} is a single image; put the images of a clip into a folder and give the folder")
     video = shown_stream(container)
     if video is None:
-        found = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        covers = any(stream.disposition & _COVER for stream in container.streams.video)
+        kinds = {stream.type for stream in container.streams} - ({"video"} if covers else set())
+        found = ", ".join([*sorted(kinds), *(["a cover picture"] if covers else [])]) or "nothing"
         raise InputError(f"{where} has no video stream (found: {found}); give a file with moving pictures")
     # PyAV's stubs do not say that a stream without a decoder has no context.
     if getattr(video, "codec_context", None) is None:
@@ -236,10 +300,26 @@ def _pick_video(container: InputContainer, where: str) -> av.VideoStream:
     if video.codec_context.name in _TEXT_ART:
         raise InputError(f"{where} is a text file; give a video")
     check_size((video.height, video.width), where)
-    video.codec_context.options = dict(DECODER_OPTIONS)
+    detect = _DETECT.get(video.codec_context.name)
+    video.codec_context.options = DECODER_OPTIONS | ({"err_detect": detect} if detect else {})
     video.thread_type = ThreadType.AUTO
     video.thread_count = min(os.cpu_count() or 1, _MAX_THREADS)
     return video
+
+
+def _may_be_still(container: InputContainer) -> bool:
+    brand = container.metadata.get("major_brand")
+    return container.format.name.endswith(_STILL_FORMATS) or brand in _STILL_BRANDS
+
+
+def _lenient_decoder(video: av.VideoStream) -> VideoCodecContext | None:
+    """A decoder that gives a picture of what the stream's own refuses, if that refuses more than it has to."""
+    codec = video.codec_context.codec
+    if _DETECT.get(codec.name) != "explode":
+        return None
+    decoder = cast(VideoCodecContext, VideoCodecContext.create(codec, "r"))
+    decoder.options = dict(DECODER_OPTIONS)
+    return decoder
 
 
 def _promised_frames(container: InputContainer, video: av.VideoStream) -> int | None:
@@ -250,3 +330,16 @@ def _promised_frames(container: InputContainer, video: av.VideoStream) -> int | 
         return video.frames
     # A clip that was trimmed on a phone still holds the frames outside of the cut; its index says which are shown.
     return min(video.frames, sum(not entry.is_discard for entry in video.index_entries))
+
+
+def _promised_end(container: InputContainer, video: av.VideoStream) -> Fraction | None:
+    """When the last frame ends, by the container's clock, in seconds; None where it does not say."""
+    if video.duration and video.time_base:
+        return ((video.start_time or 0) + video.duration) * video.time_base
+    # Matroska has a tag, as hours:minutes:seconds; of all streams together only the longest has the whole duration.
+    if match := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", video.metadata.get("DURATION", "")):
+        hours, minutes, seconds = map(Fraction, match.groups())
+        return (hours * 60 + minutes) * 60 + seconds
+    if len(container.streams) == 1 and container.duration:
+        return Fraction(container.duration, av.time_base)
+    return None

@@ -5,13 +5,13 @@ Knows nothing of video files. The files of a folder are read with Pillow, one at
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sized
+from collections.abc import Collection, Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
 from fractions import Fraction
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -20,19 +20,25 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from vostrack.errors import InputError
+from vostrack.files import open_regular
 from vostrack.types import Frame
-from vostrack.video.stream import NOMINAL_RATE, ClipStream, check_size, first_line, size_text
+from vostrack.video.series import frame_files, image_files
+from vostrack.video.stream import NOMINAL_RATE, ClipStream, check_size, reason, size_text
 
-# Endings, and the only decoders that Pillow may use for them.
-_ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+# The only decoders that Pillow may use.
+_FORMATS = ("AVIF", "BMP", "JPEG", "PNG", "TIFF", "WEBP")
+# So many images are looked at to learn how many of their 16 bits are used.
+_SAMPLES = 8
+
+# Chunks of a WebP that are looked at before it counts as lossy.
+_MOST_CHUNKS = 64
 
 _END = object()
 _EXPECTED = "a uint8 array (H, W, 3) in RGB, a uint8 tensor (3, H, W) or a PIL image"
 
 
 class _ImageStream(ClipStream):
-    """Images of one size, whose times count frames at `NOMINAL_RATE`."""
+    """Images of one size; where they have no times of their own, these count frames at `NOMINAL_RATE`."""
 
     fps: Fraction | None = None
     kind: str
@@ -46,7 +52,11 @@ class _ImageStream(ClipStream):
                     f"{where} is {size_text(size)}, the first is {size_text(self.size)}; "
                     f"the {self.kind} of a clip must be of one size"
                 )
-            yield Frame(index, index / NOMINAL_RATE, image, name)
+            yield Frame(index, self._time(index), image, name)
+
+    def _time(self, index: int) -> Fraction:
+        """Seconds from the first frame to the one that was read last."""
+        return index / NOMINAL_RATE
 
     @abstractmethod
     def _images(self) -> Iterator[tuple[str, str, Tensor]]:
@@ -56,36 +66,87 @@ class _ImageStream(ClipStream):
 class FolderStream(_ImageStream):
     """Frames from the images of a folder, in natural order: `2.jpg` comes before `10.jpg`.
 
-    Hidden files, folders and files with other endings are left alone. A folder has no clock: `fps` is None, and times
-    count frames at `NOMINAL_RATE`.
+    Which files are frames, `series.frame_files` says. The sizes of all are read at once, from their headers. A folder
+    has no clock: `fps` is None, and times count frames at `NOMINAL_RATE`.
 
     Args:
         path: a folder.
         names: stems of the images that are frames, which must be there; all, if not given.
 
     Raises:
-        InputError: the folder cannot be read, holds no images, or two of them would share the name of a mask.
+        InputError: the folder cannot be read, holds no images, or it is not clear which of them are frames; the images
+            are of different sizes.
     """
 
     kind = "images"
 
     def __init__(self, path: Path, names: Collection[str] | None = None) -> None:
         super().__init__(path.resolve().name)
-        self._paths = [image for image in _image_paths(path) if names is None or image.stem in names]
-        self._image, self.stored_size, self.notes = read_image(self._paths[0])
+        if names is None:
+            self._paths, notes = frame_files(path)
+        else:
+            self._paths, notes = image_files(path, names), []
+        self._bits = _used_bits(self._paths)
+        self._image, self.stored_size, self.notes = read_image(self._paths[0], self._bits)
+        self.notes += notes
         self.size = (self._image.shape[1], self._image.shape[2])
         self.count = len(self._paths)
+        _check_sizes(self._paths)
 
     def _images(self) -> Iterator[tuple[str, str, Tensor]]:
         image = self._image
         del self._image
         for index, path in enumerate(self._paths):
             if index > 0:
-                image, _, _ = read_image(path)
+                image, _, _ = read_image(path, self._bits)
             yield path.stem, f"image {str(path)!r} (frame {index})", image
 
     def _release(self) -> None:
         self._paths = []
+
+
+class AnimationStream(_ImageStream):
+    """Frames of an animated WebP, which FFmpeg cannot read, with their own times.
+
+    Args:
+        path: such a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+
+    kind = "frames"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.stem)
+        self._where = f"animation {str(path)!r}"
+        with _explained(self._where):
+            self._file = Image.open(path, formats=("WEBP",))
+            self.size = self.stored_size = (self._file.height, self._file.width)
+            check_size(self.size, self._where)
+            opaque = self._file.convert("RGBA").getchannel("A").getextrema() == (255, 255)
+            self.notes = [] if opaque else _notes(self._file)  # its frames always have an alpha channel
+        self.count: int = getattr(self._file, "n_frames", 1)
+        lasts = self._file.info.get("duration")
+        self.fps = Fraction(1000, lasts) if lasts else None
+        self._last = Fraction(0)
+
+    def _images(self) -> Iterator[tuple[str, str, Tensor]]:
+        for index in range(self.count):
+            where = f"{self._where} (frame {index})"
+            with _explained(where):
+                self._file.seek(index)
+                image = torch.from_numpy(np.array(to_rgb(self._file, where).transpose(2, 0, 1), order="C"))
+            yield f"{index:05d}", where, image
+
+    def _time(self, index: int) -> Fraction:
+        if index:
+            stamp = Fraction(self._file.info.get("timestamp", 0), 1000)
+            self._last = max(stamp, self._last + Fraction(1, 1000))
+        return self._last
+
+    def _release(self) -> None:
+        self._file.close()
 
 
 class ArrayStream(_ImageStream):
@@ -102,6 +163,8 @@ class ArrayStream(_ImageStream):
 
     def __init__(self, frames: Iterable[Any]) -> None:
         super().__init__("frames")
+        if isinstance(frames, Image.Image) or (isinstance(frames, np.ndarray | Tensor) and frames.ndim < 4):
+            raise InputError("this is one frame, and a clip was expected; put its frames into a list, such as [frame]")
         try:
             self._rest = iter(frames)
         except TypeError:
@@ -125,58 +188,139 @@ class ArrayStream(_ImageStream):
         self._rest = iter(())
 
 
-def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Sorting key that reads digits as numbers; names that differ in zeros or case only stay apart."""
-    parts = re.split(r"(\d+)", name.casefold())
-    return [int(part) if position % 2 else part for position, part in enumerate(parts)], name
-
-
-def _image_paths(folder: Path) -> list[Path]:
-    """The images of a folder, in natural order, at least one, with different stems."""
-    try:
-        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    except OSError as error:
-        raise InputError(f"folder {str(folder)!r} cannot be read: {first_line(error)}; check who owns it") from error
-    # A link that leads nowhere counts as well: it is a frame that is missing, and reading it will say so.
-    paths = [entry for entry in entries if entry.suffix.lower() in _ENDINGS and (entry.is_file() or entry.is_symlink())]
-    if not paths:
-        found = ", ".join(sorted({entry.suffix.lower() or entry.name for entry in entries})[:5]) or "nothing"
+def _check_sizes(paths: Sequence[Path]) -> None:
+    """Refuse images of different sizes by their headers, which takes no time, rather than when it is their turn."""
+    sizes = [_header_size(path) for path in paths]
+    others = [index for index, size in enumerate(sizes) if size != sizes[0]]
+    if others:
+        index = others[0]
+        many = f" ({len(others)} of {len(sizes)} differ)" if len(others) > 1 else ""
         raise InputError(
-            f"folder {str(folder)!r} holds no images: expected {', '.join(_ENDINGS)}, found {found}; "
-            "give the folder that the frames lie in"
+            f"image {str(paths[index])!r} (frame {index}) is {size_text(sizes[index])}, the first is "
+            f"{size_text(sizes[0])}{many}; the images of a clip must be of one size"
         )
-    stem, times = Counter(path.stem for path in paths).most_common(1)[0]
-    if times > 1:
-        names = ", ".join(sorted(path.name for path in paths if path.stem == stem))
-        raise InputError(f"images {names} in {str(folder)!r} would share one mask; keep one of them")
-    return sorted(paths, key=lambda path: natural_key(path.stem))
 
 
-def read_image(path: Path) -> tuple[Tensor, tuple[int, int], list[str]]:
-    """Read one image: uint8 (3, H, W), the stored size (H, W), and notes.
+def _header_size(path: Path) -> tuple[int, int]:
+    """Size (H, W) of an image as it is shown."""
+    with _reading(path) as image:
+        # Pillow turns a TIFF by itself, and would decode a PNG to look for tags behind its pixels.
+        tagged = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
+        turned = tagged and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _used_bits(paths: Sequence[Path]) -> int:
+    """How many bits the values of 16-bit images have: 10 or 12, if none of a sample has more, else 16.
 
     Raises:
-        InputError: it is missing, damaged, too large or of a kind that is not read.
+        InputError: there are fewer than 16 bits, of which Pillow keeps the upper eight alone.
+    """
+    with _reading(paths[0]) as image:
+        gray = image.mode.startswith("I;16")
+        if not gray and not _has_16_bits(image):
+            return 16
+    most = 0
+    for path in paths[:: -(-len(paths) // _SAMPLES)]:
+        with _reading(path) as image:
+            check_size((image.height, image.width), f"image {str(path)!r}")
+            most = max(most, int(np.asarray(image).max()))
+    if not gray and 0 < most < 16:
+        raise InputError(
+            f"image {str(paths[0])!r} has 16 bits a channel, and uses 12 of them at most, so that it is nearly black; "
+            "multiply the values by 16, or convert them to 8 bits"
+        )
+    return next((bits for bits in (10, 12) if gray and 0 < most < 1 << bits), 16)
+
+
+def _has_16_bits(image: Image.Image) -> bool:
+    """Whether an image has 16 bits a channel, of which Pillow says nothing once it is decoded."""
+    tiles = getattr(image, "tile", [])
+    return bool(tiles) and ";16" in str(tiles[0].args)
+
+
+def read_image(path: Path, bits: int = 16) -> tuple[Tensor, tuple[int, int], list[str]]:
+    """Read one image: uint8 (3, H, W), the stored size (H, W), and notes.
+
+    Args:
+        path: of the image.
+        bits: that are used, where it has 16.
+
+    Raises:
+        InputError: it is missing, damaged, too large or of a kind that is not read, or uses more bits.
     """
     where = f"image {str(path)!r}"
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            stored = (image.height, image.width)
-            check_size(stored, where)
-            notes = _notes(image)
-            pixels = np.array(to_rgb(ImageOps.exif_transpose(image), where).transpose(2, 0, 1), order="C")
-    except InputError:
-        raise
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files, and its warnings too
-        raise InputError(f"{where} cannot be read: {first_line(error)}; replace it or convert it to PNG") from error
+    with _reading(path) as image:
+        stored = (image.height, image.width)
+        check_size(stored, where)
+        notes = _notes(image, bits)
+        pixels = np.array(to_rgb(ImageOps.exif_transpose(image), where, bits).transpose(2, 0, 1), order="C")
     return torch.from_numpy(pixels), stored, notes
 
 
-def to_rgb(image: Image.Image, where: str) -> npt.NDArray[np.uint8]:
-    """Pixels of an image of any mode as uint8 (H, W, 3)."""
+@contextmanager
+def _reading(path: Path) -> Iterator[Image.Image]:
+    """An image file, opened; raises `InputError`, then or while it is read."""
+    with _explained(f"image {str(path)!r}"), open_regular(path) as file, Image.open(file, formats=_FORMATS) as image:
+        yield image
+
+
+@contextmanager
+def _explained(where: str) -> Iterator[None]:
+    """Turn whatever Pillow raises into an `InputError`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # its decoders raise nearly anything on damaged files, and its warnings too
+        raise InputError(f"{where} cannot be read: {reason(error, 'replace it or convert it to PNG')}") from error
+
+
+def is_animated_webp(file: BinaryIO) -> bool:
+    """Whether a file, from its start, is a WebP with an animation in it."""
+    head = file.read(21)
+    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20:21]) and bool(head[20] & 2)
+
+
+def is_multi_picture(path: Path) -> bool:
+    """Whether a JPEG holds several versions of one image, as those of phones do."""
+    try:
+        with Image.open(path, formats=("JPEG",)) as image:
+            return image.format == "MPO"
+    except Exception:  # as above
+        return False
+
+
+def is_lossy(file: BinaryIO, kind: str | None) -> bool:
+    """Whether an image format adds noise to what is saved in it; for a WebP, the file itself tells.
+
+    Args:
+        file: the image; its position changes.
+        kind: what Pillow calls its format. Those that are lossless now and then, and do not say so, count as lossy.
+    """
+    if kind != "WEBP":
+        return kind in ("JPEG", "MPO", "AVIF")
+    file.seek(12)
+    for _ in range(_MOST_CHUNKS):
+        name, size = file.read(4), int.from_bytes(file.read(4), "little")
+        if name in (b"VP8L", b"VP8 ", b""):
+            return name != b"VP8L"
+        # A frame of an animation has 16 bytes of its own before its chunks.
+        file.seek(16 if name == b"ANMF" else size + size % 2, 1)
+    return True
+
+
+def to_rgb(image: Image.Image, where: str, bits: int = 16) -> npt.NDArray[np.uint8]:
+    """Pixels of an image of any mode as uint8 (H, W, 3); `bits` are used where there are 16."""
     if image.mode.startswith("I;16"):
         # Pillow would cut values over 255 off instead of scaling them.
-        gray = (np.asarray(image) >> 8).astype(np.uint8)
+        values = np.asarray(image)
+        if bits < 16 and values.max() >= 1 << bits:
+            raise InputError(
+                f"{where} holds {values.max()}, and the images before seemed to have {bits} bits, at most "
+                f"{(1 << bits) - 1}; convert all of them to 8 bits"
+            )
+        gray = (values >> (bits - 8)).astype(np.uint8)
         return np.repeat(gray[..., None], 3, axis=2)
     if image.mode in ("I", "F"):
         raise InputError(f"{where} has 32 bits a pixel, and their range is unknown; convert it to 8 or 16 bits")
@@ -186,12 +330,14 @@ def to_rgb(image: Image.Image, where: str) -> npt.NDArray[np.uint8]:
     return np.asarray(image.convert("RGB"))
 
 
-def _notes(image: Image.Image) -> list[str]:
+def _notes(image: Image.Image, bits: int = 16) -> list[str]:
+    deep = image.mode.startswith("I;16") or _has_16_bits(image)
     notes = []
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         notes.append(f"stored as {size_text((image.height, image.width))}, shown upright as its EXIF tag says")
-    if image.mode.startswith("I;16"):
-        notes.append("16-bit source, reduced to 8 bits")
+    if deep:
+        used = f" of which {bits} are used," if bits < 16 else ","
+        notes.append(f"16-bit source{used} reduced to 8 bits")
     if image.has_transparency_data:
         notes.append("transparency is ignored: the colours stored under it are shown")
     return notes
@@ -217,7 +363,9 @@ def read_array(value: Any, where: str) -> Tensor:
     elif isinstance(value, np.ndarray):
         channels, kind = value.shape[2:], value.dtype == np.uint8
     else:
-        raise InputError(f"{where} is a {type(value).__name__}: expected {_EXPECTED}")
+        path = "; give the folder that the images lie in, or open each with PIL.Image.open"
+        advice = path if isinstance(value, str | PathLike) else ""
+        raise InputError(f"{where} is a {type(value).__name__}: expected {_EXPECTED}{advice}")
     if not kind or value.ndim != 3 or tuple(channels) != (3,):
         raise InputError(f"{where} is {value.dtype} {tuple(value.shape)}: expected {_EXPECTED}{_advice(value)}")
     planes = value if isinstance(value, Tensor) else value.transpose(2, 0, 1)
@@ -227,15 +375,25 @@ def read_array(value: Any, where: str) -> Tensor:
     return torch.from_numpy(np.array(planes, order="C"))
 
 
-def _advice(value: Any) -> str:
+def _advice(value: npt.NDArray[Any] | Tensor) -> str:
     """How the usual mistakes are mended."""
     array, shape = isinstance(value, np.ndarray), tuple(value.shape)
-    if "float" in str(value.dtype):
-        return "; images in [0, 1] become that by (255 * image).round() and a change of type"
+    values = value if isinstance(value, np.ndarray) else value.detach().cpu().double().numpy()
     if array and shape[2:] == (4,):
         return "; drop the alpha channel with image[..., :3]"
     if len(shape) == 2:
         return "; repeat a grey image three times"
-    if (array and shape[:1] == (3,)) or (not array and shape[2:] == (3,)):
+    if (array and shape[:1] == (3,) and shape[2:] != (3,)) or (not array and shape[2:] == (3,)):
         return "; turn the axes with " + ("image.transpose(1, 2, 0)" if array else "image.permute(2, 0, 1)")
-    return ""
+    if "uint8" in str(value.dtype) or values.dtype.kind not in "biuf" or not values.size:
+        return ""
+    change = "astype(np.uint8)" if array else "to(torch.uint8)"
+    least, most = float(values.min()), float(values.max())
+    if not (least >= 0 and most <= 65535):
+        return f"; its values go from {least:g} to {most:g}, so scale them to 0 to 255 first"
+    if "float" in str(value.dtype):
+        scaled = "(255 * image)" if most < 1.01 else "image" if most <= 255 else "(image / 257)"
+        return f"; values up to {most:g} become that by {scaled}.round().{change}"
+    bits = next(bits for bits in (8, 10, 12, 14, 16) if most < 1 << bits)
+    shifted = "image" if bits == 8 else f"(image >> {bits - 8})"
+    return f"; values up to {most:g} become that by {shifted}.{change}"

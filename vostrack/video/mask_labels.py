@@ -16,13 +16,16 @@ from torch import Tensor
 
 from vostrack.errors import MaskError
 from vostrack.types import BACKGROUND, MAX_OBJECTS, VOID
+from vostrack.video.ground import Color, Reading, border_share, dark_ground, full_range, named_ground
 from vostrack.video.palette import RECOGNISED, palette_ids
 from vostrack.video.snap import Bools, Bytes, Flat, flatten, interior
 
-Color = tuple[int, int, int]
-
 # Colours that went through a lossy format, or lay beside soft edges, may be a little off.
 _OFF = 6
+# Ids up to here cannot be told from the noise of a lossy format.
+_SMALL_ID = 24
+# Alpha from here on is meant to be seen.
+_FAINT = 32
 _FULL_16 = 65535
 
 
@@ -34,47 +37,58 @@ class Labels:
         pixels: uint8 (H, W), ids with 0 as background and 255 as void.
         notes: what was assumed or changed, one line each.
         colors: for an image in colours, the colour that each id was drawn in; else empty.
+        names: what each id was drawn in, as `Reading.background` names it; by default the id itself.
     """
 
     pixels: Bytes
     notes: list[str] = field(default_factory=list)
     colors: dict[int, Color] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
 
 
 class _PictureError(MaskError):
     """The image is a photo; where it has an alpha channel, that may still be a mask."""
 
 
-def image_labels(image: Image.Image, where: str, *, lossy: bool = False) -> Labels:
+def image_labels(image: Image.Image, where: str, reading: Reading, *, lossy: bool = False) -> Labels:
     """Find the objects of a mask image.
 
     Args:
         image: decoded and upright; of mode 1, L, LA, P, RGB, RGBA, F, or one of 16 or 32 bits.
         where: the file, as it is named in messages.
+        reading: what is background.
         lossy: whether it comes from a format that adds noise.
 
     Raises:
-        MaskError: a photo, ids above 254, or more than 254 objects.
+        MaskError: a photo, ids above 254, more than 254 objects, or without the background that was named.
     """
     if image.mode == "P":
-        return _from_index(image)
+        labels = _from_index(image, where, reading)
+        by_color = _by_color(image, reading)
+        if not by_color and not thin_note(labels.pixels):
+            return labels
+        drawn = image_labels(image.convert("RGBA" if image.has_transparency_data else "RGB"), where, reading)
+        # Soft edges that were reduced to a palette become few objects, many small objects do not.
+        fewer = 2 * len(object_ids(drawn.pixels)) < len(object_ids(labels.pixels))
+        return drawn if by_color or fewer else labels
     pixels = np.asarray(image)
     if image.mode in ("LA", "RGBA"):
-        return _from_alpha(pixels[..., :-1], pixels[..., -1], where, lossy)
+        return _from_alpha(pixels[..., :-1], pixels[..., -1], where, reading, lossy)
     if image.mode == "RGB":
-        return _from_channels(pixels, where, lossy)
-    return _from_channels(_eight_bits(pixels, where)[..., None], where, lossy)
+        return _from_channels(pixels, where, reading, lossy)
+    return _from_channels(_eight_bits(pixels, where)[..., None], where, reading, lossy)
 
 
-def array_labels(array: npt.NDArray[Any] | Tensor, where: str) -> Labels:
+def array_labels(array: npt.NDArray[Any] | Tensor, where: str, reading: Reading) -> Labels:
     """Read an array or tensor (H, W) of ids: 0 is background, 255 void, but 255 alone is object 1; or of booleans.
 
     Args:
         array: of booleans or whole numbers; any layout in memory.
         where: the mask, as it is named in messages.
+        reading: what is background.
 
     Raises:
-        MaskError: another shape or type, or values outside of 0 to 255.
+        MaskError: another shape or type, values outside of 0 to 255, or without the background that was named.
     """
     try:
         values = np.asarray(array.detach().cpu() if isinstance(array, Tensor) else array)
@@ -89,29 +103,33 @@ def array_labels(array: npt.NDArray[Any] | Tensor, where: str) -> Labels:
         wrong = values.min() if values.min() < BACKGROUND else values.max()
         raise MaskError(f"{where} holds {wrong}, and object ids go from 1 to {MAX_OBJECTS}: number the objects from 1")
     pixels = values.astype(np.uint8)
+    if reading.background is not None:
+        return _grounded(pixels, None, where, reading)
     if not ((pixels != BACKGROUND) & (pixels != VOID)).any():
         pixels = (pixels == VOID).astype(np.uint8)
     return Labels(pixels)
 
 
-def color_ids(colors: Sequence[Color], where: str, tolerance: int = 0) -> list[int]:
+def color_ids(colors: Sequence[Color], where: str, tolerance: int = 0, ground: Color | None = None) -> list[int]:
     """Choose the ids for colours: 0 for black, 1 for white alone, those of the palette, else 1 to n in sorted order.
 
     Args:
         colors: different colours.
         where: the files, as they are named in messages.
         tolerance: how far colours may be off, in levels.
+        ground: the colour that is 0, if it is not black.
 
     Raises:
         MaskError: there are more than 254.
     """
-    objects = [color for color in colors if max(color) > tolerance]
+    objects = [color for color in colors if (max(color) > tolerance if ground is None else color != ground)]
     if len(objects) == 1 and min(objects[0]) >= 255 - tolerance:
         return [int(color in objects) for color in colors]
     if len(objects) <= len(RECOGNISED):
-        known = palette_ids(np.array(colors, np.uint8).reshape(-1, 3), tolerance)
-        if known is not None:
-            return [int(number) for number in known]
+        known = palette_ids(np.array(objects, np.uint8).reshape(-1, 3), tolerance)
+        if known is not None and known.all():
+            numbers = dict(zip(objects, known.tolist(), strict=True))
+            return [numbers.get(color, BACKGROUND) for color in colors]
     if len(objects) > MAX_OBJECTS:
         raise MaskError(
             f"{where} has {len(objects)} colours, and at most {MAX_OBJECTS} objects can be followed; "
@@ -128,8 +146,13 @@ def color_note(colors: Mapping[int, Color]) -> list[str]:
     found = palette_ids(np.array(list(colors.values()), np.uint8), _OFF)
     if found is not None and found.tolist() == list(colors):
         return ["white is void, not an object, beside colours of the palette"] if VOID in colors else []
-    names = [f"#{red:02x}{green:02x}{blue:02x} = {number}" for number, (red, green, blue) in sorted(colors.items())]
+    names = [f"{hex_name(color)} = {number}" for number, color in sorted(colors.items())]
     return [f"colours became objects: {listed(names)}"]
+
+
+def hex_name(color: Color) -> str:
+    """A colour as #rrggbb."""
+    return "#" + "".join(f"{level:02x}" for level in color)
 
 
 def listed(names: Sequence[str]) -> str:
@@ -157,37 +180,109 @@ def object_ids(pixels: Bytes) -> list[int]:
     return [number for number in np.flatnonzero(np.bincount(pixels.ravel(), minlength=256)).tolist() if number % VOID]
 
 
-def _from_index(image: Image.Image) -> Labels:
+def _by_color(image: Image.Image, reading: Reading) -> bool:
+    """Whether the colours of a palette image mean more than its indices: its ground is black or transparent, but not 0.
+
+    Programs that shrink files sort the palette, so index 0 may be an object.
+    """
+    if reading.no_background or reading.background is not None:
+        return False
+    pixels, clear = np.asarray(image), np.zeros(256, np.bool_)
+    black = _palette(image).max(axis=1) <= _OFF
+    given = image.info.get("transparency", b"")
+    clear[[given] if isinstance(given, int) else np.flatnonzero(np.frombuffer(given, np.uint8) <= 127)] = True
+    grounds = [] if clear[0] else [clear] if black[0] and not pixels.all() else [clear, black]
+    return any(border_share(ground[pixels]) > border_share(pixels == 0) for ground in grounds)
+
+
+def _palette(image: Image.Image) -> Bytes:
+    """The colours of a palette, uint8 (256, 3)."""
+    colors = np.array(image.getpalette("RGB") or [0], np.uint8)
+    return np.pad(colors, (0, 768 - len(colors))).reshape(256, 3)
+
+
+def _from_index(image: Image.Image, where: str, reading: Reading) -> Labels:
     """Read a palette image: the index is the id, whatever its colour."""
-    pixels = np.array(image, np.uint8)
+    pixels, colors = np.array(image, np.uint8), _palette(image)
+    if reading.background is not None:
+        return _grounded(pixels, colors, where, reading)
     used = np.flatnonzero(np.bincount(pixels.ravel(), minlength=256)).tolist()
     if VOID in used and not object_ids(pixels):
         note = "palette index 255 stands for void, but there is no other object: taken as object 1"
         return Labels((pixels == VOID).astype(np.uint8), [note])
-    colors = np.array(image.getpalette("RGB") or [0], np.uint8)
-    colors = np.pad(colors, (0, 768 - len(colors))).reshape(256, 3)
     black = [index for index in used if not colors[index].any()]
     if black and BACKGROUND in used and colors[BACKGROUND].any():
         return Labels(pixels, [f"palette index 0 is the background, though it is index {black[0]} that is black"])
     return Labels(pixels)
 
 
-def _from_alpha(channels: Bytes, alpha: Bytes, where: str, lossy: bool) -> Labels:
+def _grounded(pixels: Bytes, colors: Bytes | None, where: str, reading: Reading) -> Labels:
+    """Ids (H, W), of which another than 0 is the background that the caller names; 0 is then an object.
+
+    Args:
+        pixels: ids.
+        colors: (256, 3), in which they are shown; None if they have no colours.
+        where: the mask, as it is named in messages.
+        reading: the background, as an id or a colour.
+    """
+    used = np.flatnonzero(np.bincount(pixels.ravel(), minlength=256)).tolist()
+    shown = np.arange(256).repeat(3).reshape(256, 3) if colors is None or reading.is_value else colors
+    present = [(int(red), int(green), int(blue)) for red, green, blue in shown[used]]
+    ground = named_ground(present, reading, where, [str(number) for number in used])
+    table = np.arange(256, dtype=np.uint8)
+    notes = []
+    if ground is not None and used[ground]:
+        table[used[ground]] = BACKGROUND
+        if BACKGROUND in used:
+            table[BACKGROUND] = min(set(range(1, VOID)) - set(used) | {used[ground]} - {VOID})
+            notes = [f"0 is not the background: it became object {table[BACKGROUND]}"]
+    labels = table[pixels]
+    if VOID in used and not object_ids(labels):
+        labels = (labels == VOID).astype(np.uint8)
+    return Labels(labels, notes)
+
+
+def _from_alpha(channels: Bytes, alpha: Bytes, where: str, reading: Reading, lossy: bool) -> Labels:
     """Read an image (H, W, 1 or 3) with alpha (H, W): objects by colour where that is flat, else by alpha alone."""
     if alpha.min() == alpha.max():
-        return _from_channels(channels, where, lossy)
-    opaque = alpha > 127
+        return _from_channels(channels, where, reading, lossy)
+    opaque = alpha > alpha.max() // 2  # a marker need not be opaque
     inside = channels[opaque]
+    notes = _faint_note(alpha, opaque)
     # One grey or black silhouette: its brightness cannot be meant as an id.
-    if len(inside) and ((inside != inside[0]).any() or inside[0].min() != inside[0].max()):
+    several = bool((inside != inside[0]).any())
+    if several or inside[0].min() != inside[0].max():
+        hidden = np.array(reading.color or (0, 0, 0), np.uint8)[: channels.shape[2]]
         try:
-            return _from_channels(np.where(opaque[..., None], channels, np.uint8(0)), where, lossy, opaque)
+            labels = _from_channels(np.where(opaque[..., None], channels, hidden), where, reading, lossy, opaque)
+            labels.pixels[~opaque] = BACKGROUND
+            black = opaque & (labels.pixels == BACKGROUND)
+            if (black & interior(black)).any():
+                notes.append("black is background where it is opaque too; paint objects in other colours")
+            labels.notes += notes
+            return labels
         except _PictureError:
-            pass
-    return Labels(opaque.astype(np.uint8), ["object 1 was taken from the alpha channel"])
+            notes.append(
+                "its colours are not flat, so all that is opaque became one object; "
+                "draw with a hard brush, each object in one colour, to have several"
+            )
+    return Labels(
+        opaque.astype(np.uint8), ["object 1 was taken from the alpha channel", *notes], names={1: "what is opaque"}
+    )
 
 
-def _from_channels(channels: Bytes, where: str, lossy: bool, opaque: Bools | None = None) -> Labels:
+def _faint_note(alpha: Bytes, opaque: Bools) -> list[str]:
+    """Point out areas of even, weak opacity, which soft edges are not: a second brush may have been a marker."""
+    faint = interior(alpha) & ~opaque & (alpha >= _FAINT)
+    if not faint.any():
+        return []
+    level, most = (100 * int(alpha) / 255 for alpha in (np.bincount(alpha[faint]).argmax(), alpha.max()))
+    return [f"areas that are {level:.0f}% opaque are background, as others are {most:.0f}%; paint objects fully opaque"]
+
+
+def _from_channels(
+    channels: Bytes, where: str, reading: Reading, lossy: bool = False, opaque: Bools | None = None
+) -> Labels:
     """Read an image without alpha, (H, W, 1 or 3)."""
     gray = channels[..., :1]
     colored = channels.shape[2] == 3
@@ -197,23 +292,51 @@ def _from_channels(channels: Bytes, where: str, lossy: bool, opaque: Bools | Non
         flat = flatten(gray, where=opaque, lossy=lossy)
     if flat is None:
         raise _PictureError(
-            f"{where} looks like a picture, not a mask; expected areas of flat colour on black, or object ids"
+            f"{where} looks like a picture, not a mask; expected areas of flat colour on black, object ids, or a "
+            "cutout on transparency"
+        )
+    if lossy and 0 < channels.max() <= _SMALL_ID:
+        raise MaskError(
+            f"{where} holds values up to {channels.max()} alone, and compression blurs such small ids: save it as a PNG"
         )
     tolerance = _OFF if lossy or flat.moved else 0
     notes = [_snap_note(flat)] if flat.moved else []
-    if flat.colors.shape[1] == 3:
-        colors: list[Color] = [(int(red), int(green), int(blue)) for red, green, blue in flat.colors]
-        ids = color_ids(colors, where, tolerance)
-    else:
-        values = _clean(flat.colors[:, 0], tolerance)
-        colors = [(value, value, value) for value in values]
-        ids, assumed = _gray_ids(values, colored)
-        notes += assumed
-    named = {number: color for number, color in zip(ids, colors, strict=True) if number} if colored else {}
-    return Labels(np.array(ids, np.uint8)[flat.index], notes, named)
+    ids, colors, assumed = _color_labels(flat, colored, tolerance, where, reading)
+    drawn = {number: color for number, color in zip(ids, colors, strict=True) if number}
+    names = {number: _color_name(color, colored) for number, color in drawn.items()}
+    if lossy and any(color == (number,) * 3 for number, color in drawn.items()):
+        assumed.append("ids in a lossy format may be off by a little; save them as a PNG")
+    return Labels(np.array(ids, np.uint8)[flat.index], notes + assumed, drawn if colored else {}, names)
 
 
-def _clean(values: Bytes, tolerance: int) -> list[int]:
+def _color_labels(
+    flat: Flat, colored: bool, tolerance: int, where: str, reading: Reading
+) -> tuple[list[int], list[Color], list[str]]:
+    """Choose the ids for the areas of an image: ids and colours of the areas, and what was assumed."""
+    is_gray, levels = flat.colors.shape[1] == 1, flat.colors.astype(np.int64)
+    notes = []
+    guess = reading.background is None and not reading.no_background
+    if is_gray and guess and (full_range(levels) != levels).any():
+        levels, notes = full_range(levels), ["grey values from 16 to 235 were taken as black to white"]
+    colors = [(int(c[0]), int(c[-2]), int(c[-1])) for c in levels.repeat(3 // levels.shape[1], axis=1)]
+    names = [_color_name(color, colored) for color in colors]
+    ground = named_ground(colors, reading, where, names, not tolerance)
+    if guess:
+        ground = dark_ground(flat.index, colors, tolerance)
+        notes += [] if ground is None else [f"{names[ground]}, nearly black, is the background"]
+    others = [color for place, color in enumerate(colors) if place != ground]
+    if not is_gray or (ground is not None and any(max(color) <= tolerance for color in others)):
+        return color_ids(colors, where, tolerance, None if ground is None else colors[ground]), colors, notes
+    values = _clean([BACKGROUND if place == ground else color[0] for place, color in enumerate(colors)], tolerance)
+    ids, assumed = _gray_ids(values, colored)
+    return ids, [(value, value, value) for value in values], notes + assumed
+
+
+def _color_name(color: Color, colored: bool) -> str:
+    return str(color if colored else color[0])
+
+
+def _clean(values: Sequence[int], tolerance: int) -> list[int]:
     """Make nearly black values black and nearly white values white."""
     cleaned = [0 if value <= tolerance else 255 if value >= 255 - tolerance else int(value) for value in values]
     # Blurred or compressed white may be any light grey; exact ids were not blurred.

@@ -11,7 +11,7 @@ import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,18 @@ from vostrack.errors import MaskError
 from vostrack.files import shown
 from vostrack.types import BACKGROUND, MAX_OBJECTS, VOID, LabelMap
 from vostrack.video import mask_labels
-from vostrack.video.images import natural_key
-from vostrack.video.mask_labels import Color, Labels, listed, object_ids
-from vostrack.video.snap import Bytes
-from vostrack.video.stream import MAX_PIXELS, first_line, size_text
+from vostrack.video.ground import Color, Reading, check_ground, inverted
+from vostrack.video.images import is_lossy
+from vostrack.video.mask_labels import Labels, hex_name, listed, object_ids
+from vostrack.video.series import natural_key
+from vostrack.video.snap import Bools, Bytes
+from vostrack.video.stream import MAX_PIXELS, first_line, reason, size_text
 
 GivenMask = str | Path | Image.Image | npt.NDArray[Any] | Tensor | LabelMap
 """What can be given as the mask of a frame."""
 
-_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
-_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
-_LOSSY = ("JPEG", "MPO", "WEBP")
+_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 _MAX_BYTES = 256 * 2**20
 
 # Beyond this share, resizing would stretch the objects.
@@ -43,6 +44,10 @@ _MOST_STRETCH = 0.02
 
 # Colours of one object may differ by this much between the files of a lossy format.
 _SAME_COLOR = 12
+# A new colour this near to that of a known object, or a shape that shares this much with it, may be that object.
+_ALIKE, _SAME_SHAPE = 40, 0.5
+
+PLAIN = Reading()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +65,32 @@ class MaskFile:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What a mask has to fit: sizes (H, W), and whether it may be resized."""
+    """What a mask has to fit, sizes (H, W), and how it is read."""
 
     size: tuple[int, int]
-    resize: bool
+    reading: Reading
     stored_size: tuple[int, int] | None
 
 
 def read_mask(
-    path: str | Path, size: tuple[int, int], *, resize: bool = False, stored_size: tuple[int, int] | None = None
+    path: str | Path,
+    size: tuple[int, int],
+    *,
+    resize: bool = False,
+    background: int | Color | None = None,
+    invert: bool = False,
+    no_background: bool = False,
+    stored_size: tuple[int, int] | None = None,
 ) -> MaskFile:
-    """Read a mask from an image (PNG, JPEG, WEBP, TIFF, BMP, GIF) or from a folder with one image per object.
+    """Read a mask from an image (PNG, JPEG, WEBP, AVIF, TIFF, BMP, GIF) or from a folder with one image per object.
 
     In an image, the first that fits of:
 
-    - palette (not GIF): the index is the id, 255 is void; 255 alone is object 1.
-    - alpha that differs from pixel to pixel: objects are where it is over 127, told apart by their colours if these are
-      flat, with black as background; a photo or one shade of grey is object 1. A constant alpha means nothing.
+    - palette (not GIF): the index is the id, 255 is void; 255 alone is object 1. Where the ground is black or
+      transparent and not index 0, colours count.
+    - alpha that differs from pixel to pixel: objects are where it is over half of its maximum, told apart by their
+      colours if these are flat, with black as background; a photo or one shade of grey is object 1. A constant alpha
+      means nothing.
     - grey, also as R = G = B, also of 16 or 32 bits: values are ids, 255 (65535) is void. But white alone is object 1,
       and values spread evenly from black to white (0, 128, 255) are objects 1 to n. A 16-bit image that uses the whole
       range is reduced to 8 bits. Saved as RGB, greys of the DAVIS palette alone are colours.
@@ -86,6 +100,9 @@ def read_mask(
     Soft edges and compression noise in grey and colour images are snapped to the solid colours (`snap`), except that
     up to 16 values without any solid area that cannot be blends are objects. The EXIF rotation is applied.
 
+    Where nothing is black, a nearly black ground is background, and grey from 16 to 235 goes from black to white. A
+    mask that has no background all the same, or an object over most of the frame and of its border, is refused.
+
     In a folder, each image holds one object. Files with different numbers from 1 to 254 at the end of their names
     (`3.png`, `obj_3.png`) have these as ids, else ids are 1 to n in natural order. Later files cover earlier ones.
 
@@ -93,14 +110,16 @@ def read_mask(
         path: an image file or a folder.
         size: (H, W) of the clip as displayed.
         resize: whether a mask of another size and the same shape, within 2%, is scaled, without new values.
+        background, invert, no_background: see `Reading`.
         stored_size: (H, W) of the clip's frames as stored, before rotation and before pixels were made square: `resize`
             accepts a mask of that size as well, and messages can say what is wrong with it.
 
     Raises:
-        MaskError: missing, no image, a photo, of the wrong size, without an object, or with ids above 254.
+        MaskError: missing, no image, a photo, of the wrong size, without an object or background, or with ids above
+            254.
     """
-    path = Path(path)
-    return _finish(_load(path, shown(path.name), _Request(size, resize, stored_size)))
+    path, reading = Path(path), Reading(resize, background, invert, no_background)
+    return _finish(_load(path, shown(path.name), _Request(size, reading, stored_size)))
 
 
 def by_frame(masks: GivenMask | Mapping[int, GivenMask]) -> dict[int, GivenMask]:
@@ -120,14 +139,13 @@ def by_frame(masks: GivenMask | Mapping[int, GivenMask]) -> dict[int, GivenMask]
 def read_prompts(
     masks: Mapping[int, GivenMask],
     size: tuple[int, int],
-    *,
-    resize: bool = False,
+    reading: Reading = PLAIN,
     stored_size: tuple[int, int] | None = None,
 ) -> tuple[dict[int, LabelMap], list[str]]:
     """Read the masks of several frames; see `read_mask` for files, `array_labels` for arrays and tensors.
 
-    A PIL image means what its file would. A `LabelMap` is taken as it is. Where masks are in colours outside the
-    palette, a colour is the same object in all of them.
+    A PIL image means what its file would. A `LabelMap` is taken as it is, at most resized. Where masks are in colours
+    outside the palette, a colour is the same object in all of them, with the id that it has in the first.
 
     Returns:
         The label maps by frame, frames ascending, and all notes, each with the name of its mask.
@@ -135,43 +153,49 @@ def read_prompts(
     Raises:
         MaskError: a mask cannot be used.
     """
-    request = _Request(size, resize, stored_size)
+    request = _Request(size, reading, stored_size)
     names = {
         frame: shown(Path(mask).name) if isinstance(mask, str | Path) else f"mask of frame {frame}"
         for frame, mask in sorted(masks.items())
     }
     loaded = {frame: _load(masks[frame], names[frame], request) for frame in names}
-    _share_colors([labels for labels in loaded.values() if isinstance(labels, Labels)])
+    _share_colors({names[frame]: labels for frame, labels in loaded.items() if isinstance(labels, Labels)})
     files = {frame: _finish(labels) for frame, labels in loaded.items()}
     notes = [f"{names[frame]}: {note}" for frame, file in files.items() for note in file.notes]
     return {frame: file.labels for frame, file in files.items()}, notes
 
 
-def _load(mask: GivenMask, name: str, request: _Request) -> Labels | LabelMap:
+def _load(mask: GivenMask, name: str, request: _Request) -> Labels | MaskFile:
     """Read a mask of any kind; the ids of colours may still change."""
     where = f"mask {shown(mask)}" if isinstance(mask, str | Path) else f"the {name}"
     if isinstance(mask, LabelMap):
-        _check_size(mask.size, replace(request, resize=False), where)
-        return mask
+        _check_size(mask.size, request, where)
+        pixels, notes = _resized(mask.pixels.cpu().numpy(), request.size)
+        return MaskFile(LabelMap(torch.from_numpy(pixels), mask.ids) if notes else mask, tuple(notes))
     if isinstance(mask, str | Path):
         path = Path(mask)
         labels = _read_folder(path, request) if os.path.isdir(path) else _read_file(path, request)
     elif isinstance(mask, Image.Image):
-        labels = _fitted(mask_labels.image_labels(_upright(mask), where), where, request)
+        labels = _fitted(mask_labels.image_labels(_upright(mask), where, request.reading), where, request)
     else:
-        labels = _fitted(mask_labels.array_labels(mask, where), where, request)
+        labels = _fitted(mask_labels.array_labels(mask, where, request.reading), where, request)
     if not object_ids(labels.pixels):
         raise MaskError(f"{where} has no object: all pixels are background or void; paint the object white")
     return labels
 
 
 def _read_file(path: Path, request: _Request) -> Labels:
-    image, lossy = _open_image(path, request)
+    image, lossy, has_pages = _open_image(path, request)
     where = f"mask {shown(path)}"
-    return _fitted(mask_labels.image_labels(image, where, lossy=lossy), where, request)
+    labels = _fitted(mask_labels.image_labels(image, where, request.reading, lossy=lossy), where, request)
+    if has_pages:
+        labels.notes.append(
+            "it has several pages or frames, and the first alone is read; save others as files of their own"
+        )
+    return labels
 
 
-def _open_image(path: Path, request: _Request) -> tuple[Image.Image, bool]:
+def _open_image(path: Path, request: _Request) -> tuple[Image.Image, bool, bool]:
     """Decode a mask image of an acceptable size; only the first of several frames or pages.
 
     Args:
@@ -179,7 +203,8 @@ def _open_image(path: Path, request: _Request) -> tuple[Image.Image, bool]:
         request: what the mask has to fit.
 
     Returns:
-        The image, upright, of mode 1, L, LA, P, RGB, RGBA, F, or one of 16 or 32 bits, and whether its format is lossy.
+        The image, upright, of mode 1, L, LA, P, RGB, RGBA, F, or one of 16 or 32 bits; whether its format is lossy; and
+        whether more pages follow.
 
     Raises:
         MaskError: missing, damaged, no image, or of a size that does not fit.
@@ -201,13 +226,14 @@ def _open_image(path: Path, request: _Request) -> tuple[Image.Image, bool]:
             turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
             found = (image.width, image.height) if turned else (image.height, image.width)
             _check_size(found, request, where)
-            indexed, lossy = image.format != "GIF", image.format in _LOSSY
+            indexed, lossy = image.format != "GIF", is_lossy(file, image.format)
+            has_pages = bool(getattr(image, "is_animated", False))
             upright = _upright(image, indexed)
         if (upright.height, upright.width) != found:
             raise ValueError(
                 f"its header says {size_text(found)}, it holds {size_text((upright.height, upright.width))}"
             )
-        return upright, lossy
+        return upright, lossy, has_pages
     except MaskError:
         raise
     except UnidentifiedImageError as error:
@@ -216,7 +242,7 @@ def _open_image(path: Path, request: _Request) -> tuple[Image.Image, bool]:
         ) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise MaskError(
-            f"{where} cannot be read as an image: {shown(first_line(error))}; save it again as a PNG"
+            f"{where} cannot be read as an image: {shown(reason(error, 'save it again as a PNG'))}"
         ) from error
 
 
@@ -238,7 +264,7 @@ def _check_size(found: tuple[int, int], request: _Request, where: str) -> None:
     shape = found[1] * size[0] / max(found[0] * size[1], 1)
     if not anamorphic and abs(shape - 1) > _MOST_STRETCH:
         raise MaskError(f"{said}, which has another shape: draw the mask on a frame of this clip")
-    if not request.resize:
+    if not request.reading.resize_mask:
         reason = " as stored, before its pixels are made square" if anamorphic else ""
         raise MaskError(f"{said}{reason}: draw it on a frame of the clip, or use `resize_mask=True`")
     if found[0] * found[1] > MAX_PIXELS:
@@ -261,23 +287,29 @@ def _upright(image: Image.Image, indexed: bool = True) -> Image.Image:
 
 
 def _fitted(labels: Labels, where: str, request: _Request) -> Labels:
-    """The labels at the size of the clip, with notes on what was resized and what is thin."""
+    """The labels at the size of the clip, with a background, and with notes on what was resized and what is thin."""
     height, width = labels.pixels.shape
     _check_size((height, width), request, where)
-    if (height, width) != request.size:
-        labels.pixels = _resized(labels.pixels, request.size)
-        labels.notes.append(f"resized from {width}x{height} to {size_text(request.size)}")
+    labels.pixels, notes = _resized(labels.pixels, request.size)
+    labels.notes += notes
+    if request.reading.invert_mask:
+        labels.pixels = inverted(labels.pixels, where)
+    if not request.reading.no_background:
+        check_ground(labels.pixels, labels.names, where)
     labels.notes.extend(mask_labels.thin_note(labels.pixels))
     return labels
 
 
-def _resized(pixels: Bytes, size: tuple[int, int]) -> Bytes:
-    """Scale a label map (H, W) with the nearest pixel, centres on centres."""
+def _resized(pixels: Bytes, size: tuple[int, int]) -> tuple[Bytes, list[str]]:
+    """Scale a label map (H, W) with the nearest pixel, centres on centres; a note says so."""
+    if pixels.shape == size:
+        return pixels, []
     rows, columns = (
         ((np.arange(target) + 0.5) * source / target).astype(np.intp)
         for source, target in zip(pixels.shape, size, strict=True)
     )
-    return np.asarray(pixels[rows[:, None], columns])
+    height, width = pixels.shape
+    return pixels[rows[:, None], columns], [f"resized from {width}x{height} to {size_text(size)}"]
 
 
 def _read_folder(folder: Path, request: _Request) -> Labels:
@@ -300,6 +332,11 @@ def _read_folder(folder: Path, request: _Request) -> Labels:
         pixels[(labels.pixels == VOID) & (pixels == BACKGROUND)] = VOID
         pixels[inside] = number
     _check_overlap(folder, paths, covered, int((pixels != BACKGROUND).sum()))
+    if pixels.all() and not request.reading.no_background:
+        raise MaskError(
+            f"the files of folder {shown(folder)} leave no background: leave out that of the ground, or use "
+            "`no_background=True`"
+        )
     if covered:
         notes.append(f"{covered} pixels belong to several files; the later file has them")
     return Labels(pixels, notes)
@@ -339,23 +376,48 @@ def _check_overlap(folder: Path, paths: Sequence[Path], covered: int, painted: i
         )
 
 
-def _share_colors(loaded: Sequence[Labels]) -> None:
-    """Give a colour the same id in all masks, where ids are not those of the palette; changes the masks."""
-    coloured = [labels for labels in loaded if labels.colors]
-    union: dict[Color, int] = {}
-    matches = []
-    for labels in coloured:
-        match = _match_colors(labels.colors, list(union))
-        union |= dict.fromkeys(match.values(), BACKGROUND)
-        matches.append(match)
-    if len(coloured) < 2 or not any(mask_labels.is_free(color) for color in union):
+def _share_colors(loaded: Mapping[str, Labels]) -> None:
+    """Give a colour the id that it has in the first mask, where ids are not those of the palette; changes the masks."""
+    coloured = {name: labels for name, labels in loaded.items() if labels.colors}
+    if len(coloured) < 2 or not any(
+        mask_labels.is_free(c) for labels in coloured.values() for c in labels.colors.values()
+    ):
         return
-    union = dict(zip(union, mask_labels.color_ids(list(union), "the set of masks"), strict=True))
-    for labels, match in zip(coloured, matches, strict=True):
+    known: dict[Color, int] = {}
+    shapes: dict[Color, Bools] = {}
+    for name, labels in coloured.items():
+        match = _match_colors(labels.colors, list(known))
         table = np.arange(VOID + 1, dtype=np.uint8)
-        table[list(match)] = [union[color] for color in match.values()]
+        absent = {color: shape for color, shape in shapes.items() if color not in match.values()}
+        for number, color in match.items():
+            shape = labels.pixels == number
+            if color not in known:
+                _check_new(color, shape, absent, name)
+                known[color] = _free_id(number, known, name)
+            shapes[color], table[number] = shape, known[color]
         labels.pixels = table[labels.pixels]
-        labels.colors = {union[match[number]]: color for number, color in labels.colors.items()}
+        labels.colors = {known[color]: labels.colors[number] for number, color in match.items()}
+
+
+def _free_id(number: int, known: Mapping[Color, int], name: str) -> int:
+    """An id for a new colour: its own, or the lowest one that is free."""
+    taken = set(known.values())
+    free: list[int] = [other for other in (number, *range(1, VOID)) if other not in taken]
+    if not free:
+        raise MaskError(f"with {name} there are more than {MAX_OBJECTS} objects; draw each in one colour")
+    return free[0]
+
+
+def _check_new(color: Color, shape: Bools, absent: Mapping[Color, Bools], where: str) -> None:
+    """Ask about a new colour that may be meant as that of an object which its mask does not show."""
+    for other, area in absent.items():
+        alike = _same(color, other, _ALIKE)
+        if alike or (shape & area).sum() >= _SAME_SHAPE * (shape | area).sum():
+            like = "much like" if alike else "in the place of"
+            raise MaskError(
+                f"{where} adds {hex_name(color)}, which is {like} {hex_name(other)} of an earlier mask: paint it in "
+                f"{hex_name(other)} if it is that object; if it is a new one, paint both in this mask"
+            )
 
 
 def _match_colors(colors: Mapping[int, Color], known: Sequence[Color]) -> dict[int, Color]:
@@ -369,13 +431,13 @@ def _match_colors(colors: Mapping[int, Color], known: Sequence[Color]) -> dict[i
     return match
 
 
-def _same(one: Color, other: Color) -> bool:
-    return max(abs(a - b) for a, b in zip(one, other, strict=True)) <= _SAME_COLOR
+def _same(one: Color, other: Color, most: int = _SAME_COLOR) -> bool:
+    return max(abs(a - b) for a, b in zip(one, other, strict=True)) <= most
 
 
-def _finish(labels: Labels | LabelMap) -> MaskFile:
-    if isinstance(labels, LabelMap):
-        return MaskFile(labels, ())
+def _finish(labels: Labels | MaskFile) -> MaskFile:
+    if isinstance(labels, MaskFile):
+        return labels
     pixels = torch.from_numpy(np.array(labels.pixels, order="C"))
     return MaskFile(
         LabelMap(pixels, tuple(object_ids(labels.pixels))), (*labels.notes, *mask_labels.color_note(labels.colors))

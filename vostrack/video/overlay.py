@@ -25,7 +25,7 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from vostrack.errors import OutputError
-from vostrack.files import PartialFile, make_folder, shown
+from vostrack.files import OutputRoot, PartialFile, make_folder, shown
 from vostrack.types import BACKGROUND, VOID, Prediction
 from vostrack.video.container import BROKEN, open_container, shown_stream, stamp_of
 from vostrack.video.palette import PALETTE
@@ -112,7 +112,7 @@ class OverlayWriter:
         """Nothing is opened before the first frame; see `writer.Destination` for the arguments."""
         self.notes: list[str] = []
         self._folder = folder
-        self._partial = PartialFile(folder / "overlay.mp4")
+        self._partial = PartialFile(OutputRoot(folder).at("overlay.mp4"))
         self._source_path = source
         self._fps = fps or NOMINAL_RATE
         self._movie: _Movie | None = None

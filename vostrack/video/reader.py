@@ -11,11 +11,14 @@ import stat
 from pathlib import Path
 
 from vostrack.errors import InputError
+from vostrack.files import open_regular
 from vostrack.video.container import VideoStream
-from vostrack.video.images import FolderStream
-from vostrack.video.stream import ClipStream, first_line
+from vostrack.video.images import AnimationStream, FolderStream, is_animated_webp
+from vostrack.video.stream import ClipStream, first_line, reason
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+# A path folds the slashes of an address into one.
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
+_PATTERN = re.compile(r"%\d*d|[*?]|\[.+\]")
 PLAYLISTS = {".asx", ".concat", ".ffconcat", ".m3u", ".m3u8", ".mpd", ".pls", ".sdp"}
 """Files of these names list others, which FFmpeg would open."""
 
@@ -30,7 +33,8 @@ def open_clip(path: str | os.PathLike[str]) -> ClipStream:
             for frame in clip: ...
 
     Args:
-        path: a video in any container and codec that FFmpeg reads, or a folder of images (JPEG, PNG, WebP, TIFF, BMP).
+        path: a video in any container and codec that FFmpeg reads, an animated WebP, or a folder of images (JPEG, PNG,
+            WebP, AVIF, TIFF, BMP).
 
     Returns:
         The clip, a `FrameStream`; its `stored_size` is (H, W) before rotation and before pixels were made square.
@@ -39,15 +43,11 @@ def open_clip(path: str | os.PathLike[str]) -> ClipStream:
         InputError: there is nothing at `path`, or nothing that is a clip.
     """
     text = os.fspath(path)
-    if _ADDRESS.match(text):
-        raise InputError(f"{text!r} is an address, and only files on this machine are read; download it first")
     source = Path(text)
     try:
         info = source.stat()
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"cannot find clip {text!r}: expected a video file or a folder of images, found: {first_line(error)}"
-        ) from error
+        raise InputError(_not_found(text, error)) from error
     if stat.S_ISDIR(info.st_mode):
         return FolderStream(source)
     if not stat.S_ISREG(info.st_mode):
@@ -56,4 +56,25 @@ def open_clip(path: str | os.PathLike[str]) -> ClipStream:
         raise InputError(f"video {text!r} is empty (0 bytes); get a complete copy")
     if source.suffix.lower() in PLAYLISTS:
         raise InputError(f"{text!r} is a list that names other files; give the video itself")
-    return VideoStream(source)
+    try:
+        with open_regular(source) as file:
+            animated = is_animated_webp(file)
+    except (OSError, ValueError) as error:
+        raise InputError(f"video {text!r} cannot be opened: {reason(error, 'check who owns it')}") from error
+    return AnimationStream(source) if animated else VideoStream(source)
+
+
+def _not_found(text: str, error: Exception) -> str:
+    """What is said of a clip that is not there, and perhaps means something else than a path."""
+    if _ADDRESS.match(text):
+        address = _ADDRESS.sub(r"\1://", text, count=1)
+        return f"{address!r} is an address, and only files on this machine are read; download it first"
+    if text == "-":
+        return "a clip cannot be read from a pipe; save the video to a file first"
+    if _PATTERN.search(os.path.basename(text)):
+        folder = os.path.dirname(text) or "."
+        return (
+            f"{text!r} is a pattern that stands for many files; give the folder {folder!r} if these are the frames of "
+            "a clip, else one video"
+        )
+    return f"cannot find clip {text!r}: expected a video file or a folder of images, found: {first_line(error)}"

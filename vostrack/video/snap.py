@@ -22,10 +22,14 @@ _MOST_LOOSE, _MOST_VALUES = 16, 128
 # A noisy image with more solid values than this, or with less of its area solid, is a picture; a grey one with less
 # of its area of exactly the solid values is a matte.
 _MOST_KEPT, _LEAST_SOLID, _LEAST_EXACT = 32, 0.5, 0.75
+# A colour image is a photo on a ground if more of what is not ground has other colours: 0.01 to 0.14 in soft
+# masks, up to 0.42 in small ones enlarged with overshoot, 0.19 to 0.97 and mostly over 0.45 in cutouts of DAVIS.
+_MOST_STRAY, _MOST_STRAY_LOSSY = 0.45, 0.75
 # Levels: noise stays below `_NEAR` of its colour, within `_LOSSY_NEAR` in a coarse JPEG, and mostly within `_SAME`. A
 # blend lies within `_ASIDE` of the line between two colours that are `_APART` from each other, and `_LIFT` away from
 # the darker, as small numbers may be ids.
 _SAME, _NEAR, _LOSSY_NEAR, _ASIDE, _APART, _LIFT = 6, 32, 48, 12, 32, 16
+_LOSSY_SAME, _PLAINLY_ASIDE = 16, 3
 # Noise leaves few uniform areas, but areas that are uniform in steps of `_BIN` levels, with 0, 64, 128, 192 as centres.
 _BIN = 32
 # Pixels: an area of one step that is a colour, and one of exactly one value that is no accident.
@@ -91,14 +95,16 @@ def flatten(
     exact = Flat(index, colors.astype(np.uint8))
     if len(values) <= 2 or (known is not None and np.isin(values, _split(known[None])[1]).all()):
         return exact
-    found = _count(index, colors, where)
+    areas = interior(index)
+    found = _count(index, colors, areas)
     noisy = len(values) > _MOST_VALUES or (found.solid == 0).sum() > _MOST_LOOSE or (lossy and not found.solid.all())
     if not noisy and not _has_blends(found):
         return exact
-    if noisy and found.solid.sum() < _LEAST_SOLID * (index.size if where is None else where.sum()):
+    # What lies outside of `where` is no picture, but its colours are colours: without them it would fall to objects.
+    if noisy and (areas if where is None else areas[where]).mean() < _LEAST_SOLID:
         return None
     kept = _strong(found, lossy) if noisy else np.flatnonzero(found.solid)
-    if len(kept) == 0 or (noisy and len(kept) > _MOST_KEPT):
+    if len(kept) == 0 or (noisy and (len(kept) > _MOST_KEPT or _is_cutout(found, kept, lossy))):
         return None
     return _snap(index, found, kept if len(kept) > 1 else _with_stroke(found, int(kept[0])))
 
@@ -127,16 +133,35 @@ def _bins(colors: Ints) -> Ints:
     return steps @ (16 ** np.arange(colors.shape[1]))
 
 
-def _count(index: Index, colors: Ints, where: Bools | None) -> _Values:
-    """Count the pixels of each colour (N, C) of an index map (H, W), and those inside areas."""
-    solid, calm = interior(index), interior(_bins(colors).astype(np.int16)[index])
-    if where is not None:
-        solid, calm = solid & where, calm & where
-    counts = (np.bincount(part, minlength=len(colors)) for part in (index.ravel(), index[solid], index[calm]))
+def _count(index: Index, colors: Ints, areas: Bools) -> _Values:
+    """Count the pixels of each colour (N, C) of an index map (H, W), and those inside areas of one or about one."""
+    # A colour at the edge of a step, such as the black of television, is calm in steps that are shifted.
+    calm = interior(_bins(colors).astype(np.int16)[index]) | interior(_bins(colors + _BIN // 2).astype(np.int16)[index])
+    counts = (np.bincount(part, minlength=len(colors)) for part in (index.ravel(), index[areas], index[calm]))
     return _Values(colors, *counts)
 
 
-def _is_blend(color: Ints, one: Ints, other: Ints) -> Bools:
+def _is_cutout(found: _Values, kept: Ints, lossy: bool) -> bool:
+    """Whether a noisy image is a flat ground with a photo on it: many pixels are neither of the colours nor blends.
+
+    In grey everything is a blend, so there it is a gradient that covers most of the frame.
+    """
+    colors = found.colors[kept]
+    distance = np.abs(found.colors[:, None] - colors).max(2)
+    if found.colors.shape[1] == 1:
+        return bool(found.count[distance.min(1) >= _NEAR].sum() > found.count.sum() / 2)
+    fits = distance.min(1) <= (_LOSSY_SAME if lossy else _SAME)
+    nearest = distance.argmin(1)
+    ground = fits & (nearest == np.bincount(nearest, found.count).argmax())
+    if not lossy:  # there, blends have noise of their own
+        for place, color in enumerate(colors):
+            for other in colors[:place]:
+                fits |= _is_blend(found.colors, color, other, _PLAINLY_ASIDE)
+    most = _MOST_STRAY_LOSSY if lossy else _MOST_STRAY
+    return bool(found.count[~fits].sum() > most * found.count[~ground].sum())
+
+
+def _is_blend(color: Ints, one: Ints, other: Ints, most_aside: int = _ASIDE) -> Bools:
     """Whether a color (..., C) lies between two others (..., C) that are well apart, and not just at one of them."""
     dark = np.where(one.sum(-1, keepdims=True) <= other.sum(-1, keepdims=True), one, other)
     line = one + other - 2 * dark
@@ -144,7 +169,7 @@ def _is_blend(color: Ints, one: Ints, other: Ints) -> Bools:
     place = (offset * line).sum(-1) / np.maximum((line * line).sum(-1), 1)
     aside = np.abs(offset - place[..., None] * line).max(-1)
     apart = (np.abs(line).max(-1) >= _APART) & (np.abs(offset).max(-1) >= _LIFT)
-    return np.asarray(apart & (place > 0) & (place < 1) & (aside <= _ASIDE))
+    return np.asarray(apart & (place > 0) & (place < 1) & (aside <= most_aside))
 
 
 def _has_blends(found: _Values) -> bool:

@@ -5,6 +5,7 @@ Knows nothing of containers or image files; `container.VideoStream` and the stre
 
 from __future__ import annotations
 
+import errno
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -178,5 +179,17 @@ def check_size(size: tuple[int, int], where: str) -> None:
 
 def first_line(error: Exception) -> str:
     """Why a library gave up, without the numbers and paths that it adds."""
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(reason).split())
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(said).split())
+
+
+def reason(error: Exception, fix: str) -> str:
+    """Why a file cannot be read and what to do; that is `fix`, unless the fault does not lie in the file.
+
+    Args:
+        error: what a library or the system raised.
+        fix: what mends the file.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return "too many open files; raise the limit (ulimit -n) or run fewer jobs at once"
+    return f"{first_line(error)}; {fix}"

@@ -21,7 +21,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from vostrack.files import PartialFile, make_folder, write_bytes
+from vostrack.files import OutputRoot
 from vostrack.video.overlay import add_h264, yuv_frame
 from vostrack.video.palette import palette_image
 
@@ -115,20 +115,20 @@ def write_clip(
     Raises:
         OutputError: a file cannot be written.
     """
-    make_folder(folder / "truth")
+    root = OutputRoot(folder)
     truth = tuple(folder / "truth" / f"{index:05d}.png" for index in range(count))
-    with PartialFile(folder / "clip.mp4") as partial, av.open(str(partial.absolute()), "w", format="mp4") as container:
+    with root.new("clip.mp4") as partial, av.open(str(partial.absolute()), "w", format="mp4") as container:
         stream = add_h264(container, size, Fraction(RATE), Fraction(1, RATE), {"crf": "12", "bf": "0"}, threads=1)
         for index, path in enumerate(truth):
             picture, labels = render(index, count, size)
             frame = yuv_frame(picture)
             frame.pts = index
             container.mux(stream.encode(frame))
-            with PartialFile(path) as mask:
+            with root.new(path.relative_to(folder)) as mask:
                 palette_image(labels).save(mask, "PNG")
             on_frame(index + 1, count)
         container.mux(stream.encode(None))
-    write_bytes(folder / "first.png", truth[0].read_bytes())
+    root.write("first.png", truth[0].read_bytes())
     return truth
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from vostrack.errors import OutputError
-from vostrack.files import make_folder, shown, write_bytes
+from vostrack.files import OutputRoot, shown, write_bytes
 from vostrack.types import Prediction
 from vostrack.video.overlay import OverlayWriter
 from vostrack.video.palette import palette_image
@@ -73,33 +73,19 @@ class FileWriter:
     def __init__(self, folder: Path, render: Callable[[Prediction], Iterator[tuple[str, bytes]]]) -> None:
         """Take the output folder and a function that gives paths below it, and their contents, for a prediction."""
         self.notes: list[str] = []
-        self._root = folder
+        self._root = OutputRoot(folder)
         self._render = render
-        self._folders: set[Path] = set()
 
     def write(self, prediction: Prediction) -> None:
         """Write the files of a frame, replacing what is there."""
         for name, data in self._render(prediction):
-            path = self._root / name
-            if path.parent not in self._folders:
-                self._prepare(path.parent)
-            write_bytes(path, data)
+            write_bytes(self._root.new(name).final, data)
 
     def finish(self) -> None:
         """Nothing to do: each file is complete when `write` returns."""
 
     def abort(self) -> None:
         """Nothing to do: no file is ever partial."""
-
-    def _prepare(self, folder: Path) -> None:
-        """Create a folder below the root, unless a link leads out of it."""
-        for part in (folder, *folder.parents):
-            if part == self._root:
-                break
-            if part.is_symlink():
-                raise OutputError(f"{shown(part)} is a link that may lead out of the output folder; remove it")
-        make_folder(folder)
-        self._folders.add(folder)
 
 
 def mask_files(prediction: Prediction) -> Iterator[tuple[str, bytes]]:

@@ -6,6 +6,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from PIL import Image
 
 from tests.benchmark.sequences import binary, clip, folders, save, scored
 from vostrack.benchmark.score import score_folders
-from vostrack.errors import DatasetError
+from vostrack.errors import DatasetError, VostrackError
+from vostrack.video.palette import palette_image
 
 
 def test_files_that_are_not_needed_are_not_read(tmp_path: Path) -> None:
@@ -58,6 +60,34 @@ def test_images_of_every_mode_are_read(tmp_path: Path) -> None:
     assert score_folders(results, truth) == expected
 
 
+def test_colours_of_davis_are_ids(tmp_path: Path) -> None:
+    """As files are saved whose palette a program has resolved."""
+    truth = save(tmp_path / "truth", clip(2, ids=(1, 7, 200)))
+    found = clip(1, ids=(1, 7, 200))
+    results = save(tmp_path / "results", found)
+    expected = score_folders(results, truth)
+    for number, labels in enumerate(found):
+        image = palette_image(labels).convert(("RGB", "RGBA")[number % 2])
+        image.save(results / "dog" / f"{number:05d}.png")
+    assert score_folders(results, truth) == expected
+    for number, labels in enumerate(clip(2, ids=(1, 7, 200))):
+        colors = np.array(palette_image(labels).convert("RGB"))
+        Image.fromarray(np.where(colors == 192, 191, colors).astype(np.uint8)).save(truth / "dog" / f"{number:05d}.png")
+    assert score_folders(results, truth) == expected
+
+
+def test_what_is_transparent_is_background(tmp_path: Path) -> None:
+    truth, found = save(tmp_path / "truth", clip(2)), clip(1)
+    results = save(tmp_path / "results", found)
+    expected = score_folders(results, truth)
+    for number, labels in enumerate(found):
+        image = palette_image(labels).convert("RGB")
+        image.paste((255, 0, 255), mask=Image.fromarray(np.where(labels == 0, 255, 0).astype(np.uint8)))
+        image.putalpha(Image.fromarray(np.where(labels > 0, 255, 0).astype(np.uint8)))
+        image.save(results / "dog" / f"{number:05d}.png")
+    assert score_folders(results, truth) == expected
+
+
 def test_black_and_white_images_are_binary(tmp_path: Path) -> None:
     found, wanted = clip(1, ids=(1,)), clip(2, ids=(1,))
     for folder, maps in (("results", found), ("truth", wanted)):
@@ -98,7 +128,7 @@ def test_damaged_and_hostile_files_are_refused_in_one_line(tmp_path: Path, conte
 def test_colours_and_16_bit_are_refused(tmp_path: Path) -> None:
     results, truth = folders(tmp_path)
     Image.new("RGB", (31, 24), (200, 0, 0)).save(results / "cat" / "00001.png")
-    with pytest.raises(DatasetError, match="found colours"):
+    with pytest.raises(DatasetError, match="found colours that are not DAVIS's: save it as a palette"):
         score_folders(results, truth)
     Image.new("I;16", (31, 24)).save(results / "cat" / "00001.png")
     with pytest.raises(DatasetError, match="found mode I"):
@@ -142,11 +172,16 @@ def test_gaps_are_named(tmp_path: Path) -> None:
 
 def test_folders_of_another_layout_are_refused(tmp_path: Path) -> None:
     results, truth = folders(tmp_path)
-    with pytest.raises(DatasetError, match="expected folders of PNG files"):
-        score_folders(results, truth / "cat")
     with pytest.raises(DatasetError, match=r"cannot read folder .*nowhere"):
         score_folders(results, tmp_path / "nowhere")
     with pytest.raises(DatasetError, match=r"cannot read folder .*nowhere"):
         score_folders(tmp_path / "nowhere", truth)
-    with pytest.raises(ValueError, match="jobs"):
-        score_folders(results, truth, jobs=0)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="expected folders of PNG files"):
+        score_folders(results, tmp_path / "empty")
+
+
+@pytest.mark.parametrize("jobs", [0, -1, 1.5, "2", None])
+def test_a_number_of_jobs_that_is_none_is_refused(jobs: Any, tmp_path: Path) -> None:
+    with pytest.raises(VostrackError, match="jobs must be a whole number, 1 or more"):
+        score_folders(*folders(tmp_path), jobs=jobs)

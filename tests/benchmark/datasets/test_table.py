@@ -80,6 +80,61 @@ def test_youtube_vos_root_may_be_the_split_itself(tmp_path: Path) -> None:
     assert open_dataset("ytvos19", trees.ytvos(tmp_path) / "valid").sequences[0].name == "a1b2"
 
 
+def test_masks_say_where_objects_appear(tmp_path: Path) -> None:
+    (sequence,) = open_dataset("lvos", trees.lvos(tmp_path)).sequences
+    assert tuple(sequence.parts[0].prompts) == ("00000001", "00000011")
+    assert sequence.scored == ("00000006", "00000011", "00000016", "00000021")
+    assert open_dataset("lvos", trees.lvos(tmp_path, "test"), "test").submission
+    (train,) = open_dataset("mose", trees.mose(tmp_path, "train"), "train").sequences
+    assert tuple(train.parts[0].prompts) == ("00000",)
+    assert train.scored == ("00001", "00002", "00003", "00004")
+
+
+def test_void_is_no_object_that_appears(tmp_path: Path) -> None:
+    (sequence,) = open_dataset("vost", trees.vost(tmp_path)).sequences
+    assert tuple(sequence.parts[0].prompts) == ("frame00000",)
+    assert sequence.scored == ("frame00012",)
+    assert len(sequence.parts[0].frames or ()) == 6
+    labels = read_labels(sequence.truths["frame00012"], sequence.masks, keep_void=True)
+    assert set(np.unique(labels)) == {0, 1, 2, 255}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "{", '{"videos": {"../a": {"objects": {}}}}', "[" * 9999]
+    + [
+        f'{{"videos": {{"7QkMj": {{"objects": {{{each}}}}}}}}}'
+        for each in ('"300": {}', '"1": 3', '"1": {"frames": []}')
+    ]
+    + ['{"videos": {"7QkMj": {"objects": {"1": {"frame_range": {"start": "x", "end": 9}}}}}}'],
+)
+def test_ranges_that_are_none_are_refused(text: str, tmp_path: Path) -> None:
+    (trees.lvos(tmp_path) / "valid" / "valid_meta.json").write_text(text)
+    with pytest.raises(DatasetError, match=r"valid_meta\.json"):
+        open_dataset("lvos", tmp_path)
+
+
+@pytest.mark.parametrize(("start", "end", "message"), [(90, 99, "no frame is in the range"), (6, 99, "mask of frame")])
+def test_ranges_that_do_not_fit_are_refused(start: int, end: int, message: str, tmp_path: Path) -> None:
+    folder = trees.lvos(tmp_path) / "valid"
+    (folder / "Annotations" / "7QkMj" / "00000006.png").unlink()
+    objects = {"1": {"frame_range": {"start": start, "end": end}}}
+    (folder / "valid_meta.json").write_text(json.dumps({"videos": {"7QkMj": {"objects": objects}}}))
+    with pytest.raises(DatasetError, match=f"7QkMj: {message}"):
+        open_dataset("lvos", tmp_path)
+
+
+def test_a_sequence_that_begins_without_objects_begins_where_the_first_appears(tmp_path: Path) -> None:
+    folder = trees.folder(tmp_path) / "Annotations" / "240p" / "mine"
+    trees.mask(folder / "00000.png", 0, ())
+    (sequence,) = open_dataset("folder", tmp_path).sequences
+    assert (sequence.parts[0].frames or ())[0] == "00001"
+    assert sequence.scored == ("00002", "00003", "00004")
+    for path in sorted(folder.iterdir())[1:]:
+        path.unlink()
+    assert not open_dataset("folder", tmp_path).sequences[0].scored
+
+
 def test_segtrack_merges_a_folder_for_each_object(tmp_path: Path) -> None:
     bird, bmx = open_dataset("segtrack2", trees.segtrack2(tmp_path)).sequences
     assert (read_labels(bmx.truths["00002"], bmx.masks) == fakes.truth(2, (1, 2))).all()
@@ -156,7 +211,7 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
 def test_missing_sequences_are_named_unless_a_subset_is_wanted(tmp_path: Path) -> None:
     trees.davis17(tmp_path, names=("cat", "dog", "emu"))
     shutil.rmtree(tmp_path / "JPEGImages" / "480p" / "dog")
-    with pytest.raises(DatasetError, match=r"lacks the frames of 1 of 3 sequences: dog; .*--allow-subset"):
+    with pytest.raises(DatasetError, match=r"lacks the frames of 1 of 3 sequences: dog; .*`allow_subset=True`"):
         open_dataset("davis17", tmp_path)
     subset = open_dataset("davis17", tmp_path, allow_subset=True)
     assert [sequence.name for sequence in subset.sequences] == ["cat", "emu"]
@@ -187,7 +242,7 @@ def test_what_is_missing_is_named_in_one_line(gone: str, message: str, tmp_path:
 def test_youtube_vos_names_missing_frames_and_masks(tmp_path: Path) -> None:
     trees.ytvos(tmp_path)
     (tmp_path / "valid" / "Annotations" / "a1b2" / "00010.png").unlink()
-    with pytest.raises(DatasetError, match="a1b2: mask of frame 00010 is not in"):
+    with pytest.raises(DatasetError, match=r"a1b2: mask of frame 00010 is not in .*a1b2, which has 00000$"):
         open_dataset("ytvos18", tmp_path)
     (tmp_path / "valid" / "JPEGImages" / "a1b2" / "00015.jpg").unlink()
     with pytest.raises(DatasetError, match="a1b2: listed frame 00015 is not in"):
@@ -217,7 +272,19 @@ def test_lists_that_are_none_are_refused(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[]", "{", '{"videos": {"a": {}}}', '{"videos": {"a": {"objects": {"300": {"frames": ["0"]}}}}}', "[" * 9999],
+    [
+        "",
+        "{}",
+        '{"videos": {}}',
+        '{"videos": []}',
+        '{"videos": {"a": {"objects": {"1": {"frames": 3}}}}}',
+        "9" * 5000,
+        "[]",
+        "{",
+        '{"videos": {"a": {}}}',
+        '{"videos": {"a": {"objects": {"300": {"frames": ["0"]}}}}}',
+        "[" * 9999,
+    ],
 )
 def test_meta_files_that_are_none_are_refused(text: str, tmp_path: Path) -> None:
     trees.ytvos(tmp_path)

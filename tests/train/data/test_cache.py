@@ -337,3 +337,41 @@ def test_only_a_cuda_device_holds_a_cache_and_only_one_that_fits(
     assert held == []
     cache.hold_where_it_fits(cuda)
     assert held == [cuda]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"offset": -1},
+        {"offset": 10**9},
+        {"offset": 2**70},
+        {"labels": 10**9},
+        {"labels": -5},
+        {"count": 0},
+        {"count": -1},
+        {"height": -1, "width": -1},
+        {"height": "3"},
+        {"height": None},
+        {"name": 5},
+        {"name": "\ud800"},
+        {"binary": 3},
+    ],
+    ids=str,
+)
+def test_an_index_that_leads_out_of_the_cache_is_refused(change: dict[str, object], tmp_path: Path) -> None:
+    labelled(write_labelled(tmp_path / "data"), tmp_path / "cache")
+    path = tmp_path / "cache" / "index.json"
+    index = json.loads(path.read_text())
+    index["clips"][0] |= change
+    path.write_text(json.dumps(index))
+    with pytest.raises(DatasetError, match="delete it to build it again"):
+        FrameCache(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000, "[]", '{"version": 2, "made_from": 3, "clips": {}}', "9" * 5000])
+def test_an_index_that_is_none_is_built_again(text: str, footage: Path, tmp_path: Path) -> None:
+    first = build_cache(find_footage([footage]), tmp_path / "cache")
+    (tmp_path / "cache" / "index.json").write_text(text)
+    with pytest.raises(DatasetError, match="is not a frame cache"):
+        FrameCache(tmp_path / "cache")
+    assert build_cache(find_footage([footage]), tmp_path / "cache").digest == first.digest

@@ -7,13 +7,13 @@ methods or scores. A mask is a tuple of files: one label map, or one black and w
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from vostrack.benchmark.datasets.mask_folders import Labels, frame_order, list_folder, list_frames, read_mask
+from vostrack.benchmark.datasets.mask_folders import Labels, frame_order, list_folder, list_frames, named, read_mask
 from vostrack.benchmark.metrics import is_binary, object_labels
 from vostrack.errors import DatasetError
 from vostrack.files import shown
@@ -52,6 +52,8 @@ class Sequence:
         scored: frames that count, in order; an object counts only after the frame where it is given.
         attributes: what the dataset says about it, such as "fast motion".
         masks: what their values mean.
+        ends: by object the frame from which it does not count any more, where the dataset says so.
+        ignore_void: void pixels of a truth count neither as hit nor as miss; else they are background.
     """
 
     name: str
@@ -61,6 +63,8 @@ class Sequence:
     scored: tuple[str, ...]
     attributes: tuple[str, ...] = ()
     masks: Masks = "labels"
+    ends: Mapping[int, str] = field(default_factory=dict)
+    ignore_void: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,11 @@ def find_files(name: str, images: Path, masks: Path) -> SequenceFiles:
         raise DatasetError(f"sequence {shown(name)}: no PNG masks in {shown(folder)}")
     found = {frame: tuple(path / f"{frame}.png" for path in paths) for frame in sorted(names, key=frame_order)}
     if not source.is_dir():
-        return SequenceFiles(name, source, None, found)
+        if wrong := [frame for frame in found if not frame.isdecimal()]:
+            raise DatasetError(
+                f"sequence {shown(name)}: masks of a video are named by frame, 00000.png, not {shown(wrong[0])}"
+            )
+        return SequenceFiles(name, source, None, {f"{int(frame):05d}": files for frame, files in found.items()})
     stems = [Path(file).stem for file in list_folder(source) if file.lower().endswith(IMAGES)]
     require(name, "frame", found, stems, source)
     return SequenceFiles(name, source, tuple(sorted(stems, key=frame_order)), found)
@@ -116,35 +124,80 @@ def find_source(name: str, images: Path) -> Path | None:
 
 def require(sequence: str, what: str, wanted: Iterable[str], there: Iterable[str], folder: Path) -> None:
     """Raise `DatasetError` with the first of what is wanted and is not there."""
-    present = set(there)
+    present = dict.fromkeys(there)
     if missing := [name for name in wanted if name not in present]:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise DatasetError(f"sequence {shown(sequence)}: {what} {shown(missing[0])}{more} is not in {shown(folder)}")
+        held = named(list(present), 3) or "none"
+        raise DatasetError(
+            f"sequence {shown(sequence)}: {what} {named(missing, 1)} is not in {shown(folder)}, which has {held}"
+        )
 
 
-def follow(found: SequenceFiles, labelled: bool, *, drop_last: bool) -> Sequence:
+def follow(found: SequenceFiles, prompts: Mapping[str, Files] | None, labelled: bool, *, drop_last: bool) -> Sequence:
     """Everything after the first mask is followed and, where the masks are there, scored.
 
     Args:
         found: its files.
+        prompts: the masks that give objects; the first one, if not given. Where there are no others, nothing is scored.
         labelled: whether there are masks to score with.
         drop_last: DAVIS's rule, by which the last frame does not count either.
 
     Raises:
         DatasetError: there are too few masks to score any frame.
     """
-    first, *others = found.masks
-    frames = found.frames and found.frames[found.frames.index(first) :]
+    names = list(found.masks)
+    labelled = labelled and (prompts is None or max(1, len(prompts)) < len(names))
+    prompts = prompts or {names[0]: found.masks[names[0]]}
+    first = next(iter(prompts))
+    others = names[names.index(first) + 1 :]
     scored = tuple(others[: len(others) - drop_last]) if labelled else ()
     if labelled and not scored:
         raise DatasetError(
-            f"sequence {shown(found.name)}: {len(found.masks)} masks, expected {2 + drop_last} or more: one is given"
+            f"sequence {shown(found.name)}: {len(names)} masks, expected {2 + drop_last} or more: one is given"
             + (", and the last is not scored" if drop_last else "")
         )
-    return found.sequence((Part(frames, {first: found.masks[first]}),), scored)
+    frames = found.frames and found.frames[found.frames.index(first) :]
+    return found.sequence((Part(frames, prompts),), scored)
 
 
-def follow_late(found: SequenceFiles, objects: Mapping[int, tuple[str, ...]], labelled: bool) -> Sequence:
+def appearances(found: Mapping[str, Files], masks: Masks | None) -> dict[str, Files]:
+    """The masks in which an object appears for the first time.
+
+    Args:
+        found: masks by frame, in order.
+        masks: what their values mean; None if the first with an object decides between labels and 0/255.
+    """
+    binary = None if masks is None else masks == "binary"
+    seen: set[int] = set()
+    prompts = {}
+    for frame, files in found.items():
+        labels = _merge(files) if len(files) > 1 else read_mask(files[0])
+        if binary is None and labels.any():
+            binary = len(files) == 1 and is_binary(labels)
+        ids = set(np.unique(object_labels(labels, bool(binary))).tolist()) - {0}
+        if not ids <= seen:
+            prompts[frame] = files
+            seen |= ids
+    return prompts
+
+
+def follow_ranges(found: SequenceFiles, objects: Mapping[int, range]) -> Sequence:
+    """Each object is given in the first frame of its range, and does not count in the last one, as in LVOS.
+
+    Raises:
+        DatasetError: a range holds no frame, or the mask of its first one is missing.
+    """
+    numbers = {frame: int(frame) for frame in found.frames or () if frame.isdecimal()}
+    inside = {number: [frame for frame in numbers if numbers[frame] in span] for number, span in objects.items()}
+    if empty := [number for number, frames in inside.items() if not frames]:
+        raise DatasetError(f"sequence {shown(found.name)}: no frame is in the range of object {empty[0]}")
+    starts = {frames[0] for frames in inside.values()}
+    found.require_masks(sorted(starts, key=frame_order))
+    prompts = {frame: files for frame, files in found.masks.items() if frame in starts}
+    ends = {number: frames[-1] for number, frames in inside.items()}
+    return replace(follow(found, prompts, True, drop_last=True), ends=ends)
+
+
+def follow_listed(found: SequenceFiles, objects: Mapping[int, tuple[str, ...]], labelled: bool) -> Sequence:
     """Objects may appear later: each is given at its first listed frame, and all listed frames are results.
 
     Args:
@@ -180,12 +233,13 @@ def jump(found: SequenceFiles, distance: int) -> Sequence:
     return found.sequence(parts, tuple(target for _, target in pairs))
 
 
-def read_labels(files: Files, masks: Masks) -> Labels:
-    """The label map of a frame: 0 background, else object ids; void counts as background.
+def read_labels(files: Files, masks: Masks, *, keep_void: bool = False) -> Labels:
+    """The label map of a frame: 0 background, else object ids; void counts as background, unless it is kept as 255.
 
     Args:
         files: of one label map, or of each object; there, later objects cover earlier ones.
         masks: what their values mean; files of single objects are always "grey".
+        keep_void: whether void stays.
 
     Raises:
         DatasetError: a file is missing or damaged, sizes differ, or a binary mask holds other values.
@@ -196,13 +250,13 @@ def read_labels(files: Files, masks: Masks) -> Labels:
     if masks == "binary" and labels.any() and not is_binary(labels):
         values = ", ".join(map(str, np.unique(labels)[:6]))
         raise DatasetError(f"mask {shown(files[0])} holds {values}: expected only 0 and 255, a single object")
-    return object_labels(labels, masks == "binary")
+    return labels if keep_void and masks == "labels" else object_labels(labels, masks == "binary")
 
 
 def _merge(files: Files) -> Labels:
-    merged = np.zeros_like(read_mask(files[0]))
+    merged = np.zeros_like(read_mask(files[0], colors=False))
     for number, file in enumerate(files, start=1):
-        mask = read_mask(file)
+        mask = read_mask(file, colors=False)
         if mask.shape != merged.shape:
             raise DatasetError(f"mask {shown(file)} is {mask.shape}, those before {merged.shape} (height, width)")
         merged[mask > 127] = number

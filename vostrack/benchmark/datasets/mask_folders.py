@@ -1,6 +1,6 @@
 """Folders of masks, `SEQUENCE/FRAME.png`, that anyone may have written: lists them and reads a file as a label map.
 
-Knows nothing about ground truth, scores or torch; the engine's own masks are read by `vostrack.video.masks`.
+Knows nothing about ground truth and scores; the engine's own masks are read by `vostrack.video.masks`.
 """
 
 from __future__ import annotations
@@ -55,14 +55,20 @@ def list_frames(folder: Path) -> tuple[str, ...]:
     return tuple(sorted((name for name in names if name.lower().endswith(".png")), key=frame_order))
 
 
-def read_mask(path: Path) -> Labels:
-    """Label map in a PNG file: palette indices or 8-bit grey values.
+def frame_key(name: str) -> str:
+    """What files of one frame have in common: `1` of `00001.png` and of `00000001.png`, all of other names."""
+    stem = Path(name).stem
+    return stem.lstrip("0") or "0" if stem.isdecimal() else stem
+
+
+def read_mask(path: Path, *, colors: bool = True) -> Labels:
+    """Label map in a PNG file: palette indices, 8-bit grey values, or DAVIS's colours, unless `colors` is false.
 
     Returns:
         uint8 (H, W), as stored; black and white are 0 and 255.
 
     Raises:
-        DatasetError: the file is missing, damaged, too large or in colours.
+        DatasetError: the file is missing, damaged, too large or in other colours.
     """
     try:
         if not path.is_file():  # a pipe or a device could block or never end
@@ -70,12 +76,12 @@ def read_mask(path: Path) -> Labels:
         with Image.open(path, formats=("PNG",)) as image:
             if image.width * image.height > _MAX_PIXELS:
                 raise ValueError(f"{image.width}x{image.height} is more than {_MAX_PIXELS:,} pixels")
-            return _values(image)
+            return _values(image, colors)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DatasetError(f"cannot use mask {shown(path)}: {shown(error)}") from error
 
 
-def _values(image: Image.Image) -> Labels:
+def _values(image: Image.Image, colors: bool) -> Labels:
     if image.mode == "1":
         image = image.convert("L")
     if image.mode not in ("P", "L", "LA", "RGB", "RGBA"):
@@ -83,7 +89,17 @@ def _values(image: Image.Image) -> Labels:
     pixels = np.asarray(image, dtype=np.uint8)
     if pixels.ndim == 2:
         return pixels
+    if image.mode in ("LA", "RGBA"):  # what is transparent has no colour, whatever is stored there
+        pixels = np.where(pixels[..., -1:] == 0, np.uint8(0), pixels)
     values, *others = np.moveaxis(pixels, -1, 0)[: 3 if image.mode.startswith("RGB") else 1]
+    if others and colors:
+        from vostrack.video.palette import palette_ids  # which loads torch
+
+        used, index = np.unique(pixels[..., :3].astype(np.uint32) @ (65536, 256, 1), return_inverse=True)
+        painted = np.stack([used >> 16, used >> 8 & 255, used & 255], axis=1).astype(np.uint8)
+        if len(used) <= 256 and (ids := palette_ids(painted)) is not None:
+            found: Labels = ids[index.reshape(values.shape)]
+            return found
     if any((other != values).any() for other in others):
-        raise ValueError("expected a palette or grey values, found colours")
+        raise ValueError("found colours that are not DAVIS's: save it as a palette or 8-bit grey PNG of object ids")
     return np.ascontiguousarray(values)

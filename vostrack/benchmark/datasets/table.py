@@ -9,7 +9,6 @@ its dataset.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -17,15 +16,17 @@ from collections.abc import Sequence as Names
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from vostrack.benchmark.datasets import layouts
 from vostrack.benchmark.datasets.layouts import Masks, Sequence, SequenceFiles, find_source
 from vostrack.benchmark.datasets.mask_folders import list_folder, named, read_mask
 from vostrack.benchmark.metrics import is_binary
 from vostrack.errors import DatasetError, unknown_name
-from vostrack.files import shown
+from vostrack.files import read_json, shown
 from vostrack.types import MAX_OBJECTS
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,15 @@ class DatasetSpec:
             for one folder, such as a resolution, "{split}" for the split.
         annotations: the same for masks; the "*" is the folder that it was for `images`.
         index: text file that lists a split's sequences, if it has one.
-        protocol: "davis" leaves out the first and last frame; "given" the given frames; "late" is that with objects
-            that appear later; "jump" carries masks over a distance, and counts pixels.
+        ranges: file beside the folder of frames that may say in which frames each object is; see `read_ranges`.
+        protocol: "davis" leaves out the first and last frame; "given" the given frames; "listed" is that of the frames
+            in YouTube-VOS's list; "jump" carries masks over a distance, and counts pixels.
+        late: objects may appear after the first frame: each is given where it first appears and counts behind that. A
+            sequence whose masks do nothing but give objects has no truth.
         masks: what values mean; None if the first mask of a sequence decides between labels and 0/255.
+        ignore_void: void pixels (255) of a truth count neither as hit nor as miss; else they are background.
         unlabelled: splits whose masks a server keeps: the results are a submission.
+        archive: where the server looks for the folders of masks in `submission.zip`.
         grouped: names of sequences start with their class, which counts as an attribute.
         method_settings: settings that its protocol asks of methods that have them, by name.
     """
@@ -52,9 +58,13 @@ class DatasetSpec:
     images: tuple[str, ...] = ("JPEGImages",)
     annotations: tuple[str, ...] = ("Annotations",)
     index: str | None = None
-    protocol: Literal["davis", "given", "late", "jump"] = "davis"
+    ranges: str | None = None
+    protocol: Literal["davis", "given", "listed", "jump"] = "davis"
+    late: bool = False
     masks: Masks | None = "labels"
+    ignore_void: bool = False
     unlabelled: frozenset[str] = frozenset()
+    archive: str = ""
     grouped: bool = False
     method_settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -65,9 +75,20 @@ def _youtube_vos(year: int, valid: int, test: int) -> DatasetSpec:
         {"valid": valid, "test": test, "train": 3471},
         images=("{split}/JPEGImages", "JPEGImages"),
         annotations=("{split}/Annotations", "Annotations"),
-        protocol="late",
+        protocol="listed",
         unlabelled=frozenset({"valid", "test"}),
+        archive="Annotations/",
     )
+
+
+def _from_masks(title: str, **splits: int) -> DatasetSpec:
+    """A folder for each split; the masks that are there say where objects appear, and whether there is a truth."""
+    images, masks = ("{split}/JPEGImages", "JPEGImages"), ("{split}/Annotations", "Annotations")
+    return DatasetSpec(title, splits, images, masks, late=True)
+
+
+def _lvos(title: str, **splits: int) -> DatasetSpec:
+    return replace(_from_masks(title, **splits), ranges="{split}_meta.json", archive="Annotations/")
 
 
 _FRAMES_480P = ("JPEGImages/480p", "JPEGImages")
@@ -92,6 +113,13 @@ DATASETS: dict[str, DatasetSpec] = {
     ),
     "ytvos18": _youtube_vos(2018, 474, 508),
     "ytvos19": _youtube_vos(2019, 507, 541),
+    "mose": _from_masks("MOSE", valid=311, train=1507),
+    "mose2": _from_masks("MOSE v2", valid=433, train=3666),
+    "lvos": _lvos("LVOS", valid=50, train=120, test=50),
+    "lvos2": _lvos("LVOS v2", valid=140, train=420, test=160),
+    "vost": DatasetSpec(
+        "VOST", {"val": 70, "train": 572, "test": 71}, index="ImageSets/{split}.txt", late=True, ignore_void=True
+    ),
     "segtrack2": DatasetSpec("SegTrack v2", {"all": 14}, annotations=("GroundTruth",), protocol="given", masks="grey"),
     "youtube-objects": DatasetSpec("YouTube-Objects", {"all": 126}, protocol="given", masks=None, grouped=True),
     # VideoMatch, 4.3: an object may be anywhere after a jump.
@@ -103,6 +131,7 @@ DATASETS: dict[str, DatasetSpec] = {
         {"all": None},
         images=("JPEGImages/*", "JPEGImages", "clips"),
         annotations=("Annotations/*", "Annotations"),
+        late=True,
         masks=None,
     ),
 }
@@ -133,8 +162,8 @@ class Dataset:
 
     @property
     def submission(self) -> bool:
-        """Whether a server scores the results, since it keeps the masks."""
-        return self.split in self.spec.unlabelled
+        """Whether there are no masks but the given ones, so that nothing can be scored here; a server may."""
+        return not any(sequence.scored for sequence in self.sequences)
 
     @property
     def subset(self) -> str | None:
@@ -191,6 +220,11 @@ def open_dataset(
     return dataset
 
 
+def data_folders(local: str) -> list[Path]:
+    """Where data is looked for that nobody named: in `$VOSTRACK_DATA`, then in a folder below the current one."""
+    return [Path(base) for base in (os.environ.get("VOSTRACK_DATA"), local) if base]
+
+
 def _check_known(kind: str, name: str, valid: Collection[str]) -> None:
     if name not in valid:
         raise DatasetError(unknown_name(kind, name, valid))
@@ -201,21 +235,26 @@ def _builder(
 ) -> tuple[Callable[[SequenceFiles], Sequence], list[str]]:
     """How a sequence is built from its files, and the names of all sequences."""
     labelled = split not in spec.unlabelled
-    if spec.protocol == "late":
+    if spec.protocol == "listed":
         meta = read_meta(images.parent / "meta.json")
-        return lambda found: layouts.follow_late(found, meta[found.name], labelled), list(meta)
+        return lambda found: layouts.follow_listed(found, meta[found.name], labelled), list(meta)
     lists = read_list(root / spec.index.format(split=split)) if spec.index else None
     names = list(lists) if lists is not None else _folder_names(images)
     if spec.protocol == "jump":
         return lambda found: layouts.jump(found, distance), names
+    path = images.parent / (spec.ranges or "").format(split=split)
+    ranges = read_ranges(path) if spec.ranges and path.is_file() else {}
 
     def build(found: SequenceFiles) -> Sequence:
         if lists is not None:
             # DAVIS has a mask for each frame; a gap would shift which frame is the last, and so the scores.
             frames = lists[found.name] or found.frames or ()
             layouts.require(found.name, "listed frame", frames, found.frames or (), found.source)
-            found.require_masks(frames if labelled else frames[:1])
-        return layouts.follow(found, labelled, drop_last=spec.protocol == "davis")
+            found.require_masks(frames if labelled and not spec.late else frames[:1])
+        if found.name in ranges:
+            return layouts.follow_ranges(found, ranges[found.name])
+        prompts = layouts.appearances(found.masks, spec.masks) if spec.late else None
+        return layouts.follow(found, prompts, labelled, drop_last=spec.protocol == "davis")
 
     return build, names
 
@@ -223,11 +262,13 @@ def _builder(
 def _finish(sequence: Sequence, spec: DatasetSpec, attributes: tuple[str, ...]) -> Sequence:
     masks = spec.masks
     if masks is None:
-        first = next(iter(sequence.parts[0].prompts.values()))
-        masks = "binary" if len(first) == 1 and is_binary(read_mask(first[0])) else "labels"
+        firsts = [files for part in sequence.parts for files in part.prompts.values()]
+        single = (read_mask(files[0]) for files in firsts if len(files) == 1)
+        first = next((labels for labels in single if labels.any()), None)
+        masks = "binary" if first is not None and is_binary(first) else "labels"
     if spec.grouped:
         attributes = (*attributes, sequence.name.split("_")[0].split("-")[0])
-    return replace(sequence, masks=masks, attributes=attributes)
+    return replace(sequence, masks=masks, attributes=attributes, ignore_void=spec.ignore_void)
 
 
 def _check_there(chosen: list[str], images: Path, masks: Path, root: Path) -> None:
@@ -238,7 +279,7 @@ def _check_there(chosen: list[str], images: Path, masks: Path, root: Path) -> No
         if missing:
             raise DatasetError(
                 f"{shown(root)} lacks {what} of {len(missing)} of {len(chosen)} sequences: {named(missing)}; "
-                "complete it, or use --allow-subset or --sequences"
+                "complete it, or use `allow_subset=True` or `sequences`"
             )
 
 
@@ -251,8 +292,7 @@ def _folder_names(images: Path) -> list[str]:
 
 def _find(name: str, spec: DatasetSpec, root: Path | None, split: str) -> tuple[Path, Path, Path]:
     """The root of a dataset, and its folders of frames and of masks."""
-    bases = [Path(base) for base in (os.environ.get("VOSTRACK_DATA"), "data") if base]
-    places = [root] if root is not None else [base / folder for base in bases for folder in (name, ".")]
+    places = [root] if root is not None else [base / folder for base in data_folders("data") for folder in (name, ".")]
     lacking = []
     for place in places:
         for images in _image_folders(place, spec, split):
@@ -266,7 +306,7 @@ def _find(name: str, spec: DatasetSpec, root: Path | None, split: str) -> tuple[
         raise DatasetError(lacking[0])
     wanted = " or ".join(f"{pattern}/SEQUENCE".format(split=split) for pattern in spec.images)
     where = " or ".join(map(shown, places))
-    raise DatasetError(f"{spec.title} is not in {where}: expected {wanted} below it; name its folder with --root")
+    raise DatasetError(f"{spec.title} is not in {where}: expected {wanted} below it; name its folder as `root`")
 
 
 def _image_folders(place: Path, spec: DatasetSpec, split: str) -> Iterator[Path]:
@@ -324,17 +364,37 @@ def read_meta(path: Path) -> dict[str, dict[int, tuple[str, ...]]]:
     Raises:
         DatasetError: it is missing or not laid out so.
     """
+
+    def frames(entry: Mapping[str, Any]) -> tuple[str, ...]:
+        if not entry["frames"]:
+            raise ValueError("an object has no frames")
+        return tuple(plain_name(frame, path) for frame in entry["frames"])
+
+    return _read_objects(path, frames)
+
+
+def read_ranges(path: Path) -> dict[str, dict[int, range]]:
+    """Numbers of the frames of each object of each sequence, from LVOS's `valid_meta.json`.
+
+    Raises:
+        DatasetError: it is missing or not laid out so.
+    """
+    return _read_objects(path, lambda entry: range(*(int(entry["frame_range"][key]) for key in ("start", "end"))))
+
+
+def _read_objects(path: Path, read: Callable[[Mapping[str, Any]], T]) -> dict[str, dict[int, T]]:
+    """What a list of videos says of their objects, by sequence and id."""
     try:
-        videos = json.loads(_read(path))["videos"]
-        return {plain_name(name, path): _objects(video["objects"], path) for name, video in videos.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DatasetError(f"{shown(path)} is not YouTube-VOS's list of videos and objects ({shown(error)})") from error
-
-
-def _objects(objects: Mapping[str, Any], path: Path) -> dict[int, tuple[str, ...]]:
-    found = {int(number): tuple(plain_name(f, path) for f in entry["frames"]) for number, entry in objects.items()}
-    if any(not 1 <= number <= MAX_OBJECTS or not frames for number, frames in found.items()):
-        raise ValueError(f"objects need ids from 1 to {MAX_OBJECTS} and frames")
+        found = {
+            plain_name(name, path): {int(number): read(entry) for number, entry in video["objects"].items()}
+            for name, video in read_json(path, dict[str, Any])["videos"].items()
+        }
+        if not found:
+            raise ValueError("it names no video")
+        if not all(1 <= number <= MAX_OBJECTS for objects in found.values() for number in objects):
+            raise ValueError(f"objects need ids from 1 to {MAX_OBJECTS}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DatasetError(f"cannot use {shown(path)} as a list of videos and objects: {shown(error)}") from error
     return found
 
 

@@ -21,7 +21,8 @@ from vostrack.benchmark.datasets.mask_folders import Labels, frame_order, read_m
 from vostrack.benchmark.datasets.table import Dataset
 from vostrack.benchmark.published import published
 from vostrack.benchmark.sequence_run import MASKS, open_frames
-from vostrack.files import write_text
+from vostrack.files import OutputRoot
+from vostrack.types import VOID
 from vostrack.video.overlay import draw_overlay
 
 REPORT = "report.html"
@@ -62,6 +63,7 @@ def write_report(out: Path, dataset: Dataset, report: Mapping[str, Any]) -> Path
     seconds = {name: timing["variants"][name]["seconds_per_frame"]["model"] for name in variants}
     text = TEMPLATES.get_template(f"{REPORT}.j2").render(
         title=f"{dataset.spec.title} {dataset.split}",
+        notes=report["dataset"]["notes"],
         dataset=dataset,
         variants=variants,
         machine=timing["machine"],
@@ -76,7 +78,7 @@ def write_report(out: Path, dataset: Dataset, report: Mapping[str, Any]) -> Path
         worst={name: _worst(dataset, out / name / MASKS, frames[name], figure == "error") for name in variants},
         keys=((FOUND, "right"), (MISSED, "missed"), (TAKEN, "wrongly taken")),
     )
-    write_text(out / REPORT, text)
+    OutputRoot(out).write(REPORT, text.encode())
     return out / REPORT
 
 
@@ -90,7 +92,7 @@ def _attributes(variants: Mapping[str, Any], main: str) -> dict[str, list[float]
     names = dict.fromkeys(
         key for variant in variants.values() for key, values in variant["attributes"].items() if values
     )
-    return {key: [_value(variant["attributes"][key], main) for variant in variants.values()] for key in names}
+    return {key: [_value(variant["attributes"].get(key, {}), main) for variant in variants.values()] for key in names}
 
 
 def _by_frame(variant: Mapping[str, Any], figure: str) -> dict[str, dict[str, float]]:
@@ -118,7 +120,9 @@ def _worst(
     """The worst frame of each of the six sequences that have the worst ones."""
     found = []
     for sequence in dataset.sequences:
-        if frames := values.get(sequence.name):
+        # Those of an earlier run may be gone by now.
+        there = values.get(sequence.name, {})
+        if frames := {frame: there[frame] for frame in there if (masks / sequence.name / f"{frame}.png").is_file()}:
             badness, frame = min((-value if error else value, frame) for frame, value in frames.items())
             found.append((badness, frame, sequence))
     return [
@@ -135,14 +139,15 @@ def _pictures(sequence: Sequence, masks: Path, frame: str) -> tuple[str, str]:
     """The truth over a frame, and the errors over the same frame, as addresses for `<img>` that need no network."""
     with open_frames(sequence, [frame]) as stream:
         image = next(given.image for given in stream if given.name == frame).numpy().transpose(1, 2, 0)
-    truth, found = read_labels(sequence.truths[frame], sequence.masks), read_mask(masks / f"{frame}.png")
+    truth = read_labels(sequence.truths[frame], sequence.masks, keep_void=sequence.ignore_void)
+    found = read_mask(masks / f"{frame}.png")
     return _address(draw_overlay(image, truth)), _address(_errors(image, truth, found))
 
 
 def _errors(image: Labels, truth: Labels, found: Labels) -> Labels:
     drawn = np.repeat(0.45 * image.mean(axis=2, keepdims=True), 3, axis=2)
-    objects, right = truth > 0, truth == found
-    for where, color in ((objects & right, FOUND), (objects & ~right, MISSED), (~objects & (found > 0), TAKEN)):
+    objects, right = (truth > 0) & (truth != VOID), truth == found
+    for where, color in ((objects & right, FOUND), (objects & ~right, MISSED), ((truth == 0) & (found > 0), TAKEN)):
         drawn[where] += 0.55 * np.asarray(color)
     return drawn.clip(0, 255).astype(np.uint8)
 

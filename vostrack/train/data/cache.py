@@ -134,7 +134,9 @@ class FrameCache:
         """
         index = _index(folder)
         if index is None or not index.is_finished or not index.is_sound(folder):
-            raise DatasetError(f"the frame cache {shown(folder)} is damaged or unfinished: delete it to build it again")
+            raise DatasetError(
+                f"{shown(folder)} is not a frame cache, or a damaged or unfinished one: delete it to build it again"
+            )
         self.clips, names = index.clips, (_FRAMES, _LABELS)
         self._frames, self._labels = (_mapped(folder / x, size) for x, size in zip(names, index.ends, strict=True))
 

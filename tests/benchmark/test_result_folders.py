@@ -1,0 +1,118 @@
+"""Where results and ground truth are looked for, and what is said of those that are not there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.benchmark.sequences import clip, folders, save, scored
+from vostrack import cli
+from vostrack.benchmark.score import score_folders
+from vostrack.errors import DatasetError
+
+
+def runs(path: Path, *names: str) -> Path:
+    """Folders of runs, `NAME_vostrack`, with the masks that `folders` has."""
+    results, _ = folders(path)
+    for name in names:
+        (path / "runs" / f"{name}_vostrack").mkdir(parents=True)
+        shutil.copytree(results / name, path / "runs" / f"{name}_vostrack" / "masks")
+        (path / "runs" / f"{name}_vostrack" / "summary.json").write_text("{}")
+    return path / "runs"
+
+
+def renamed(folder: Path, digits: int, shift: int = 0) -> None:
+    """Number the masks in a folder anew."""
+    files = sorted(folder.glob("*.png"), reverse=shift > 0)
+    for file in files:
+        file.rename(file.with_name(f"{int(file.stem) + shift:0{digits}d}.png"))
+
+
+def test_a_folder_of_runs_is_scored(tmp_path: Path) -> None:
+    there = runs(tmp_path, "cat", "dog", "emu")
+    assert score_folders(there, tmp_path / "truth") == score_folders(*folders(tmp_path))
+
+
+def test_a_run_is_scored_against_its_sequence(tmp_path: Path) -> None:
+    run = runs(tmp_path, "dog") / "dog_vostrack"
+    expected = score_folders(*folders(tmp_path), sequences=["dog"])
+    for results in (run, run / "masks", tmp_path / "results" / "dog"):
+        assert score_folders(results, tmp_path / "truth" / "dog") == expected
+        assert score_folders(results, tmp_path / "truth", sequences=["dog"]) == expected
+
+
+def test_a_run_named_as_the_sequence_is_scored(tmp_path: Path) -> None:
+    run = runs(tmp_path, "dog")
+    (run / "dog_vostrack").rename(run / "dog")
+    assert score_folders(run, tmp_path / "truth", sequences=["dog"]).sequences == 1
+
+
+def test_names_may_have_more_digits(tmp_path: Path) -> None:
+    results, truth = folders(tmp_path)
+    expected = score_folders(results, truth)
+    renamed(truth / "dog", 8)
+    renamed(results / "cat", 1)
+    longer = score_folders(results, truth)
+    assert [row.values for row in longer.objects] == [row.values for row in expected.objects]
+    assert longer.objects[1].curves["frames"][0] == "00000001"
+
+
+@pytest.mark.parametrize("digits", [5, 8])
+def test_frames_that_count_from_another_number_are_refused(digits: int, tmp_path: Path) -> None:
+    """All scored frames are there by name, and each would be compared with its neighbour."""
+    results, truth = folders(tmp_path)
+    renamed(truth / "dog", digits, shift=1)
+    with pytest.raises(DatasetError, match=r"dog has 00000\.png to 00005\.png, .*dog as many .* from 0+1\.png to 0+6"):
+        score_folders(results, truth, sequences=["dog"])
+
+
+def test_two_files_of_one_number_are_none(tmp_path: Path) -> None:
+    results, truth = folders(tmp_path)
+    for name in ("1.png", "001.png"):
+        shutil.copy(results / "dog" / "00001.png", results / "dog" / name)
+    assert score_folders(results, truth) == score_folders(*folders(tmp_path))
+    (results / "dog" / "00001.png").unlink()
+    with pytest.raises(DatasetError, match=r"dog lacks 00001\.png of 4 scored frames; it holds 1\.png, 001\.png"):
+        score_folders(results, truth)
+
+
+def test_missing_frames_come_with_those_that_are_there(tmp_path: Path) -> None:
+    results, truth = folders(tmp_path)
+    for file in (results / "dog").iterdir():
+        file.rename(file.with_name(f"dog-{file.name}"))
+    with pytest.raises(DatasetError, match=r"lacks 00001\.png, .* of 4 scored frames; it holds dog-00000\.png, dog-00"):
+        score_folders(results, truth)
+    shutil.rmtree(results / "dog")
+    (results / "dog").mkdir()
+    with pytest.raises(DatasetError, match="of 4 scored frames; it holds no PNG files"):
+        score_folders(results, truth)
+
+
+def test_missing_sequences_come_with_those_that_are_there(tmp_path: Path) -> None:
+    results, truth = folders(tmp_path)
+    shutil.rmtree(results / "dog")
+    with pytest.raises(DatasetError, match=r"results lacks dog of 3 sequences; it holds cat, emu$"):
+        score_folders(results, truth)
+    run = runs(tmp_path / "own", "dog") / "dog_vostrack"
+    with pytest.raises(DatasetError, match=r"lacks cat, dog, emu of 3 .*; it holds masks of one sequence: say which"):
+        score_folders(run, truth)
+
+
+def test_names_of_a_terminal_stay_plain(tmp_path: Path) -> None:
+    results, truth = folders(tmp_path)
+    shutil.rmtree(results / "dog")
+    save(results, clip(1), "\x1b[31mred")
+    with pytest.raises(DatasetError) as caught:
+        score_folders(results, truth)
+    assert "\x1b" not in str(caught.value)
+
+
+def test_command_scores_a_run(tmp_path: Path) -> None:
+    run = runs(tmp_path, "dog") / "dog_vostrack"
+    said = CliRunner().invoke(cli.app, ["score", str(run), str(tmp_path / "truth" / "dog")])
+    assert said.exit_code == 0, said.output
+    mean = sum(row.values["J_mean"] + row.values["F_mean"] for row in scored(clip(1), clip(10))) / 4
+    assert f"J&F {mean:.4f}, mean of 2 objects in 1 sequences" in " ".join(said.stdout.split())

@@ -1,0 +1,106 @@
+"""Finds the masks of each sequence in a folder of results, and the ground truth that belongs to them.
+
+All is looked for before anything is scored, so that a gap shows before hours of work rather than after them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from vostrack.benchmark.datasets.mask_folders import frame_key, list_folder, list_frames, named
+from vostrack.errors import DatasetError, unknown_name
+from vostrack.files import shown
+
+
+@dataclass(frozen=True, slots=True)
+class FolderPair:
+    """A sequence's folders of results and of ground truth.
+
+    Attributes:
+        files: names of the ground truth's files in order, three or more, with those of the results; of the first and
+            the last one, which are not scored, the results need no file.
+    """
+
+    name: str
+    results: Path
+    truth: Path
+    files: Mapping[str, str]
+
+
+def find_pairs(results: Path, truth: Path, sequences: Sequence[str] | None) -> list[FolderPair]:
+    """The sequences to score, as `score_folders` describes its folders.
+
+    Raises:
+        DatasetError: nothing is there, a sequence or a frame is missing, or both folders are the same.
+    """
+    truths = _truth_folders(truth)
+    chosen = list(dict.fromkeys(truths if sequences is None else sequences))
+    for name in chosen:
+        if name not in truths:
+            raise DatasetError(unknown_name("sequence", name, truths))
+    folders = _result_folders(results, chosen)
+    for folder, other in [(results, truth), *((folders[name], truths[name]) for name in chosen)]:
+        if os.path.samefile(folder, other):
+            raise DatasetError(f"results and ground truth are the same folder, {shown(folder.resolve())}")
+    return [FolderPair(name, folders[name], truths[name], _match(name, folders[name], truths[name])) for name in chosen]
+
+
+def _truth_folders(truth: Path) -> dict[str, Path]:
+    """Folders of ground truth by sequence; `truth` itself may be that of one."""
+    found = {name: truth / name for name in list_folder(truth) if list_frames(truth / name)}
+    if not found and list_frames(truth):
+        found = {truth.resolve().name: truth}
+    if not found:
+        raise DatasetError(f"no ground truth in {shown(truth)}: expected folders of PNG files, SEQUENCE/00000.png")
+    return found
+
+
+def _result_folders(results: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Folders of masks by sequence: its own, that of its run, or, of a single sequence, `results` itself."""
+    there = list_folder(results)
+    found: dict[str, Path] = {}
+    for name in names:
+        places = [results / name, results / name / "masks", results / f"{name}_vostrack" / "masks"]
+        places += [results, results / "masks"] if len(names) == 1 else []
+        place = next(filter(list_frames, places), places[0])
+        if place.is_dir():
+            found[name] = place
+    if missing := [name for name in names if name not in found]:
+        own = any(map(list_frames, (results, results / "masks")))
+        held = "masks of one sequence: say which" if own else named(there) or "nothing"
+        raise DatasetError(f"{shown(results)} lacks {named(missing)} of {len(names)} sequences; it holds {held}")
+    return found
+
+
+def _match(name: str, results: Path, truth: Path) -> dict[str, str]:
+    """Files of the ground truth with those of the results; names may have more zeros or fewer."""
+    wanted, there = list_frames(truth), list_frames(results)
+    if len(wanted) < 3:
+        raise DatasetError(f"{shown(name)}: expected 3 frames or more (two are not scored), found {len(wanted)}")
+    count = Counter(map(frame_key, there))
+    alike = {frame_key(file): file for file in there if count[frame_key(file)] == 1}  # of two, neither is meant
+    found = {file: file if file in there else alike.get(frame_key(file), "") for file in wanted}
+    if missing := [file for file in wanted[1:-1] if not found[file]]:
+        held = named(there, 3) if there else "no PNG files"
+        raise DatasetError(
+            f"{shown(results)} lacks {named(missing)} of {len(wanted) - 2} scored frames; it holds {held}"
+        )
+    _refuse_shift(results, there, truth, wanted)
+    return found
+
+
+def _refuse_shift(results: Path, there: Sequence[str], truth: Path, wanted: Sequence[str]) -> None:
+    """Refuse results of as many frames that count from another number: each would be scored against its neighbour."""
+    keys = [tuple(map(frame_key, files)) for files in (there, wanted)]
+    if len(there) != len(wanted) or not all(key.isdecimal() and len(key) < 20 for key in chain(*keys)):
+        return
+    if len(shifts := {int(ours) - int(theirs) for ours, theirs in zip(*keys, strict=True)}) == 1 and shifts != {0}:
+        raise DatasetError(
+            f"{shown(results)} has {there[0]} to {there[-1]}, {shown(truth)} as many frames from {wanted[0]} to "
+            f"{wanted[-1]}: number both alike"
+        )
