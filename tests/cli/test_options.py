@@ -49,7 +49,7 @@ def test_what_is_no_frame_number_is_refused(number: str, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     assert parse_masks([f"{number}:mask.png"]) == {0: Path(f"{number}:mask.png")}, "no such file: a name like any other"
     Path("mask.png").touch()
-    with pytest.raises(MaskError, match=rf"^{number} is not the number of a frame: give a whole one from 0"):
+    with pytest.raises(MaskError, match=rf"^{number} is not the number of a frame: give a whole number from 0"):
         parse_masks([f"{number}:mask.png"])
 
 

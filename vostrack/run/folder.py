@@ -25,7 +25,6 @@ from vostrack.device import to_device
 from vostrack.errors import InputError, OutputError, OutputExistsError
 from vostrack.files import (
     OutputRoot,
-    changes,
     open_regular,
     output_error,
     parse_json,
@@ -35,6 +34,7 @@ from vostrack.files import (
     shown,
 )
 from vostrack.propagate import EnginePosition, known_ids
+from vostrack.run.pipeline import changes
 from vostrack.run.state import load_state, save_state
 from vostrack.types import MAX_OBJECTS, Frame, LabelMap, Prediction
 
