@@ -23,7 +23,7 @@ import sys
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -471,30 +471,6 @@ def output_error(error: OSError, path: Path, needed: int | None = None) -> Outpu
     else:
         cause = _CAUSES.get(error.errno or 0) or f"{error.strerror or error}; {_ELSEWHERE}"
     return OutputError(f"cannot write {shown(path)}: {cause}")
-
-
-def changes(before: Mapping[str, Any], now: Mapping[str, Any], most: int = 6) -> str:
-    """What differs between two records of JSON, for a message: "size from 480 to 240, config.radius from 8 to 12".
-
-    Empty where nothing does. Long values, such as hashes, are named alone; of many differences the first are named.
-    """
-    earlier, later = dict(_leaves(before)), dict(_leaves(now))
-    words = []
-    for name in dict.fromkeys((*earlier, *later)):
-        if earlier.get(name) != later.get(name):
-            texts = [json.dumps(each.get(name)) for each in (earlier, later)]
-            values = f" from {texts[0]} to {texts[1]}" if max(map(len, texts)) <= 24 else ""
-            words.append(shown(f"{name[:60]}{values}"))
-    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
-
-
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a record that are no records, by their dotted names."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _leaves(inner, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value
 
 
 def shown(text: object) -> str:

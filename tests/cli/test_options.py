@@ -44,6 +44,15 @@ def test_an_empty_name_is_refused() -> None:
         parse_masks([" "])
 
 
+@pytest.mark.parametrize("number", ["0.5", "-1", "1,5", "12s"])
+def test_what_is_no_frame_number_is_refused(number: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert parse_masks([f"{number}:mask.png"]) == {0: Path(f"{number}:mask.png")}, "no such file: a name like any other"
+    Path("mask.png").touch()
+    with pytest.raises(MaskError, match=rf"^{number} is not the number of a frame: give a whole number from 0"):
+        parse_masks([f"{number}:mask.png"])
+
+
 def test_two_masks_for_a_frame_are_refused() -> None:
     with pytest.raises(MaskError, match=re.escape("two masks for frame 0: a.png and b.png; give")):
         parse_masks(["a.png", "0:b.png"])

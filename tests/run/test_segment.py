@@ -235,6 +235,15 @@ def test_inputs_inside_the_output_folder_are_refused(clip: Path, mask: Path, tmp
     assert tree(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", ["matte.mov", "masks.PNG", "result.zip"])
+def test_results_go_to_a_folder_and_not_to_a_file(name: str, clip: Path, mask: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="looks like a file, and results are a folder"):
+        run(clip, mask, tmp_path / name)
+    assert not (tmp_path / name).exists()
+    (tmp_path / name).mkdir()
+    run(clip, mask, tmp_path / name)
+
+
 def test_a_link_in_the_output_folder_is_not_followed(clip: Path, mask: Path, tmp_path: Path) -> None:
     out, theirs = tmp_path / "out", tmp_path / "theirs"
     theirs.mkdir()

@@ -30,10 +30,10 @@ from vostrack.benchmark.report.page import REPORT, write_report
 from vostrack.benchmark.results import RESULTS, TABLE, write_results
 from vostrack.benchmark.sequence_run import MASKS, RECORDS, Task, loaded, run_sequence
 from vostrack.errors import MethodError, NoObjectError, OutputError, OutputExistsError
-from vostrack.files import OutputRoot, changes, lock_folder, read_json, remove_partials, shown
+from vostrack.files import OutputRoot, lock_folder, read_json, remove_partials, shown
 from vostrack.methods import METHODS, method_class
 from vostrack.run.callbacks import Callbacks, checked_callbacks
-from vostrack.run.pipeline import PipelineConfig
+from vostrack.run.pipeline import PipelineConfig, changes
 from vostrack.weights import RANDOM
 
 

@@ -142,6 +142,11 @@ def parse_masks(texts: Sequence[str]) -> dict[int, Path]:
         if not text.strip():
             raise MaskError("the mask is an empty name; expected PATH or FRAME:PATH, such as 0:first.png")
         match = re.fullmatch(r"([0-9]{1,9}):(.+)", text, re.DOTALL)
+        number, _, rest = text.partition(":")
+        if not match and rest and re.fullmatch(r"[\d.,+-]+s?", number) and not _exists(text) and _exists(rest):
+            raise MaskError(
+                f"{shown(number)} is not the number of a frame: give a whole number from 0, as in 12:mask.png"
+            )
         whole = match is None or (_exists(text) and not _exists(match[2]))
         frame, path = (0, Path(text)) if match is None or whole else (int(match[1]), Path(match[2]))
         if frame in paths:

@@ -25,7 +25,6 @@ from vostrack.device import to_device
 from vostrack.errors import InputError, OutputError, OutputExistsError
 from vostrack.files import (
     OutputRoot,
-    changes,
     open_regular,
     output_error,
     parse_json,
@@ -35,9 +34,26 @@ from vostrack.files import (
     shown,
 )
 from vostrack.propagate import EnginePosition, known_ids
+from vostrack.run.pipeline import changes
 from vostrack.run.state import load_state, save_state
 from vostrack.types import MAX_OBJECTS, Frame, LabelMap, Prediction
 
+_FILES = (
+    ".avi",
+    ".exr",
+    ".gif",
+    ".jpeg",
+    ".jpg",
+    ".json",
+    ".mkv",
+    ".mov",
+    ".mp4",
+    ".npz",
+    ".png",
+    ".tif",
+    ".webm",
+    ".zip",
+)
 _RESULTS = ("masks", "objects", "probs", "overlay.mp4", "summary.json")
 _EDGE_BYTES = 1 << 20
 _HIDDEN = ".vostrack"
@@ -89,8 +105,13 @@ class OutputFolder:
         self._root = OutputRoot(path)
         self._run, self._two_passes = "", False
 
-    def refuse_inputs(self, inputs: Sequence[Path]) -> None:
-        """Raise `OutputError` where the results would go among the inputs, which must never be touched."""
+    def check_place(self, inputs: Sequence[Path]) -> None:
+        """Raise `OutputError` where the results would go among the inputs, or into a file."""
+        if self.path.suffix.lower() in _FILES and not self.path.is_dir():
+            raise OutputError(
+                f"{shown(self.path)} looks like a file, and results are a folder of masks and an overlay: "
+                f"give a folder as `out`, such as {shown(self.path.stem)}"
+            )
         here = self.path.resolve()
         for path in inputs:
             source = path.resolve()

@@ -6,8 +6,9 @@ what the masks will be, which resuming and benchmarks compare.
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from vostrack.adapt.adaptation import adaptation_record
 from vostrack.adapt.config import AdaptConfig, adaptation_config
 from vostrack.device import choose_device
 from vostrack.errors import MethodError, VostrackError
-from vostrack.files import plain
+from vostrack.files import plain, shown
 from vostrack.methods import DEFAULT, WORKING_SIZE, load_method
 from vostrack.methods.base import Method
 from vostrack.refine import make_refiner
@@ -150,3 +151,27 @@ def load_pipeline(config: PipelineConfig) -> Pipeline:
         config.method, weights=config.weights, preset=config.preset, settings=config.settings, device=device
     )
     return Pipeline(config, method, weights, device, adapt)
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any], most: int = 6) -> str:
+    """What differs between two records of JSON, for a message: "size from 480 to 240, config.radius from 8 to 12".
+
+    Empty where nothing does. Long values, such as hashes, are named alone; of many differences the first are named.
+    """
+    earlier, later = dict(_leaves(before)), dict(_leaves(now))
+    words = []
+    for name in dict.fromkeys((*earlier, *later)):
+        if earlier.get(name) != later.get(name):
+            texts = [json.dumps(each.get(name)) for each in (earlier, later)]
+            values = f" from {texts[0]} to {texts[1]}" if max(map(len, texts)) <= 24 else ""
+            words.append(shown(f"{name[:60]}{values}"))
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a record that are no records, by their dotted names."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value

@@ -105,7 +105,7 @@ def segment(
         prompts, notes = read_prompts(given, stream.size, reading, stream.stored_size)
         check_prompts(prompts, stream.count)
         folder = OutputFolder(Path(out) if out is not None else default_folder(source))
-        folder.refuse_inputs([source, *(Path(mask) for mask in given.values() if isinstance(mask, str | Path))])
+        folder.check_place([source, *(Path(mask) for mask in given.values() if isinstance(mask, str | Path))])
         record = pipeline.record() | _inputs(source, prompts, reading) | {"outputs": wanted}
         with lock_folder(folder.path):
             finished = folder.prepare(record, overwrite=overwrite, resume=resume)
