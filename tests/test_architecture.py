@@ -59,6 +59,16 @@ def test_imports_go_down(path: Path) -> None:
     assert not above, f"{own} imports from {sorted(above)}, which is not below it in docs/architecture.md"
 
 
+def test_only_the_command_line_speaks_of_flags() -> None:
+    for path in FILES:
+        for node in ast.walk(parsed(path)):
+            # Of several lines are docstrings, which may say how things look on the command line.
+            message = isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" not in node.value
+            if message and part(path) not in ("cli", "__main__"):
+                where = f"{path.relative_to(ROOT)}:{node.lineno}: name the argument, as `resume=True`"
+                assert not re.search(r"(?<![\w-])--[a-z]", node.value), where
+
+
 def test_every_room_is_there() -> None:
     assert set(ROW) == {part(path) for path in FILES} - {"__init__"}
 

@@ -184,7 +184,7 @@ def test_the_learning_rate_follows_its_schedule_after_a_warm_up(schedule: str, t
 
 def test_a_loss_that_is_not_finite_ends_the_run_before_it_spoils_the_weights(cache: FrameCache, tmp_path: Path) -> None:
     objective = Mean(float("nan"))
-    with pytest.raises(OutputError, match="lower --lr"):
+    with pytest.raises(OutputError, match="lower `lr`"):
         run(objective, cache, tmp_path / "run", Recipe(steps=2, batch=1))
     assert torch.equal(objective.module.state_dict()["0.weight"], Mean().module.state_dict()["0.weight"])
     assert not (tmp_path / "run" / CHECKPOINT).exists()

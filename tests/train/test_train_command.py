@@ -124,7 +124,7 @@ def test_footage_is_looked_for_where_the_help_says(
     footage: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train() == 5
-    assert "give --data FOLDER" in capsys.readouterr().err
+    assert "frame folders as --data" in capsys.readouterr().err
     footage.rename("clips")
     assert train("--steps", 1) == 0
     Path("elsewhere").mkdir()

@@ -276,7 +276,7 @@ class _Trainer:
         losses = dict(zip(losses, means, strict=True))
         step, seconds = position.step + 1, position.seconds + elapsed
         if not all(map(math.isfinite, means)):
-            raise OutputError(f"the loss is not finite at step {step} ({losses}): train again with a lower --lr")
+            raise OutputError(f"the loss is not finite at step {step} ({losses}): train again with a lower `lr`")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.objective.after_step()
@@ -384,11 +384,11 @@ class _RunFiles:
                 restore(state)
         except Exception as error:  # whatever a damaged file provokes, and what does not fit
             raise InputError(
-                f"cannot resume from {path} ({type(error).__name__}): delete it or use another --out"
+                f"cannot resume from {path} ({type(error).__name__}): delete it or use another `out`"
             ) from error
         if differ:
             raise InputError(
-                f"{path} was made with other settings ({shown(differ[:200])}): use the same ones, or another --out"
+                f"{path} was made with other settings ({shown(differ[:200])}): use the same ones, or another `out`"
             )
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:

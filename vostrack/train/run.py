@@ -80,7 +80,9 @@ def default_data() -> tuple[Path, ...]:
         if folder.is_dir():
             return (folder,)
     looked = " and ".join(map(str, candidates))
-    raise DatasetError(f"no footage to train on: looked for {looked}; give --data FOLDER with videos or frame folders")
+    raise DatasetError(
+        f"no footage to train on: looked for {looked}; give a folder with videos or frame folders as `data`"
+    )
 
 
 class TrainingRun:
@@ -113,7 +115,7 @@ class TrainingRun:
         self._factory = method_class(options.method)
         self._net, self._objective = self._build()
         self._sources = self._found()
-        self._to_hold_out = [] if options.held_out is None else find_labelled([options.held_out], "--held-out")
+        self._to_hold_out = [] if options.held_out is None else find_labelled([options.held_out], "held_out")
         self._decoding, self._drawn_at, self._drawn_step = 0.0, -float("inf"), -1
 
     @contextmanager
@@ -206,9 +208,11 @@ class TrainingRun:
         for name in (METRICS, BEST, PICTURES, f"{options.method}.safetensors", "tensorboard"):
             self._root.at(name)  # fails now, where it does, and not after hours
         if path.exists() and not options.resume:
-            raise OutputExistsError(f"{shown(path)} is there already: go on with --resume, or choose another --out")
+            raise OutputExistsError(
+                f"{shown(path)} is there already: go on with `resume=True`, or choose another `out`"
+            )
         if options.resume and not any(each.exists() for each in (path, self._cache)):
-            raise OutputError(f"there is no {shown(path)} to resume: leave --resume out to start")
+            raise OutputError(f"there is no {shown(path)} to resume: leave `resume` out to start")
         batch, parts, size = options.recipe.batch, options.config.micro_batches, self._group.size
         if parts % size or batch % parts:
             raise MethodError(
@@ -234,7 +238,7 @@ class TrainingRun:
         if not self._objective.clips.labels:
             return (find_footage(data) if data else []) + (find_stills(stills) if stills else [])
         if stills:
-            raise DatasetError(f"{method} learns from masks, and --stills have none: give --data with masks instead")
+            raise DatasetError(f"{method} learns from masks, and `stills` have none: give `data` with masks instead")
         return find_labelled(data)
 
     def _method(self) -> Method[Any]:
@@ -294,7 +298,7 @@ class TrainingRun:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError as error:
             raise OutputError(
-                "TensorBoard is not installed: pip install 'vostrack[train]', or leave --board out"
+                "TensorBoard is not installed: pip install 'vostrack[train]', or leave `board` out"
             ) from error
         with SummaryWriter(str(self._options.out / "tensorboard")) as writer:
             yield writer.add_scalar

@@ -44,8 +44,8 @@ def find_footage(roots: Sequence[Path]) -> list[Source]:
     found = [Source(path) for root in roots for path in sorted(_clips(_folder(root)))]
     if not found:
         raise DatasetError(
-            f"no videos and no folders of images in {_listed(roots)}: give --data the folder that holds your clips, "
-            "or --stills one of single images"
+            f"no videos and no folders of images in {_listed(roots)}: give the folder that holds your clips as `data`, "
+            "or one of single images as `stills`"
         )
     return found
 
@@ -64,11 +64,11 @@ def find_stills(roots: Sequence[Path]) -> list[Source]:
         if Path(name).suffix.lower() in IMAGES
     ]
     if not found:
-        raise DatasetError(f"no images in {_listed(roots)}: give --stills the folder that holds them")
+        raise DatasetError(f"no images in {_listed(roots)}: give the folder that holds them as `stills`")
     return found
 
 
-def find_labelled(roots: Sequence[Path], option: str = "--data") -> list[Source]:
+def find_labelled(roots: Sequence[Path], argument: str = "data") -> list[Source]:
     """Clips with masks in folders laid out as DAVIS is, in order of name.
 
     Masks lie in `Annotations/480p/NAME` or `Annotations/NAME`, the frames that they belong to in a folder `NAME` of
@@ -76,7 +76,7 @@ def find_labelled(roots: Sequence[Path], option: str = "--data") -> list[Source]
 
     Args:
         roots: such folders.
-        option: by which they were given, for messages.
+        argument: by which they were given, for messages.
 
     Raises:
         DatasetError: a folder is not laid out like this, or masks have no frames.
@@ -86,7 +86,7 @@ def find_labelled(roots: Sequence[Path], option: str = "--data") -> list[Source]
         folder = next((path for path in (root / _MASKS / "480p", root / _MASKS) if path.is_dir()), None)
         names = [name for name in list_folder(folder) if list_frames(folder / name)] if folder else []
         if folder is None or not names:
-            raise DatasetError(f"there are no masks in {shown(root)}: expected {option} to hold {LAYOUT}")
+            raise DatasetError(f"there are no masks in {shown(root)}: expected `{argument}` to hold {LAYOUT}")
         found += [Source(_frames(root, name), folder / name) for name in names]
     return found
 
