@@ -412,5 +412,6 @@ def test_below_an_output_folder_that_is_a_link_itself_all_works(tmp_path: Path) 
     for _ in range(2):
         root.remove("d.json")
     assert names(tmp_path / "real") == {"a"}
-    with pytest.raises(OutputError, match="too many parts"):
+    with pytest.raises(OutputError, match=r"too many parts|too long") as caught:
         root.write("a/" * 2000 + "b", b"")
+    assert len(str(caught.value)) < 700

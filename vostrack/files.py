@@ -36,6 +36,7 @@ else:
 
 _MOST_BYTES = 64 << 20
 LOCK_NAME = ".vostrack.lock"
+_LONGEST = 400
 _PREFIX, _SUFFIX = ".vostrack-", ".part"
 _HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
@@ -474,5 +475,11 @@ def output_error(error: OSError, path: Path, needed: int | None = None) -> Outpu
 
 
 def shown(text: object) -> str:
-    """A path or name for a message of one line: line breaks and the like are escaped."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+    """A path or name for a message: `escaped`, and without its middle where it is very long."""
+    words = str(text)
+    return escaped(words if len(words) <= _LONGEST else f"{words[: _LONGEST // 2]} ... {words[-_LONGEST // 2 :]}")
+
+
+def escaped(text: str) -> str:
+    """Text on one line, in which control characters, which could steer a terminal, are escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

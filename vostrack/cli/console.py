@@ -23,13 +23,13 @@ from rich.progress import (
 from typer.core import TyperGroup
 
 from vostrack.errors import counted
-from vostrack.files import shown
+from vostrack.files import escaped
 from vostrack.run.callbacks import Callbacks
 
 
 def plain(text: object) -> str:
     """Text of others for the terminal, lines kept: control characters, which could steer it, are escaped."""
-    return "\n".join(map(shown, str(text).split("\n")))
+    return "\n".join(map(escaped, str(text).split("\n")))
 
 
 class Stopped(BaseException):
