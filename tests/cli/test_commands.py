@@ -295,5 +295,13 @@ def test_a_closed_terminal_stops_a_run_unless_it_is_to_be_ignored(ignored: bool)
                 with pytest.raises(Stopped) as caught:
                     bar.progress(1, 2)
                 assert caught.value.exit_code == 128 + signal.SIGHUP
+                os.kill(os.getpid(), signal.SIGHUP)  # a terminal that closes sends it twice: what is saved is kept
     finally:
         signal.signal(signal.SIGHUP, earlier)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_messages_that_cannot_be_written_do_not_change_the_exit_code() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "vostrack", "segment", "none.mp4", "-m", "m.png"], stderr=full)
+    assert done.returncode == 5

@@ -228,7 +228,7 @@ def test_a_name_with_a_line_break_stays_on_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["image", "image.mjpeg", "image.mp4", "image.jpg"])
 def test_a_single_image_is_refused_under_any_name(tmp_path: Path, kind: str, name: str) -> None:
     Image.new("RGB", (32, 32)).save(tmp_path / name, kind)
-    assert "is a single image; put the images of a clip into a folder" in refusal(tmp_path / name)
+    assert "is a single image, or only its first can be read; put the images" in refusal(tmp_path / name)
 
 
 def test_two_versions_of_one_photo_are_a_single_image(tmp_path: Path) -> None:

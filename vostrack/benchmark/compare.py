@@ -163,6 +163,9 @@ def _figures(report: _Report, path: Path) -> dict[str, float]:
         names = ", ".join(str((path if path.is_dir() else path.parent) / name) for name in report.variants)
         raise InputError(f"{shown(path)} holds {len(report.variants)} variants: choose one of {shown(names)}")
     (variant,) = report.variants.values()
+    for name, row in variant.sequences.items():
+        if row and (row.get("error") is None and None in (row.get("J_mean"), row.get("F_mean"))):
+            raise ValueError(f"{name} has neither J_mean and F_mean nor an error")
     figures = {name: main_value(cast(dict[str, float], row)) for name, row in variant.sequences.items() if row}
     if any(not abs(figure) <= _MOST for figure in figures.values()):
         raise ValueError(f"a figure is beyond {_MOST}")

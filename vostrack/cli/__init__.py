@@ -5,11 +5,12 @@ Importing this imports neither torch nor numpy: commands import what they need w
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 
@@ -71,7 +72,30 @@ def options(
 
 def main() -> None:
     """Run the command line and exit with its code (docs/formats.md lists them)."""
+    sys.stderr = cast(TextIO, Lenient(sys.stderr))
     sys.exit(run(sys.argv[1:]))
+
+
+class Lenient:
+    """A stream for messages; what it cannot write is dropped: a full log must not end a run or change its code."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Take the stream."""
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write text, or drop it."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, as far as that goes."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def run(arguments: list[str]) -> int:
@@ -117,7 +141,9 @@ def _report(error: Exception) -> int:
         return error.exit_code
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY_SIGNS):
-        print("error: out of memory: use a smaller --size, such as 240", file=sys.stderr)
+        print(
+            "error: out of memory: use a smaller --size, such as 240, or give the process more memory", file=sys.stderr
+        )
         return OUT_OF_MEMORY
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) and error.filename is None:
         _drop_output()

@@ -13,7 +13,7 @@ from rich.progress import MofNCompleteColumn
 from rich.table import Table
 from rich.text import Text
 
-from vostrack.cli.console import Stopped, print_note, progress_bar
+from vostrack.cli.console import Stopped, plain, print_note, progress_bar
 from vostrack.files import shown
 from vostrack.run.callbacks import Callbacks
 
@@ -126,8 +126,8 @@ def print_table(columns: Iterable[str], *sections: Sequence[Sequence[str]], titl
 
 
 def print_line(text: str) -> None:
-    """Print a line as it is, however long and whatever names it holds."""
-    Console().print(Text(shown(text)), highlight=False, soft_wrap=True)
+    """Print text as it is, however long its lines and whatever names it holds."""
+    Console().print(Text(plain(text)), highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

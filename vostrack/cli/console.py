@@ -71,6 +71,8 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self._signal and number == getattr(signal, "SIGHUP", None):
+            return  # a terminal that closes sends it twice, as kernel and as shell
         if self._signal:
             raise Stopped(number)
         self._signal = number

@@ -107,7 +107,8 @@ class VideoStream(ClipStream):
             second = None if is_multi_picture(path) else next(self._pictures, None)
         if second is None or (second[0].height, second[0].width) != self.stored_size:
             raise InputError(
-                f"{self._where} is a single image; put the images of a clip into a folder and give the folder"
+                f"{self._where} is a single image, or only its first can be read; "
+                "put the images of a clip into a folder and give the folder"
             )
         return [second]
 

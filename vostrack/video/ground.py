@@ -151,13 +151,14 @@ def inverted(pixels: Bytes, where: str) -> Bytes:
     return np.where(pixels == VOID, pixels, pixels == BACKGROUND).astype(np.uint8)
 
 
-def check_ground(pixels: Bytes, names: Mapping[int, str], where: str) -> None:
+def check_ground(pixels: Bytes, names: Mapping[int, str], where: str, is_inverted: bool = False) -> None:
     """Refuse a mask without a background.
 
     Args:
         pixels: (H, W), ids.
         names: what each id was drawn in, as `Reading.background` names it; by default the id itself.
         where: the mask, as it is named in messages.
+        is_inverted: whether object and background have changed places.
 
     Raises:
         MaskError: no pixel is background, or an object `fills` the frame.
@@ -173,6 +174,8 @@ def check_ground(pixels: Bytes, names: Mapping[int, str], where: str) -> None:
     name = names.get(ground, str(ground))
     part = f"{100 * counts[ground] / pixels.size:.0f}% of the frame and {100 * shares[ground]:.0f}% of its border"
     said = f"{where} has no background: {name} covers {part}"
+    if is_inverted:
+        raise MaskError(f"{where} has no background once it is inverted: leave `invert_mask=True` out")
     if present == [ground]:
         raise MaskError(f"{said}; paint the background black, or use `no_background=True` if an object fills the frame")
     fix = "`invert_mask=True`" if set(present) - {ground, VOID} == {BACKGROUND} else f"`background={name}`"

@@ -295,7 +295,7 @@ def _fitted(labels: Labels, where: str, request: _Request) -> Labels:
     if request.reading.invert_mask:
         labels.pixels = inverted(labels.pixels, where)
     if not request.reading.no_background:
-        check_ground(labels.pixels, labels.names, where)
+        check_ground(labels.pixels, labels.names, where, request.reading.invert_mask)
     labels.notes.extend(mask_labels.thin_note(labels.pixels))
     return labels
 
