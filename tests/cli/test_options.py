@@ -23,7 +23,6 @@ from vostrack.errors import MaskError
         ("-1:a.png", 0, "-1:a.png"),
         ("x:a.png", 0, "x:a.png"),
         ("٣:a.png", 0, "٣:a.png"),
-        ("5:", 0, "5:"),
         (f"{'9' * 5000}:a.png", 0, f"{'9' * 5000}:a.png"),
     ],
 )
@@ -42,6 +41,15 @@ def test_a_file_with_a_colon_in_its_name(tmp_path: Path, monkeypatch: pytest.Mon
 def test_an_empty_name_is_refused() -> None:
     with pytest.raises(MaskError, match="empty name"):
         parse_masks([" "])
+
+
+def test_a_frame_and_its_mask_in_the_wrong_order_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mask.png").touch()
+    with pytest.raises(MaskError, match=re.escape("the frame comes first: 5:mask.png")):
+        parse_masks(["mask.png:5"])
+    with pytest.raises(MaskError, match="5: names no mask"):
+        parse_masks(["5:"])
 
 
 @pytest.mark.parametrize("number", ["0.5", "-1", "1,5", "12s"])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from tests.video.mask_samples import BLUE, FULL, GREEN, RED, SIZE, WHITE, Pixels, boxes, check, read
 from vostrack.errors import MaskError
@@ -111,6 +111,27 @@ class TestValues:
         check(read(tmp_path, Image.fromarray(boxes(3).astype(np.float32)), "mask.tif"), boxes(3))
         with pytest.raises(MaskError, match="fractions"):
             read(tmp_path, Image.fromarray(boxes(3).astype(np.float32) / 2), "mask.tif")
+
+    @pytest.mark.parametrize(
+        ("kind", "white"), [(np.float32, 1.0), (np.float32, 255.0), (np.uint16, 4095), (np.uint16, 1023)]
+    )
+    def test_a_soft_matte_of_any_depth(self, tmp_path: Path, kind: type[np.generic], white: float) -> None:
+        soft = np.asarray(Image.fromarray(boxes(255)).filter(ImageFilter.GaussianBlur(1))) / 255
+        matte = (soft * white).astype(kind)
+        mask = read(tmp_path, Image.fromarray(matte), "mask.tif")
+        assert mask.labels.ids == (1,)
+        assert (mask.labels.pixels.numpy() != (soft >= 0.5)).mean() < 0.05
+
+    @pytest.mark.parametrize("grey", [20, 60, 200])
+    def test_white_beside_a_painted_grey_is_a_question(self, tmp_path: Path, grey: int) -> None:
+        with pytest.raises(MaskError, match="255 may be an object or void: number the objects"):
+            read(tmp_path, boxes(grey, WHITE[0]))
+
+    def test_a_colour_that_is_transparent_is_background(self, tmp_path: Path) -> None:
+        image = np.full((*SIZE, 3), 255, np.uint8)
+        image[boxes(1) == 1] = RED
+        Image.fromarray(image).save(tmp_path / "key.png", transparency=(255, 255, 255))
+        check(read_mask(tmp_path / "key.png", SIZE), boxes(1))
 
     def test_white_on_black(self, tmp_path: Path) -> None:
         mask = read(tmp_path, boxes(WHITE))

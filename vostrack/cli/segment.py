@@ -142,6 +142,11 @@ def parse_masks(texts: Sequence[str]) -> dict[int, Path]:
         if not text.strip():
             raise MaskError("the mask is an empty name; expected PATH or FRAME:PATH, such as 0:first.png")
         match = re.fullmatch(r"([0-9]{1,9}):(.+)", text, re.DOTALL)
+        path_first, _, last = text.rpartition(":")
+        if not match and last.isdecimal() and not _exists(text) and path_first and _exists(path_first):
+            raise MaskError(f"the frame comes first: {last}:{shown(path_first)}")
+        if re.fullmatch(r"[0-9]{1,9}:", text) and not _exists(text):
+            raise MaskError(f"{shown(text)} names no mask: give FRAME:PATH without a space, such as 12:mask.png")
         number, _, rest = text.partition(":")
         if not match and rest and re.fullmatch(r"[\d.,+-]+s?", number) and not _exists(text) and _exists(rest):
             raise MaskError(
@@ -152,7 +157,7 @@ def parse_masks(texts: Sequence[str]) -> dict[int, Path]:
         if frame in paths:
             raise MaskError(
                 f"two masks for frame {frame}: {shown(paths[frame])} and {shown(path)}; "
-                "give one image, or a folder with one file per object"
+                "give one image, a folder with one file per object, or FRAME:PATH for another frame"
             )
         paths[frame] = path
     return paths

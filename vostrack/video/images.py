@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from vostrack.errors import InputError
@@ -272,6 +272,10 @@ def _explained(where: str) -> Iterator[None]:
         yield
     except InputError:
         raise
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"{where} cannot be read: it is empty or no image of these kinds; replace it or take it out"
+        ) from error
     except Exception as error:  # its decoders raise nearly anything on damaged files, and its warnings too
         raise InputError(f"{where} cannot be read: {reason(error, 'replace it or convert it to PNG')}") from error
 

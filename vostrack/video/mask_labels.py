@@ -50,6 +50,10 @@ class _PictureError(MaskError):
     """The image is a photo; where it has an alpha channel, that may still be a mask."""
 
 
+# Up to here a grey value beside 255 is an id; larger ones are greys that somebody painted with.
+_LARGEST_USUAL_ID = 16
+
+
 def image_labels(image: Image.Image, where: str, reading: Reading, *, lossy: bool = False) -> Labels:
     """Find the objects of a mask image.
 
@@ -328,7 +332,8 @@ def _color_labels(
     if not is_gray or (ground is not None and any(max(color) <= tolerance for color in others)):
         return color_ids(colors, where, tolerance, None if ground is None else colors[ground]), colors, notes
     values = _clean([BACKGROUND if place == ground else color[0] for place, color in enumerate(colors)], tolerance)
-    ids, assumed = _gray_ids(values, colored)
+    white = np.isin(flat.index, np.flatnonzero(np.array(values) == VOID))
+    ids, assumed = _gray_ids(values, colored, bool((white & interior(white.astype(np.uint8))).any()), where)
     return ids, [(value, value, value) for value in values], notes + assumed
 
 
@@ -345,12 +350,17 @@ def _clean(values: Sequence[int], tolerance: int) -> list[int]:
     return [255 if value and alone else value for value in cleaned]
 
 
-def _gray_ids(values: Sequence[int], colored: bool) -> tuple[list[int], list[str]]:
+def _gray_ids(values: Sequence[int], colored: bool, wide: bool, where: str) -> tuple[list[int], list[str]]:
     """Choose the ids for grey values, and say what was assumed.
 
     Args:
         values: 0 to 255.
         colored: whether the file could have held colours, so that greys of the palette are colours as well.
+        wide: whether 255 is an area, not a rim alone.
+        where: the mask, as it is named in messages.
+
+    Raises:
+        MaskError: 255 may be void as well as an object.
     """
     others = sorted(set(values) - {BACKGROUND})
     if others == [VOID]:
@@ -363,6 +373,11 @@ def _gray_ids(values: Sequence[int], colored: bool) -> tuple[list[int], list[str
         numbers = {BACKGROUND: BACKGROUND} | {value: number for number, value in enumerate(others, 1)}
         names = listed([f"{value} = {number}" for value, number in numbers.items() if number])
         return [numbers[value] for value in values], [f"evenly spread grey values became objects: {names}"]
+    if wide and others[0] > _LARGEST_USUAL_ID:
+        raise MaskError(
+            f"{where} has areas of {listed(list(map(str, others)))}, where 255 may be an object or void: "
+            "number the objects from 1, or paint each in a colour of its own"
+        )
     return list(values), ["grey values are object ids, and 255 is void, not an object"]
 
 
@@ -373,13 +388,19 @@ def _eight_bits(values: npt.NDArray[np.generic], where: str) -> Bytes:
     if values.dtype == np.uint8:
         return values.astype(np.uint8)
     numbers = values.astype(np.float64)
-    if not np.isfinite(numbers).all() or (numbers != np.rint(numbers)).any() or numbers.min() < 0:
-        raise MaskError(f"{where} has fractions or negative numbers; expected ids from 0 to {MAX_OBJECTS}")
+    if not np.isfinite(numbers).all() or numbers.min() < 0:
+        raise MaskError(f"{where} has negative numbers or none; expected ids from 0 to {MAX_OBJECTS}")
     high = numbers.max()
+    if (numbers != np.rint(numbers)).any():  # a matte: ids have no fractions
+        if 1 < high <= VOID // 2 or high > VOID:
+            raise MaskError(f"{where} has fractions up to {high:g}; expected a matte from 0 to 1 or 0 to 255, or ids")
+        return np.rint(numbers * 255 if high <= 1 else numbers).astype(np.uint8)
     if high == _FULL_16:
         # Beside ids the largest value is void; where others are large too, it is white.
         is_id = (numbers <= MAX_OBJECTS) | (numbers == _FULL_16)
         numbers = np.minimum(numbers, VOID) if is_id.all() else numbers // 256
+    elif bits := next((bits for bits in (10, 12) if 0.98 * 2**bits < high < 2**bits), None):
+        numbers = numbers // 2 ** (bits - 8)  # a matte of fewer bits than its file has: no ids are so large
     elif high > VOID:
         raise MaskError(f"{where} has the id {high:.0f}, and ids go up to {MAX_OBJECTS}; number the objects from 1")
     return numbers.astype(np.uint8)

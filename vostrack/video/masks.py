@@ -162,6 +162,8 @@ def read_prompts(
     _share_colors({names[frame]: labels for frame, labels in loaded.items() if isinstance(labels, Labels)})
     files = {frame: _finish(labels) for frame, labels in loaded.items()}
     notes = [f"{names[frame]}: {note}" for frame, file in files.items() for note in file.notes]
+    if first := min(files, default=0):
+        notes.append(f"the first mask is for frame {first}: frames before it get empty masks")
     return {frame: file.labels for frame, file in files.items()}, notes
 
 
@@ -279,6 +281,8 @@ def _upright(image: Image.Image, indexed: bool = True) -> Image.Image:
         indexed: whether a palette index means an id; GIF writers sort the palette, so theirs means nothing.
     """
     image = ImageOps.exif_transpose(image)
+    if image.mode == "RGB" and image.has_transparency_data:  # one colour is transparent
+        return image.convert("RGBA")
     if image.mode in ("1", "L", "LA", "RGB", "RGBA", "F") or image.mode.startswith("I"):
         return image
     if image.mode == "P" and indexed:
@@ -294,7 +298,7 @@ def _fitted(labels: Labels, where: str, request: _Request) -> Labels:
     labels.notes += notes
     if request.reading.invert_mask:
         labels.pixels = inverted(labels.pixels, where)
-    if not request.reading.no_background:
+    if not request.reading.no_background and request.reading.background is None:
         check_ground(labels.pixels, labels.names, where, request.reading.invert_mask)
     labels.notes.extend(mask_labels.thin_note(labels.pixels))
     return labels

@@ -58,9 +58,13 @@ def open_clip(path: str | os.PathLike[str]) -> ClipStream:
         raise InputError(f"{text!r} is a list that names other files; give the video itself")
     try:
         with open_regular(source) as file:
+            archive = file.read(4) == b"PK\x03\x04"  # FFmpeg would find the images in it
+            file.seek(0)
             animated = is_animated_webp(file)
     except (OSError, ValueError) as error:
         raise InputError(f"video {text!r} cannot be opened: {reason(error, 'check who owns it')}") from error
+    if archive:
+        raise InputError(f"{text!r} is an archive; unpack it and give the folder with the frames")
     return AnimationStream(source) if animated else VideoStream(source)
 
 
