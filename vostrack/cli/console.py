@@ -20,7 +20,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from typer.core import TyperGroup
 
 from vostrack.errors import counted
 from vostrack.files import shown
@@ -129,17 +128,6 @@ class FrameBar(Callbacks):
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
         self._signals.__exit__(*error)
-
-
-class DefaultGroup(TyperGroup):
-    """A group whose first command may be left out: `benchmark davis17` is `benchmark run davis17`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the name of the first command where there is none."""
-        named = args[:1] in [[name] for name in (*self.commands, "-h", "--help")]
-        if not named and (args or not self.no_args_is_help):
-            args = [next(iter(self.commands)), *args]
-        return super().parse_args(ctx, args)
 
 
 def printed_summary(summary: dict[str, Any], as_json: bool, quiet: bool = False) -> None:

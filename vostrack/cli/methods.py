@@ -14,15 +14,15 @@ SCORES = {"J_240p": "J", "F_240p": "F", "s_per_frame_240p": "s/frame"}
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="Show the presets and settings of this one.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Show the presets and settings of this one.")
+    ] = None,
 ) -> None:
     """List the methods, or the presets and settings of one.
 
-    [bold]Examples[/bold]
-
-    vostrack methods
-
-    vostrack methods anchors
+    Examples:
+        vostrack methods
+        vostrack methods anchors
     """
     if name is not None:
         _print_settings(name)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vostrack.cli.console import DefaultGroup
+from vostrack.cli.help import Command, DefaultGroup
 
 app = typer.Typer(name="weights", cls=DefaultGroup)
 
@@ -17,22 +17,26 @@ app = typer.Typer(name="weights", cls=DefaultGroup)
 def weights() -> None:
     """List the weights and the folders that are searched for them: `vostrack weights`, with the options of `list`.
 
-    [bold]Examples[/bold]
-
-    vostrack weights --verify
-
-    vostrack weights runs/anchors/anchors.safetensors
-
-    vostrack weights join anchors.safetensors mast-mem.safetensors best.safetensors
+    Examples:
+        vostrack weights --verify
+        vostrack weights runs/anchors/anchors.safetensors
+        vostrack weights join anchors.safetensors mast-mem.safetensors out.safetensors
     """
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_(
-    file: Annotated[Path | None, typer.Argument(help="Show what this weights file says of itself.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Show what this weights file says of itself.")
+    ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check the size and hash of every file.")] = False,
 ) -> None:
-    """List the weights and the folders that are searched for them, in order."""
+    """List the weights and the folders that are searched for them, in order.
+
+    Examples:
+        vostrack weights
+        vostrack weights list runs/anchors/anchors.safetensors
+    """
     import json
 
     from rich.console import Console
@@ -63,17 +67,18 @@ def list_(
         console.print("all files are whole")
 
 
-@app.command("join")
+@app.command("join", cls=Command)
 def join(
-    parts: Annotated[list[Path], typer.Argument(help="A weights file of each method, then the file to write.")],
-    method: Annotated[str, typer.Option("--method", help="Whose weights to make.")] = "best",
+    parts: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="A weights file of each method, then the file to write.")
+    ],
+    method: Annotated[str, typer.Option("--method", metavar="NAME", help="Whose weights to make.")] = "best",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier file.")] = False,
 ) -> None:
     """Make the weights of `best` from those of the methods whose networks it has.
 
-    [bold]Example[/bold]
-
-    vostrack weights join runs/anchors/anchors.safetensors runs/mast-mem/mast-mem.safetensors best.safetensors
+    Examples:
+        vostrack weights join anchors.safetensors mast-mem.safetensors out.safetensors
     """
     from vostrack.errors import OutputExistsError
     from vostrack.files import shown
