@@ -58,7 +58,9 @@ def test_one_command_gives_masks_an_overlay_and_a_line_for_people(vostrack: Run,
     assert (code, printed) == (0, "")
     assert "4 frames, 2 objects" in said
     assert f"results: {tmp_path / 'clip_vostrack'}" in said
+    assert f"next: look at {tmp_path / 'clip_vostrack' / 'overlay.mp4'}; where" in said
     assert len(list((tmp_path / "clip_vostrack" / "masks").iterdir())) == 4
+    assert f"next: look at {Path('out', 'masks')}; where" in vostrack(*segment("-o", "out", "--no-overlay"))[2]
 
 
 def test_json_prints_the_summary_on_stdout_and_nothing_else(vostrack: Run) -> None:

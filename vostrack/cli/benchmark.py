@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from vostrack.cli.benchmark_tables import SequenceBar, print_comparison, print_json, print_results
+from vostrack.cli.console import say_next
 from vostrack.cli.help import (
     DEFAULT_SIZE,
     Command,
@@ -22,6 +24,7 @@ from vostrack.cli.help import (
     in_output,
 )
 from vostrack.cli.settings import parse_size
+from vostrack.files import shown
 from vostrack.methods import DEFAULT
 
 app = typer.Typer(name="benchmark", cls=DefaultGroup, no_args_is_help=True)
@@ -112,7 +115,17 @@ def run(
         print_json(report)
     else:
         print_results(report)
-        print(f"results: {out / 'report.html'}", file=sys.stderr)
+        print(f"results: {shown(out / 'report.html')}", file=sys.stderr)
+        _say_next(out, list(report["variants"]))
+
+
+def _say_next(out: Path, variants: list[str]) -> None:
+    """Say what to do with the results of some variants."""
+    folders = [shlex.quote(str(out / name)) for name in variants[:2]]
+    if len(folders) == 2:
+        say_next(f"is the difference more than noise? vostrack benchmark compare {' '.join(folders)}")
+    else:
+        say_next(f"open {out / 'report.html'}; the same command with another --method joins it")
 
 
 @app.command("compare", cls=Command)

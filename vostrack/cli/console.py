@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 import threading
+from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
@@ -130,8 +131,13 @@ class FrameBar(Callbacks):
         self._signals.__exit__(*error)
 
 
+def say_next(text: str) -> None:
+    """Print on stderr the one thing to do after a command that went well."""
+    print(f"next: {plain(text)}", file=sys.stderr)
+
+
 def printed_summary(summary: dict[str, Any], as_json: bool, quiet: bool = False) -> None:
-    """Print a run's summary: all of it as JSON on stdout, or two lines for people on stderr."""
+    """Print a run's summary: all of it as JSON on stdout, or three lines for people on stderr."""
     if as_json:
         print(json.dumps(summary, indent=2, sort_keys=True))
         return
@@ -147,3 +153,5 @@ def printed_summary(summary: dict[str, Any], as_json: bool, quiet: bool = False)
         f"({parts}), peak {summary['peak_rss_mb']} MiB\nresults: {plain(summary['out'])}",
         file=sys.stderr,
     )
+    look = Path(summary["out"], "overlay.mp4" if "overlay" in summary["outputs"] else "masks")
+    say_next(f"look at {look}; where masks go wrong, give one for that frame: -m FRAME:PATH --overwrite")

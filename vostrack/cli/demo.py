@@ -125,6 +125,6 @@ def _message(out: Path, method: str, scores: Scores, seconds: float) -> str:
         "The clip is synthetic: all works, but this says nothing of the accuracy on real footage.\n"
         f"Look at   {folder}/result/overlay.mp4\n"
         f"Masks     {folder}/result/masks, from {folder}/clip.mp4 and {folder}/first.png; true ones: {folder}/truth\n"
-        f"Your own  vostrack segment VIDEO.mp4 --mask FIRST.png{chosen}\n"
+        f"Next      vostrack segment VIDEO.mp4 --mask FIRST.png{chosen}\n"
         f"          (FIRST.png: objects of the first frame, each in a colour of its own, as in {folder}/first.png)"
     )

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from vostrack.cli.console import say_next
 from vostrack.cli.help import DEFAULT_SIZE, ClipPath, Method, Overwrite, Size, Weights, in_input, in_output
 from vostrack.cli.settings import parse_size
 from vostrack.files import shown
@@ -65,6 +66,7 @@ def inspect(
     inspection.write_picture(path, inspection.draw_matching(loaded, known, target, points, working))
     pixels = "1 pixel" if len(points) == 1 else f"{len(points)} pixels"
     print(f"frame {frame} from frame {before}, {pixels}: {shown(path)}", file=sys.stderr)
+    say_next("open it: a line from green to yellow joins a pixel and its match")
 
 
 def _point(text: str) -> tuple[float, float]:

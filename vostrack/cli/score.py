@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vostrack.cli.benchmark_tables import SequenceBar, number, print_table
+from vostrack.cli.console import say_next
 from vostrack.cli.help import Jobs, in_input, in_output
 from vostrack.files import write_json
 
@@ -50,7 +51,7 @@ def score(
     Masks are PNG files of object ids, also in DAVIS's colours, or of 0 and 255 for one object. DAVIS's official rule
     knows only objects of the first frame; a note says where there are others, and --late-objects scores them too.
     """
-    from vostrack.benchmark.score import Rules, score_folders
+    from vostrack.benchmark.score import Rules, main_value, score_folders
 
     rules = Rules(official_decay, late_objects, ignore_void)
     with SequenceBar("scoring", "start again with the same command") as bar:
@@ -64,3 +65,7 @@ def score(
     print_table(columns, objects, [("all", *(number(value, 3) for value in total.values()))], caption=means)
     if json is not None:
         write_json(json, scores.to_json())
+    if len(scores.objects) > 1:
+        say_next(f"look at the masks of {min(scores.objects, key=lambda row: main_value(row.values)).name}, the lowest")
+    else:
+        say_next("look at the frames that lost most: --json FILE keeps the values of each")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from vostrack.cli.console import say_next
 from vostrack.cli.help import Command, DefaultGroup
 from vostrack.cli.methods import ABOUT_SCORES, SCORES, figures
 
@@ -109,3 +111,4 @@ def join(
     net = build_net(method)
     save_weights(net, method, out, join_weights(net, method, files, adopts))
     print(f"weights: {shown(out)}", file=sys.stderr)
+    say_next(f"vostrack segment CLIP --mask MASK --method {method} --weights {shlex.quote(str(out))}")
