@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -10,6 +14,7 @@ from typer.testing import CliRunner
 
 from vostrack.cli import app
 from vostrack.cli.help import joined
+from vostrack.methods import METHODS
 
 ROOT: Any = typer.main.get_command(app)
 COMMANDS = {
@@ -62,3 +67,31 @@ def test_few_options_need_no_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_paragraph_is_one_line_and_an_example_keeps_its_own() -> None:
     text = "What it\ndoes.\n\nExamples:\n    one\n    two\n\nMore of\nit."
     assert joined(text) == "What it does.\n\nExamples:\none\ntwo\n\nMore of it."
+
+
+# Completion.
+
+
+def completed(line: str) -> list[str]:
+    """What bash is offered for the last word of a line."""
+    code = "import sys; from vostrack.cli import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
+    asked = {"_VOSTRACK_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | asked, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_commands_options_and_methods_are_completed_without_torch() -> None:
+    assert completed("vostrack seg") == ["segment"]
+    assert completed("vostrack segment --res") == ["--resize-mask", "--resume"]
+    assert set(completed("vostrack segment --method ")) >= set(METHODS) - {"fake"}
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="NO BASH on this machine")
+def test_the_script_for_a_shell_is_shown() -> None:
+    shell = ["bash", "-c", f"{sys.executable} -m vostrack --show-completion bash; exit $?"]
+    done = subprocess.run(shell, capture_output=True, text=True, timeout=60, check=True)
+    assert "complete -o default -F _vostrack_completion vostrack" in done.stdout
+    assert subprocess.run(["bash", "-n"], input=done.stdout, text=True, check=True).returncode == 0

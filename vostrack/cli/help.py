@@ -10,14 +10,17 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from vostrack.methods import WORKING_SIZE
+from vostrack.methods import WORKING_SIZE, registered
 
 in_input, in_output, in_method, in_refinement, in_run = (
     partial(typer.Option, rich_help_panel=group) for group in ("Input", "Output", "Method", "Refinement", "Run")
 )
 
 ClipPath = Annotated[Path, typer.Argument(metavar="CLIP", help="A video or a folder of images.", show_default=False)]
-Method = Annotated[str, in_method("--method", metavar="NAME", help="See `vostrack methods`.")]
+Method = Annotated[
+    str,
+    in_method("--method", metavar="NAME", help="See `vostrack methods`.", autocompletion=lambda: list(registered())),
+]
 Weights = Annotated[
     str | None,
     in_method("--weights", metavar="FILE", help="Weights file or name.", show_default="the method's own"),
