@@ -78,6 +78,14 @@ def test_quiet_prints_nothing_on_success_and_errors_all_the_same(vostrack: Run) 
     refused(vostrack(*segment("-q", "-o", "out")), 9, "holds masks already")
 
 
+def test_progress_as_json_lines_leaves_nothing_else_on_stderr(vostrack: Run) -> None:
+    code, printed, said = vostrack(*segment("--progress", "jsonl"))
+    told = [json.loads(line) for line in said.splitlines()]
+    assert (code, printed, told[0]["event"], told[-1]["event"]) == (0, "", "start", "end")
+    assert (told[-1]["done"], told[-1]["total"]) == (4, 4)
+    refused(vostrack(*segment("--progress", "bar")), 2, "--progress")
+
+
 def test_notes_go_to_stderr(vostrack: Run) -> None:
     colors = np.array([(0, 0, 0), (250, 120, 10), (10, 120, 250)], np.uint8)
     Image.fromarray(colors[truth(ids=(1, 2))]).save("colors.png")

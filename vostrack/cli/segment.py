@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from vostrack.adapt.config import PRESETS
-from vostrack.cli.console import FrameBar, printed_summary
+from vostrack.cli.console import Form, FrameBar, printed_summary
 from vostrack.cli.help import (
     DEFAULT_SIZE,
     ClipPath,
@@ -28,6 +28,8 @@ from vostrack.cli.help import (
 )
 from vostrack.cli.settings import parse_all_settings, parse_size
 from vostrack.methods import DEFAULT
+
+_SMALLER = 240
 
 
 def segment(
@@ -81,6 +83,9 @@ def segment(
     ] = None,
     device: Device = "auto",
     resume: Annotated[bool, in_run("--resume", help="Go on with an interrupted run.")] = False,
+    progress: Annotated[
+        Form, in_run("--progress", metavar="FORM", help="A bar or lines (auto), or jsonl: JSON lines on stderr.")
+    ] = Form.AUTO,
     quiet: Annotated[bool, in_run("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Follow the objects of a mask through a clip.
@@ -109,7 +114,8 @@ def segment(
     settings: dict[str, Any] = parse_all_settings(
         method, preset, set_, form, adapt_preset, adapt_set, refine, refine_set
     )
-    with FrameBar(clip.name, quiet) as bar:
+    working = parse_size(size)
+    with FrameBar(clip.name, quiet, form=progress, quicker=_quicker(method, working, form)) as bar:
         summary: dict[str, Any] = run(
             clip,
             masks,
@@ -117,7 +123,7 @@ def segment(
             method=method,
             weights=weights,
             preset=preset,
-            size=parse_size(size),
+            size=working,
             device=device,
             adapt=form,
             adapt_preset=adapt_preset,
@@ -132,7 +138,15 @@ def segment(
             resume=resume,
             callbacks=bar,
         )
-    printed_summary(summary, json, quiet)
+    printed_summary(summary, json, quiet or progress is Form.JSONL)
+
+
+def _quicker(method: str, size: int | None, adapt: str | None) -> str:
+    """What would take less time; `mast-mem` was faster than `best` in one measurement of both (docs/benchmarks.md)."""
+    ways = ["no --adapt" if adapt == "clip" else "no --adapt-live"] if adapt else []
+    ways += ["--method mast-mem"] if method == DEFAULT else []
+    ways += [f"--size {_SMALLER} if the frames are larger"] if size is None or size > _SMALLER else []
+    return ", or ".join(ways)
 
 
 def parse_masks(texts: Sequence[str]) -> dict[int, Path]:
