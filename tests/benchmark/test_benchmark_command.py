@@ -101,3 +101,14 @@ def test_wrong_roots_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1
     assert "expected JPEGImages/480p/SEQUENCE" in errors
+
+
+def test_the_command_says_what_to_do_with_its_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset, out = davis(tmp_path, count=3), tmp_path / "out"
+    command = ["benchmark", "davis17", "--root", str(dataset.root), "--out", str(out), "--method", "fake"]
+    assert cli.run(command) == 0
+    assert f"next: open {out / 'report.html'}; the same command with another --method" in capsys.readouterr().err
+    assert cli.run([*command, "--method", "fake:slow"]) == 0
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("next: is the difference more than noise? vostrack benchmark compare ")
+    assert cli.run(line.split("vostrack ")[1].split()) == 0

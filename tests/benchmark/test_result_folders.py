@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -116,3 +117,4 @@ def test_command_scores_a_run(tmp_path: Path) -> None:
     assert said.exit_code == 0, said.output
     mean = sum(row.values["J_mean"] + row.values["F_mean"] for row in scored(clip(1), clip(10))) / 4
     assert f"J&F {mean:.4f}, mean of 2 objects in 1 sequences" in " ".join(said.stdout.split())
+    assert re.fullmatch(r"next: look at the masks of dog_[12], the lowest", said.stderr.splitlines()[-1])

@@ -171,7 +171,7 @@ def test_demo_writes_all_and_says_how_it_went(finished: tuple[Path, Result]) -> 
     lines = result.stdout.splitlines()
     assert lines[0].startswith("J&F 0.")
     assert "real footage" in lines[1]
-    assert lines[-2].endswith("vostrack segment VIDEO.mp4 --mask FIRST.png")
+    assert lines[-2].endswith("Next      vostrack segment VIDEO.mp4 --mask FIRST.png")
     assert len(lines) == 6
     for name in ("clip.mp4", "first.png", "truth/00003.png", "result/overlay.mp4", "result/summary.json"):
         assert (out / name).is_file(), name

@@ -91,6 +91,7 @@ def test_a_picture_shows_both_frames_and_the_places_around_the_pixel(inspect: Ru
     code, printed, said = inspect("--frame", "2", "--point", "40,20")
     assert (code, printed) == (0, "")
     assert "frame 2 from frame 1" in said
+    assert "\nnext: open it: " in said
     pixels = picture(tmp_path / "clip_inspect.png")
     assert pixels.shape == (2 * 480, 640, 3)
     for panel in (pixels[:480], pixels[480:]):

@@ -58,7 +58,9 @@ def test_one_command_gives_masks_an_overlay_and_a_line_for_people(vostrack: Run,
     assert (code, printed) == (0, "")
     assert "4 frames, 2 objects" in said
     assert f"results: {tmp_path / 'clip_vostrack'}" in said
+    assert f"next: look at {tmp_path / 'clip_vostrack' / 'overlay.mp4'}; where" in said
     assert len(list((tmp_path / "clip_vostrack" / "masks").iterdir())) == 4
+    assert f"next: look at {Path('out', 'masks')}; where" in vostrack(*segment("-o", "out", "--no-overlay"))[2]
 
 
 def test_json_prints_the_summary_on_stdout_and_nothing_else(vostrack: Run) -> None:
@@ -74,6 +76,14 @@ def test_quiet_prints_nothing_on_success_and_errors_all_the_same(vostrack: Run) 
     write_mask(Path("soon.png"), truth(3))
     assert vostrack(*segment("-q", "-o", "out")) == (0, "", "")
     refused(vostrack(*segment("-q", "-o", "out")), 9, "holds masks already")
+
+
+def test_progress_as_json_lines_leaves_nothing_else_on_stderr(vostrack: Run) -> None:
+    code, printed, said = vostrack(*segment("--progress", "jsonl"))
+    told = [json.loads(line) for line in said.splitlines()]
+    assert (code, printed, told[0]["event"], told[-1]["event"]) == (0, "", "start", "end")
+    assert (told[-1]["done"], told[-1]["total"]) == (4, 4)
+    refused(vostrack(*segment("--progress", "bar")), 2, "--progress")
 
 
 def test_notes_go_to_stderr(vostrack: Run) -> None:

@@ -17,6 +17,7 @@ import typer
 from vostrack.cli.benchmark import app as benchmark
 from vostrack.cli.console import Stopped, plain
 from vostrack.cli.demo import demo
+from vostrack.cli.help import Command, Group
 from vostrack.cli.inspect import inspect
 from vostrack.cli.methods import methods
 from vostrack.cli.score import score
@@ -35,14 +36,14 @@ _OUT_OF_MEMORY_SIGNS = ("out of memory", "allocate memory", "not enough memory",
 
 app = typer.Typer(
     name="vostrack",
+    cls=Group,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (segment, demo, train, inspect, methods, score, speed):
-    app.command()(command)
+    app.command(cls=Command)(command)
 app.add_typer(benchmark)
 app.add_typer(weights)
 
@@ -64,9 +65,9 @@ def options(
 ) -> None:
     """Follow objects through video: a clip and a mask of its first frame go in, a mask for every frame comes out.
 
-    Try it: vostrack demo
-
-    Then: vostrack segment video.mp4 --mask first.png
+    Try it, and then follow what you chose in the first frame of your own clip:
+        vostrack demo
+        vostrack segment video.mp4 --mask first.png
     """
 
 

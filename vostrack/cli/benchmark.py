@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,8 +10,21 @@ from typing import Annotated
 import typer
 
 from vostrack.cli.benchmark_tables import SequenceBar, print_comparison, print_json, print_results
-from vostrack.cli.console import DefaultGroup
-from vostrack.cli.settings import DEFAULT_SIZE, Size, parse_size
+from vostrack.cli.console import say_next
+from vostrack.cli.help import (
+    DEFAULT_SIZE,
+    Command,
+    DefaultGroup,
+    Device,
+    Jobs,
+    Json,
+    Size,
+    in_input,
+    in_method,
+    in_output,
+)
+from vostrack.cli.settings import parse_size
+from vostrack.files import shown
 from vostrack.methods import DEFAULT
 
 app = typer.Typer(name="benchmark", cls=DefaultGroup, no_args_is_help=True)
@@ -20,52 +34,67 @@ app = typer.Typer(name="benchmark", cls=DefaultGroup, no_args_is_help=True)
 def benchmark() -> None:
     """Run methods over a dataset and score them: `vostrack benchmark DATASET ...`, with the options of `run`.
 
-    [bold]Examples[/bold]
-
-    vostrack benchmark davis17 --root DAVIS --method mast-mem
-
-    vostrack benchmark compare results/anchors results/mast-mem
+    Examples:
+        vostrack benchmark davis17 --root DAVIS --method mast-mem
+        vostrack benchmark compare results/anchors results/mast-mem
     """
 
 
-@app.command("run")
+@app.command("run", cls=Command)
 def run(
     dataset: Annotated[
-        str, typer.Argument(help="davis16, davis17, ytvos18, ytvos19, mose, lvos, vost, ...", show_default=False)
+        str,
+        typer.Argument(
+            metavar="DATASET", help="davis16, davis17, ytvos18, ytvos19, mose, lvos, vost, ...", show_default=False
+        ),
     ],
     root: Annotated[
         Path | None,
-        typer.Option("--root", help="Folder of the dataset.", show_default="searched in $VOSTRACK_DATA and ./data"),
+        in_input(
+            "--root", metavar="DIR", help="Folder of the dataset.", show_default="searched in $VOSTRACK_DATA and ./data"
+        ),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Its split.", show_default="the validation set")] = None,
+    split: Annotated[str | None, in_input(metavar="NAME", help="Its split.", show_default="the validation set")] = None,
+    sequences: Annotated[
+        str | None, in_input(metavar="NAMES", help="Only these, separated by commas.", show_default="all")
+    ] = None,
+    limit: Annotated[
+        int | None, in_input(metavar="N", min=1, help="Only the first so many.", show_default="all")
+    ] = None,
+    allow_subset: Annotated[bool, in_input("--allow-subset", help="Leave out sequences that are not there.")] = False,
+    distance: Annotated[int, in_input(metavar="N", min=1, help="JumpCut: how far masks are carried, in frames.")] = 16,
+    out: Annotated[Path, in_output("--out", "-o", metavar="DIR", help="Folder for masks and scores.")] = Path(
+        "vostrack_benchmark"
+    ),
+    overwrite: Annotated[bool, in_output("--overwrite", help="Replace results of other settings.")] = False,
+    json: Json = False,
     method: Annotated[
         list[str] | None,
-        typer.Option(
+        in_method(
             "--method",
-            metavar="METHOD[:PRESET][,KEY=VALUE...]",
-            help="Repeatable; KEY may be `weights`, `adapt` (clip or live), `refine`, or a setting of these two, "
-            "`adapt-iterations`.",
+            metavar="NAME",
+            help="A method, or NAME:PRESET,KEY=VALUE,... where KEY is a setting of it, `weights`, `adapt` (clip or "
+            "live), `refine`, or a setting of these two, as `adapt-iterations`. Repeatable.",
             show_default=DEFAULT,
         ),
     ] = None,
     size: Size = DEFAULT_SIZE,
     weights: Annotated[
         str | None,
-        typer.Option(help="Of methods that name none: a file, a name or `random`.", show_default="the method's own"),
+        in_method(
+            metavar="FILE",
+            help="Of methods that name none: a file, a name or `random`.",
+            show_default="the method's own",
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Number of processes.")] = 1,
-    sequences: Annotated[str | None, typer.Option(help="Only these, separated by commas.", show_default="all")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.", show_default="all")] = None,
-    allow_subset: Annotated[
-        bool, typer.Option("--allow-subset", help="Leave out sequences that are not there.")
-    ] = False,
-    distance: Annotated[int, typer.Option(min=1, help="JumpCut: how far masks are carried, in frames.")] = 16,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks and scores.")] = Path("vostrack_benchmark"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of other settings.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print results as JSON on stdout.")] = False,
+    device: Device = "auto",
+    jobs: Jobs = 1,
 ) -> None:
     """Run methods over a dataset, write their masks and score them. An interrupted run goes on where it stopped.
+
+    Examples:
+        vostrack benchmark davis17 --root DAVIS --method mast-mem
+        vostrack benchmark davis17 --method best --method anchors:paper,refine=crf
 
     Masks go to OUT/VARIANT/Annotations/SEQUENCE, scores to OUT/results.json and OUT/results.csv. Other methods that run
     later on the same sequences with the same settings join the table and the report. A sequence whose first mask is
@@ -86,20 +115,31 @@ def run(
         print_json(report)
     else:
         print_results(report)
-        print(f"results: {out / 'report.html'}", file=sys.stderr)
+        print(f"results: {shown(out / 'report.html')}", file=sys.stderr)
+        _say_next(out, list(report["variants"]))
 
 
-@app.command("compare")
+def _say_next(out: Path, variants: list[str]) -> None:
+    """Say what to do with the results of some variants."""
+    folders = [shlex.quote(str(out / name)) for name in variants[:2]]
+    if len(folders) == 2:
+        say_next(f"is the difference more than noise? vostrack benchmark compare {' '.join(folders)}")
+    else:
+        say_next(f"open {out / 'report.html'}; the same command with another --method joins it")
+
+
+@app.command("compare", cls=Command)
 def compare(
-    first: Annotated[Path, typer.Argument(help="Folder of a variant's results.", show_default=False)],
-    second: Annotated[Path, typer.Argument(help="Folder of another's.", show_default=False)],
-    json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON on stdout.")] = False,
+    first: Annotated[Path, typer.Argument(metavar="FIRST", help="Folder of a variant's results.", show_default=False)],
+    second: Annotated[Path, typer.Argument(metavar="SECOND", help="Folder of another's.", show_default=False)],
+    json: Json = False,
 ) -> None:
     """Say which sequences got better or worse, and whether the mean difference may be noise.
 
-    The interval is a paired bootstrap over sequences.
+    Examples:
+        vostrack benchmark compare results/anchors results/mast-mem
 
-    Example: vostrack benchmark compare results/anchors results/mast-mem
+    The interval is a paired bootstrap over sequences.
     """
     from vostrack.benchmark.compare import compare as run_comparison
 

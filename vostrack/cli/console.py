@@ -7,6 +7,8 @@ import json
 import signal
 import sys
 import threading
+from enum import StrEnum
+from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
@@ -20,11 +22,19 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from typer.core import TyperGroup
 
+from vostrack.cli.pace import Pace, duration
 from vostrack.errors import counted
 from vostrack.files import escaped
 from vostrack.run.callbacks import Callbacks
+
+LINE_SECONDS = 30.0
+"""From one line of progress to the next, where there is no terminal."""
+
+LONG_SECONDS = 600.0
+"""A run that takes longer is told what would be quicker."""
+
+_JSON_SECONDS, _ESTIMATE_SECONDS = 1.0, 20.0
 
 
 def plain(text: object) -> str:
@@ -92,17 +102,36 @@ def print_note(console: Console, text: str) -> None:
     console.print(f"note: {plain(text)}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
+class Form(StrEnum):
+    """How progress is shown: a bar on a terminal and else a line now and then, or JSON for programs."""
+
+    AUTO = "auto"
+    JSONL = "jsonl"
+
+
 class FrameBar(Callbacks):
     """Progress on stderr, with an ETA; the first Ctrl-C ends the run after the frame at hand, the second at once."""
 
-    def __init__(self, name: str, quiet: bool = False, unit: str = "frame") -> None:
-        """Name what runs, and what is counted; nothing is drawn where stderr is not a terminal, or when quiet."""
+    def __init__(
+        self, name: str, quiet: bool = False, unit: str = "frame", form: Form = Form.AUTO, quicker: str = ""
+    ) -> None:
+        """Prepare; nothing is drawn where stderr is not a terminal: then there is a line every half minute.
+
+        Args:
+            name: of what runs.
+            quiet: whether nothing is shown at all.
+            unit: what is counted.
+            form: how it is shown.
+            quicker: what would take less time, said early in a run that takes long.
+        """
         self.console = Console(stderr=True)
-        self._quiet = quiet
-        self._bar = progress_bar(self.console, MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), quiet=quiet)
+        self._quiet, self._json, self._quicker = quiet, form is Form.JSONL and not quiet, quicker
+        columns = (MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+        self._bar = progress_bar(self.console, *columns, quiet=quiet or self._json)
         self._name, self._unit = plain(name), unit
         self._task = self._bar.add_task(self._name, total=None, rate="")
         self._signals = StopSignals(self.console, f"this {unit}")
+        self._phase, self._pace, self._estimated = "", Pace(), False
 
     def phase(self, name: str) -> None:
         """Begin the bar again for what comes next; that counts steps if it is a training, else frames."""
@@ -110,42 +139,74 @@ class FrameBar(Callbacks):
         self._signals.after = f"this {self._unit}"
         self._bar.remove_task(self._task)
         self._task = self._bar.add_task(f"{self._name}: {name}", total=None, rate="")
+        self._phase, self._pace = name, Pace()
+        self._emit("phase")
 
     def progress(self, done: int, total: int | None) -> None:
         """Show that `done` of `total` frames are done; raises `Stopped` if the user wants to stop."""
-        task = self._bar.tasks[0]
+        task, pace = self._bar.tasks[0], self._pace
         rate = f"{task.speed:.2f} {self._unit}s/s" if task.speed else ""
         self._bar.update(self._task, completed=done, total=total, rate=rate)
+        pace.update(done, total)
+        self._estimate()
+        if self._json:
+            if pace.due(_JSON_SECONDS) or pace.calls == 1 or done == total:
+                self._emit("progress")
+        elif not self.console.is_terminal and pace.due(LINE_SECONDS):
+            self._print(f"{self._name}: {self._phase + ': ' if self._phase else ''}{pace.line(self._unit)}")
         self._signals.check()
+
+    def _estimate(self) -> None:
+        """Say once, soon after the start, how long all will take, and what would be quicker if that is long."""
+        left, seconds = self._pace.left, self._pace.seconds
+        if self._estimated or left is None or seconds < _ESTIMATE_SECONDS or self._phase == "resuming":
+            return
+        self._estimated = True
+        quicker = f"; quicker: {self._quicker}" if self._quicker and seconds + left > LONG_SECONDS else ""
+        text = f"about {duration(seconds + left)} {'for ' + self._phase if self._phase else 'in all'}{quicker}"
+        if self._json:
+            self._emit("estimate", text)
+        elif quicker or not self.console.is_terminal:
+            self._print(f"{self._name}: {text}")
+
+    def _print(self, text: str) -> None:
+        if not self._quiet:
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _emit(self, event: str, note: str | None = None) -> None:
+        """Print an object for programs, where they are wanted."""
+        if self._json:
+            pace = self._pace
+            told = {"event": event, "done": pace.done, "total": pace.total, "seconds": round(pace.seconds, 3)}
+            line = json.dumps(told | {"phase": self._phase or None, "note": note})
+            print(line, file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
         """Print a note above the bar."""
-        if not self._quiet:
+        if self._json:
+            self._emit("note", text)
+        elif not self._quiet:
             print_note(self.console, text)
 
     def __enter__(self) -> Self:
         self._signals.__enter__()
         self._bar.start()
+        self._emit("start")
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._bar.stop()
-        self._signals.__exit__(*error)
+        self._signals.__exit__(kind, *error)
+        self._emit("end" if kind is None else "failed")
 
 
-class DefaultGroup(TyperGroup):
-    """A group whose first command may be left out: `benchmark davis17` is `benchmark run davis17`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the name of the first command where there is none."""
-        named = args[:1] in [[name] for name in (*self.commands, "-h", "--help")]
-        if not named and (args or not self.no_args_is_help):
-            args = [next(iter(self.commands)), *args]
-        return super().parse_args(ctx, args)
+def say_next(text: str) -> None:
+    """Print on stderr the one thing to do after a command that went well."""
+    print(f"next: {plain(text)}", file=sys.stderr)
 
 
 def printed_summary(summary: dict[str, Any], as_json: bool, quiet: bool = False) -> None:
-    """Print a run's summary: all of it as JSON on stdout, or two lines for people on stderr."""
+    """Print a run's summary: all of it as JSON on stdout, or three lines for people on stderr."""
     if as_json:
         print(json.dumps(summary, indent=2, sort_keys=True))
         return
@@ -161,3 +222,5 @@ def printed_summary(summary: dict[str, Any], as_json: bool, quiet: bool = False)
         f"({parts}), peak {summary['peak_rss_mb']} MiB\nresults: {plain(summary['out'])}",
         file=sys.stderr,
     )
+    look = Path(summary["out"], "overlay.mp4" if "overlay" in summary["outputs"] else "masks")
+    say_next(f"look at {look}; where masks go wrong, give one for that frame: -m FRAME:PATH --overwrite")

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from vostrack.cli.benchmark_tables import print_json
 from vostrack.cli.console import FrameBar, Stopped
+from vostrack.cli.help import Json, Method, Overwrite, Weights, in_input, in_output
 from vostrack.errors import OutputExistsError
 from vostrack.files import OutputRoot, lock_folder, read_json, remove_partials, shown
 from vostrack.methods import DEFAULT
@@ -33,23 +32,21 @@ class _Record:
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path("vostrack_demo"),
-    method: Annotated[str, typer.Option("--method", help="See `vostrack methods`.")] = DEFAULT,
-    frames: Annotated[int, typer.Option("--frames", min=3, max=_MOST_FRAMES, help="Length of the clip.")] = 36,
-    size: Annotated[int, typer.Option("--size", metavar="PX", min=48, max=1080, help="Height of the clip.")] = 240,
-    weights: Annotated[str | None, typer.Option(help="Weights file or name.", show_default="the method's own")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print scores and summary as JSON on stdout.")] = False,
+    frames: Annotated[int, in_input("--frames", metavar="N", min=3, max=_MOST_FRAMES, help="Length of the clip.")] = 36,
+    size: Annotated[int, in_input("--size", metavar="PX", min=48, max=1080, help="Height of the clip.")] = 240,
+    out: Annotated[Path, in_output("--out", "-o", metavar="DIR", help="Output folder.")] = Path("vostrack_demo"),
+    overwrite: Overwrite = False,
+    json: Json = False,
+    method: Method = DEFAULT,
+    weights: Weights = None,
 ) -> None:
     """Try it without footage: follow three objects through a synthetic clip, and score the result.
 
+    Examples:
+        vostrack demo
+        vostrack demo --method anchors --out demo_anchors
+
     The clip and its true masks are made on the spot. It takes about a minute on two CPU cores.
-
-    [bold]Examples[/bold]
-
-    vostrack demo
-
-    vostrack demo --method anchors --out demo_anchors
     """
     from vostrack.methods import load_method
 
@@ -128,6 +125,6 @@ def _message(out: Path, method: str, scores: Scores, seconds: float) -> str:
         "The clip is synthetic: all works, but this says nothing of the accuracy on real footage.\n"
         f"Look at   {folder}/result/overlay.mp4\n"
         f"Masks     {folder}/result/masks, from {folder}/clip.mp4 and {folder}/first.png; true ones: {folder}/truth\n"
-        f"Your own  vostrack segment VIDEO.mp4 --mask FIRST.png{chosen}\n"
+        f"Next      vostrack segment VIDEO.mp4 --mask FIRST.png{chosen}\n"
         f"          (FIRST.png: objects of the first frame, each in a colour of its own, as in {folder}/first.png)"
     )

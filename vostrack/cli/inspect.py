@@ -8,43 +8,44 @@ from typing import Annotated
 
 import typer
 
-from vostrack.cli.settings import DEFAULT_SIZE, Size, parse_size
+from vostrack.cli.console import say_next
+from vostrack.cli.help import DEFAULT_SIZE, ClipPath, Method, Overwrite, Size, Weights, in_input, in_output
+from vostrack.cli.settings import parse_size
 from vostrack.files import shown
 
 
 def inspect(
-    clip: Annotated[Path, typer.Argument(help="A video file or a folder of images.", show_default=False)],
-    frame: Annotated[int, typer.Option("--frame", "-f", min=0, help="Frame to label, counted from 0.")] = 1,
+    clip: ClipPath,
+    frame: Annotated[int, in_input("--frame", "-f", metavar="N", min=0, help="Frame to label, counted from 0.")] = 1,
     reference: Annotated[
-        int | None, typer.Option(min=0, help="Frame whose labels are known.", show_default="the one before")
+        int | None, in_input(metavar="N", min=0, help="Frame whose labels are known.", show_default="the one before")
     ] = None,
     point: Annotated[
-        list[str] | None,
-        typer.Option("--point", "-p", metavar="X,Y", help="A pixel of the frame to label. Repeatable."),
+        list[str] | None, in_input("--point", "-p", metavar="X,Y", help="A pixel of the frame to label. Repeatable.")
     ] = None,
     mask: Annotated[
-        Path | None, typer.Option("--mask", "-m", help="Take points inside this mask of the frame.", show_default=False)
+        Path | None,
+        in_input("--mask", "-m", metavar="FILE", help="Take points inside this mask of the frame.", show_default=False),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The PNG.", show_default="CLIP_inspect.png beside the clip")
+        Path | None,
+        in_output("--out", "-o", metavar="FILE", help="The PNG.", show_default="CLIP_inspect.png beside the clip"),
     ] = None,
-    method: Annotated[str, typer.Option("--method", help="See `vostrack methods`.")] = "rpm-net",
-    weights: Annotated[str | None, typer.Option(help="Weights file or name.", show_default="the method's own")] = None,
+    overwrite: Overwrite = False,
+    method: Method = "rpm-net",
+    weights: Weights = None,
     size: Size = DEFAULT_SIZE,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier picture.")] = False,
 ) -> None:
     """Draw where a method looks for the matches of some pixels, over two overlaid frames and over their features.
+
+    Examples:
+        vostrack inspect dog.mp4 --frame 12
+        vostrack inspect dog.mp4 --frame 12 --reference 7 --point 420,260
 
     Of the methods that come with vostrack, `rpm-net` can tell.
 
     Green is a pixel of the frame, red the places that are sampled for it, yellow its match in the reference frame.
     Without --point and --mask, points lie all over the frame.
-
-    [bold]Examples[/bold]
-
-    vostrack inspect dog.mp4 --frame 12
-
-    vostrack inspect dog.mp4 --frame 12 --reference 7 --point 420,260 --point 300,200 --out dog.png
     """
     from vostrack.methods import load_method
     from vostrack.run import inspection
@@ -65,6 +66,7 @@ def inspect(
     inspection.write_picture(path, inspection.draw_matching(loaded, known, target, points, working))
     pixels = "1 pixel" if len(points) == 1 else f"{len(points)} pixels"
     print(f"frame {frame} from frame {before}, {pixels}: {shown(path)}", file=sys.stderr)
+    say_next("open it: a line from green to yellow joins a pixel and its match")
 
 
 def _point(text: str) -> tuple[float, float]:

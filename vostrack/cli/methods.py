@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 from textwrap import fill
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vostrack.cli.settings import as_text, limits
 
+if TYPE_CHECKING:
+    from vostrack.weights import WeightsEntry
+
 SCORES = {"J_240p": "J", "F_240p": "F", "s_per_frame_240p": "s/frame"}
 """Headings of the measurement that all methods have in common, by its keys in the manifest of the weights."""
 
+ABOUT_SCORES = (
+    "J and F: 13 of the 20 sequences of DAVIS-2016 validation, --size 240.\n"
+    "Seconds a frame: the same size, one thread of a shared CPU."
+)
+
+
+def figures(entry: WeightsEntry | None) -> list[str]:
+    """What was measured with some weights, a text for each heading of `SCORES`."""
+    return [str(entry.scores.get(key, "-")) if entry else "-" for key in SCORES]
+
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="Show the presets and settings of this one.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Show the presets and settings of this one.")
+    ] = None,
 ) -> None:
     """List the methods, or the presets and settings of one.
 
-    [bold]Examples[/bold]
-
-    vostrack methods
-
-    vostrack methods anchors
+    Examples:
+        vostrack methods
+        vostrack methods anchors
     """
     if name is not None:
         _print_settings(name)
@@ -46,11 +59,10 @@ def methods(
         own = next((entry for entry in weights if entry.method == method), None)
         label = f"{method} (default)" if method == DEFAULT else method
         paper = method_class(method).paper if method in METHODS else registered()[method]
-        scores = (str(own.scores.get(key, "-")) if own else "-" for key in SCORES)
-        table.add_row(*(Text(shown(text)) for text in (label, own.name if own else "none", *scores, paper)))
+        row = (label, own.name if own else "none", *figures(own), paper)
+        table.add_row(*(Text(shown(text)) for text in row))
     console.print(table)
-    console.print("J and F: 13 of the 20 sequences of DAVIS-2016 validation, --size 240.")
-    console.print("Seconds a frame: the same size, one thread of a shared CPU.")
+    console.print(ABOUT_SCORES)
 
 
 def _print_settings(name: str) -> None:

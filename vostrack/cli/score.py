@@ -2,49 +2,56 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vostrack.cli.benchmark_tables import SequenceBar, number, print_table
+from vostrack.cli.console import say_next
+from vostrack.cli.help import Jobs, in_input, in_output
 from vostrack.files import write_json
+
+_rule = partial(typer.Option, rich_help_panel="Rules")
 
 
 def score(
     results: Annotated[
-        Path, typer.Argument(help="Folder of results, SEQUENCE/FRAME.png; or of one run.", show_default=False)
+        Path,
+        typer.Argument(metavar="RESULTS", help="Folder of SEQUENCE/FRAME.png; or of one run.", show_default=False),
     ],
     ground_truth: Annotated[
-        Path, typer.Argument(help="Ground truth, SEQUENCE/FRAME.png; or one sequence.", show_default=False)
+        Path, typer.Argument(metavar="TRUTH", help="Folder of SEQUENCE/FRAME.png; or one sequence.", show_default=False)
     ],
-    json: Annotated[Path | None, typer.Option(help="Also write the scores to this file.", show_default=False)] = None,
     sequences: Annotated[
         list[str] | None,
-        typer.Option("--sequence", "-s", help="Score only this sequence; may be repeated.", show_default="all"),
+        in_input("--sequence", "-s", metavar="NAME", help="Score only this one. Repeatable.", show_default="all"),
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Number of processes.")] = 1,
+    json: Annotated[
+        Path | None, in_output("--json", metavar="FILE", help="Also write the scores to this file.", show_default=False)
+    ] = None,
     official_decay: Annotated[
-        bool, typer.Option("--official-decay", help="Keep the official code's overflow above 256 frames in the decay.")
+        bool, _rule("--official-decay", help="Keep the official code's overflow above 256 frames in the decay.")
     ] = False,
     late_objects: Annotated[
-        bool,
-        typer.Option("--late-objects", help="Score objects that appear after the first frame, as YouTube-VOS does."),
+        bool, _rule("--late-objects", help="Score objects that appear after the first frame, as YouTube-VOS does.")
     ] = False,
     ignore_void: Annotated[
-        bool, typer.Option("--ignore-void", help="Leave out pixels that are 255 in the ground truth, as in VOST.")
+        bool, _rule("--ignore-void", help="Leave out pixels that are 255 in the ground truth, as in VOST.")
     ] = False,
+    jobs: Jobs = 1,
 ) -> None:
     """Score masks against ground truth: J and F as in the official DAVIS evaluation, without the first and last frame.
 
+    Examples:
+        vostrack score results/ DAVIS/Annotations/480p --json scores.json
+        vostrack score dog_vostrack/ DAVIS/Annotations/480p/dog
+
     Masks are PNG files of object ids, also in DAVIS's colours, or of 0 and 255 for one object. DAVIS's official rule
     knows only objects of the first frame; a note says where there are others, and --late-objects scores them too.
-
-    Examples: vostrack score results/ DAVIS/Annotations/480p --json scores.json
-
-    vostrack score dog_vostrack/ DAVIS/Annotations/480p/dog
     """
-    from vostrack.benchmark.score import Rules, score_folders
+    from vostrack.benchmark.score import Rules, main_value, score_folders
 
     rules = Rules(official_decay, late_objects, ignore_void)
     with SequenceBar("scoring", "start again with the same command") as bar:
@@ -58,3 +65,7 @@ def score(
     print_table(columns, objects, [("all", *(number(value, 3) for value in total.values()))], caption=means)
     if json is not None:
         write_json(json, scores.to_json())
+    if len(scores.objects) > 1:
+        say_next(f"look at the masks of {min(scores.objects, key=lambda row: main_value(row.values)).name}, the lowest")
+    else:
+        say_next("look at the frames that lost most: --json FILE keeps the values of each")

@@ -10,82 +10,94 @@ from typing import Annotated, Any
 import typer
 
 from vostrack.adapt.config import PRESETS
-from vostrack.cli.console import FrameBar, printed_summary
-from vostrack.cli.settings import DEFAULT_SIZE, Size, parse_all_settings, parse_size
+from vostrack.cli.console import Form, FrameBar, printed_summary
+from vostrack.cli.help import (
+    DEFAULT_SIZE,
+    ClipPath,
+    Device,
+    Json,
+    Method,
+    Overwrite,
+    Size,
+    Weights,
+    in_input,
+    in_method,
+    in_output,
+    in_refinement,
+    in_run,
+)
+from vostrack.cli.settings import parse_all_settings, parse_size
 from vostrack.methods import DEFAULT
+
+_SMALLER = 240
 
 
 def segment(
-    clip: Annotated[Path, typer.Argument(help="A video file or a folder of images.", show_default=False)],
+    clip: ClipPath,
     mask: Annotated[
         list[str],
-        typer.Option(
-            "--mask", "-m", metavar="[FRAME:]PATH", help="Mask of the first frame, or of another one. Repeatable."
-        ),
+        in_input("--mask", "-m", metavar="[FRAME:]PATH", help="Mask of the first frame, or of another. Repeatable."),
     ],
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Output folder.", show_default="CLIP_vostrack beside the clip")
+    resize_mask: Annotated[bool, in_input("--resize-mask", help="Accept masks of another size.")] = False,
+    background: Annotated[
+        str | None,
+        in_input(metavar="COLOUR", help="What is background in the masks: white, 68,1,84, ...", show_default="black"),
     ] = None,
-    method: Annotated[str, typer.Option("--method", help="See `vostrack methods`.")] = DEFAULT,
+    invert_mask: Annotated[bool, in_input("--invert-mask", help="Exchange object and background.")] = False,
+    no_background: Annotated[bool, in_input("--no-background", help="Objects may fill the frame.")] = False,
+    out: Annotated[
+        Path | None,
+        in_output("--out", "-o", metavar="DIR", help="Output folder.", show_default="CLIP_vostrack beside the clip"),
+    ] = None,
+    overlay: Annotated[bool, in_output("--overlay/--no-overlay", help="Write overlay.mp4.")] = True,
+    objects: Annotated[bool, in_output("--objects", help="Also write a black and white PNG per object.")] = False,
+    probs: Annotated[bool, in_output("--probs", help="Also write probabilities (.npz).")] = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    method: Method = DEFAULT,
     size: Size = DEFAULT_SIZE,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    preset: Annotated[str, typer.Option(help="Named settings of the method.")] = "default",
+    weights: Weights = None,
+    preset: Annotated[str, in_method(metavar="NAME", help="Named settings of the method.")] = "default",
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the method. Repeatable.")
+        list[str] | None, in_method("--set", metavar="KEY=VALUE", help="Change a setting of the method. Repeatable.")
     ] = None,
     adapt: Annotated[
-        bool, typer.Option("--adapt", help="Mend the masks in a second pass, after learning from all of them.")
+        bool, in_refinement("--adapt", help="Mend the masks in a second pass, after learning from all of them.")
     ] = False,
     adapt_live: Annotated[
-        bool, typer.Option("--adapt-live", help="The same in one pass, from earlier frames only.")
+        bool, in_refinement("--adapt-live", help="The same in one pass, from earlier frames only.")
     ] = False,
     adapt_preset: Annotated[
-        str, typer.Option(help=f"Named settings of the adaptation: {', '.join(PRESETS)}.")
+        str, in_refinement(metavar="NAME", help=f"Named settings of the adaptation: {', '.join(PRESETS)}.")
     ] = "default",
     adapt_set: Annotated[
         list[str] | None,
-        typer.Option("--adapt-set", metavar="KEY=VALUE", help="Change a setting of the adaptation. Repeatable."),
+        in_refinement("--adapt-set", metavar="KEY=VALUE", help="Change a setting of the adaptation. Repeatable."),
     ] = None,
     refine: Annotated[
-        str | None, typer.Option("--refine", metavar="crf", help="Refine the masks.", show_default="no")
+        str | None, in_refinement("--refine", metavar="crf", help="Refine the masks.", show_default="no")
     ] = None,
     refine_set: Annotated[
         list[str] | None,
-        typer.Option("--refine-set", metavar="KEY=VALUE", help="Change a setting of the refinement. Repeatable."),
+        in_refinement("--refine-set", metavar="KEY=VALUE", help="Change a setting of the refinement. Repeatable."),
     ] = None,
-    weights: Annotated[str | None, typer.Option(help="Weights file or name.", show_default="the method's own")] = None,
-    overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="Write overlay.mp4.")] = True,
-    objects: Annotated[bool, typer.Option("--objects", help="Also write a black and white PNG per object.")] = False,
-    probs: Annotated[bool, typer.Option("--probs", help="Also write probabilities (.npz).")] = False,
-    resize_mask: Annotated[bool, typer.Option("--resize-mask", help="Accept masks of another size.")] = False,
-    background: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLOUR", help="What is background in the masks, such as white or 68,1,84.", show_default="black"
-        ),
-    ] = None,
-    invert_mask: Annotated[bool, typer.Option("--invert-mask", help="Exchange object and background.")] = False,
-    no_background: Annotated[bool, typer.Option("--no-background", help="Objects may fill the frame.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    device: Device = "auto",
+    resume: Annotated[bool, in_run("--resume", help="Go on with an interrupted run.")] = False,
+    progress: Annotated[
+        Form, in_run("--progress", metavar="FORM", help="A bar or lines (auto), or jsonl: JSON lines on stderr.")
+    ] = Form.AUTO,
+    quiet: Annotated[bool, in_run("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Follow the objects of a mask through a clip.
 
+    Examples:
+        vostrack segment dog.mp4 --mask first.png
+        vostrack segment frames/ -m first.png -m 40:second.png -o result
+        vostrack segment dog.mp4 -m first.png --method mast-mem --size 240
+        vostrack segment dog.mp4 -m first.png --adapt --refine crf
+        vostrack segment dog.mp4 -m first.png --resume
+
     Masks go to OUT/masks, one palette PNG for each frame, and OUT/overlay.mp4 shows them over the clip.
-
-    [bold]Examples[/bold]
-
-    vostrack segment dog.mp4 --mask first.png
-
-    vostrack segment frames/ -m first.png -m 40:second.png --method mast-mem -o result
-
-    vostrack segment dog.mp4 -m first.png --refine crf --refine-set iterations=5
-
-    vostrack segment dog.mp4 -m first.png --adapt --adapt-set iterations=100
-
-    vostrack segment dog.mp4 -m first.png --resume
     """
     if resume and overwrite:
         raise typer.BadParameter("--resume and --overwrite exclude each other", param_hint="--resume")
@@ -102,7 +114,8 @@ def segment(
     settings: dict[str, Any] = parse_all_settings(
         method, preset, set_, form, adapt_preset, adapt_set, refine, refine_set
     )
-    with FrameBar(clip.name, quiet) as bar:
+    working = parse_size(size)
+    with FrameBar(clip.name, quiet, form=progress, quicker=_quicker(method, working, form)) as bar:
         summary: dict[str, Any] = run(
             clip,
             masks,
@@ -110,7 +123,7 @@ def segment(
             method=method,
             weights=weights,
             preset=preset,
-            size=parse_size(size),
+            size=working,
             device=device,
             adapt=form,
             adapt_preset=adapt_preset,
@@ -125,7 +138,15 @@ def segment(
             resume=resume,
             callbacks=bar,
         )
-    printed_summary(summary, json, quiet)
+    printed_summary(summary, json, quiet or progress is Form.JSONL)
+
+
+def _quicker(method: str, size: int | None, adapt: str | None) -> str:
+    """What would take less time; `mast-mem` was faster than `best` in one measurement of both (docs/benchmarks.md)."""
+    ways = ["no --adapt" if adapt == "clip" else "no --adapt-live"] if adapt else []
+    ways += ["--method mast-mem"] if method == DEFAULT else []
+    ways += [f"--size {_SMALLER} if the frames are larger"] if size is None or size > _SMALLER else []
+    return ", or ".join(ways)
 
 
 def parse_masks(texts: Sequence[str]) -> dict[int, Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -12,8 +12,6 @@ from vostrack.errors import MethodError
 from vostrack.methods import WORKING_SIZE, configure
 
 Pairs = Sequence[str] | None
-Size = Annotated[str, typer.Option(help=f"{WORKING_SIZE.meaning.capitalize()}, in {WORKING_SIZE.unit}, or `full`.")]
-DEFAULT_SIZE = str(WORKING_SIZE.default)
 
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 

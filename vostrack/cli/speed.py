@@ -5,25 +5,23 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated
 
-import typer
-
 from vostrack.cli.benchmark_tables import print_json
+from vostrack.cli.help import Device, Json, in_input, in_method, in_run
 
 
 def speed(
-    preset: Annotated[str, typer.Option(help="Preset of `anchors`: grid, context, radius.")] = "paper",
-    channels: Annotated[int, typer.Option(min=1, help="Feature channels.")] = 512,
-    height: Annotated[int, typer.Option(min=16, max=2160, help="Image height in pixels.")] = 480,
-    width: Annotated[int, typer.Option(min=16, max=3840, help="Image width in pixels.")] = 854,
-    repeats: Annotated[int, typer.Option(min=1, help="Runs of each; the best counts.")] = 3,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    height: Annotated[int, in_input(metavar="PX", min=16, max=2160, help="Height of the image.")] = 480,
+    width: Annotated[int, in_input(metavar="PX", min=16, max=3840, help="Width of the image.")] = 854,
+    json: Json = False,
+    preset: Annotated[str, in_method(metavar="NAME", help="Preset of `anchors`: grid, context, radius.")] = "paper",
+    channels: Annotated[int, in_method(metavar="N", min=1, help="Feature channels.")] = 512,
+    repeats: Annotated[int, in_run(metavar="N", min=1, help="Runs of each; the best counts.")] = 3,
+    device: Device = "auto",
 ) -> None:
     """Time one frame of label propagation, restricted to windows and dense-and-masked, in one run.
 
-    [bold]Example[/bold]
-
-    vostrack speed --channels 512 --height 480 --width 854
+    Examples:
+        vostrack speed --channels 512 --height 480 --width 854
     """
     from vostrack.benchmark.speed import compare
     from vostrack.device import choose_device

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vostrack.cli.console import DefaultGroup
+from vostrack.cli.console import say_next
+from vostrack.cli.help import Command, DefaultGroup
+from vostrack.cli.methods import ABOUT_SCORES, SCORES, figures
 
 app = typer.Typer(name="weights", cls=DefaultGroup)
 
@@ -17,45 +20,48 @@ app = typer.Typer(name="weights", cls=DefaultGroup)
 def weights() -> None:
     """List the weights and the folders that are searched for them: `vostrack weights`, with the options of `list`.
 
-    [bold]Examples[/bold]
-
-    vostrack weights --verify
-
-    vostrack weights runs/anchors/anchors.safetensors
-
-    vostrack weights join anchors.safetensors mast-mem.safetensors best.safetensors
+    Examples:
+        vostrack weights --verify
+        vostrack weights runs/anchors/anchors.safetensors
+        vostrack weights join anchors.safetensors mast-mem.safetensors out.safetensors
     """
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_(
-    file: Annotated[Path | None, typer.Argument(help="Show what this weights file says of itself.")] = None,
+    which: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Show all that is known of these: a name, or a weights file.")
+    ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check the size and hash of every file.")] = False,
 ) -> None:
-    """List the weights and the folders that are searched for them, in order."""
-    import json
+    """List the weights and the folders that are searched for them, in order.
 
+    Examples:
+        vostrack weights
+        vostrack weights list runs/anchors/anchors.safetensors
+    """
+    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from vostrack.files import shown
-    from vostrack.weights import available, check, read_details, search_path
+    from vostrack.weights import available, check, search_path
 
-    if file is not None:
-        print(json.dumps(read_details(file), indent=2))
+    if which is not None:
+        _print_details(which)
         return
     console = Console()
-    table = Table()
-    for heading in ("name", "method", "licence", "MB", "SHA-256", "scores"):
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("name", "method", "licence", "MB", "SHA-256", *SCORES.values()):
         table.add_column(heading, overflow="fold")
     for entry in available():
         if verify:
             check(entry)
-        scores = "\n".join(shown(f"{key} {value:g}") for key, value in entry.scores.items())
-        told = (entry.name, entry.method, entry.licence, f"{entry.bytes / 1e6:.1f}", entry.sha256[:12])
-        table.add_row(*(Text(shown(text)) for text in told), Text(scores))
+        told = (entry.name, entry.method, entry.licence, f"{entry.bytes / 1e6:.1f}", entry.sha256[:12], *figures(entry))
+        table.add_row(*(Text(shown(text)) for text in told))
     console.print(table)
+    console.print(f"{ABOUT_SCORES}\nAll that is known of one: vostrack weights NAME.")
     console.print("searched, in this order:", highlight=False)
     for folder in search_path():
         console.print(f"  {shown(folder)}", highlight=False, markup=False, soft_wrap=True)
@@ -63,17 +69,30 @@ def list_(
         console.print("all files are whole")
 
 
-@app.command("join")
+def _print_details(which: str) -> None:
+    """Print what the manifest says of weights with a name, or what a file says of itself, as JSON."""
+    from dataclasses import asdict
+
+    from vostrack.cli.benchmark_tables import print_json
+    from vostrack.weights import available, read_details
+
+    named = next((entry for entry in available() if entry.name == which), None)
+    file = Path(which)
+    print_json(read_details(file) if named is None or file.is_file() else asdict(named) | {"path": str(named.path)})
+
+
+@app.command("join", cls=Command)
 def join(
-    parts: Annotated[list[Path], typer.Argument(help="A weights file of each method, then the file to write.")],
-    method: Annotated[str, typer.Option("--method", help="Whose weights to make.")] = "best",
+    parts: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="A weights file of each method, then the file to write.")
+    ],
+    method: Annotated[str, typer.Option("--method", metavar="NAME", help="Whose weights to make.")] = "best",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier file.")] = False,
 ) -> None:
     """Make the weights of `best` from those of the methods whose networks it has.
 
-    [bold]Example[/bold]
-
-    vostrack weights join runs/anchors/anchors.safetensors runs/mast-mem/mast-mem.safetensors best.safetensors
+    Examples:
+        vostrack weights join anchors.safetensors mast-mem.safetensors out.safetensors
     """
     from vostrack.errors import OutputExistsError
     from vostrack.files import shown
@@ -92,3 +111,4 @@ def join(
     net = build_net(method)
     save_weights(net, method, out, join_weights(net, method, files, adopts))
     print(f"weights: {shown(out)}", file=sys.stderr)
+    say_next(f"vostrack segment CLIP --mask MASK --method {method} --weights {shlex.quote(str(out))}")

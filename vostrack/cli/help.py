@@ -1,0 +1,84 @@
+"""Help pages: how they are laid out, the groups that options are in, and the options that several commands have."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from vostrack.methods import WORKING_SIZE, registered
+
+in_input, in_output, in_method, in_refinement, in_run = (
+    partial(typer.Option, rich_help_panel=group) for group in ("Input", "Output", "Method", "Refinement", "Run")
+)
+
+ClipPath = Annotated[Path, typer.Argument(metavar="CLIP", help="A video or a folder of images.", show_default=False)]
+Method = Annotated[
+    str,
+    in_method("--method", metavar="NAME", help="See `vostrack methods`.", autocompletion=lambda: list(registered())),
+]
+Weights = Annotated[
+    str | None,
+    in_method("--weights", metavar="FILE", help="Weights file or name.", show_default="the method's own"),
+]
+Size = Annotated[
+    str,
+    in_method("--size", metavar="PX", help=f"{WORKING_SIZE.meaning.capitalize()}, in {WORKING_SIZE.unit}, or `full`."),
+]
+DEFAULT_SIZE = str(WORKING_SIZE.default)
+Device = Annotated[str, in_run("--device", metavar="NAME", help="auto, cpu, cuda or mps.")]
+Jobs = Annotated[int, in_run("--jobs", "-j", metavar="N", min=1, help="Number of processes.")]
+Overwrite = Annotated[bool, in_output("--overwrite", help="Replace earlier results.")]
+Json = Annotated[bool, in_output("--json", help="Print the results as JSON on stdout.")]
+
+
+def joined(text: str) -> str:
+    """A docstring with each paragraph on one line, for the terminal to wrap, and its examples on a line each."""
+    return "\n\n".join(
+        re.sub("\n +", "\n", part) if "\n " in part else part.replace("\n", " ") for part in text.split("\n\n")
+    )
+
+
+class _Page:
+    """What the help page of a command and that of a group have in common."""
+
+    help: str | None
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Flags name no type, and --help is among what concerns the run if the options are in groups."""
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        grouped = any(getattr(param, "rich_help_panel", None) for param in params)
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+            if grouped and param.name == "help":
+                param.rich_help_panel = "Run"
+        return params
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the page."""
+        self.help = self.help and joined(self.help)
+        super().format_help(ctx, formatter)  # type: ignore[misc]
+
+
+class Command(_Page, TyperCommand):
+    """A command whose help page is laid out in this way."""
+
+
+class Group(_Page, TyperGroup):
+    """A group of commands whose help page is laid out in this way."""
+
+
+class DefaultGroup(Group):
+    """A group whose first command may be left out: `benchmark davis17` is `benchmark run davis17`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the name of the first command where there is none."""
+        named = args[:1] in [[name] for name in (*self.commands, "-h", "--help")]
+        if not named and (args or not self.no_args_is_help):
+            args = [next(iter(self.commands)), *args]
+        return super().parse_args(ctx, args)
