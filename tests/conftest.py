@@ -20,6 +20,8 @@ pytest.register_assert_rewrite("tests.contract")
 
 # There is a process of tests for each core. Torch, which nothing has imported yet, reads this, in subprocesses as well.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Typer colours its help where it finds this, without a terminal too; tests compare plain text.
+os.environ.pop("GITHUB_ACTIONS", None)
 
 # Test machines are shared: how long one example takes says nothing about the code.
 settings.register_profile("vostrack", deadline=None)
