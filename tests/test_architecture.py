@@ -164,3 +164,9 @@ def test_no_test_module_imports_another_one() -> None:
     for path in TESTS:
         shared = [full for full in modules(path).values() if re.match(r"tests\b.*\.test_", full)]
         assert not shared, f"{path}: what tests share stands in a conftest.py or a helper module"
+
+
+def test_a_test_that_needs_a_package_is_marked_so() -> None:
+    """Continuous integration fails where a marked package is missing; `importorskip` would pass in silence."""
+    taken = [path for path in TESTS for node in ast.walk(parsed(path)) if getattr(node, "attr", "") == "importorskip"]
+    assert not taken, "use pytest.mark.needs(package, extra)"

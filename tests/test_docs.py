@@ -158,7 +158,10 @@ def test_every_command_is_in_the_readme() -> None:
     assert {name for name in COMMANDS.commands if f"vostrack {name}" not in read("README.md")} == set()
 
 
-@pytest.mark.skipif(not (ROOT / ".ci" / "run").is_file(), reason="NO .ci/run: not a clone of the repository")
+in_a_clone = pytest.mark.skipif(not (ROOT / ".ci").is_dir(), reason="NO .ci: not a clone of the repository")
+
+
+@in_a_clone
 @pytest.mark.skipif(shutil.which("bash") is None, reason="NO BASH on this machine")
 def test_the_test_command_is_one_line_that_ci_can_find() -> None:
     script = read(".ci/run")
@@ -166,6 +169,12 @@ def test_the_test_command_is_one_line_that_ci_can_find() -> None:
     assert extract is not None
     found = subprocess.run(["bash", "-c", extract[1]], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout == "python -m pip install -e '.[dev,crf]' && python -m pytest\n"
+
+
+@in_a_clone
+def test_ci_tries_the_lowest_torch_that_is_allowed() -> None:
+    allowed = re.findall(r'^    "(torch(?:vision)?)>=(.+)",$', read("pyproject.toml"), re.MULTILINE)
+    assert read(".ci/lowest.txt").split() == [f"{name}=={version}.*" for name, version in allowed]
 
 
 # --- architecture ---
@@ -281,10 +290,12 @@ print(summary["frames"])
 
 
 @pytest.mark.slow
+@pytest.mark.needs("mypy", "dev")
 def test_a_script_that_uses_the_api_is_typed(tmp_path: Path) -> None:
-    mypy = pytest.importorskip("mypy.api")
+    from mypy import api
+
     (tmp_path / "script.py").write_text(_TYPED)
-    printed, _, code = mypy.run(["--strict", "--config-file", "", str(tmp_path / "script.py")])
+    printed, _, code = api.run(["--strict", "--config-file", "", str(tmp_path / "script.py")])
     assert code == 0, printed
 
 

@@ -8,14 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-try:
-    import pydensecrf.densecrf  # noqa: F401
-except ImportError:
-    THERE = False
-else:
-    THERE = True
-
-needs_package = pytest.mark.skipif(not THERE, reason="NO pydensecrf2: pip install 'vostrack[crf]'")
+needs_package = pytest.mark.needs("pydensecrf", "crf")
 
 
 def scene(seed: int = 0, noise: float = 0.25) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:

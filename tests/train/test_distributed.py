@@ -25,7 +25,7 @@ from vostrack.train.data.cache import FrameCache
 from vostrack.train.loop import CHECKPOINT, METRICS
 from vostrack.train.parallel import ProcessGroup, join_group
 
-pytest.importorskip("lightning_fabric", reason="NO LIGHTNING FABRIC: pip install 'vostrack[train]' to run this test")
+pytestmark = pytest.mark.needs("lightning_fabric", "train")
 
 SIZE = 2
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -350,7 +349,7 @@ def test_pictures_and_evaluations_leave_training_alone(footage: Path) -> None:
     assert [row["losses"] for row in metrics("plain")] == [row["losses"] for row in metrics("b") if "losses" in row]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="NO TENSORBOARD: pip install tensorboard")
+@pytest.mark.needs("tensorboard", "train")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_losses_can_go_to_tensorboard(footage: Path) -> None:
     assert train("--data", footage, "--board") == 0
