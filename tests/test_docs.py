@@ -200,7 +200,7 @@ def exit_codes() -> set[int]:
     def below(kind: type[VostrackError]) -> set[int]:
         return {kind.exit_code}.union(*(below(child) for child in kind.__subclasses__()))
 
-    usage, stopped = 2, {128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)}
+    usage, stopped = 2, {128 + number for number in (1, signal.SIGINT, signal.SIGTERM)}  # Windows has no SIGHUP
     return {0, usage, command_line.OUT_OF_MEMORY, command_line.INTERRUPTED} | stopped | below(VostrackError)
 
 

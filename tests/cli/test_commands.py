@@ -297,6 +297,7 @@ def test_an_output_that_cannot_be_written_is_one_line() -> None:
     assert done.stderr.decode() == "error: the output cannot be written: No space left on device\n"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_closed_terminal_stops_a_run_unless_it_is_to_be_ignored(ignored: bool) -> None:
     earlier = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
