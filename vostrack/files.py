@@ -37,6 +37,8 @@ else:
 _MOST_BYTES = 64 << 20
 LOCK_NAME = ".vostrack.lock"
 _LONGEST = 400
+# Deeper folders break programs that walk through them, also those that should delete them.
+_MOST_PARTS = 200
 _PREFIX, _SUFFIX = ".vostrack-", ".part"
 _HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
@@ -152,12 +154,12 @@ def make_folder(path: Path) -> None:
     Raises:
         OutputError: it cannot be created, or a file is in the way.
     """
+    if len(path.parts) > _MOST_PARTS:
+        raise OutputError(f"cannot write below {shown(path)[:60]} ...: the path has too many parts")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(error, path) from error
-    except RecursionError:
-        raise OutputError(f"cannot write below {shown(path)[:60]} ...: the path has too many parts") from None
 
 
 class OutputRoot:
