@@ -11,7 +11,7 @@ import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +144,9 @@ def read_prompts(
 ) -> tuple[dict[int, LabelMap], list[str]]:
     """Read the masks of several frames; see `read_mask` for files, `array_labels` for arrays and tensors.
 
-    A PIL image means what its file would. A `LabelMap` is taken as it is, at most resized. Where masks are in colours
-    outside the palette, a colour is the same object in all of them, with the id that it has in the first.
+    A PIL image means what its file would. A `LabelMap` is taken as it is, at most resized. A colour is the same
+    object in all masks, with the id that it has in the first, and an object whose id was chosen here, since it is in
+    another colour or alone, is refused in the place of a known object with another id.
 
     Returns:
         The label maps by frame, frames ascending, and all notes, each with the name of its mask.
@@ -159,7 +160,7 @@ def read_prompts(
         for frame, mask in sorted(masks.items())
     }
     loaded = {frame: _load(masks[frame], names[frame], request) for frame in names}
-    _share_colors({names[frame]: labels for frame, labels in loaded.items() if isinstance(labels, Labels)})
+    _share_ids({names[frame]: labels for frame, labels in loaded.items()})
     files = {frame: _finish(labels) for frame, labels in loaded.items()}
     notes = [f"{names[frame]}: {note}" for frame, file in files.items() for note in file.notes]
     return {frame: file.labels for frame, file in files.items()}, notes
@@ -315,6 +316,7 @@ def _resized(pixels: Bytes, size: tuple[int, int]) -> tuple[Bytes, list[str]]:
 def _read_folder(folder: Path, request: _Request) -> Labels:
     paths = _object_files(folder)
     ids, notes = _file_ids(paths)
+    chosen = bool(notes)
     pixels, covered = np.zeros(request.size, np.uint8), 0
     for number, path in zip(ids, paths, strict=True):
         labels = _read_file(path, request)
@@ -339,7 +341,7 @@ def _read_folder(folder: Path, request: _Request) -> Labels:
         )
     if covered:
         notes.append(f"{covered} pixels belong to several files; the later file has them")
-    return Labels(pixels, notes)
+    return Labels(pixels, notes, chosen=chosen)
 
 
 def _object_files(folder: Path) -> list[Path]:
@@ -376,48 +378,120 @@ def _check_overlap(folder: Path, paths: Sequence[Path], covered: int, painted: i
         )
 
 
-def _share_colors(loaded: Mapping[str, Labels]) -> None:
-    """Give a colour the id that it has in the first mask, where ids are not those of the palette; changes the masks."""
-    coloured = {name: labels for name, labels in loaded.items() if labels.colors}
-    if len(coloured) < 2 or not any(
-        mask_labels.is_free(c) for labels in coloured.values() for c in labels.colors.values()
-    ):
-        return
-    known: dict[Color, int] = {}
-    shapes: dict[Color, Bools] = {}
-    for name, labels in coloured.items():
-        match = _match_colors(labels.colors, list(known))
-        table = np.arange(VOID + 1, dtype=np.uint8)
-        absent = {color: shape for color, shape in shapes.items() if color not in match.values()}
-        for number, color in match.items():
-            shape = labels.pixels == number
-            if color not in known:
-                _check_new(color, shape, absent, name)
-                known[color] = _free_id(number, known, name)
-            shapes[color], table[number] = shape, known[color]
-        labels.pixels = table[labels.pixels]
-        labels.colors = {known[color]: labels.colors[number] for number, color in match.items()}
+@dataclass(slots=True)
+class _Known:
+    """The objects of the masks so far.
+
+    Attributes:
+        last: by id, the mask (H, W) that shows it last.
+        drawn: by id, its colour in images in colours.
+        colors: the id of each colour, also of palettes.
+    """
+
+    last: dict[int, Bytes] = field(default_factory=dict)
+    drawn: dict[int, Color] = field(default_factory=dict)
+    colors: dict[Color, int] = field(default_factory=dict)
+
+    def in_place_of(self, number: int, shape: Bools) -> bool:
+        """Whether a shape (H, W) is about that of a known object."""
+        area = self.last[number] == number
+        return bool((shape & area).sum() >= _SAME_SHAPE * (shape | area).sum())
 
 
-def _free_id(number: int, known: Mapping[Color, int], name: str) -> int:
+def _share_ids(loaded: Mapping[str, Labels | MaskFile]) -> None:
+    """Keep the ids of known objects in later masks; a colour has the id of the first mask. Changes the masks."""
+    known = _Known()
+    for name, labels in loaded.items() if len(loaded) > 1 else ():
+        if isinstance(labels, MaskFile):
+            pixels = labels.labels.pixels.cpu().numpy()
+        else:
+            colors = _shared_colors(labels, known)
+            if labels.chosen or colors:
+                _choose_ids(labels, colors, known, name)
+            known.colors = {c: i for i, c in labels.palette.items() if mask_labels.is_free(c)} | known.colors
+            pixels = labels.pixels
+        known.last |= dict.fromkeys(object_ids(pixels), pixels)
+
+
+def _shared_colors(labels: Labels, known: _Known) -> dict[int, Color]:
+    """The colours that tell the objects of a mask, by id; a palette's only where an image in colours has one of them.
+
+    Greys that are ids do not count.
+    """
+    free = [color for color in labels.palette.values() if mask_labels.is_free(color)]
+    is_known = any(_same(color, other) for color in free for other in known.drawn.values())
+    is_told = is_known and len(set(labels.palette.values())) == len(labels.palette)
+    colors = labels.palette if is_told else labels.colors
+    return {number: color for number, color in colors.items() if number != VOID and color != (number,) * 3}
+
+
+def _choose_ids(labels: Labels, colors: Mapping[int, Color], known: _Known, name: str) -> None:
+    """Choose the ids of a mask with regard to known objects; changes both."""
+    match = _match_colors(colors, list(known.colors))
+    ids = {number: known.colors[color] for number, color in match.items() if color in known.colors}
+    numbers = object_ids(labels.pixels)
+    # Several objects that are told by their values or files show which are meant; one alone may be any.
+    shown = {*ids.values(), *(numbers if not colors and len(numbers) > 1 else ())}
+    for number in [number for number in numbers if number not in ids]:
+        color, shape = match.get(number), labels.pixels == number
+        kept = color is None or _keeps_id(number, color, shape, known, alone=len(numbers) == 1)
+        new = number if kept else _free_id(number, {*known.last, *ids.values()}, name)
+        _check_new(new, color, shape, known, shown, f"{name} adds {_drawn_name(number, color, labels)}")
+        ids[number] = new
+    table = np.arange(VOID + 1, dtype=np.uint8)
+    table[list(ids)] = list(ids.values())
+    labels.pixels = table[labels.pixels]
+    if colors:
+        void = {number: color for number, color in labels.colors.items() if number not in ids}
+        labels.colors = void | {ids[number]: color for number, color in colors.items()}
+        known.drawn |= {ids[number]: color for number, color in match.items()}
+        known.colors |= {color: ids[number] for number, color in match.items()}
+
+
+def _keeps_id(number: int, color: Color, shape: Bools, known: _Known, alone: bool) -> bool:
+    """Whether a new colour may have its id, though that is known: no colour tells otherwise, and it may be that."""
+    if number not in known.last:
+        return False
+    free = mask_labels.is_free(color)
+    if number in known.drawn and (free or mask_labels.is_free(known.drawn[number])):
+        return False
+    return alone or not free or known.in_place_of(number, shape)
+
+
+def _drawn_name(number: int, color: Color | None, labels: Labels) -> str:
+    if color is not None:
+        return hex_name(color)
+    return "white" if labels.names.get(number) == str(VOID) else f"object {number}"
+
+
+def _free_id(number: int, taken: set[int], name: str) -> int:
     """An id for a new colour: its own, or the lowest one that is free."""
-    taken = set(known.values())
     free: list[int] = [other for other in (number, *range(1, VOID)) if other not in taken]
     if not free:
         raise MaskError(f"with {name} there are more than {MAX_OBJECTS} objects; draw each in one colour")
     return free[0]
 
 
-def _check_new(color: Color, shape: Bools, absent: Mapping[Color, Bools], where: str) -> None:
-    """Ask about a new colour that may be meant as that of an object which its mask does not show."""
-    for other, area in absent.items():
-        alike = _same(color, other, _ALIKE)
-        if alike or (shape & area).sum() >= _SAME_SHAPE * (shape | area).sum():
-            like = "much like" if alike else "in the place of"
+def _check_new(new: int, color: Color | None, shape: Bools, known: _Known, shown: set[int], what: str) -> None:
+    """Ask about an object that may be meant as one with another id, which its mask does not show."""
+    for other in known.last:
+        if other == new or other in shown:
+            continue
+        drawn = known.drawn.get(other)
+        alike = color is not None and drawn is not None and _alike(color, drawn)
+        if not alike and not known.in_place_of(other, shape):
+            continue
+        like = "much like" if alike else "in the place of"
+        if drawn is not None:
             raise MaskError(
-                f"{where} adds {hex_name(color)}, which is {like} {hex_name(other)} of an earlier mask: paint it in "
-                f"{hex_name(other)} if it is that object; if it is a new one, paint both in this mask"
+                f"{what}, which is {like} {hex_name(drawn)} of an earlier mask: paint it in {hex_name(drawn)} if it is "
+                "that object; if it is a new one, paint both in this mask"
             )
+        free = _free_id(new, set(known.last), what)
+        raise MaskError(
+            f"{what}, which is {like} object {other} of an earlier mask: paint this mask in grey values that are ids, "
+            f"with {other} if it is that object and {free} if it is a new one"
+        )
 
 
 def _match_colors(colors: Mapping[int, Color], known: Sequence[Color]) -> dict[int, Color]:
@@ -429,6 +503,11 @@ def _match_colors(colors: Mapping[int, Color], known: Sequence[Color]) -> dict[i
         near = [other for other in known if other not in taken and _same(color, other)]
         match[number] = color if color in known or not near else near[0]
     return match
+
+
+def _alike(one: Color, other: Color) -> bool:
+    """Whether two colours may be meant as one; those of the palette are told apart."""
+    return _same(one, other, _ALIKE) and (mask_labels.is_free(one) or mask_labels.is_free(other))
 
 
 def _same(one: Color, other: Color, most: int = _SAME_COLOR) -> bool:
