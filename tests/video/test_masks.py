@@ -237,6 +237,9 @@ class TestKindsOfMasks:
             (image(GREEN, RED), image(0, 255), "adds white, which is in the place of #ff0000 .* paint it in #ff0000"),
             (image(1, 2), image(NONE, RED), "adds #ff0000, which is in the place of object 2"),
             (image(255), IN_COLORS, "adds #ff0000, which is in the place of object 1"),
+            (image(7), image(255), "adds white, .* with 7 if it is that object and 2 if"),
+            (image(1, 2), image(255, 128), "adds .*, which is in the place of object"),
+            (image(128, 255), image(0, 255, 85, 170), "adds .*, which is in the place of object 2"),
             (image(128, 255), image(0, 255), "adds .*, which is in the place of object 2"),
         ],
     )

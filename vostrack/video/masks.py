@@ -341,7 +341,8 @@ def _read_folder(folder: Path, request: _Request) -> Labels:
         )
     if covered:
         notes.append(f"{covered} pixels belong to several files; the later file has them")
-    return Labels(pixels, notes, chosen=chosen)
+    names = {number: shown(path.name) for number, path in zip(ids, paths, strict=True)}
+    return Labels(pixels, notes, names=names, chosen=chosen)
 
 
 def _object_files(folder: Path) -> list[Path]:
@@ -386,11 +387,13 @@ class _Known:
         last: by id, the mask (H, W) that shows it last.
         drawn: by id, its colour in images in colours.
         colors: the id of each colour, also of palettes.
+        values: by id, the grey value or the file that the id was chosen for.
     """
 
     last: dict[int, Bytes] = field(default_factory=dict)
     drawn: dict[int, Color] = field(default_factory=dict)
     colors: dict[Color, int] = field(default_factory=dict)
+    values: dict[int, str] = field(default_factory=dict)
 
     def in_place_of(self, number: int, shape: Bools) -> bool:
         """Whether a shape (H, W) is about that of a known object."""
@@ -430,8 +433,8 @@ def _choose_ids(labels: Labels, colors: Mapping[int, Color], known: _Known, name
     match = _match_colors(colors, list(known.colors))
     ids = {number: known.colors[color] for number, color in match.items() if color in known.colors}
     numbers = object_ids(labels.pixels)
-    # Several objects that are told by their values or files show which are meant; one alone may be any.
-    shown = {*ids.values(), *(numbers if not colors and len(numbers) > 1 else ())}
+    values = {} if colors else {number: labels.names.get(number, "") for number in numbers}
+    shown = {*ids.values(), *(number for number, value in values.items() if known.values.get(number) == value)}
     for number in [number for number in numbers if number not in ids]:
         color, shape = match.get(number), labels.pixels == number
         kept = color is None or _keeps_id(number, color, shape, known, alone=len(numbers) == 1)
@@ -441,6 +444,7 @@ def _choose_ids(labels: Labels, colors: Mapping[int, Color], known: _Known, name
     table = np.arange(VOID + 1, dtype=np.uint8)
     table[list(ids)] = list(ids.values())
     labels.pixels = table[labels.pixels]
+    known.values |= values
     if colors:
         void = {number: color for number, color in labels.colors.items() if number not in ids}
         labels.colors = void | {ids[number]: color for number, color in colors.items()}
@@ -487,7 +491,7 @@ def _check_new(new: int, color: Color | None, shape: Bools, known: _Known, shown
                 f"{what}, which is {like} {hex_name(drawn)} of an earlier mask: paint it in {hex_name(drawn)} if it is "
                 "that object; if it is a new one, paint both in this mask"
             )
-        free = _free_id(new, set(known.last), what)
+        free = _free_id(max(new, 2), set(known.last), what)  # 1 alone would be asked about again
         raise MaskError(
             f"{what}, which is {like} object {other} of an earlier mask: paint this mask in grey values that are ids, "
             f"with {other} if it is that object and {free} if it is a new one"
