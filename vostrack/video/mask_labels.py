@@ -38,12 +38,16 @@ class Labels:
         notes: what was assumed or changed, one line each.
         colors: for an image in colours, the colour that each id was drawn in; else empty.
         names: what each id was drawn in, as `Reading.background` names it; by default the id itself.
+        palette: for a palette image, the colours that its ids are shown in, which mean nothing by themselves.
+        chosen: whether the ids were chosen here, or may not be meant as ids, as that of 0 and 1 in grey.
     """
 
     pixels: Bytes
     notes: list[str] = field(default_factory=list)
     colors: dict[int, Color] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
+    palette: dict[int, Color] = field(default_factory=dict)
+    chosen: bool = False
 
 
 class _PictureError(MaskError):
@@ -102,7 +106,7 @@ def array_labels(array: npt.NDArray[Any] | Tensor, where: str, reading: Reading)
         found = f"{values.dtype} {values.shape}" if values.size else type(array).__name__
         raise MaskError(f"{where} is {found}: expected (H, W) of booleans or whole object ids from 0 to {MAX_OBJECTS}")
     if values.dtype.kind == "b":
-        return Labels(values.astype(np.uint8))
+        return Labels(values.astype(np.uint8), chosen=True)
     if values.min() < BACKGROUND or values.max() > VOID:
         wrong = values.min() if values.min() < BACKGROUND else values.max()
         raise MaskError(f"{where} holds {wrong}, and object ids go from 1 to {MAX_OBJECTS}: number the objects from 1")
@@ -111,7 +115,7 @@ def array_labels(array: npt.NDArray[Any] | Tensor, where: str, reading: Reading)
         return _grounded(pixels, None, where, reading)
     if not ((pixels != BACKGROUND) & (pixels != VOID)).any():
         pixels = (pixels == VOID).astype(np.uint8)
-    return Labels(pixels)
+    return Labels(pixels, chosen=object_ids(pixels) == [1])
 
 
 def color_ids(colors: Sequence[Color], where: str, tolerance: int = 0, ground: Color | None = None) -> list[int]:
@@ -213,11 +217,15 @@ def _from_index(image: Image.Image, where: str, reading: Reading) -> Labels:
     used = np.flatnonzero(np.bincount(pixels.ravel(), minlength=256)).tolist()
     if VOID in used and not object_ids(pixels):
         note = "palette index 255 stands for void, but there is no other object: taken as object 1"
-        return Labels((pixels == VOID).astype(np.uint8), [note])
+        return Labels((pixels == VOID).astype(np.uint8), [note], chosen=True)
+    palette = {
+        index: (int(r), int(g), int(b)) for index, (r, g, b) in enumerate(colors) if index in used and index % VOID
+    }
     black = [index for index in used if not colors[index].any()]
     if black and BACKGROUND in used and colors[BACKGROUND].any():
-        return Labels(pixels, [f"palette index 0 is the background, though it is index {black[0]} that is black"])
-    return Labels(pixels)
+        note = f"palette index 0 is the background, though it is index {black[0]} that is black"
+        return Labels(pixels, [note], palette=palette)
+    return Labels(pixels, palette=palette)
 
 
 def _grounded(pixels: Bytes, colors: Bytes | None, where: str, reading: Reading) -> Labels:
@@ -271,7 +279,10 @@ def _from_alpha(channels: Bytes, alpha: Bytes, where: str, reading: Reading, los
                 "draw with a hard brush, each object in one colour, to have several"
             )
     return Labels(
-        opaque.astype(np.uint8), ["object 1 was taken from the alpha channel", *notes], names={1: "what is opaque"}
+        opaque.astype(np.uint8),
+        ["object 1 was taken from the alpha channel", *notes],
+        names={1: "what is opaque"},
+        chosen=True,
     )
 
 
@@ -310,7 +321,8 @@ def _from_channels(
     names = {number: _color_name(color, colored) for number, color in drawn.items()}
     if lossy and any(color == (number,) * 3 for number, color in drawn.items()):
         assumed.append("ids in a lossy format may be off by a little; save them as a PNG")
-    return Labels(np.array(ids, np.uint8)[flat.index], notes + assumed, drawn if colored else {}, names)
+    chosen = list(drawn) == [1] or any(color != (number,) * 3 for number, color in drawn.items())
+    return Labels(np.array(ids, np.uint8)[flat.index], notes + assumed, drawn if colored else {}, names, chosen=chosen)
 
 
 def _color_labels(

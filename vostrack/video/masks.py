@@ -1,7 +1,7 @@
 """Reading the masks that users bring, from files, images and arrays, to label maps.
 
 What an image means is decided by its content, never by its name, and everything that was assumed is said in notes.
-Files are untrusted. `snap` deals with soft edges, `mask_labels` with ids. Knows nothing of video.
+Files are untrusted. `snap` deals with soft edges, `mask_labels` and `shared_ids` with ids. Knows nothing of video.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from vostrack.types import BACKGROUND, MAX_OBJECTS, VOID, LabelMap
 from vostrack.video import mask_labels
 from vostrack.video.ground import Color, Reading, check_ground, inverted
 from vostrack.video.images import is_lossy
-from vostrack.video.mask_labels import Labels, hex_name, listed, object_ids
+from vostrack.video.mask_labels import Labels, listed, object_ids
 from vostrack.video.series import natural_key
-from vostrack.video.snap import Bools, Bytes
+from vostrack.video.shared_ids import share_ids
+from vostrack.video.snap import Bytes
 from vostrack.video.stream import MAX_PIXELS, first_line, reason, size_text
 
 GivenMask = str | Path | Image.Image | npt.NDArray[Any] | Tensor | LabelMap
@@ -41,11 +42,6 @@ _MAX_BYTES = 256 * 2**20
 
 # Beyond this share, resizing would stretch the objects.
 _MOST_STRETCH = 0.02
-
-# Colours of one object may differ by this much between the files of a lossy format.
-_SAME_COLOR = 12
-# A new colour this near to that of a known object, or a shape that shares this much with it, may be that object.
-_ALIKE, _SAME_SHAPE = 40, 0.5
 
 PLAIN = Reading()
 
@@ -144,8 +140,9 @@ def read_prompts(
 ) -> tuple[dict[int, LabelMap], list[str]]:
     """Read the masks of several frames; see `read_mask` for files, `array_labels` for arrays and tensors.
 
-    A PIL image means what its file would. A `LabelMap` is taken as it is, at most resized. Where masks are in colours
-    outside the palette, a colour is the same object in all of them, with the id that it has in the first.
+    A PIL image means what its file would. A `LabelMap` is taken as it is, at most resized. A colour is the same
+    object in all masks, with the id that it has in the first, and an object whose id was chosen here, since it is in
+    another colour or alone, is refused in the place of a known object with another id.
 
     Returns:
         The label maps by frame, frames ascending, and all notes, each with the name of its mask.
@@ -159,7 +156,7 @@ def read_prompts(
         for frame, mask in sorted(masks.items())
     }
     loaded = {frame: _load(masks[frame], names[frame], request) for frame in names}
-    _share_colors({names[frame]: labels for frame, labels in loaded.items() if isinstance(labels, Labels)})
+    share_ids({names[frame]: mask.labels if isinstance(mask, MaskFile) else mask for frame, mask in loaded.items()})
     files = {frame: _finish(labels) for frame, labels in loaded.items()}
     notes = [f"{names[frame]}: {note}" for frame, file in files.items() for note in file.notes]
     if first := min(files, default=0):
@@ -319,6 +316,7 @@ def _resized(pixels: Bytes, size: tuple[int, int]) -> tuple[Bytes, list[str]]:
 def _read_folder(folder: Path, request: _Request) -> Labels:
     paths = _object_files(folder)
     ids, notes = _file_ids(paths)
+    chosen = bool(notes)
     pixels, covered = np.zeros(request.size, np.uint8), 0
     for number, path in zip(ids, paths, strict=True):
         labels = _read_file(path, request)
@@ -343,7 +341,8 @@ def _read_folder(folder: Path, request: _Request) -> Labels:
         )
     if covered:
         notes.append(f"{covered} pixels belong to several files; the later file has them")
-    return Labels(pixels, notes)
+    names = {number: shown(path.name) for number, path in zip(ids, paths, strict=True)}
+    return Labels(pixels, notes, names=names, chosen=chosen)
 
 
 def _object_files(folder: Path) -> list[Path]:
@@ -378,65 +377,6 @@ def _check_overlap(folder: Path, paths: Sequence[Path], covered: int, painted: i
             f"folder {shown(folder)} seems to hold the masks of {len(paths)} frames, but one file per object was "
             f"expected; give one of them, such as {shown(paths[0])}"
         )
-
-
-def _share_colors(loaded: Mapping[str, Labels]) -> None:
-    """Give a colour the id that it has in the first mask, where ids are not those of the palette; changes the masks."""
-    coloured = {name: labels for name, labels in loaded.items() if labels.colors}
-    if len(coloured) < 2 or not any(
-        mask_labels.is_free(c) for labels in coloured.values() for c in labels.colors.values()
-    ):
-        return
-    known: dict[Color, int] = {}
-    shapes: dict[Color, Bools] = {}
-    for name, labels in coloured.items():
-        match = _match_colors(labels.colors, list(known))
-        table = np.arange(VOID + 1, dtype=np.uint8)
-        absent = {color: shape for color, shape in shapes.items() if color not in match.values()}
-        for number, color in match.items():
-            shape = labels.pixels == number
-            if color not in known:
-                _check_new(color, shape, absent, name)
-                known[color] = _free_id(number, known, name)
-            shapes[color], table[number] = shape, known[color]
-        labels.pixels = table[labels.pixels]
-        labels.colors = {known[color]: labels.colors[number] for number, color in match.items()}
-
-
-def _free_id(number: int, known: Mapping[Color, int], name: str) -> int:
-    """An id for a new colour: its own, or the lowest one that is free."""
-    taken = set(known.values())
-    free: list[int] = [other for other in (number, *range(1, VOID)) if other not in taken]
-    if not free:
-        raise MaskError(f"with {name} there are more than {MAX_OBJECTS} objects; draw each in one colour")
-    return free[0]
-
-
-def _check_new(color: Color, shape: Bools, absent: Mapping[Color, Bools], where: str) -> None:
-    """Ask about a new colour that may be meant as that of an object which its mask does not show."""
-    for other, area in absent.items():
-        alike = _same(color, other, _ALIKE)
-        if alike or (shape & area).sum() >= _SAME_SHAPE * (shape | area).sum():
-            like = "much like" if alike else "in the place of"
-            raise MaskError(
-                f"{where} adds {hex_name(color)}, which is {like} {hex_name(other)} of an earlier mask: paint it in "
-                f"{hex_name(other)} if it is that object; if it is a new one, paint both in this mask"
-            )
-
-
-def _match_colors(colors: Mapping[int, Color], known: Sequence[Color]) -> dict[int, Color]:
-    """For each colour of a mask, by id, find the equal or nearly equal one of other masks; else it is its own."""
-    match: dict[int, Color] = {}
-    for number, color in colors.items():
-        # Two colours of this mask stay two, however near they are.
-        taken = {*match.values(), *colors.values()} - {color}
-        near = [other for other in known if other not in taken and _same(color, other)]
-        match[number] = color if color in known or not near else near[0]
-    return match
-
-
-def _same(one: Color, other: Color, most: int = _SAME_COLOR) -> bool:
-    return max(abs(a - b) for a, b in zip(one, other, strict=True)) <= most
 
 
 def _finish(labels: Labels | MaskFile) -> MaskFile:
