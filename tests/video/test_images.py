@@ -104,22 +104,45 @@ def test_ten_or_twelve_bits_in_sixteen_are_not_nearly_black(tmp_path: Path, bits
     assert clip.notes == [f"16-bit source{note} reduced to 8 bits"]
 
 
-def test_an_image_that_uses_more_bits_than_the_others_is_refused(tmp_path: Path) -> None:
+def gray(value: int) -> Image.Image:
+    return Image.fromarray(np.full((48, 64), value, np.uint16))
+
+
+def test_all_images_tell_how_many_bits_are_used(tmp_path: Path) -> None:
     for index in range(20):
-        Image.fromarray(np.full((48, 64), 50_000 if index == 11 else 4000, np.uint16)).save(tmp_path / f"{index}.png")
-    assert "11.png' holds 50000, and the images before seemed to have 12 bits" in refusal(tmp_path)
+        gray(50_000 if index == 11 else 4000).save(tmp_path / f"{index}.png")
+    clip, frames = read(tmp_path)
+    assert clip.notes == ["16-bit source, reduced to 8 bits"]
+    assert [int(frames[index].image.max()) for index in (0, 11)] == [4000 >> 8, 50_000 >> 8]
 
 
-@pytest.mark.parametrize("most", [4095, 65535])
-def test_colours_of_twelve_bits_in_sixteen_are_refused(tmp_path: Path, most: int) -> None:
+def test_an_image_that_is_brighter_than_when_the_clip_was_opened_is_refused(tmp_path: Path) -> None:
+    for index in range(3):
+        gray(4000).save(tmp_path / f"{index}.png")
+    with open_clip(tmp_path) as clip:
+        gray(50_000).save(tmp_path / "2.png")
+        with pytest.raises(InputError, match=r"2\.png' holds 50000, and no image had more than 12 bits when the clip"):
+            list(clip)
+
+
+def save_deep(path: Path, most: int) -> None:
+    """A PNG of 16 bits a channel, which Pillow cannot write."""
     encoder = av.CodecContext.create("png", "w")
     encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 64, 48, "rgb48be", Fraction(1)
     image = av.VideoFrame.from_ndarray(np.full((48, 64, 3), most, np.uint16), format="rgb48be")
-    (tmp_path / "1.png").write_bytes(b"".join(map(bytes, encoder.encode(image))))
-    if most == 4095:
-        assert "uses 12 of them at most, so that it is nearly black; multiply the values by 16" in refusal(tmp_path)
-    else:
-        assert read(tmp_path)[0].notes == ["16-bit source, reduced to 8 bits"]
+    path.write_bytes(b"".join(map(bytes, encoder.encode(image))))
+
+
+def test_colours_of_twelve_bits_in_sixteen_are_refused(tmp_path: Path) -> None:
+    save_deep(tmp_path / "1.png", 4095)
+    assert "uses 12 of them at most, so that it is nearly black; multiply the values by 16" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("bright", [0, 11])
+def test_a_dark_image_is_not_taken_for_twelve_bits_where_others_are_brighter(tmp_path: Path, bright: int) -> None:
+    for index in range(20):
+        save_deep(tmp_path / f"{index}.png", 65535 if index == bright else 2000)
+    assert read(tmp_path)[0].notes == ["16-bit source, reduced to 8 bits"]
 
 
 def test_transparency_is_ignored_and_noted(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,11 @@ def chosen(folder: Path, *names: str) -> tuple[list[str], list[str]]:
         ["00001 copy.jpg", "cover.jpg"],
         ["00000-obj1.png", "00000-obj2.png"],
         ["preview.gif"],
+        ["00004 (1).jpg"],
+        numbered(6, "{:05d} (1).jpg"),
+        ["00004(2).jpg"],
+        ["00000_1.jpg"],
+        ["00000-1.jpg"],
     ],
     ids=str,
 )
@@ -49,6 +55,8 @@ def test_what_is_not_named_like_the_frames_is_left_out_and_said(tmp_path: Path, 
     [
         ["2023-01-01 12.00.58.jpg", "2023-01-01 12.00.59.jpg", "2023-01-01 12.01.00.jpg"],
         ["IMG_20230101_120000.jpg", "IMG_20230101_120000_1.jpg", "IMG_20230101_120001.jpg"],
+        ["20230101_120000.jpg", "20230101_120000(0).jpg", "20230101_120001.jpg"],
+        ["shot 1.jpg", "shot 1.5.jpg", "shot 2.jpg"],
         ["morning_1.jpg", "morning_2.jpg", "noon_3.jpg", "noon_4.jpg"],
         numbered(1, "mask{}.png"),
         numbered(20, "{}5.png"),
@@ -66,12 +74,28 @@ def test_names_that_may_be_meant_are_frames(tmp_path: Path, names: list[str]) ->
         [*numbered(9, "frame{}.jpg"), *numbered(5, "mask{}.png")],
         [*numbered(9), "thumb3.jpg"],
         [*numbered(9, "IMG_{:04d}.JPG"), "IMG_E0003.JPG"],
+        [name for kind in ("rgb", "depth", "mask") for name in numbered(10, kind + "_{:04d}.png")],
+        [name for kind in ("rgb", "depth", "mask") for name in numbered(10, "{:04d}_" + kind + ".png")],
+        [*numbered(9, "a{}.jpg"), *(name for kind in "bc" for name in numbered(8, kind + "_2{}.png"))],
+        [*numbered(9, "frame_{}.jpg"), *numbered(5, "frame-{}.jpg")],
+        [*numbered(9, "frame_{}.jpg"), "frame-3.jpg"],
     ],
-    ids=["two views", "masks", "one", "edited"],
+    ids=["two views", "masks", "one", "edited", "three", "three at the end", "beside another", "punctuation", "copy"],
 )
 def test_two_series_are_refused(tmp_path: Path, names: list[str]) -> None:
     with pytest.raises(InputError, match=r"named in different ways, such as .*; move those that are not frames"):
         chosen(tmp_path, *names)
+
+
+@pytest.mark.parametrize("strangers", [numbered(9, "{:04d}.jpg"), ["0.png"]], ids=["series", "one"])
+def test_numbers_that_differ_in_zeros_only_are_refused(tmp_path: Path, strangers: list[str]) -> None:
+    with pytest.raises(InputError, match=r"(0, 00000|0000, 00000) in .* have the same number; keep one of them"):
+        chosen(tmp_path, *numbered(9), *strangers)
+
+
+def test_names_that_are_all_different_are_frames(tmp_path: Path) -> None:
+    names = [hashlib.sha256(bytes([index])).hexdigest()[:6] + ".jpg" for index in range(250)]
+    assert sorted(chosen(tmp_path, *names)[0]) == sorted(names)
 
 
 @pytest.mark.parametrize("stranger", ["3.heic", "3.HEIC", "3.dng", "3.gif"])

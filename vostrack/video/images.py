@@ -27,7 +27,7 @@ from vostrack.video.stream import NOMINAL_RATE, ClipStream, check_size, reason, 
 
 # The only decoders that Pillow may use.
 _FORMATS = ("AVIF", "BMP", "JPEG", "PNG", "TIFF", "WEBP")
-# So many images are looked at to learn how many of their 16 bits are used.
+# So many images are looked at first to learn how many of their 16 bits are used.
 _SAMPLES = 8
 
 # Chunks of a WebP that are looked at before it counts as lossy.
@@ -211,7 +211,7 @@ def _header_size(path: Path) -> tuple[int, int]:
 
 
 def _used_bits(paths: Sequence[Path]) -> int:
-    """How many bits the values of 16-bit images have: 10 or 12, if none of a sample has more, else 16.
+    """How many bits the values of 16-bit images have: 10 or 12, if none has more, else 16.
 
     Raises:
         InputError: there are fewer than 16 bits, of which Pillow keeps the upper eight alone.
@@ -220,17 +220,20 @@ def _used_bits(paths: Sequence[Path]) -> int:
         gray = image.mode.startswith("I;16")
         if not gray and not _has_16_bits(image):
             return 16
-    most = 0
-    for path in paths[:: -(-len(paths) // _SAMPLES)]:
+    most, enough = 0, 1 << (12 if gray else 4)
+    # Spread over the clip at first: it may begin in the dark.
+    for path in dict.fromkeys([*paths[:: -(-len(paths) // _SAMPLES)], *paths]):
         with _reading(path) as image:
             check_size((image.height, image.width), f"image {str(path)!r}")
             most = max(most, int(np.asarray(image).max()))
-    if not gray and 0 < most < 16:
+        if most >= enough:
+            return 16
+    if not gray and most:
         raise InputError(
             f"image {str(paths[0])!r} has 16 bits a channel, and uses 12 of them at most, so that it is nearly black; "
             "multiply the values by 16, or convert them to 8 bits"
         )
-    return next((bits for bits in (10, 12) if gray and 0 < most < 1 << bits), 16)
+    return next((bits for bits in (10, 12) if 0 < most < 1 << bits), 16)
 
 
 def _has_16_bits(image: Image.Image) -> bool:
@@ -321,8 +324,8 @@ def to_rgb(image: Image.Image, where: str, bits: int = 16) -> npt.NDArray[np.uin
         values = np.asarray(image)
         if bits < 16 and values.max() >= 1 << bits:
             raise InputError(
-                f"{where} holds {values.max()}, and the images before seemed to have {bits} bits, at most "
-                f"{(1 << bits) - 1}; convert all of them to 8 bits"
+                f"{where} holds {values.max()}, and no image had more than {bits} bits when the clip was opened; "
+                "start again once all of them are there, and stay the same"
             )
         gray = (values >> (bits - 8)).astype(np.uint8)
         return np.repeat(gray[..., None], 3, axis=2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, permutations
 from pathlib import Path
 
 from vostrack.errors import InputError
@@ -24,6 +24,11 @@ _UNREAD = re.compile(
 )
 _VIDEOS = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 _SEPARATORS = " _.-"
+# What is added to the name of a copy. Several photos may be of one second, as `20230101_120000_1` tells.
+_COPY = re.compile(r"(.*\d)([_-]\d+| ?\(\d+\))", re.DOTALL)
+_LEAST_TIME = 10**9
+# So many views of a scene may share a folder; what is rarer among its images is no series.
+_MOST_SERIES = 10
 _MOST_NAMED = 3
 
 
@@ -37,11 +42,11 @@ def frame_files(folder: Path) -> tuple[list[Path], list[str]]:
     """The images of a folder that are frames, in natural order, and notes on what is left out or missing.
 
     Where half of the images or more are numbered in one way, those without a number (`mask.png` beside `00000.jpg`) and
-    those named after a frame (`00000_mask.png`) are left out.
+    those named after a frame (`00000_mask.png`, `00000 (1).jpg`) are left out.
 
     Raises:
-        InputError: the folder cannot be read or holds no images; two would share the name of a mask; there are several
-            series; or a frame is of a kind that cannot be read.
+        InputError: the folder cannot be read or holds no images; two would share the name of a mask, or have the same
+            number; there are several series; or a frame is of a kind that cannot be read.
     """
     files = _files(folder)
     images = _images(folder, files)
@@ -108,13 +113,11 @@ def _frames(stems: Sequence[str], folder: Path) -> tuple[set[str], set[str]]:
     series: dict[str, set[str]] = defaultdict(set)
     for stem in stems:
         series[_shape(stem)].add(stem)
+    numbered = {stem: shape for shape, stems in series.items() if "#" in shape for stem in stems}
     left: set[str] = set()
     for shape in sorted(series, key=lambda shape: len(series[shape])):
-        if any(
-            "#" in other and len(series[other]) >= len(series[shape]) and _named_after(series[shape], series[other])
-            for other in series
-            if other != shape
-        ):
+        owners = _named_after(series[shape], numbered) - {shape}
+        if any(len(series[owner]) >= len(series[shape]) for owner in owners if owner in series):
             left |= series.pop(shape)
     total = sum(map(len, series.values()))
     main = max(series, key=lambda shape: (len(series[shape]), shape))
@@ -126,16 +129,18 @@ def _frames(stems: Sequence[str], folder: Path) -> tuple[set[str], set[str]]:
 
 
 def _refuse_several(series: Mapping[str, set[str]], main: str, total: int, folder: Path) -> None:
-    """Refuse images that are numbered in another way than most, or as those of another series are."""
-    for shape, stems in series.items():
-        if _letters(shape) == _letters(main) or "#" not in main:
-            continue
-        stranger = 2 * len(series[main]) > total and len(series[main]) > 2
-        shared = _numbers(stems) & _numbers(series[main])
-        if stranger or (len(stems) > 1 and 2 * len(shared) >= len(stems) and len(series[main]) + len(stems) == total):
-            examples = _listed([min(series[main], key=natural_key), min(stems, key=natural_key)])
+    """Refuse images that are numbered in another way than most, or as others are."""
+    numbers = {shape: _numbers(stems, folder) for shape, stems in series.items() if "#" in shape}
+    half, most = 2 * len(series[main]) >= total, 2 * len(series[main]) > total and len(series[main]) > 2
+    large = [shape for shape in numbers if _MOST_SERIES * len(series[shape]) >= total]
+    pairs = [(main, shape) for shape in series if half and shape != main and "#" in main]
+    for one, other in [*pairs, *permutations(large, 2)]:
+        stems = series[other]
+        shared = len(numbers[one] & numbers[other]) if len(stems) > 1 or most else 0
+        if (most and one == main and _letters(other) != _letters(main)) or 0 < len(stems) <= 2 * shared:
+            examples = _listed([min(series[one], key=natural_key), min(stems, key=natural_key)])
             raise InputError(
-                f"folder {str(folder)!r} holds {len(series[main])} and {len(stems)} images that are named in different "
+                f"folder {str(folder)!r} holds {len(series[one])} and {len(stems)} images that are named in different "
                 f"ways, such as {examples}; move those that are not frames to another folder"
             )
 
@@ -149,20 +154,32 @@ def _letters(shape: str) -> str:
     return "".join(filter(str.isalpha, shape))
 
 
-def _numbers(stems: set[str]) -> set[tuple[int, ...]]:
-    return {tuple(map(int, re.findall(r"\d+", stem))) for stem in stems}
+def _numbers(stems: set[str], folder: Path) -> set[tuple[int, ...]]:
+    """The numbers in names of one shape; raises `InputError` where they are the same."""
+    found: dict[tuple[int, ...], str] = {}
+    for stem in sorted(stems):
+        numbers = tuple(map(int, re.findall(r"\d+", stem)))
+        if found.setdefault(numbers, stem) != stem:
+            raise InputError(
+                f"images {_listed([found[numbers], stem])} in {str(folder)!r} have the same number; keep one of them, "
+                "and move the others to another folder"
+            )
+    return set(found)
 
 
-def _named_after(stems: set[str], frames: set[str]) -> bool:
-    """Whether each name is that of a frame with words before or after it: `00000_mask`, `mask_00000`."""
-    return all(any(part in frames for part in _parts(stem)) for stem in stems)
+def _named_after(stems: set[str], frames: Mapping[str, str]) -> set[str]:
+    """Shapes of which each name is that of a frame with something added: `00000_mask`, `mask_00000`, `00000 (1)`."""
+    return set.intersection(*({frames[part] for part in _parts(stem) if part in frames} for stem in stems))
 
 
 def _parts(stem: str) -> list[str]:
-    """What is left of a name without the words at its end, or those at its start."""
+    """What is left of a name without the words at its end, those at its start, or the number of a copy."""
     cuts = [position for position, character in enumerate(stem) if character in _SEPARATORS]
     heads = [stem[:cut] for cut in cuts if stem[cut + 1 : cut + 2].isalpha()]
     tails = [stem[cut + 1 :] for cut in cuts if any(map(str.isalpha, stem[:cut]))]
+    copy = _COPY.fullmatch(stem)
+    if copy and (copy[2].startswith(" ") or int("".join(re.findall(r"\d", copy[1]))) < _LEAST_TIME):
+        heads.append(copy[1])
     return heads + tails
 
 
