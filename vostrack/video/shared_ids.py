@@ -41,6 +41,17 @@ class _Known:
         area = self.last[number] == number
         return bool((shape & area).sum() >= _SAME_SHAPE * (shape | area).sum())
 
+    def of_value(self, value: str) -> int | None:
+        """The id of what was painted in a grey value, or nearly, or lay in a file of that name."""
+        ids = {str(color[0]): number for color, number in self.colors.items() if min(color) == max(color)}
+        ids |= {painted: number for number, painted in self.values.items() if painted}
+        near = [
+            number
+            for painted, number in ids.items()
+            if painted.isdecimal() and value.isdecimal() and abs(int(painted) - int(value)) <= _SAME_COLOR
+        ]
+        return ids.get(value, near[0] if len(near) == 1 else None)
+
 
 def share_ids(loaded: Mapping[str, Labels | LabelMap]) -> None:
     """Keep the ids of known objects in later masks; a colour has the id of the first mask. Changes the masks.
@@ -57,7 +68,10 @@ def share_ids(loaded: Mapping[str, Labels | LabelMap]) -> None:
             pixels = labels.pixels.cpu().numpy()
         else:
             colors = _shared_colors(labels, known)
-            if labels.chosen or colors:
+            # A grey value is no id where an earlier mask used it as a colour.
+            greys = [number for number in object_ids(labels.pixels) if number not in known.last]
+            painted = not colors and any(known.of_value(str(number)) is not None for number in greys)
+            if labels.chosen or colors or painted:
                 _choose_ids(labels, colors, known, name)
             known.colors = {c: i for i, c in labels.palette.items() if mask_labels.is_free(c)} | known.colors
             pixels = labels.pixels
@@ -82,17 +96,28 @@ def _choose_ids(labels: Labels, colors: Mapping[int, Color], known: _Known, name
     ids = {number: known.colors[color] for number, color in match.items() if color in known.colors}
     numbers = object_ids(labels.pixels)
     values = {} if colors else {number: labels.names.get(number, "") for number in numbers}
+    for number in values:
+        same = known.of_value(labels.names.get(number, str(number)))
+        if same is not None and same not in ids.values():
+            ids[number] = same
     shown = {*ids.values(), *(number for number, value in values.items() if known.values.get(number) == value)}
     for number in [number for number in numbers if number not in ids]:
         color, shape = match.get(number), labels.pixels == number
         kept = color is None or _keeps_id(number, color, shape, known, alone=len(numbers) == 1)
+        if color is None:  # another grey value than that of the object of this id is another object
+            pair = known.values.get(number, ""), values.get(number, "")
+            kept = number not in ids.values() and not (all(map(str.isdecimal, pair)) and pair[0] != pair[1])
         new = number if kept else _free_id(number, {*known.last, *ids.values()}, name)
         _check_new(new, color, shape, known, shown, f"{name} adds {_drawn_name(number, color, labels)}")
         ids[number] = new
+    if values and any(number != new for number, new in ids.items()):
+        names = [f"{labels.names.get(number, number)} = {new}" for number, new in sorted(ids.items())]
+        told = [note for note in labels.notes if "became objects" not in note]
+        labels.notes = [*told, f"ids with regard to earlier masks: {mask_labels.listed(names)}"]
     table = np.arange(VOID + 1, dtype=np.uint8)
     table[list(ids)] = list(ids.values())
     labels.pixels = table[labels.pixels]
-    known.values |= values
+    known.values |= {ids[number]: value for number, value in values.items()}
     if colors:
         void = {number: color for number, color in labels.colors.items() if number not in ids}
         labels.colors = void | {ids[number]: color for number, color in colors.items()}
