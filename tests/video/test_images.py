@@ -265,3 +265,12 @@ def test_a_pipe_among_the_images_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "1.png").symlink_to(tmp_path / "pipe")
     assert "not a regular file" in refusal(tmp_path)
+
+
+def test_several_pictures_in_one_image_of_a_folder_are_said(tmp_path: Path) -> None:
+    frames = [Image.fromarray(solid((level, 9, 9))) for level in (9, 90)]
+    frames[0].save(tmp_path / "1.png", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "2.png")
+    with open_clip(tmp_path) as clip:
+        assert len(list(clip)) == 2
+        assert "an image of the folder holds several pictures: its first one is used" in clip.notes

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
 from tests.video.mask_samples import BLUE, FULL, GREEN, RED, SIZE, WHITE, Pixels, boxes, check, read
 from vostrack.errors import MaskError
@@ -126,6 +126,18 @@ class TestValues:
     def test_white_beside_a_painted_grey_is_a_question(self, tmp_path: Path, grey: int) -> None:
         with pytest.raises(MaskError, match="255 may be an object or void: number the objects"):
             read(tmp_path, boxes(grey, WHITE[0]))
+
+    def test_ids_in_the_alpha_channel_are_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(MaskError, match="an alpha channel of values up to 2 of 255: save ids as a grey image"):
+            read(tmp_path, np.dstack([boxes(0, 0), boxes(0, 0), boxes(0, 0), boxes(1, 2)]))
+
+    def test_soft_edges_in_the_palette_of_a_program_are_no_objects(self, tmp_path: Path) -> None:
+        size = (SIZE[1] * 8, SIZE[0] * 8)
+        disc = Image.new("L", size)
+        ImageDraw.Draw(disc).ellipse((40, 30, 160, 150), fill=255)
+        soft = disc.resize((SIZE[1], SIZE[0]), Image.Resampling.BOX).convert("RGB").convert("P")
+        assert len(np.unique(np.asarray(soft))) > 3
+        assert read(tmp_path, soft).labels.ids == (1,)
 
     def test_a_colour_that_is_transparent_is_background(self, tmp_path: Path) -> None:
         image = np.full((*SIZE, 3), 255, np.uint8)

@@ -345,6 +345,8 @@ def _notes(image: Image.Image, bits: int = 16) -> list[str]:
     if deep:
         used = f" of which {bits} are used," if bits < 16 else ","
         notes.append(f"16-bit source{used} reduced to 8 bits")
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # phones store versions of one photo
+        notes.append("an image of the folder holds several pictures: its first one is used")
     if image.has_transparency_data:
         notes.append("transparency is ignored: the colours stored under it are shown")
     return notes

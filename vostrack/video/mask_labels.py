@@ -73,7 +73,7 @@ def image_labels(image: Image.Image, where: str, reading: Reading, *, lossy: boo
     if image.mode == "P":
         labels = _from_index(image, where, reading)
         by_color = _by_color(image, reading)
-        if not by_color and not thin_note(labels.pixels):
+        if not by_color and not _mostly_thin(labels.pixels):
             return labels
         drawn = image_labels(image.convert("RGBA" if image.has_transparency_data else "RGB"), where, reading)
         # Soft edges that were reduced to a palette become few objects, many small objects do not.
@@ -176,11 +176,21 @@ def is_free(color: Color) -> bool:
 
 def thin_note(pixels: Bytes) -> list[str]:
     """Point out objects that look like the soft edges of others."""
-    ids, wide = set(object_ids(pixels)), set(object_ids(pixels[interior(pixels)]))
-    thin = len(ids - wide)
-    if len(ids) < 8 or 2 * thin <= len(ids):
+    many, thin = len(object_ids(pixels)), len(_thin_ids(pixels))
+    if many < 8 or 2 * thin <= many:
         return []
-    return [f"{thin} of {len(ids)} objects are nowhere 3 pixels wide; if these are soft edges, draw without smoothing"]
+    return [f"{thin} of {many} objects are nowhere 3 pixels wide; if these are soft edges, draw without smoothing"]
+
+
+def _mostly_thin(pixels: Bytes) -> bool:
+    """Whether most of several objects are as thin as soft edges."""
+    many = len(object_ids(pixels))
+    return many > 2 and 2 * len(_thin_ids(pixels)) > many
+
+
+def _thin_ids(pixels: Bytes) -> set[int]:
+    """Objects that are nowhere 3 pixels wide."""
+    return set(object_ids(pixels)) - set(object_ids(pixels[interior(pixels)]))
 
 
 def object_ids(pixels: Bytes) -> list[int]:
@@ -258,6 +268,8 @@ def _from_alpha(channels: Bytes, alpha: Bytes, where: str, reading: Reading, los
     """Read an image (H, W, 1 or 3) with alpha (H, W): objects by colour where that is flat, else by alpha alone."""
     if alpha.min() == alpha.max():
         return _from_channels(channels, where, reading, lossy)
+    if alpha.max() <= _SMALL_ID and len(np.unique(alpha)) > 2:
+        raise MaskError(f"{where} has an alpha channel of values up to {alpha.max()} of 255: save ids as a grey image")
     opaque = alpha > alpha.max() // 2  # a marker need not be opaque
     inside = channels[opaque]
     notes = _faint_note(alpha, opaque)
