@@ -310,7 +310,7 @@ def encoded(ending: str) -> bytes:
 FILES = {ending: encoded(ending) for ending in ("png", "jpeg", "webp", "tiff", "bmp", "gif")}
 
 
-def try_to_read(path: Path, data: bytes) -> None:
+def assert_mask_or_error(path: Path, data: bytes) -> None:
     """Either a valid mask or a `MaskError` of one line comes out."""
     path.write_bytes(data)
     for resize in (False, True):
@@ -327,14 +327,14 @@ class TestHostileFiles:
     @given(ending=st.sampled_from(sorted(FILES)), data=st.binary(max_size=200))
     @_in_place
     def test_random_bytes(self, tmp_path: Path, ending: str, data: bytes) -> None:
-        try_to_read(tmp_path / "m.png", data)
-        try_to_read(tmp_path / "m.png", FILES[ending][:16] + data)
+        assert_mask_or_error(tmp_path / "m.png", data)
+        assert_mask_or_error(tmp_path / "m.png", FILES[ending][:16] + data)
 
     @pytest.mark.parametrize("ending", sorted(FILES))
     def test_truncated(self, tmp_path: Path, ending: str) -> None:
         data = FILES[ending]
         for part in range(32):
-            try_to_read(tmp_path / "m.png", data[: len(data) * part // 32])
+            assert_mask_or_error(tmp_path / "m.png", data[: len(data) * part // 32])
 
     @given(ending=st.sampled_from(sorted(FILES)), changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255))))
     @settings(_in_place, max_examples=150)
@@ -344,7 +344,7 @@ class TestHostileFiles:
             data[place % len(data)] = value
         if ending == "png":
             data = bytearray(with_checksums(bytes(data)))
-        try_to_read(tmp_path / "m.png", bytes(data))
+        assert_mask_or_error(tmp_path / "m.png", bytes(data))
 
 
 def with_checksums(png: bytes) -> bytes:

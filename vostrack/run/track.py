@@ -12,7 +12,7 @@ from vostrack.methods import DEFAULT, WORKING_SIZE
 from vostrack.propagate import check_prompts
 from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.passes import Passes
-from vostrack.run.pipeline import PipelineConfig, load_pipeline
+from vostrack.run.pipeline import Pipeline, PipelineConfig, load_pipeline
 from vostrack.types import FrameStream, Prediction
 from vostrack.video.ground import Reading
 from vostrack.video.images import ArrayStream
@@ -91,7 +91,17 @@ def track(
             refine_settings=refine_settings or {},
         )
     )
-    callbacks = checked_callbacks(callbacks)
+    return _start(pipeline, frames, masks, reading, checked_callbacks(callbacks))
+
+
+def _start(
+    pipeline: Pipeline,
+    frames: Iterable[Any] | str | os.PathLike[str],
+    masks: GivenMask | Mapping[int, GivenMask],
+    reading: Reading,
+    callbacks: Callbacks,
+) -> Iterator[Prediction]:
+    """Open the frames and read the masks; where that fails, the frames are closed."""
     stream = _open(frames)
     try:
         prompts, notes = read_prompts(by_frame(masks), stream.size, reading, stream.stored_size)
