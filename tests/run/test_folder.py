@@ -137,7 +137,7 @@ def test_a_summary_of_somebody_else_does_not_make_a_run_complete(tmp_path: Path)
 def test_a_summary_that_does_not_fit_its_masks_is_not_believed(tmp_path: Path, text: str) -> None:
     folder = begun(tmp_path)
     (tmp_path / "summary.json").write_text(text)
-    with pytest.raises(OutputError, match="masks are missing"):
+    with pytest.raises(OutputError, match=r"summary\.json is damaged .*`overwrite=True`"):
         prepare(folder, resume=True)
 
 

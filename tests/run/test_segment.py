@@ -25,7 +25,7 @@ from tests.fakes import (
     write_clip,
     write_mask,
 )
-from tests.runs import Stop, StopAfter
+from tests.runs import Stop, StopAfter, results
 from tests.video.media import noise, read, write_video
 from vostrack.device import choose_device
 from vostrack.errors import InputError, MaskError, OutputError, OutputExistsError, VostrackError
@@ -296,8 +296,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(clip: Path, mask: Path, tm
             run(clip, masks, out, callbacks=StopAfter(count), outputs=outputs, resume=True)
         whole(out)
     summary = run(clip, masks, out, outputs=outputs, resume=True)
-    results = {name: data for name, data in tree(plain).items() if not name.startswith(".vostrack/")}
-    assert {name: data for name, data in tree(out).items() if not name.startswith(".vostrack/")} == results
+    assert results(out) == results(plain)
     assert not (out / ".vostrack" / "state.safetensors").exists()
     for key in ("objects", "frames", "warnings", "masks", "config"):
         assert summary[key] == expected[key]
@@ -309,9 +308,26 @@ def test_resuming_a_complete_run_gives_its_summary(clip: Path, mask: Path, tmp_p
     before = tree(tmp_path / "out", summary=True)
     assert run(clip, mask, tmp_path / "out", resume=True) == json.loads(json.dumps(first))
     assert tree(tmp_path / "out", summary=True) == before
-    (tmp_path / "out" / "masks" / "00003.png").unlink()
-    with pytest.raises(OutputError, match="masks are missing"):
-        run(clip, mask, tmp_path / "out", resume=True)
+
+
+@pytest.mark.parametrize("gone", ["masks/00009.png", "masks", "objects/200", "probs/00011.npz", "overlay.mp4"])
+def test_missing_files_of_a_complete_run_are_made_again(clip: Path, mask: Path, tmp_path: Path, gone: str) -> None:
+    out, outputs = tmp_path / "out", ("masks", "objects", "probs", "overlay")
+    run(clip, mask, out, outputs=outputs)
+    before = results(out)
+    for path in list((out / gone).iterdir()) if (out / gone).is_dir() else [out / gone]:
+        path.unlink()
+    retouched = out / "objects" / "3" / "00002.png"
+    retouched.write_bytes(b"theirs")
+    with pytest.raises(Stop):  # a refill that is stopped begins anew, and keeps what it made
+        run(clip, mask, out, outputs=outputs, resume=True, callbacks=StopAfter(6))
+    retouched.write_bytes(b"theirs again")
+    summary = run(clip, mask, out, outputs=outputs, resume=True)
+    assert [note for note in summary["warnings"] if "files of this complete run are missing" in note]
+    assert retouched.read_bytes() == b"theirs again"
+    retouched.write_bytes(before["objects/3/00002.png"])
+    assert results(out) == before
+    assert run(clip, mask, out, outputs=outputs, resume=True) == json.loads((out / "summary.json").read_text())
 
 
 def test_resuming_what_was_never_begun_begins(clip: Path, mask: Path, tmp_path: Path) -> None:
@@ -463,8 +479,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(job: list[object], tmp_path: Pat
     job[job.index(out)] = plain
     assert finish(start(job, tmp_path / "log"), tmp_path / "log")[0] == 0
     whole(out)
-    results = {name: data for name, data in tree(plain).items() if not name.startswith(".vostrack/")}
-    assert {name: data for name, data in tree(out).items() if not name.startswith(".vostrack/")} == results
+    assert results(out) == results(plain)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

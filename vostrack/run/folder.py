@@ -97,11 +97,17 @@ class _Summary:
 
 
 class OutputFolder:
-    """Where the results of one run go."""
+    """Where the results of one run go.
 
-    def __init__(self, path: Path) -> None:
-        """Name the folder; nothing is created yet."""
-        self.path = path
+    Attributes:
+        refills: whether `prepare` found a complete run that lacks files: it is done again from its start, nothing is
+            saved on the way, and what is there, which somebody may have retouched, is kept.
+    """
+
+    def __init__(self, path: Path, masks: Mapping[int, LabelMap] | None = None) -> None:
+        """Name the folder, and the masks of the run by frame; nothing is created yet."""
+        self.path, self.refills = path, False
+        self._masks = masks or {}
         self._root = OutputRoot(path)
         self._run, self._two_passes = "", False
 
@@ -127,7 +133,7 @@ class OutputFolder:
             resume: go on with an earlier run of the same record.
 
         Returns:
-            The summary of a run that is complete already, else None.
+            The summary of a run that is complete already, else None, also where it lacks files (`refills`).
 
         Raises:
             OutputExistsError: results are there and neither was asked for.
@@ -142,7 +148,7 @@ class OutputFolder:
         ours, unfinished = ((self.path / name).exists() for name in (_RECORD, _STATE))
         if resume and ours:
             self._check_same(record)
-            return self._finished() if (self.path / _SUMMARY).exists() else None
+            return self._finished(record) if (self.path / _SUMMARY).exists() else None
         there = [name for name in _RESULTS if os.path.lexists(self.path / name)]
         if not there and unfinished:
             there = ["an unfinished run"]
@@ -161,7 +167,7 @@ class OutputFolder:
             OutputError: what it saved is damaged, or of another run.
         """
         path = self._root.at(_STATE)
-        if not path.exists():
+        if self.refills or not path.exists():
             return EnginePosition(), None
         saved = load_state(path, _saved_type(state_type), self._run)
         most = sys.maxsize if self._two_passes else len(self._frame_names())
@@ -173,6 +179,8 @@ class OutputFolder:
 
     def save_position(self, position: EnginePosition, adapt: AdaptState | None = None) -> None:
         """Save where a run and its adaptation stand; all results up to there must be on the disk."""
+        if self.refills:
+            return
         saved = {"state": position.state, "ids": position.ids, "next_frame": position.next_frame, "adapt": adapt}
         save_state(self._root.at(_STATE), _saved_type(type(position.state))(**saved), self._run)
 
@@ -183,6 +191,8 @@ class OutputFolder:
             OutputError: the file is damaged, or of another run.
         """
         path = self._root.at(_SECOND)
+        if self.refills:
+            return 0
         try:
             saved: _Second = read_json(path, _Second)
             if saved.sha256 != self._second_digest(saved.next_frame):
@@ -197,7 +207,8 @@ class OutputFolder:
 
     def save_second_pass(self, next_frame: int) -> None:
         """Save where the second pass stands; all its results up to there must be on the disk."""
-        self._root.write_json(_SECOND, {"next_frame": next_frame, "sha256": self._second_digest(next_frame)})
+        if not self.refills:
+            self._root.write_json(_SECOND, {"next_frame": next_frame, "sha256": self._second_digest(next_frame)})
 
     def _second_digest(self, next_frame: int) -> str:
         return hashlib.sha256(f"{self._run} {next_frame}".encode()).hexdigest()
@@ -207,14 +218,14 @@ class OutputFolder:
         # The line break comes first, so that a line which a kill or a full disk cut off harms no other.
         self._root.append(_FRAMES, f"\n{json.dumps(frame.name)}")
 
-    def read_prediction(self, frame: Frame, prompts: Mapping[int, LabelMap]) -> Prediction:
+    def read_prediction(self, frame: Frame) -> Prediction:
         """The result of a frame that an earlier run has done.
 
         Raises:
             OutputError: its mask is missing, damaged or of another size.
         """
         path = self._root.at(f"masks/{frame.name}.png")
-        ids = known_ids(prompts, frame.index)
+        ids = known_ids(self._masks, frame.index)
         try:
             with Image.open(path, formats=["PNG"]) as image:
                 image.verify()  # the checksums, which reading alone does not look at; it closes the image
@@ -250,21 +261,21 @@ class OutputFolder:
                 "use `overwrite=True` or another `out`"
             )
 
-    def _frame_names(self) -> set[str]:
-        """Names of all frames that were announced."""
-        names, path = set(), self._root.at(_FRAMES)
+    def _frame_names(self) -> list[str]:
+        """Names of all frames that were announced, in order."""
+        names, path = dict[str, None](), self._root.at(_FRAMES)
         try:
             with open_regular(path) as file:
                 for line in file:
                     with contextlib.suppress(ValueError):
                         name = parse_json(line, str)
                         if PurePath(name).name == name and "\0" not in name:
-                            names.add(name)
+                            names[name] = None
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
             raise _damaged(path, error) from error
-        return names
+        return list(names)
 
     def _object_folders(self) -> list[str]:
         """Folders of single objects, below the output folder."""
@@ -285,21 +296,29 @@ class OutputFolder:
             if (self.path / folder).is_dir():
                 yield from (f"{folder}/{name}.{ending}" for name in names)
 
-    def _finished(self) -> dict[str, Any]:
+    def _finished(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The summary of a complete run, or None where files are missing."""
         names = self._frame_names()
         try:
             summary: dict[str, Any] = read_json(self._root.at(_SUMMARY), dict[str, Any])
-            complete = len(names) == shaped(summary, _Summary).frames
-        except (OSError, ValueError):
-            complete = False
-        complete = complete and all((self.path / "masks" / f"{name}.png").is_file() for name in names)
-        if not complete:
-            raise OutputError(
-                f"{shown(self.path)} says it is complete, but masks are missing or {_SUMMARY} is damaged: "
-                "use `overwrite=True`"
-            )
+            if len(names) != shaped(summary, _Summary).frames:
+                raise ValueError("it counts other frames than were written")
+        except (OSError, ValueError) as error:
+            raise _damaged(self.path / _SUMMARY, error) from error
+        self.refills = not all(self._root.at(name).is_file() for name in self._results(names, record["outputs"]))
+        if self.refills:
+            return None
         self._forget()  # a run that was killed right after its last file did not
         return summary
+
+    def _results(self, names: Sequence[str], outputs: Sequence[str]) -> Iterator[str]:
+        """All files that a complete run has written, below the output folder."""
+        yield from ["overlay.mp4"] if "overlay" in outputs else []
+        for index, name in enumerate(names):
+            yield f"masks/{name}.png"
+            yield from [f"probs/{name}.npz"] if "probs" in outputs else []
+            if "objects" in outputs:
+                yield from (f"objects/{number}/{name}.png" for number in known_ids(self._masks, index))
 
     def _clear(self) -> None:
         """Remove the files of an earlier run and no others; its record goes last, so that a kill does no harm."""

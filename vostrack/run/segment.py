@@ -71,7 +71,8 @@ def segment(
         adapt_settings: settings of it to change, by name.
         outputs: what to write, among "masks", "overlay", "objects", "probs"; masks are always written.
         overwrite: whether the results of an earlier run in the output folder are replaced.
-        resume: whether an interrupted run in the output folder is continued.
+        resume: whether an interrupted run in the output folder is continued, or missing files of a complete one are
+            made again.
         callbacks: what is called on the way.
 
     Returns:
@@ -104,14 +105,16 @@ def segment(
     with open_clip(source) as stream:
         prompts, notes = read_prompts(given, stream.size, reading, stream.stored_size)
         check_prompts(prompts, stream.count)
-        folder = OutputFolder(Path(out) if out is not None else default_folder(source))
+        folder = OutputFolder(Path(out) if out is not None else default_folder(source), prompts)
         folder.check_place([source, *(Path(mask) for mask in given.values() if isinstance(mask, str | Path))])
         record = pipeline.record() | _inputs(source, prompts, reading) | {"outputs": wanted}
         with lock_folder(folder.path):
             finished = folder.prepare(record, overwrite=overwrite, resume=resume)
             if finished is not None:
                 return finished
-            store = _FolderStore(folder, prompts, wanted, source, stream.fps)
+            if folder.refills:
+                notes.append("files of this complete run are missing: it is done again, and those still there are kept")
+            store = _FolderStore(folder, wanted, source, stream.fps)
             probs = "probs" in wanted
             passes = Passes(
                 pipeline, prompts, stream, lambda: open_clip(source), callbacks=callbacks, probs=probs, store=store
@@ -147,19 +150,12 @@ def _outputs(names: Iterable[str]) -> list[str]:
 class _FolderStore:
     """Keeps a run in its output folder; a `Store`."""
 
-    def __init__(
-        self,
-        folder: OutputFolder,
-        masks: Mapping[int, LabelMap],
-        outputs: Sequence[str],
-        source: Path,
-        fps: Fraction | None,
-    ) -> None:
+    def __init__(self, folder: OutputFolder, outputs: Sequence[str], source: Path, fps: Fraction | None) -> None:
         self.folder, self.log = folder, ObjectLog()
-        to = Destination(folder.path, None if source.is_dir() else source, fps)
+        to = Destination(folder.path, None if source.is_dir() else source, fps, folder.refills)
         writers = {name: WRITERS[name](to) for name in outputs}
         self.writing = ThreadedWriter(list(writers.values()))
-        self._masks, self._overlay = masks, writers.get("overlay")
+        self._overlay = writers.get("overlay")
 
     def load(self, state_type: type[Any], device: torch.device) -> tuple[EnginePosition, AdaptState | None]:
         return self.folder.load_position(state_type, device)
@@ -177,7 +173,7 @@ class _FolderStore:
 
     def done(self, frame: Frame) -> None:
         """The frame goes to the log and to the overlay, since a video file cannot be continued."""
-        prediction = self.folder.read_prediction(frame, self._masks)
+        prediction = self.folder.read_prediction(frame)
         self.log.add(prediction)
         if self._overlay is not None:
             self._overlay.write(prediction)

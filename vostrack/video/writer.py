@@ -38,11 +38,13 @@ class Destination:
         folder: the output folder.
         source: the video file, for the overlay's timing and audio; None for a folder of images.
         fps: average frame rate, where known.
+        keep: whether files of frames that are there stay as they are.
     """
 
     folder: Path
     source: Path | None = None
     fps: Fraction | None = None
+    keep: bool = False
 
 
 class Writer(Protocol):
@@ -70,16 +72,20 @@ class Writer(Protocol):
 class FileWriter:
     """Writes files that belong to one frame each, such as masks."""
 
-    def __init__(self, folder: Path, render: Callable[[Prediction], Iterator[tuple[str, bytes]]]) -> None:
+    def __init__(
+        self, folder: Path, render: Callable[[Prediction], Iterator[tuple[str, bytes]]], keep: bool = False
+    ) -> None:
         """Take the output folder and a function that gives paths below it, and their contents, for a prediction."""
         self.notes: list[str] = []
         self._root = OutputRoot(folder)
-        self._render = render
+        self._render, self._keep = render, keep
 
     def write(self, prediction: Prediction) -> None:
-        """Write the files of a frame, replacing what is there."""
+        """Write the files of a frame, replacing what is there unless that is kept."""
         for name, data in self._render(prediction):
-            write_bytes(self._root.new(name).final, data)
+            path = self._root.new(name).final
+            if not (self._keep and path.is_file()):
+                write_bytes(path, data)
 
     def finish(self) -> None:
         """Nothing to do: each file is complete when `write` returns."""
@@ -136,9 +142,9 @@ def _png(image: Image.Image) -> bytes:
 
 
 WRITERS: dict[str, Callable[[Destination], Writer]] = {
-    "masks": lambda to: FileWriter(to.folder, mask_files),
-    "objects": lambda to: FileWriter(to.folder, object_files),
-    "probs": lambda to: FileWriter(to.folder, prob_files),
+    "masks": lambda to: FileWriter(to.folder, mask_files, to.keep),
+    "objects": lambda to: FileWriter(to.folder, object_files, to.keep),
+    "probs": lambda to: FileWriter(to.folder, prob_files, to.keep),
     "overlay": lambda to: OverlayWriter(to.folder, source=to.source, fps=to.fps),
 }
 
