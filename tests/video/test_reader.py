@@ -228,7 +228,21 @@ def test_a_name_with_a_line_break_stays_on_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["image", "image.mjpeg", "image.mp4", "image.jpg"])
 def test_a_single_image_is_refused_under_any_name(tmp_path: Path, kind: str, name: str) -> None:
     Image.new("RGB", (32, 32)).save(tmp_path / name, kind)
-    assert "is a single image, or only its first can be read; put the images" in refusal(tmp_path / name)
+    assert "is a single image, or only its first can be read; put the images of a clip into a folder, each as a file" in refusal(tmp_path / name)
+
+
+@pytest.mark.parametrize("pages", [1, 3])
+def test_images_within_a_document_are_no_clip(tmp_path: Path, pages: int) -> None:
+    images = [Image.fromarray(image) for image in ramp(pages)]
+    images[0].save(tmp_path / "pages.pdf", save_all=True, append_images=images[1:])
+    assert "a file of another kind, such as a PDF, that holds JPEG images; " in refusal(tmp_path / "pages.pdf")
+
+
+@pytest.mark.parametrize("text", ["#EXTM3U\nclip.mp4\n", "ffconcat version 1.0\nfile clip.mp4\n"])
+def test_a_list_of_other_files_is_refused_under_any_name(tmp_path: Path, text: str) -> None:
+    write_video(tmp_path / "clip.mp4", ramp(2))
+    (tmp_path / "list.mp4").write_text(text)
+    assert "is a list that names other files; give the video itself" in refusal(tmp_path / "list.mp4")
 
 
 def test_two_versions_of_one_photo_are_a_single_image(tmp_path: Path) -> None:

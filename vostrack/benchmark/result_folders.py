@@ -72,7 +72,7 @@ def _result_folders(results: Path, names: Sequence[str]) -> dict[str, Path]:
             found[name] = place
     if missing := [name for name in names if name not in found]:
         own = any(map(list_frames, (results, results / "masks")))
-        held = "masks of one sequence: say which" if own else named(there) or "nothing"
+        held = f"masks of one sequence: name it by `sequences`, as {names[0]}" if own else named(there) or "nothing"
         raise DatasetError(f"{shown(results)} lacks {named(missing)} of {len(names)} sequences; it holds {held}")
     return found
 
@@ -88,7 +88,8 @@ def _match(name: str, results: Path, truth: Path) -> dict[str, str]:
     if missing := [file for file in wanted[1:-1] if not found[file]]:
         held = named(there, 3) if there else "no PNG files"
         raise DatasetError(
-            f"{shown(results)} lacks {named(missing)} of {len(wanted) - 2} scored frames; it holds {held}"
+            f"{shown(results)} lacks {named(missing)} of {len(wanted) - 2} scored frames (all but the first and the "
+            f"last); it holds {held}"
         )
     _refuse_shift(results, there, truth, wanted)
     return found

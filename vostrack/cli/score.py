@@ -11,6 +11,7 @@ import typer
 from vostrack.cli.benchmark_tables import SequenceBar, number, print_table
 from vostrack.cli.console import say_next
 from vostrack.cli.help import Jobs, in_input, in_output
+from vostrack.errors import counted
 from vostrack.files import write_json
 
 _rule = partial(typer.Option, rich_help_panel="Rules")
@@ -59,7 +60,8 @@ def score(
             results, ground_truth, sequences=sequences or None, jobs=jobs, rules=rules, callbacks=bar
         )
     total = scores.total()
-    means = f"J&F {total.pop('J&F'):.4f}, mean of {len(scores.objects)} objects in {scores.sequences} sequences"
+    counts = f"{counted(len(scores.objects), 'object')} in {counted(scores.sequences, 'sequence')}"
+    means = f"J&F {total.pop('J&F'):.4f}, mean of {counts}"
     objects = [(row.name, *(number(value, 3) for value in row.values.values())) for row in scores.objects]
     columns = ("object", *(key.replace("_", " ") for key in total))
     print_table(columns, objects, [("all", *(number(value, 3) for value in total.values()))], caption=means)

@@ -81,8 +81,8 @@ class VideoStream(ClipStream):
                 self._container = stack.enter_context(open_container(path))
             except BROKEN as error:
                 raise InputError(
-                    f"{self._where} cannot be opened: expected a complete video such as .mp4, .mkv or .webm that names "
-                    f"no other file, found: {reason(error, 'get an undamaged copy or convert it')}"
+                    f"{self._where} cannot be opened: expected a complete video such as .mp4, .mkv or .webm, found: "
+                    f"{reason(error, 'get an undamaged copy or convert it')}"
                 ) from error
             self._video = _pick_video(self._container, self._where)
             self._lenient = _lenient_decoder(self._video)
@@ -107,8 +107,8 @@ class VideoStream(ClipStream):
             second = None if is_multi_picture(path) else next(self._pictures, None)
         if second is None or (second[0].height, second[0].width) != self.stored_size:
             raise InputError(
-                f"{self._where} is a single image, or only its first can be read; "
-                "put the images of a clip into a folder and give the folder"
+                f"{self._where} is a single image, or only its first can be read; put the images of a clip into a "
+                "folder, each as a file, and give the folder; a mask is given beside the clip"
             )
         return [second]
 
@@ -272,6 +272,8 @@ def open_container(path: Path) -> Iterator[InputContainer]:
         with av.open(
             file, "r", kind, options=DECODER_OPTIONS, container_options=closed, metadata_errors="replace"
         ) as container:
+            if kind is None and container.format.name == "mjpeg":
+                raise ValueError("a file of another kind, such as a PDF, that holds JPEG images")
             yield container
 
 

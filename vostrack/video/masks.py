@@ -179,7 +179,8 @@ def _load(mask: GivenMask, name: str, request: _Request) -> Labels | MaskFile:
     else:
         labels = _fitted(mask_labels.array_labels(mask, where, request.reading), where, request)
     if not object_ids(labels.pixels):
-        raise MaskError(f"{where} has no object: all pixels are background or void; paint the object white")
+        void = " or void (255, neither object nor background)" if labels.pixels.any() else ""
+        raise MaskError(f"{where} has no object: all pixels are background{void}; paint the object white")
     return labels
 
 

@@ -21,6 +21,8 @@ _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
 _PATTERN = re.compile(r"%\d*d|[*?]|\[.+\]")
 PLAYLISTS = {".asx", ".concat", ".ffconcat", ".m3u", ".m3u8", ".mpd", ".pls", ".sdp"}
 """Files of these names list others, which FFmpeg would open."""
+_ARCHIVE = b"PK\x03\x04"  # FFmpeg would find the images in it
+_LISTS = (b"#EXTM3U", b"ffconcat ")
 
 
 def open_clip(path: str | os.PathLike[str]) -> ClipStream:
@@ -54,16 +56,16 @@ def open_clip(path: str | os.PathLike[str]) -> ClipStream:
         raise InputError(f"clip {text!r} is neither a file nor a folder; save the video to a file first")
     if info.st_size == 0:
         raise InputError(f"video {text!r} is empty (0 bytes); get a complete copy")
-    if source.suffix.lower() in PLAYLISTS:
-        raise InputError(f"{text!r} is a list that names other files; give the video itself")
     try:
         with open_regular(source) as file:
-            archive = file.read(4) == b"PK\x03\x04"  # FFmpeg would find the images in it
+            head = file.read(16)
             file.seek(0)
             animated = is_animated_webp(file)
     except (OSError, ValueError) as error:
         raise InputError(f"video {text!r} cannot be opened: {reason(error, 'check who owns it')}") from error
-    if archive:
+    if source.suffix.lower() in PLAYLISTS or head.startswith(_LISTS):
+        raise InputError(f"{text!r} is a list that names other files; give the video itself")
+    if head.startswith(_ARCHIVE):
         raise InputError(f"{text!r} is an archive; unpack it and give the folder with the frames")
     return AnimationStream(source) if animated else VideoStream(source)
 
