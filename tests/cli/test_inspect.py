@@ -117,6 +117,14 @@ def test_points_inside_a_mask(inspect: Run, tmp_path: Path) -> None:
     assert near[y // SCALE + 2, x // SCALE + 2].mean() > 0.9
 
 
+def test_a_mask_is_read_as_by_segment(inspect: Run, tmp_path: Path) -> None:
+    Image.fromarray(truth(1) == 0).save("inverted.png")
+    refused(inspect("--mask", "inverted.png"), 4, "use --invert-mask")
+    assert inspect("--mask", "inverted.png", "--invert-mask")[0] == 0
+    assert inspect("--mask", "second.png", "--out", "second_inspect.png")[0] == 0
+    assert Path("clip_inspect.png").read_bytes() == Path("second_inspect.png").read_bytes()
+
+
 def test_the_reference_may_be_any_frame_and_the_size_smaller(inspect: Run, tmp_path: Path) -> None:
     code, _, said = inspect("-f", "0", "--reference", "3", "--size", "24", "-p", "10,10", "-p", "50,30")
     assert code == 0

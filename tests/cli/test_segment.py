@@ -149,6 +149,8 @@ def test_a_mask_that_cannot_be_used(vostrack: Run) -> None:
     refused(vostrack(*segment(mask="none.png")), 4, "none.png")
     refused(vostrack(*segment(mask="9:first.png")), 4, "mask for frame 9")
     refused(vostrack(*segment(mask="clip.mp4")), 4, "clip.mp4")
+    changed = "clip and mask have changed places: give clip.mp4 --mask first.png"
+    refused(vostrack(*segment(mask="clip.mp4", clip="first.png")), 4, changed)
     assert not list(Path().glob("*_vostrack"))
 
 
@@ -217,7 +219,9 @@ def test_a_disk_that_is_read_only(vostrack: Run, small_disk: Path) -> None:
 
 def test_options_that_are_missing_or_malformed_are_errors_of_usage(vostrack: Run) -> None:
     for arguments, words in (
-        (["segment", "clip.mp4"], "--mask"),
+        (["segment", "clip.mp4"], "Missing option '--mask'"),
+        (["segment", "clip.mp4", "first.png"], "Missing option '--mask' / '-m'. Did you mean --mask first.png?"),
+        (["segment", "clip.mp4", "first.png", "--size", "240"], "Did you mean --mask first.png?"),
         (["segment"], "Missing argument"),
         (segment("--size", "15"), "from 16 to 8192, or full"),
         (segment("--size", "²"), "from 16 to 8192, or full"),

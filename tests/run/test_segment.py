@@ -343,7 +343,8 @@ def test_resuming_with_other_inputs_or_settings_names_what_differs(clip: Path, m
     other = write_mask(tmp_path / "other.png", truth(1))
     longer = write_clip(tmp_path / "longer.mp4", 13)
     for changes, words in (
-        ({"mask": other}, "masks"),
+        ({"mask": other}, r"the mask of frame 0 \(.*other\.png\)"),
+        ({"mask": {0: mask, 4: other}}, r"the mask of frame 4 \(.*other\.png\)"),
         ({"clip": longer}, "clip"),
         ({"size": 16}, "size from 480 to 16"),
         ({"preset": "slow"}, 'preset from "default" to "slow"'),

@@ -347,3 +347,12 @@ class TestObjectsThatFillTheFrame:
 def test_wrong_backgrounds(background: object) -> None:
     with pytest.raises(MaskError, match="background must be a number from 0 to 255 or three of them"):
         Reading(background=background)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("light", [255, 250])
+@pytest.mark.parametrize("square", [4, 16])
+def test_a_chequered_ground_is_called_one(light: int, square: int, tmp_path: Path) -> None:
+    """Screenshots of a cutout, and cutouts saved without transparency, show the squares that stand for it."""
+    image = np.where((np.indices(WIDE) // square).sum(0)[..., None] % 2, 204, light).repeat(3, 2).astype(np.uint8)
+    image[20:60, 50:100] = RED
+    assert "has a chequered ground, which some programs save in place of transparency" in refusal(tmp_path, image)

@@ -228,7 +228,10 @@ def test_a_name_with_a_line_break_stays_on_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["image", "image.mjpeg", "image.mp4", "image.jpg"])
 def test_a_single_image_is_refused_under_any_name(tmp_path: Path, kind: str, name: str) -> None:
     Image.new("RGB", (32, 32)).save(tmp_path / name, kind)
-    assert "is a single image, or only its first can be read; put the images of a clip into a folder, each as a file" in refusal(tmp_path / name)
+    assert (
+        "is a single image, or only its first can be read; put the images of a clip into a folder, each as a file"
+        in refusal(tmp_path / name)
+    )
 
 
 @pytest.mark.parametrize("pages", [1, 3])

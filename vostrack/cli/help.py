@@ -17,6 +17,18 @@ in_input, in_output, in_method, in_refinement, in_run = (
 )
 
 ClipPath = Annotated[Path, typer.Argument(metavar="CLIP", help="A video or a folder of images.", show_default=False)]
+ResizeMask = Annotated[bool, in_input("--resize-mask", help="Accept masks of another size.")]
+Background = Annotated[
+    str | None,
+    in_input(
+        "--background",
+        metavar="COLOUR",
+        help="What is background in the masks: white, 68,1,84, ...",
+        show_default="black",
+    ),
+]
+InvertMask = Annotated[bool, in_input("--invert-mask", help="Exchange object and background.")]
+NoBackground = Annotated[bool, in_input("--no-background", help="Objects may fill the frame.")]
 Method = Annotated[
     str,
     in_method("--method", metavar="NAME", help="See `vostrack methods`.", autocompletion=lambda: list(registered())),
@@ -66,7 +78,19 @@ class _Page:
 
 
 class Command(_Page, TyperCommand):
-    """A command whose help page is laid out in this way."""
+    """A command whose help page is laid out in this way, and which says what an argument too many may stand for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Where a required option is missing and an argument is too many, that is probably its value."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            flags = getattr(error.param, "opts", [""])
+            if hasattr(error, "param_type") and flags[0].startswith("-"):  # the only one that has a type: it is missing
+                left = self.make_parser(ctx).parse_args(given)[1]
+                error.message += f"Did you mean {flags[0]} {left[0]}?" if left else ""
+            raise
 
 
 class Group(_Page, TyperGroup):

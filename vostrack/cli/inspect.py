@@ -9,8 +9,21 @@ from typing import Annotated
 import typer
 
 from vostrack.cli.console import say_next
-from vostrack.cli.help import DEFAULT_SIZE, ClipPath, Method, Overwrite, Size, Weights, in_input, in_output
-from vostrack.cli.settings import parse_size
+from vostrack.cli.help import (
+    DEFAULT_SIZE,
+    Background,
+    ClipPath,
+    InvertMask,
+    Method,
+    NoBackground,
+    Overwrite,
+    ResizeMask,
+    Size,
+    Weights,
+    in_input,
+    in_output,
+)
+from vostrack.cli.settings import parse_color, parse_size
 from vostrack.files import shown
 
 
@@ -27,6 +40,10 @@ def inspect(
         Path | None,
         in_input("--mask", "-m", metavar="FILE", help="Take points inside this mask of the frame.", show_default=False),
     ] = None,
+    resize_mask: ResizeMask = False,
+    background: Background = None,
+    invert_mask: InvertMask = False,
+    no_background: NoBackground = False,
     out: Annotated[
         Path | None,
         in_output("--out", "-o", metavar="FILE", help="The PNG.", show_default="CLIP_inspect.png beside the clip"),
@@ -49,10 +66,12 @@ def inspect(
     """
     from vostrack.methods import load_method
     from vostrack.run import inspection
+    from vostrack.video.ground import Reading
 
     if point and mask is not None:
         raise typer.BadParameter("--point and --mask exclude each other", param_hint="--point")
     working = parse_size(size)
+    reading = Reading(resize_mask, parse_color(background), invert_mask, no_background)
     given = [_point(text) for text in point or []]
     if frame == 0 and reference is None:
         raise typer.BadParameter("there is no frame before 0: give another frame, or --reference", param_hint="--frame")
@@ -62,7 +81,7 @@ def inspect(
     loaded, _ = load_method(method, weights=weights)
     inspection.inspectable(loaded)
     known, target = inspection.read_frames(clip, (before, frame))
-    points = given or inspection.choose_points((target.shape[1], target.shape[2]), mask)
+    points = given or inspection.choose_points((target.shape[1], target.shape[2]), mask, reading)
     inspection.write_picture(path, inspection.draw_matching(loaded, known, target, points, working))
     pixels = "1 pixel" if len(points) == 1 else f"{len(points)} pixels"
     print(f"frame {frame} from frame {before}, {pixels}: {shown(path)}", file=sys.stderr)

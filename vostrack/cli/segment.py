@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,11 +13,15 @@ from vostrack.adapt.config import PRESETS
 from vostrack.cli.console import Form, FrameBar, printed_summary
 from vostrack.cli.help import (
     DEFAULT_SIZE,
+    Background,
     ClipPath,
     Device,
+    InvertMask,
     Json,
     Method,
+    NoBackground,
     Overwrite,
+    ResizeMask,
     Size,
     Weights,
     in_input,
@@ -26,7 +30,7 @@ from vostrack.cli.help import (
     in_refinement,
     in_run,
 )
-from vostrack.cli.settings import parse_all_settings, parse_size
+from vostrack.cli.settings import parse_all_settings, parse_color, parse_size
 from vostrack.methods import DEFAULT
 
 _SMALLER = 240
@@ -38,13 +42,10 @@ def segment(
         list[str],
         in_input("--mask", "-m", metavar="[FRAME:]PATH", help="Mask of the first frame, or of another. Repeatable."),
     ],
-    resize_mask: Annotated[bool, in_input("--resize-mask", help="Accept masks of another size.")] = False,
-    background: Annotated[
-        str | None,
-        in_input(metavar="COLOUR", help="What is background in the masks: white, 68,1,84, ...", show_default="black"),
-    ] = None,
-    invert_mask: Annotated[bool, in_input("--invert-mask", help="Exchange object and background.")] = False,
-    no_background: Annotated[bool, in_input("--no-background", help="Objects may fill the frame.")] = False,
+    resize_mask: ResizeMask = False,
+    background: Background = None,
+    invert_mask: InvertMask = False,
+    no_background: NoBackground = False,
     out: Annotated[
         Path | None,
         in_output("--out", "-o", metavar="DIR", help="Output folder.", show_default="CLIP_vostrack beside the clip"),
@@ -110,6 +111,7 @@ def segment(
 
     wanted = {"masks": True, "overlay": overlay, "objects": objects, "probs": probs}
     masks = parse_masks(mask)
+    _check_order(clip, masks)
     form = "clip" if adapt else "live" if adapt_live else None
     settings: dict[str, Any] = parse_all_settings(
         method, preset, set_, form, adapt_preset, adapt_set, refine, refine_set
@@ -131,7 +133,7 @@ def segment(
             **settings,
             outputs=[name for name, on in wanted.items() if on],
             resize_mask=resize_mask,
-            background=None if background is None else parse_color(background),
+            background=parse_color(background),
             invert_mask=invert_mask,
             no_background=no_background,
             overwrite=overwrite,
@@ -184,23 +186,15 @@ def parse_masks(texts: Sequence[str]) -> dict[int, Path]:
     return paths
 
 
-def parse_color(text: str) -> int | tuple[int, int, int]:
-    """A number or a colour: `128`, `68,1,84`, `white`, `#440154`, the last also without #, which a shell may drop."""
-    from PIL import ImageColor
+def _check_order(clip: Path, masks: Mapping[int, Path]) -> None:
+    """Refuse a video as the mask of an image: neither can be meant so."""
+    from vostrack.errors import MaskError
+    from vostrack.files import shown
+    from vostrack.video.series import ENDINGS, VIDEO_ENDINGS
 
-    try:
-        if re.fullmatch(r"[0-9]{1,3}(,[0-9]{1,3},[0-9]{1,3})?", text):
-            levels = [int(level) for level in text.split(",")]
-        else:
-            digits = re.fullmatch(r"[0-9a-fA-F]{6}", text)
-            levels = list(ImageColor.getrgb(f"#{text}" if digits else text)[:3])
-        if max(levels) > 255:
-            raise ValueError
-    except ValueError:
-        raise typer.BadParameter(
-            "expected a colour such as white, 68,1,84 or #440154, or a number from 0 to 255", param_hint="--background"
-        ) from None
-    return levels[0] if len(levels) == 1 else (levels[0], levels[1], levels[2])
+    videos = [mask for mask in masks.values() if mask.suffix.lower() in VIDEO_ENDINGS]
+    if videos and clip.suffix.lower() in ENDINGS:
+        raise MaskError(f"clip and mask have changed places: give {shown(videos[0])} --mask {shown(clip)}")
 
 
 def _exists(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,27 @@ def parse_size(text: str) -> int | None:
         raise typer.BadParameter(
             f"expected a number of pixels from {WORKING_SIZE.range}, or full", param_hint="--size"
         ) from None
+
+
+def parse_color(text: str | None) -> int | tuple[int, int, int] | None:
+    """A number or a colour: `128`, `68,1,84`, `white`, `#440154`, the last also without #, which a shell may drop."""
+    from PIL import ImageColor
+
+    if text is None:
+        return None
+    try:
+        if re.fullmatch(r"[0-9]{1,3}(,[0-9]{1,3},[0-9]{1,3})?", text):
+            levels = [int(level) for level in text.split(",")]
+        else:
+            digits = re.fullmatch(r"[0-9a-fA-F]{6}", text)
+            levels = list(ImageColor.getrgb(f"#{text}" if digits else text)[:3])
+        if max(levels) > 255:
+            raise ValueError
+    except ValueError:
+        raise typer.BadParameter(
+            "expected a colour such as white, 68,1,84 or #440154, or a number from 0 to 255", param_hint="--background"
+        ) from None
+    return levels[0] if len(levels) == 1 else (levels[0], levels[1], levels[2])
 
 
 def parse_all_settings(

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
@@ -104,10 +105,12 @@ class OutputFolder:
             saved on the way, and what is there, which somebody may have retouched, is kept.
     """
 
-    def __init__(self, path: Path, masks: Mapping[int, LabelMap] | None = None) -> None:
-        """Name the folder, and the masks of the run by frame; nothing is created yet."""
+    def __init__(
+        self, path: Path, masks: Mapping[int, LabelMap] | None = None, given: Mapping[int, object] | None = None
+    ) -> None:
+        """Name the folder, and the masks of the run by frame, also as they were given; nothing is created yet."""
         self.path, self.refills = path, False
-        self._masks = masks or {}
+        self._masks, self._given = masks or {}, given or {}
         self._root = OutputRoot(path)
         self._run, self._two_passes = "", False
 
@@ -255,11 +258,17 @@ class OutputFolder:
             earlier = read_json(path, dict[str, Any])
         except (OSError, ValueError) as error:
             raise _damaged(path, error) from error
-        if differ := changes(earlier, record):
+        if differ := re.sub(r"\bmasks\.(\d+)", self._mask_name, changes(earlier, record)):
             raise OutputError(
                 f"cannot resume in {shown(self.path)}, since this changed: {differ}; "
                 "use `overwrite=True` or another `out`"
             )
+
+    def _mask_name(self, match: re.Match[str]) -> str:
+        """The mask of a frame, for a message, from its name in the record."""
+        given = self._given.get(int(match[1]))
+        path = f" ({shown(given)})" if isinstance(given, str | PurePath) else ""
+        return f"the mask of frame {match[1]}{path}"
 
     def _frame_names(self) -> list[str]:
         """Names of all frames that were announced, in order."""

@@ -21,7 +21,8 @@ from vostrack.files import OutputRoot, shown
 from vostrack.methods import WORKING_SIZE
 from vostrack.methods.base import Correspondences, Inspectable, Method
 from vostrack.ops.grid import at_most, resize, to_pixels
-from vostrack.video.masks import read_mask
+from vostrack.video.ground import Reading
+from vostrack.video.masks import PLAIN, read_prompts
 from vostrack.video.reader import open_clip
 
 TARGET, SAMPLED, MATCHED = (0, 200, 60), (230, 30, 30), (255, 215, 0)
@@ -84,19 +85,20 @@ def read_frames(source: Path, numbers: Sequence[int]) -> list[Tensor]:
     return [found[number] for number in numbers]
 
 
-def choose_points(size: tuple[int, int], mask: Path | None = None) -> list[Point]:
+def choose_points(size: tuple[int, int], mask: Path | None = None, reading: Reading = PLAIN) -> list[Point]:
     """Points (x, y) that are spread over the objects of a mask, or over the frame.
 
     Args:
         size: (H, W) of the frame.
         mask: of the frame, or None.
+        reading: how it is read.
 
     Raises:
         MaskError: the mask cannot be used.
     """
     inside = np.ones(size, np.bool_)
     if mask is not None:
-        pixels = read_mask(mask, size).labels.pixels.numpy()
+        pixels = read_prompts({0: mask}, size, reading)[0][0].pixels.numpy()
         inside = (pixels > 0) & (pixels < 255)
     step = max(1.0, float(inside.sum() / _WANTED) ** 0.5)
     rows, columns = (np.arange(step / 2, side, step).astype(int) for side in size)

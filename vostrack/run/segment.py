@@ -105,7 +105,7 @@ def segment(
     with open_clip(source) as stream:
         prompts, notes = read_prompts(given, stream.size, reading, stream.stored_size)
         check_prompts(prompts, stream.count)
-        folder = OutputFolder(Path(out) if out is not None else default_folder(source), prompts)
+        folder = OutputFolder(Path(out) if out is not None else default_folder(source), prompts, given)
         folder.check_place([source, *(Path(mask) for mask in given.values() if isinstance(mask, str | Path))])
         record = pipeline.record() | _inputs(source, prompts, reading) | {"outputs": wanted}
         with lock_folder(folder.path):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vostrack.errors import MaskError
 from vostrack.types import BACKGROUND, VOID
@@ -24,6 +25,8 @@ Color = tuple[int, int, int]
 _MOST_OF_BOTH, _NEARLY_ALL = 1.4, 0.9
 # Levels: a ground up to here is nearly black, if it is this much darker than the rest.
 _NEARLY_BLACK, _CONTRAST = 16, 64
+# Two labels that change places along the border so often are a pattern, not a ground and an object.
+_PATTERN_CHANGES, _PATTERN_LEAST = 8, 0.2
 # Black and white of television, and how far they may be off.
 _DARK, _LIGHT, _OFF = 16, 235, 6
 # A colour that the caller names may differ by this much from that in the file.
@@ -85,7 +88,12 @@ def fills(part: Bools) -> bool:
 
 def border_share(part: Bools) -> float:
     """How much of the border of the frame a part (H, W) covers, 0 to 1."""
-    return float(np.concatenate([part[0], part[-1], part[1:-1, 0], part[1:-1, -1]]).mean())
+    return float(_border(part).mean())
+
+
+def _border(image: NDArray[Any]) -> NDArray[Any]:
+    """The pixels of the border of an image (H, W), once around."""
+    return np.concatenate([image[0], image[1:-1, -1], image[-1, ::-1], image[-2:0:-1, 0]])
 
 
 def named_ground(
@@ -174,9 +182,22 @@ def check_ground(pixels: Bytes, names: Mapping[int, str], where: str, is_inverte
     name = names.get(ground, str(ground))
     part = f"{100 * counts[ground] / pixels.size:.0f}% of the frame and {100 * shares[ground]:.0f}% of its border"
     said = f"{where} has no background: {name} covers {part}"
+    if _is_pattern(pixels, shares):
+        raise MaskError(
+            f"{where} has a chequered ground, which some programs save in place of transparency: save it again with a "
+            "transparent or a black background"
+        )
     if is_inverted:
         raise MaskError(f"{where} has no background once it is inverted: leave `invert_mask=True` out")
     if present == [ground]:
         raise MaskError(f"{said}; paint the background black, or use `no_background=True` if an object fills the frame")
     fix = "`invert_mask=True`" if set(present) - {ground, VOID} == {BACKGROUND} else f"`background={name}`"
     raise MaskError(f"{said}; if that is the background, use {fix}, if it is an object, `no_background=True`")
+
+
+def _is_pattern(pixels: Bytes, shares: Mapping[int, float]) -> bool:
+    """Whether two labels take turns along the border of a frame (H, W); `shares` are those of the border, by label."""
+    pair = sorted(shares, key=lambda number: shares[number])[-2:]
+    turns = _border(pixels)
+    changes = int(np.count_nonzero(np.diff(turns[np.isin(turns, pair)])))
+    return min(shares[number] for number in pair) > _PATTERN_LEAST and changes > _PATTERN_CHANGES

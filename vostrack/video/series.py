@@ -22,7 +22,8 @@ ENDINGS = (".avif", ".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".
 _UNREAD = re.compile(
     r"\.(arw|cin|cr2|cr3|dng|dpx|exr|gif|hdr|heic|heif|hif|j2k|jp2|jxl|nef|orf|pam|pbm|pgm|pnm|ppm|psd|raf|rw2|tga)"
 )
-_VIDEOS = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
+VIDEO_ENDINGS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
+"""Usual endings of videos, which the images of a clip or a mask cannot have."""
 _SEPARATORS = " _.-"
 # What is added to the name of a copy. Several photos may be of one second, as `20230101_120000_1` tells.
 _COPY = re.compile(r"(.*\d)([_-]\d+| ?\(\d+\))", re.DOTALL)
@@ -103,7 +104,7 @@ def _images(folder: Path, entries: Sequence[Path]) -> list[Path]:
 
 def _no_images(folder: Path, entries: Sequence[Path]) -> str:
     found = ", ".join(sorted({shown(entry.suffix.lower() or entry.name) for entry in entries})[:5]) or "nothing"
-    videos = sorted(entry.name for entry in entries if entry.suffix.lower() in _VIDEOS)
+    videos = sorted(entry.name for entry in entries if entry.suffix.lower() in (*VIDEO_ENDINGS, ".gif"))
     fix = f"give the video itself, such as {shown(videos[0])}" if videos else "give the folder that the frames lie in"
     return f"folder {str(folder)!r} holds no images: expected {', '.join(ENDINGS)}, found {found}; {fix}"
 
