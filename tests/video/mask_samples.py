@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,18 @@ def read(
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     image.save(folder / name, **save)
     return read_mask(folder / name, (image.height, image.width), **(reading or {}))
+
+
+def png16(values: npt.NDArray[np.generic]) -> bytes:
+    """A PNG of 16 bits in colours, (H, W, 3), or with alpha, (H, W, 4), which Pillow cannot write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, channels = values.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, 2 if channels == 3 else 6, 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in values))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 def check(mask: MaskFile, expected: npt.NDArray[np.generic]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw, ImageFilter
 
-from tests.video.mask_samples import BLUE, FULL, GREEN, RED, SIZE, WHITE, Pixels, boxes, check, read
+from tests.video.mask_samples import BLUE, FULL, GREEN, RED, SIZE, WHITE, Pixels, boxes, check, png16, read
 from vostrack.errors import MaskError
 from vostrack.video.masks import read_mask
 from vostrack.video.palette import PALETTE, palette_image
@@ -106,6 +106,22 @@ class TestValues:
 
     def test_sixteen_bits_over_the_whole_range(self, tmp_path: Path) -> None:
         check(read(tmp_path, boxes(1).astype(np.uint16) * 65535), boxes(1))
+
+    @pytest.mark.parametrize("step", [256, 257])
+    @pytest.mark.parametrize("values", [(1,), (1, 2), (3, 254), (7, 255), (255,)])
+    def test_ids_that_were_moved_to_upper_bytes(self, tmp_path: Path, step: int, values: tuple[int, ...]) -> None:
+        eight = read(tmp_path, boxes(*values), "eight.png")
+        check(read(tmp_path, boxes(*values).astype(np.uint16) * np.uint16(step)), eight.labels.pixels.numpy())
+
+    @pytest.mark.parametrize("white", [255, 65535])
+    def test_ids_in_colours_of_sixteen_bits(self, tmp_path: Path, white: int) -> None:
+        ids = boxes(3, 7)[..., None].repeat(3, 2).astype(np.uint16)
+        opaque = np.full((*SIZE, 1), white)
+        for values in (ids, np.dstack([ids, opaque])):
+            (tmp_path / "mask.png").write_bytes(png16(values))
+            check(read_mask(tmp_path / "mask.png", SIZE), boxes(3, 7))
+        (tmp_path / "mask.png").write_bytes(png16(ids * 257))
+        check(read_mask(tmp_path / "mask.png", SIZE), boxes(3, 7))
 
     def test_float_tiff(self, tmp_path: Path) -> None:
         check(read(tmp_path, Image.fromarray(boxes(3).astype(np.float32)), "mask.tif"), boxes(3))

@@ -425,6 +425,8 @@ def _eight_bits(values: npt.NDArray[np.generic], where: str) -> Bytes:
         numbers = np.minimum(numbers, VOID) if is_id.all() else numbers // 256
     elif bits := next((bits for bits in (10, 12) if 0.98 * 2**bits < high < 2**bits), None):
         numbers = numbers // 2 ** (bits - 8)  # a matte of fewer bits than its file has: no ids are so large
+    elif step := next((step for step in (257, 256) if high > VOID and not (numbers % step).any()), None):
+        numbers = numbers // step  # 8 bits, which somebody moved to the upper byte or to both
     elif high > VOID:
         raise MaskError(f"{where} has the id {high:.0f}, and ids go up to {MAX_OBJECTS}; number the objects from 1")
     return numbers.astype(np.uint8)

@@ -39,6 +39,8 @@ GivenMask = str | Path | Image.Image | npt.NDArray[Any] | Tensor | LabelMap
 _ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 _MAX_BYTES = 256 * 2**20
+# How Pillow decodes a PNG in colours of 16 bits: it keeps the upper byte of each; read from the other end, the lower.
+_LOW_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
 
 # Beyond this share, resizing would stretch the objects.
 _MOST_STRETCH = 0.02
@@ -89,7 +91,8 @@ def read_mask(
       means nothing.
     - grey, also as R = G = B, also of 16 or 32 bits: values are ids, 255 (65535) is void. But white alone is object 1,
       and values spread evenly from black to white (0, 128, 255) are objects 1 to n. A 16-bit image that uses the whole
-      range is reduced to 8 bits. Saved as RGB, greys of the DAVIS palette alone are colours.
+      range, or multiples of 256 or 257 alone, is reduced to 8 bits. Saved as RGB, greys of the DAVIS palette alone are
+      colours.
     - colours on black: white alone is object 1; if all are in the DAVIS palette, that gives the ids, with white as
       void; else ids are 1 to n in the order of (R, G, B).
 
@@ -222,6 +225,7 @@ def _open_image(path: Path, request: _Request) -> tuple[Image.Image, bool, bool]
             path.open("rb") as file,
             Image.open(file, formats=_FORMATS) as image,
         ):
+            low = [tile._replace(args=_LOW_BYTES[tile.args]) for tile in image.tile if tile.args in _LOW_BYTES]
             # It turns a TIFF by itself, and tells the size as turned.
             turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
             found = (image.width, image.height) if turned else (image.height, image.width)
@@ -229,6 +233,11 @@ def _open_image(path: Path, request: _Request) -> tuple[Image.Image, bool, bool]
             indexed, lossy = image.format != "GIF", is_lossy(file, image.format)
             has_pages = bool(getattr(image, "is_animated", False))
             upright = _upright(image, indexed)
+            if low and not np.asarray(upright)[..., :3].any():  # ids, of which the upper bytes hold nothing
+                file.seek(0)
+                with Image.open(file, formats=("PNG",)) as again:
+                    again.tile = low
+                    upright = _upright(again)
         if (upright.height, upright.width) != found:
             raise ValueError(
                 f"its header says {size_text(found)}, it holds {size_text((upright.height, upright.width))}"
