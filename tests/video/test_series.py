@@ -60,6 +60,9 @@ def test_what_is_not_named_like_the_frames_is_left_out_and_said(tmp_path: Path, 
         ["morning_1.jpg", "morning_2.jpg", "noon_3.jpg", "noon_4.jpg"],
         numbered(1, "mask{}.png"),
         numbered(20, "{}5.png"),
+        [f"gps_-122.5_{index:03d}.jpg" for index in range(6)],
+        [f"{second:03d}.{tenth}.jpg" for second in range(6) for tenth in (0, 5)],
+        [f"20230101_1200{second:02d}_{image}.jpg" for second in range(6) for image in (1, 2)],
     ],
     ids=lambda names: names[0],
 )
@@ -91,6 +94,33 @@ def test_two_series_are_refused(tmp_path: Path, names: list[str]) -> None:
 def test_numbers_that_differ_in_zeros_only_are_refused(tmp_path: Path, strangers: list[str]) -> None:
     with pytest.raises(InputError, match=r"(0, 00000|0000, 00000) in .* have the same number; keep one of them"):
         chosen(tmp_path, *numbered(9), *strangers)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"shot_{index}.jpg" for index in range(-2, 3)],
+        [f"shot{index}.jpg" for index in range(-9, 1)],
+        [f"{index:04d}.jpg" for index in range(-9, -4)],
+    ],
+    ids=lambda names: names[0],
+)
+def test_numbers_below_zero_are_refused(tmp_path: Path, names: list[str]) -> None:
+    with pytest.raises(InputError, match=r"may have a number below zero: rename the images, .* up from 0"):
+        chosen(tmp_path, *names)
+
+
+@pytest.mark.parametrize("form", ["{:05d}_{}.jpg", "{:05d} ({}).jpg", "take3_{:05d}-{}.png"])
+def test_copies_of_all_frames_are_refused(tmp_path: Path, form: str) -> None:
+    names = [form.format(index, copy) for index in range(6) for copy in (1, 2)]
+    with pytest.raises(InputError, match=r"holds 2 images for each number, such as .*: move all but one of each"):
+        chosen(tmp_path, *names[:-1])
+
+
+def test_numbers_that_start_again_are_said(tmp_path: Path) -> None:
+    names = [f"cam{view}_{index:04d}.jpg" for view in (1, 2) for index in range(6)]
+    note = "numbers start again at cam2_0000: taken as one clip, one part after the other"
+    assert chosen(tmp_path, *names) == (names, [note])
 
 
 def test_names_that_are_all_different_are_frames(tmp_path: Path) -> None:

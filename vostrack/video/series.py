@@ -28,6 +28,8 @@ _SEPARATORS = " _.-"
 # What is added to the name of a copy. Several photos may be of one second, as `20230101_120000_1` tells.
 _COPY = re.compile(r"(.*\d)([_-]\d+| ?\(\d+\))", re.DOTALL)
 _LEAST_TIME = 10**9
+# So many copies of each frame, at most, are told from frames within a second.
+_MOST_COPIES, _NEARLY = 4, 0.9
 # So many views of a scene may share a folder; what is rarer among its images is no series.
 _MOST_SERIES = 10
 _MOST_NAMED = 3
@@ -47,10 +49,12 @@ def frame_files(folder: Path) -> tuple[list[Path], list[str]]:
 
     Raises:
         InputError: the folder cannot be read or holds no images; two would share the name of a mask, or have the same
-            number; there are several series; or a frame is of a kind that cannot be read.
+            number; there are several series; each frame has copies; numbers are below zero; or a frame is of a kind
+            that cannot be read.
     """
     files = _files(folder)
     images = _images(folder, files)
+    _refuse_below_zero([path.stem for path in images], folder)
     frames, left = _frames([path.stem for path in images], folder)
     unread = [path for path in files if _UNREAD.fullmatch(path.suffix.lower()) and path.stem not in frames]
     shapes = Counter(map(_shape, frames))
@@ -60,7 +64,7 @@ def frame_files(folder: Path) -> tuple[list[Path], list[str]]:
             "convert them to PNG or JPEG, or move them to another folder"
         )
     paths = sorted((path for path in images if path.stem in frames), key=lambda path: natural_key(path.stem))
-    notes = _holes([path.stem for path in paths])
+    notes = _repeats([path.stem for path in paths], folder) + _holes([path.stem for path in paths])
     if len(paths) > 1 and not any("#" in shape for shape in shapes):
         notes.append(f"names without numbers: frames are taken in the order {_listed([path.name for path in paths])}")
     if left_out := sorted([path.name for path in images if path.stem in left] + [path.name for path in unread]):
@@ -182,6 +186,44 @@ def _parts(stem: str) -> list[str]:
     if copy and (copy[2].startswith(" ") or int("".join(re.findall(r"\d", copy[1]))) < _LEAST_TIME):
         heads.append(copy[1])
     return heads + tails
+
+
+def _refuse_below_zero(stems: Sequence[str], folder: Path) -> None:
+    """Refuse names whose last number has a sign, since in most names `-` is none."""
+    shapes = {_shape(stem): stem for stem in stems}
+    for shape, stem in shapes.items():
+        head, _, tail = shape.rpartition("#")
+        if head.endswith("-") and (head[:-1] + "#" + tail in shapes or head[-2:-1] in ("", "_", ".")):
+            raise InputError(
+                f"image {shown(stem)} in {str(folder)!r} may have a number below zero: rename the images, such that "
+                "their numbers count up from 0"
+            )
+
+
+def _repeats(stems: Sequence[str], folder: Path) -> list[str]:
+    """A note where numbers start again, as those of a second view do; raises `InputError` where all have copies."""
+    rows = [re.findall(r"\d+", stem) for stem in stems]
+    if len({_shape(stem) for stem in stems}) > 1 or len(stems) < 6:
+        return []
+    varied = [column for column in map(set, zip(*rows, strict=True)) if len(column) > 1]
+    if len(varied) != 2 or len(stems) < _NEARLY * len(varied[0]) * len(varied[1]):
+        return []
+    first, last = (sorted(map(int, column)) for column in varied)
+    if len(last) < len(first):
+        in_turn = len(last) <= _MOST_COPIES and last == [*range(last[0], last[0] + len(last))] and last[0] <= 2
+        if in_turn and int("".join(rows[0][:-1])) < _LEAST_TIME:
+            raise InputError(
+                f"folder {str(folder)!r} holds {len(last)} images for each number, such as {_listed(stems[:2])}: move "
+                "all but one of each to another folder, or, if all are frames, give them one number that counts up"
+            )
+    elif len(first) <= _MOST_SERIES:
+        again = [after for before, after in pairwise(stems) if _last(after) < _last(before)]
+        return [f"numbers start again at {_listed(again)}: taken as one clip, one part after the other"]
+    return []
+
+
+def _last(stem: str) -> int:
+    return int(re.findall(r"\d+", stem)[-1])
 
 
 def _holes(stems: Sequence[str]) -> list[str]:
