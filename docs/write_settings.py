@@ -2,6 +2,8 @@
 
 They stand between markers: `<!-- settings: NAME -->`, where the name is that of a method, "adaptation" or "crf", or
 `<!-- recipes: NAME -->` for the recipes of a method's training; `<!-- end -->` ends either.
+
+A method whose configuration is based on that of another one lists only what differs from it; its page names the other.
 """
 
 from __future__ import annotations
@@ -19,7 +21,12 @@ _MARKED = re.compile(r"(<!-- (settings|recipes): ([\w-]+) -->\n).*?(<!-- end -->
 
 def with_tables(page: str) -> str:
     """The text of a page with all of its tables up to date."""
-    return _MARKED.sub(lambda match: f"{match[1]}{_tables(_presets(match[2], match[3]))}\n{match[4]}", page)
+
+    def table(match: re.Match[str]) -> str:
+        presets = _presets(match[2], match[3])
+        return f"{match[1]}{_tables(presets, _base(presets['default']))}\n{match[4]}"
+
+    return _MARKED.sub(table, page)
 
 
 def _presets(kind: str, name: str) -> Mapping[str, Config]:
@@ -34,9 +41,24 @@ def _presets(kind: str, name: str) -> Mapping[str, Config]:
     return factory.objective.recipes if kind == "recipes" and factory.objective else factory.presets
 
 
-def _tables(presets: Mapping[str, Config]) -> str:
+def _base(config: Config) -> Config | None:
+    """The default configuration of the method whose settings another method's are based on."""
+    from vostrack.methods import METHODS, method_class
+
+    others = (method_class(name).presets["default"] for name in METHODS)
+    return next((other for other in others if type(other) in type(config).__mro__[1:]), None)
+
+
+def _tables(presets: Mapping[str, Config], base: Config | None) -> str:
     lines = []
-    for group, settings in groupby(settings_of(type(presets["default"])), lambda each: each.group):
+    known = {each.name: each for each in settings_of(type(base))} if base else {}
+    shown = [
+        each
+        for each in settings_of(type(presets["default"]))
+        if each != known.get(each.name)
+        or any(getattr(config, each.name) != getattr(base, each.name) for config in presets.values())
+    ]
+    for group, settings in groupby(shown, lambda each: each.group):
         lines += ["", f"**{group.capitalize()}**"] if group else []
         lines += ["", _row("setting", *presets, "range", "meaning"), "|" + "---|" * (len(presets) + 3)]
         for each in settings:
