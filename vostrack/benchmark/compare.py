@@ -6,7 +6,7 @@ of a sequence together. Knows nothing of methods or masks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -95,6 +95,13 @@ class Comparison:
         verdict = "better" if (self.mean > 0) != (self.figure == "error") else "worse"
         return verdict if self.names == IN_TIME else f"{self.names[1]} is {verdict} than {self.names[0]}"
 
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """How many sequences got better, worse, and neither."""
+        changes = [-row.change if self.figure == "error" else row.change for row in self.differences]
+        better, worse = sum(change > 0 for change in changes), sum(change < 0 for change in changes)
+        return better, worse, len(changes) - better - worse
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
         rows = [asdict(row) | {"change": row.change} for row in self.differences]
@@ -124,20 +131,34 @@ def compare(first: Path, second: Path) -> Comparison:
         names = [shown(next(iter(report.variants))) for report in told]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{shown(first)} or {shown(second)} is damaged: {shown(error)}") from error
+    if not figures[0].keys() & figures[1].keys():
+        raise InputError(f"{shown(first)} and {shown(second)} have no scored sequence in common")
     official = datasets[0].subset and datasets[0].subset.rpartition(" of ")[2]
     largest = max(len(dataset.sequences) for dataset in datasets)
-    common = sorted(figures[0].keys() & figures[1].keys())
-    if not common:
-        raise InputError(f"{shown(first)} and {shown(second)} have no scored sequence in common")
-    rows = [Difference(name, figures[0][name], figures[1][name]) for name in common]
+    main = "J&F" if datasets[0].distance is None else "error"
+    return paired((names[0], names[1]), figures[0], figures[1], main, str(official or largest))
+
+
+def paired(
+    names: tuple[str, str], first: Mapping[str, float], second: Mapping[str, float], figure: str, whole: str
+) -> Comparison:
+    """Compare figures of sequences, of which at least one is in both.
+
+    Args:
+        names: of the two results; if these are the same, they are called "before" and "after".
+        first: figures by sequence.
+        second: likewise.
+        figure: "J&F", or "error", where less is better.
+        whole: how many sequences the dataset has.
+    """
+    common = sorted(first.keys() & second.keys())
+    rows = [Difference(name, first[name], second[name]) for name in common]
     changes = [row.change for row in rows]
-    error_rate = datasets[0].distance is not None
-    whole = str(official or largest)
     return Comparison(
-        IN_TIME if names[0] == names[1] else (names[0], names[1]),
-        "error" if error_rate else "J&F",
-        tuple(sorted(rows, key=lambda row: -row.change if error_rate else row.change)),
-        tuple(sorted(figures[0].keys() ^ figures[1].keys())),
+        IN_TIME if names[0] == names[1] else names,
+        figure,
+        tuple(sorted(rows, key=lambda row: -row.change if figure == "error" else row.change)),
+        tuple(sorted(first.keys() ^ second.keys())),
         f"subset of {len(common)} of {whole}" if str(len(common)) != whole else None,
         float(np.mean(changes)),
         *interval(changes),

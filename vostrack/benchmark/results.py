@@ -65,7 +65,7 @@ def _joined(earlier: Mapping[str, Any], report: dict[str, Any], out: Path) -> di
     notes = list(report["dataset"]["notes"])
     kept = []
     for name in sorted(earlier["variants"].keys() - report["variants"]):
-        if Path(name).name == name and name.isprintable() and (out / name / RESULTS).is_file():
+        if Path(name).name == name != ".." and name.isprintable() and (out / name / RESULTS).is_file():
             if differ := _differences(earlier, report, name):
                 notes.append(f"{name} of an earlier run is not in this table: other {', '.join(differ)}")
             else:

@@ -93,11 +93,10 @@ def print_comparison(found: Comparison) -> None:
     rows = [(row.sequence, number(row.first), number(row.second), f"{row.change:+.4f}") for row in found.differences]
     title = f"{found.figure}, {found.subset}" if found.subset else found.figure
     print_table(("sequence", *found.names, "change"), rows, title=title)
-    changed = [row.change for row in found.differences if row.change != 0]
-    gains = sum((change > 0) != (found.figure == "error") for change in changed)
+    better, worse, same = found.counts
     of = "" if found.names == IN_TIME else f"{found.names[1]} against {found.names[0]}: "
     print_line(
-        f"{of}{gains} better, {len(changed) - gains} worse, {len(found.differences) - len(changed)} the same\n"
+        f"{of}{better} better, {worse} worse, {same} the same\n"
         f"mean change {found.mean:+.4f}, 95 % interval {found.low:+.4f} to {found.high:+.4f}: {found.verdict}"
     )
     if found.left_out:

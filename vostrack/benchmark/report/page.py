@@ -6,21 +6,27 @@ Gathers what `report.html.j2` lays out; computes nothing that is not in `results
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import math
 from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from vostrack.benchmark.compare import Comparison, paired
 from vostrack.benchmark.datasets.layouts import Sequence, read_labels
 from vostrack.benchmark.datasets.mask_folders import Labels, frame_order, read_mask
 from vostrack.benchmark.datasets.table import Dataset
 from vostrack.benchmark.published import published
+from vostrack.benchmark.results import RESULTS, TABLE
 from vostrack.benchmark.sequence_run import MASKS, open_frames
+from vostrack.errors import OutputError
 from vostrack.files import OutputRoot
 from vostrack.types import VOID
 from vostrack.video.overlay import draw_overlay
@@ -57,8 +63,9 @@ def write_report(out: Path, dataset: Dataset, report: Mapping[str, Any]) -> Path
     Raises:
         VostrackError: a frame or a mask cannot be read, or the report cannot be written.
     """
-    variants, timing = report["variants"], report["timing"]
+    variants, timing, root = report["variants"], report["timing"], OutputRoot(out)
     main, figure = ("J&F", "J") if dataset.distance is None else ("error", "error")
+    papers = published(dataset.name, dataset.split) if dataset.distance in (None, 16) else []
     frames = {name: _by_frame(variant, figure) for name, variant in variants.items()}
     seconds = {name: timing["variants"][name]["seconds_per_frame"]["model"] for name in variants}
     text = TEMPLATES.get_template(f"{REPORT}.j2").render(
@@ -68,18 +75,58 @@ def write_report(out: Path, dataset: Dataset, report: Mapping[str, Any]) -> Path
         variants=variants,
         machine=timing["machine"],
         seconds=seconds,
-        papers=published(dataset.name, dataset.split) if dataset.distance in (None, 16) else [],
+        papers=papers,
+        cited=list(dict.fromkeys(key for paper in papers for key in paper.values)),
         main=main,
         figure=figure,
-        rows=[(s.name, [v["sequences"][s.name].get(main) for v in variants.values()]) for s in dataset.sequences],
+        by_sequence=_by_sequence(root, dataset, variants, main),
+        comparisons=_comparisons(dataset, variants, main),
         speed=[(name, math.log10(max(seconds[name], 1e-4)), _value(v["total"], main)) for name, v in variants.items()],
         attributes=_attributes(variants, main),
         curves=[_curves(frames, sequence) for sequence in dataset.sequences],
-        worst={name: _worst(dataset, out / name / MASKS, frames[name], figure == "error") for name in variants},
+        worst={name: _worst(dataset, root, name, frames[name], figure == "error") for name in variants},
         keys=((FOUND, "right"), (MISSED, "missed"), (TAKEN, "wrongly taken")),
+        submissions={name: link for name in variants if (link := _link(root, name, "submission.zip"))},
+        files=[name for name in (RESULTS, TABLE) if _link(root, name)],
     )
-    OutputRoot(out).write(REPORT, text.encode())
+    root.write(REPORT, text.encode(errors="backslashreplace"))
     return out / REPORT
+
+
+def _link(root: OutputRoot, *parts: str) -> str | None:
+    """Address of what lies below the folder of results, from there; None if it is not there or is a link."""
+    with contextlib.suppress(OutputError):
+        path = root.at(Path(*parts))
+        if path.exists():
+            return "/".join(quote(part, safe="") for part in parts) + "/" * path.is_dir()
+    return None
+
+
+def _by_sequence(
+    root: OutputRoot, dataset: Dataset, variants: Mapping[str, Any], main: str
+) -> list[tuple[str, list[float | None], list[str | None]]]:
+    """For each sequence its figures, and the addresses of its masks, by variant."""
+    return [
+        (
+            sequence.name,
+            [variant["sequences"][sequence.name].get(main) for variant in variants.values()],
+            [_link(root, name, MASKS, sequence.name) for name in variants],
+        )
+        for sequence in dataset.sequences
+    ]
+
+
+def _comparisons(dataset: Dataset, variants: Mapping[str, Any], main: str) -> list[Comparison]:
+    """Every two variants side by side, where they have a sequence in common."""
+    figures = {
+        name: {key: value for key, row in variant["sequences"].items() if (value := row.get(main)) is not None}
+        for name, variant in variants.items()
+    }
+    return [
+        paired((one, other), figures[one], figures[other], main, str(len(dataset.sequences)))
+        for one, other in combinations(variants, 2)
+        if figures[one].keys() & figures[other].keys()
+    ]
 
 
 def _value(values: Mapping[str, Any], key: str) -> float:
@@ -115,23 +162,27 @@ def _curves(frames: Frames, sequence: Sequence) -> tuple[Sequence, list[tuple[st
 
 
 def _worst(
-    dataset: Dataset, masks: Path, values: Mapping[str, Mapping[str, float]], error: bool
+    dataset: Dataset, root: OutputRoot, variant: str, values: Mapping[str, Mapping[str, float]], error: bool
 ) -> list[dict[str, Any]]:
     """The worst frame of each of the six sequences that have the worst ones."""
     found = []
     for sequence in dataset.sequences:
         # Those of an earlier run may be gone by now.
-        there = values.get(sequence.name, {})
-        if frames := {frame: there[frame] for frame in there if (masks / sequence.name / f"{frame}.png").is_file()}:
-            badness, frame = min((-value if error else value, frame) for frame, value in frames.items())
-            found.append((badness, frame, sequence))
+        links = {
+            frame: _link(root, variant, MASKS, sequence.name, f"{frame}.png") for frame in values.get(sequence.name, {})
+        }
+        if frames := [frame for frame, link in links.items() if link]:
+            there = values[sequence.name]
+            badness, frame = min((-there[frame] if error else there[frame], frame) for frame in frames)
+            found.append((badness, frame, sequence, links[frame]))
     return [
         {
             "what": f"{sequence.name}, frame {frame}",
             "value": abs(badness),
-            "pictures": _pictures(sequence, masks / sequence.name, frame),
+            "link": link,
+            "pictures": _pictures(sequence, root.path / variant / MASKS / sequence.name, frame),
         }
-        for badness, frame, sequence in sorted(found, key=lambda row: row[:2])[:6]
+        for badness, frame, sequence, link in sorted(found, key=lambda row: row[:2])[:6]
     ]
 
 
@@ -157,5 +208,5 @@ def _address(pixels: Labels) -> str:
     if image.width > _WIDTH:
         image = image.resize((_WIDTH, round(image.height * _WIDTH / image.width)), Image.Resampling.BOX)
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    image.save(buffer, "JPEG", quality=85, subsampling=0)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
