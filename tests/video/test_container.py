@@ -62,7 +62,7 @@ def test_a_stream_that_starts_in_the_middle_is_read_from_the_first_frame_that_ca
     assert [frame.index for frame in frames] == [0, 1]
     assert frames[0].time == 0
     assert difference(frames[0], corners()) <= 12
-    assert clip.notes == ["packets left out at the start, since they cannot be decoded: 2"]
+    assert clip.notes == ["the start is missing: 2 frames cannot be decoded; frame 0 is the first that can"]
 
 
 def test_a_video_without_a_frame_that_can_be_decoded_is_refused(tmp_path: Path) -> None:

@@ -17,6 +17,12 @@ from vostrack.video.damage import Damage, Places
 BUILDS_ON = "those that build on them may look broken too"
 
 
+def moving(count: int) -> list[np.ndarray]:
+    """A texture that moves, so that its frames build on one another."""
+    image = np.kron(noise(1, (16, 40))[0], np.ones((4, 4, 1), np.uint8))
+    return [image[:, index : index + 96] for index in range(count)]
+
+
 def packets(path: Path) -> list[bytes]:
     with av.open(str(path)) as container:
         return [bytes(packet) for packet in container.demux(video=0) if packet.size]
@@ -89,6 +95,37 @@ def test_packets_without_a_picture_are_noted(tmp_path: Path) -> None:
     clip, frames = read(path)
     assert len(frames) < 28
     assert [note for note in clip.notes if "frames" in note]
+
+
+def without_start(path: Path, target: Path, dropped: int) -> Path:
+    """Copies a video without its first packets."""
+    with av.open(str(path)) as source, av.open(str(target), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for packet in list(source.demux(video=0))[dropped:-1]:
+            packet.stream = stream
+            container.mux(packet)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("ending", "codec", "lost"),
+    [
+        ("mkv", "libx264", 9),
+        ("ts", "mpeg2video", 9),
+        ("avi", "libx264", 9),
+        ("mkv", "libvpx-vp9", 9),
+        ("mkv", "mpeg4", 0),
+    ],
+)
+def test_a_start_that_is_missing_is_said(tmp_path: Path, ending: str, codec: str, lost: int) -> None:
+    options = {"g": "10", "bf": "0", "sc_threshold": "0"}
+    path = write_video(tmp_path / f"whole.{ending}", moving(30), codec, options=options)
+    assert read(path)[0].notes == []
+    clip, frames = read(without_start(path, tmp_path / f"cut.{ending}", 1))
+    assert len(frames) == 29 - lost
+    what = f"{lost} frames cannot be decoded; frame 0 is the first that can"
+    builds = "frame 0 builds on frames before it, and may look broken"
+    assert clip.notes[0] == f"the start is missing: {what if lost else builds}"
 
 
 def test_places_are_named_in_runs() -> None:

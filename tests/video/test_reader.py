@@ -143,12 +143,12 @@ def test_sound_alone_is_refused(tmp_path: Path) -> None:
     assert "no video stream (found: audio)" in refusal(path)
 
 
-def test_sound_with_a_cover_is_no_video(tmp_path: Path) -> None:
-    path = tmp_path / "song.mp4"
+def song(path: Path, codec: str = "mjpeg", disposition: int = 0) -> Path:
+    """A sound with one picture."""
     with av.open(str(path), "w") as container:
-        cover = container.add_stream("mjpeg", rate=RATE)
-        cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover = container.add_stream(codec, rate=RATE)
+        cover.width, cover.height, cover.pix_fmt = 64, 48, {"mjpeg": "yuvj420p", "png": "rgb24"}.get(codec, "yuv420p")
+        cover.disposition = disposition
         audio = container.add_stream("aac", rate=8000)
         silence = np.zeros((audio.layout.nb_channels, 1024), np.float32)
         sound = av.AudioFrame.from_ndarray(silence, format="fltp", layout=audio.layout.name)
@@ -157,7 +157,23 @@ def test_sound_with_a_cover_is_no_video(tmp_path: Path) -> None:
         container.mux(audio.encode(None))
         container.mux(cover.encode(av.VideoFrame.from_ndarray(solid((9, 9, 9)), format="rgb24")))
         container.mux(cover.encode(None))
+    return path
+
+
+def test_sound_with_a_cover_is_no_video(tmp_path: Path) -> None:
+    path = song(tmp_path / "song.mp4", disposition=av.stream.Disposition.attached_pic)
     assert "has no video stream (found: audio, a cover picture)" in refusal(path)
+
+
+@pytest.mark.parametrize("codec", ["mjpeg", "png"])
+def test_a_cover_that_is_not_marked_as_one_is_no_video(tmp_path: Path, codec: str) -> None:
+    assert "is sound with a single image, such as a cover, or" in refusal(song(tmp_path / "song.mov", codec))
+
+
+def test_one_frame_beside_sound_is_pointed_out(tmp_path: Path) -> None:
+    clip, frames = read(song(tmp_path / "song.mkv", "libx264"))
+    assert len(frames) == 1
+    assert clip.notes[0] == "one frame beside sound: this may be a cover picture, not a clip"
 
 
 def test_tags_that_are_not_unicode_do_no_harm(tmp_path: Path) -> None:

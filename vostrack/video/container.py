@@ -22,6 +22,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition
 from av.video.codeccontext import VideoCodecContext
+from av.video.frame import PictureType
 from torch import Tensor
 
 from vostrack.errors import InputError
@@ -48,6 +49,7 @@ _COVER = Disposition.attached_pic | Disposition.timed_thumbnails
 # What holds one image as well as many: whether it is a clip, the number of its pictures decides.
 _STILL_FORMATS = ("_pipe", "image2", "mjpeg", "gif", "apng")
 _STILL_BRANDS = {"avif", "avis", "heic", "heix", "mif1"}
+_STILL_CODECS = {"bmp", "gif", "mjpeg", "png", "tiff", "webp"}
 _JPEG = b"\xff\xd8\xff"
 # FFmpeg draws text files as a film of a terminal.
 _TEXT_ART = {"ansi", "bintext", "idf", "xbin"}
@@ -93,7 +95,7 @@ class VideoStream(ClipStream):
                     raise InputError(f"{self._where} holds no frame; give a video with at least one")
                 self._describe(first[0])
                 ahead = [first]
-                if _may_be_still(self._container):
+                if _may_be_still(self._container, self._video):
                     ahead += self._second_picture(path)
                 self._pictures = chain(ahead, self._pictures)
             except BROKEN as error:
@@ -106,9 +108,10 @@ class VideoStream(ClipStream):
         with suppress(*BROKEN):  # behind the image of a phone there may be anything
             second = None if is_multi_picture(path) else next(self._pictures, None)
         if second is None or (second[0].height, second[0].width) != self.stored_size:
+            kind = "sound with a single image, such as a cover" if self._container.streams.audio else "a single image"
             raise InputError(
-                f"{self._where} is a single image, or only its first can be read; put the images of a clip into a "
-                "folder, each as a file, and give the folder; a mask is given beside the clip"
+                f"{self._where} is {kind}, or only its first can be read; put the images of a clip into a folder, each "
+                "as a file, and give the folder; a mask is given beside the clip"
             )
         return [second]
 
@@ -153,6 +156,8 @@ class VideoStream(ClipStream):
         notes = damage.notes()
         if self._damaged and not damage.broken.count:
             notes.append(f"damaged packets in the file: {self._damaged}; some frames may look broken")
+        if read == 1 and self._container.streams.audio:
+            notes.append("one frame beside sound: this may be a cover picture, not a clip")
         counted = 0 if self._interlaced or self._video.codec_context.name in _HIDDEN else self._packets
         promised = self.count or counted
         if read < promised - _MISCOUNT:
@@ -181,10 +186,15 @@ class VideoStream(ClipStream):
         """Pictures in order of presentation; raises what PyAV raises."""
         begun = False
         failure: Exception | None = None
-        failures = 0
+        failures, stamps = 0, list[int]()
+        is_cut: bool | None = None
         for packet in self._container.demux(self._video):
             self._damaged += packet.is_corrupt
-            self._packets += packet.size > 0 and not packet.is_discard
+            is_cut = not packet.is_keyframe if is_cut is None else is_cut
+            if packet.size > 0 and not packet.is_discard:
+                self._packets += 1
+                if not begun and packet.pts is not None:
+                    stamps.append(packet.pts)
             try:
                 pictures, damaged = packet.decode(), False
             except BROKEN as error:
@@ -195,12 +205,26 @@ class VideoStream(ClipStream):
                 failure, failures = error, failures + (not pictures)
             if pictures and not begun:
                 begun = True
-                self._packets -= failures
-                if failures:
-                    self.notes.append(f"packets left out at the start, since they cannot be decoded: {failures}")
+                first = pictures[0].pts
+                earlier = sum(stamp < first for stamp in stamps) if first is not None else 0
+                self._begin(pictures[0], max(failures, earlier), bool(is_cut))
             yield from ((picture, damaged or picture.is_corrupt) for picture in pictures)
         if failure and not begun:
             raise failure
+
+    def _begin(self, first: av.VideoFrame, lost: int, is_cut: bool) -> None:
+        """Note what lacks at the start, which shifts the numbers of frames.
+
+        Args:
+            first: the first picture.
+            lost: frames before it that cannot be decoded.
+            is_cut: whether the first packet builds on others.
+        """
+        self._packets -= lost
+        if lost:
+            self.notes.append(f"the start is missing: {lost} frames cannot be decoded; frame 0 is the first that can")
+        elif is_cut and first.pict_type in (PictureType.P, PictureType.B):
+            self.notes.append("the start is missing: frame 0 builds on frames before it, and may look broken")
 
     def _decode_damaged(self, packet: Packet[av.VideoStream]) -> list[av.VideoFrame]:
         """What can be seen of a packet that its decoder refuses because it was asked to."""
@@ -310,9 +334,10 @@ def _pick_video(container: InputContainer, where: str) -> av.VideoStream:
     return video
 
 
-def _may_be_still(container: InputContainer) -> bool:
+def _may_be_still(container: InputContainer, video: av.VideoStream) -> bool:
+    is_cover = bool(container.streams.audio) and video.codec_context.name in _STILL_CODECS
     brand = container.metadata.get("major_brand")
-    return container.format.name.endswith(_STILL_FORMATS) or brand in _STILL_BRANDS
+    return is_cover or container.format.name.endswith(_STILL_FORMATS) or brand in _STILL_BRANDS
 
 
 def _lenient_decoder(video: av.VideoStream) -> VideoCodecContext | None:
