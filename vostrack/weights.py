@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +41,39 @@ class WeightsEntry:
     Attributes:
         name: by which it is asked for.
         method: that it is for.
-        path: of the safetensors file.
+        file: name of the safetensors file.
         sha256: of that file.
         bytes: its size.
         licence: of the weights.
         trained_on: what footage they learned from.
         scores: measured figures, by name.
+        folder: of the manifest and the file.
     """
 
     name: str
     method: str
-    path: Path
+    file: str
     sha256: str
     bytes: int
     licence: str
     trained_on: str
-    scores: Mapping[str, float] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
+    folder: Path = Path()
+
+    def __post_init__(self) -> None:
+        """Refuse a file elsewhere; raises `ValueError`."""
+        if Path(self.file).name != self.file or self.file in ("", "..") or "\0" in self.file:
+            raise ValueError(f"{self.file!r} is not a plain file name")
+
+    @property
+    def path(self) -> Path:
+        """Of the safetensors file."""
+        return self.folder / self.file
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    weights: tuple[WeightsEntry, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,37 +113,13 @@ def read_manifest(folder: Path) -> list[WeightsEntry]:
     """
     path = folder / MANIFEST
     try:
-        return [_entry(folder, row) for row in read_toml(path, _Manifest).weights]
+        return [replace(entry, folder=folder) for entry in read_toml(path, _Manifest).weights]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, ValueError) as error:
         raise WeightsError(
             f"the manifest {shown(path)} cannot be read ({shown(error)}): restore it or reinstall vostrack"
         ) from error
-
-
-@dataclass(frozen=True)
-class _Row:
-    name: str
-    method: str
-    file: str
-    sha256: str
-    bytes: int
-    licence: str
-    trained_on: str
-    scores: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Manifest:
-    weights: tuple[_Row, ...] = ()
-
-
-def _entry(folder: Path, row: _Row) -> WeightsEntry:
-    if Path(row.file).name != row.file or row.file in ("", "..") or "\0" in row.file:
-        raise ValueError(f"{row.file!r} is not a plain file name")
-    told = {key: value for key, value in asdict(row).items() if key != "file"}
-    return WeightsEntry(path=folder / row.file, **told)
 
 
 def available() -> list[WeightsEntry]:
