@@ -33,6 +33,14 @@ def smooth(colors: list[object]) -> Image.Image:
     return scene(colors).resize((120, 60), Image.Resampling.BOX)
 
 
+def touching(colors: tuple[object, ...]) -> Image.Image:
+    """Three rectangles that touch one another, on black."""
+    image = Image.new("L" if isinstance(colors[0], int) else "RGB", (240, 160))
+    for color, box in zip(colors, ((20, 20, 100, 80), (100, 20, 180, 80), (60, 80, 140, 140)), strict=True):
+        ImageDraw.Draw(image).rectangle(box, fill=color)  # type: ignore[arg-type]
+    return image
+
+
 def difference(mask: Pixels, colors: list[object], expected: list[int]) -> int:
     """How many pixels of a mask differ from the drawing without smoothing whose colours have the expected ids."""
     numbers = np.asarray(scene(list(expected)).resize((120, 60), Image.Resampling.NEAREST))
@@ -97,6 +105,37 @@ class TestSoftEdges:
         mask = read(tmp_path, image.filter(ImageFilter.GaussianBlur(radius)))
         assert mask.labels.ids == (1,)
         assert (mask.labels.pixels.numpy() != (np.asarray(image) > 0)).mean() < 0.01
+
+    @pytest.mark.parametrize("radius", [1, 3])
+    @pytest.mark.parametrize(
+        "colors",
+        [
+            (200, 40, 90),
+            (180, 20, 100),
+            ((255, 255, 255), (0, 0, 255), (128, 128, 255)),
+            ((255, 0, 0), (0, 255, 0), (128, 128, 0)),
+        ],
+    )
+    def test_feathered_objects_have_no_rims_of_a_third(
+        self, tmp_path: Path, colors: tuple[object, ...], radius: int
+    ) -> None:
+        image = touching(colors)
+        sharp = read(tmp_path, image).labels.pixels.numpy()
+        soft = read(tmp_path, image.filter(ImageFilter.GaussianBlur(radius))).labels.pixels.numpy()
+        assert (soft != sharp).sum() < 20 + 60 * radius
+
+    def test_even_areas_that_become_soft_edges_are_pointed_out(self, tmp_path: Path) -> None:
+        mask = read(tmp_path, touching((180, 60, 120)).filter(ImageFilter.GaussianBlur(5)))
+        assert mask.labels.ids == (1,)
+        assert "even areas of 60, 120 were taken for soft edges; if they are objects, draw with" in mask.notes[1]
+
+    @pytest.mark.parametrize("scale", [0.6, 2, 4])
+    def test_ids_that_were_resized_smoothly_are_pointed_out(self, tmp_path: Path, scale: float) -> None:
+        ids = Image.fromarray(boxes(1, 3, 2).repeat(4, 0).repeat(4, 1))
+        assert read(tmp_path, ids).notes == ()
+        smooth = ids.resize((int(ids.width * scale), int(ids.height * scale)), Image.Resampling.BILINEAR)
+        (note,) = read(tmp_path, smooth).notes
+        assert "pixels at edges have an id between those on both sides: if the mask of ids was smoothed" in note
 
     def test_cubic_scaling_with_overshoot(self, tmp_path: Path) -> None:
         small = boxes((236, 95, 103), (153, 199, 148), (250, 200, 99))

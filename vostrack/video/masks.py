@@ -307,7 +307,7 @@ def _fitted(labels: Labels, where: str, request: _Request) -> Labels:
         labels.pixels = inverted(labels.pixels, where)
     if not request.reading.no_background and request.reading.background is None:
         check_ground(labels.pixels, labels.names, where, request.reading.invert_mask)
-    labels.notes.extend(mask_labels.thin_note(labels.pixels))
+    labels.notes += mask_labels.thin_note(labels.pixels) + mask_labels.rim_note(labels.pixels)
     return labels
 
 

@@ -7,7 +7,7 @@ and the others are snapped to them. Knows nothing of files and ids.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,10 @@ _LOSSY_SAME, _PLAINLY_ASIDE = 16, 3
 _BIN = 32
 # Pixels: an area of one step that is a colour, and one of exactly one value that is no accident.
 _LEAST_CALM, _BROAD = 9, 25
+# An area of so much of the frame is seen by who looks at it.
+_PLAIN = 0.005
+# Pixels: soft edges are no wider than this to either side.
+_FAR = 16
 # A 5x5 window without its centre, nearest first.
 _AROUND = sorted(((y, x) for y in range(-2, 3) for x in range(-2, 3) if y or x), key=lambda p: p[0] ** 2 + p[1] ** 2)
 
@@ -47,12 +51,14 @@ class Flat:
         colors: uint8 (N, C), N >= 1.
         moved: how many pixels were snapped.
         between: how many different values they had.
+        faded: (M, C), other colours, of areas that are even and yet were taken for soft edges.
     """
 
     index: Index
     colors: Bytes
     moved: int = 0
     between: int = 0
+    faded: Bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,9 @@ def flatten(
     kept = _strong(found, lossy) if noisy else np.flatnonzero(found.solid)
     if len(kept) == 0 or (noisy and (len(kept) > _MOST_KEPT or _is_cutout(found, kept, lossy))):
         return None
-    return _snap(index, found, kept if len(kept) > 1 else _with_stroke(found, int(kept[0])))
+    kept = kept if len(kept) > 1 else _with_stroke(found, int(kept[0]))
+    flat = _snap(index, found, kept)
+    return flat if lossy else _without_rims(flat, index, found, kept, areas)
 
 
 def interior(labels: Index) -> Bools:
@@ -115,6 +123,17 @@ def interior(labels: Index) -> Bools:
     level = (padded[:, 1:-1] == padded[:, :-2]) & (padded[:, 1:-1] == padded[:, 2:])
     upright = (padded[1:-1, 1:-1] == padded[:-2, 1:-1]) & (padded[1:-1, 1:-1] == padded[2:, 1:-1])
     return np.asarray(level[:-2] & level[1:-1] & level[2:] & upright)
+
+
+def grown(part: Bools) -> Bools:
+    """A part (H, W) and the pixels around it."""
+    level = part.copy()
+    level[:, 1:] |= part[:, :-1]
+    level[:, :-1] |= part[:, 1:]
+    around = level.copy()
+    around[1:] |= level[:-1]
+    around[:-1] |= level[1:]
+    return around
 
 
 def _split(image: Bytes) -> tuple[Index, Ints]:
@@ -161,14 +180,14 @@ def _is_cutout(found: _Values, kept: Ints, lossy: bool) -> bool:
     return bool(found.count[~fits].sum() > most * found.count[~ground].sum())
 
 
-def _is_blend(color: Ints, one: Ints, other: Ints, most_aside: int = _ASIDE) -> Bools:
+def _is_blend(color: Ints, one: Ints, other: Ints, most_aside: int = _ASIDE, lift: int = _LIFT) -> Bools:
     """Whether a color (..., C) lies between two others (..., C) that are well apart, and not just at one of them."""
     dark = np.where(one.sum(-1, keepdims=True) <= other.sum(-1, keepdims=True), one, other)
     line = one + other - 2 * dark
     offset = color - dark
     place = (offset * line).sum(-1) / np.maximum((line * line).sum(-1), 1)
     aside = np.abs(offset - place[..., None] * line).max(-1)
-    apart = (np.abs(line).max(-1) >= _APART) & (np.abs(offset).max(-1) >= _LIFT)
+    apart = (np.abs(line).max(-1) >= _APART) & (np.abs(offset).max(-1) >= lift)
     return np.asarray(apart & (place > 0) & (place < 1) & (aside <= most_aside))
 
 
@@ -243,9 +262,48 @@ def _snap(index: Index, found: _Values, kept: Ints) -> Flat:
         several |= there & (first >= 0) & (label != first)
         first = np.where(first < 0, label, first)
     labels[rows, columns] = np.where(several, choice, nearest[values])
+    away = np.abs(found.colors[:, None] - found.colors[kept]).max(2).min(1)
+    areas = (found.solid >= _PLAIN * index.size) & (2 * found.solid >= found.count) & (away >= _NEAR)
     return Flat(
         labels,
         found.colors[kept].astype(np.uint8),
+        faded=found.colors[areas].astype(np.uint8),
         moved=int(index.size - found.count[kept].sum()),
         between=len(found.colors) - len(kept),
     )
+
+
+def _without_rims(flat: Flat, index: Index, found: _Values, kept: Ints, areas: Bools) -> Flat:
+    """Undo rims: where a soft edge between two colours passes a third, which lies farther off than both.
+
+    Args:
+        flat: what the image (H, W) was snapped to.
+        index: its values.
+        found: what they are.
+        kept: those that it was snapped to.
+        areas: (H, W), where they are solid.
+    """
+    if len(kept) < 3:
+        return flat
+    colors, exact = found.colors[kept], index == kept[flat.index]
+    solid = np.where(areas & exact, flat.index, -1)
+    rows, columns = np.nonzero(~exact)
+    values, labels = found.colors[index[rows, columns]], flat.index[rows, columns]
+    away = np.stack([_distance(solid == place)[rows, columns] for place in range(len(colors))])
+    pair = away.argsort(axis=0, kind="stable")[:2]
+    farther = np.take_along_axis(away, pair, 0).max(0)
+    is_rim = (away[labels, np.arange(len(labels))] > farther) & np.isin(labels, solid)
+    is_rim &= _is_blend(values, colors[pair[0]], colors[pair[1]], lift=1)
+    nearer = ((values - colors[pair]) ** 2).sum(-1).argmin(0)
+    mended = flat.index.copy()
+    mended[rows[is_rim], columns[is_rim]] = np.take_along_axis(pair, nearer[None], 0)[0, is_rim]
+    return replace(flat, index=mended)
+
+
+def _distance(part: Bools) -> npt.NDArray[np.uint8]:
+    """How far each pixel (H, W) is from a part, in pixels, along rows, columns and diagonals; `_FAR` at most."""
+    away, near = np.full(part.shape, _FAR, np.uint8), part
+    for _ in range(_FAR):
+        away -= near
+        near = grown(near)
+    return away
