@@ -46,6 +46,9 @@ class TestKindsOfMasks:
             (image(255), IN_COLORS, "adds #ff0000, which is in the place of object 1"),
             (image(7), image(255), "adds white, .* with 7 if it is that object and 2 if"),
             (image(1, 2), image(255, 128), "adds .*, which is in the place of object"),
+            (IN_COLORS, image(1, 2), "shows 1, the id of #00ff00 .*, in the place of #ff0000, whose id is 2: paint"),
+            (IN_COLORS, image(0, 2), "shows 2, the id of #ff0000 .*, in the place of #00ff00, whose id is 1: paint"),
+            (IN_COLORS, palette_image(boxes(1, 2)), "shows 1, the id of #00ff00 .*, in the place of #ff0000"),
         ],
     )
     def test_another_id_in_the_place_of_an_object_is_a_question(
@@ -61,6 +64,12 @@ class TestKindsOfMasks:
             (IN_COLORS, REDDISH, (2, 1)),
             (REDDISH, image(NONE, GREEN), (0, 2)),
             (IN_COLORS, palette_image(boxes(2, 1)), (2, 1)),
+            (IN_COLORS, palette_image(boxes(0, 2)), (0, 2)),
+            (IN_COLORS, image(2, 1), (2, 1)),
+            (IN_COLORS, image(0, 0, 2), (0, 0, 2)),
+            (IN_COLORS, image(1, 0, 2), (1, 0, 2)),
+            (image(1, 2), image(2, 1), (2, 1)),
+            (image(1, 2), palette_image(boxes(2, 1)), (2, 1)),
             (image(1, 2), image(0, 2), (0, 2)),
             (image(1, 2), image(7), (7,)),
             (image(1, 2), palette_image(boxes(0, 1)), (0, 1)),

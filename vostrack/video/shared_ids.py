@@ -73,6 +73,8 @@ def share_ids(loaded: Mapping[str, Labels | LabelMap]) -> None:
             painted = not colors and any(known.of_value(str(number)) is not None for number in greys)
             if labels.chosen or colors or painted:
                 _choose_ids(labels, colors, known, name)
+            else:
+                _check_swapped(labels, known, name)
             known.colors = {c: i for i, c in labels.palette.items() if mask_labels.is_free(c)} | known.colors
             pixels = labels.pixels
         known.last |= dict.fromkeys(object_ids(pixels), pixels)
@@ -168,6 +170,26 @@ def _check_new(new: int, color: Color | None, shape: Bools, known: _Known, shown
         raise MaskError(
             f"{what}, which is {like} object {other} of an earlier mask: paint this mask in grey values that are ids, "
             f"with {other} if it is that object and {free} if it is a new one"
+        )
+
+
+def _check_swapped(labels: Labels, known: _Known, name: str) -> None:
+    """Ask about ids that are all in the place of others, where nobody chose the ids of the colours before."""
+    numbers = [number for number in object_ids(labels.pixels) if number in known.last]
+    places = {
+        number: other
+        for number in numbers
+        for other in known.last
+        if known.in_place_of(other, labels.pixels == number)
+        and all(at in known.drawn and mask_labels.is_free(known.drawn[at]) for at in (number, other))
+    }
+    swapped = {number: other for number, other in places.items() if number != other}
+    if swapped and len(swapped) == len(numbers) and (len(swapped) > 1 or not labels.palette):
+        number, other = next(iter(swapped.items()))
+        one, two = hex_name(known.drawn[number]), hex_name(known.drawn[other])
+        raise MaskError(
+            f"{name} shows {number}, the id of {one} of an earlier mask, in the place of {two}, whose id is {other}: "
+            f"paint this mask in the colours of the earlier one, with {two} if it is that object and {one} if not"
         )
 
 
