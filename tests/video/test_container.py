@@ -156,6 +156,7 @@ def test_a_playlist_may_not_open_other_files(tmp_path: Path, monkeypatch: pytest
         assert len(list(container.decode(video=0))) == 20, "FFmpeg itself would follow this list"
     assert "names other files" in refusal(path)
     monkeypatch.setattr("vostrack.video.reader.PLAYLISTS", set())
+    monkeypatch.setattr("vostrack.video.reader._LISTS", ())
     assert "cannot be opened" in refusal(path)
 
 

@@ -71,8 +71,7 @@ def segment(
         adapt_settings: settings of it to change, by name.
         outputs: what to write, among "masks", "overlay", "objects", "probs"; masks are always written.
         overwrite: whether the results of an earlier run in the output folder are replaced.
-        resume: whether an interrupted run in the output folder is continued, or missing files of a complete one are
-            made again.
+        resume: whether an interrupted run there is continued, or missing files of a complete one are made again.
         callbacks: what is called on the way.
 
     Returns:
