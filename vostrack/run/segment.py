@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,10 +115,8 @@ def segment(
             if folder.refills:
                 notes.append("files of this complete run are missing: it is done again, and those still there are kept")
             store = _FolderStore(folder, wanted, source, stream.fps)
-            probs = "probs" in wanted
-            passes = Passes(
-                pipeline, prompts, stream, lambda: open_clip(source), callbacks=callbacks, probs=probs, store=store
-            )
+            build = partial(Passes, pipeline, prompts, stream, lambda: open_clip(source), callbacks=callbacks)
+            passes = build(probs="probs" in wanted, store=store)
             return _write(passes, store, stream, notes, record)
 
 
