@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -177,6 +178,20 @@ def test_ci_tries_the_lowest_torch_that_is_allowed() -> None:
     assert read(".ci/lowest.txt").split() == [f"{name}=={version}.*" for name, version in allowed]
 
 
+@pytest.mark.slow
+@pytest.mark.needs("mkdocs", "dev")
+def test_the_site_can_be_built(tmp_path: Path) -> None:
+    (command,) = (line for line in read("docs/contributing.md").splitlines() if line.startswith("mkdocs build"))
+    words = [sys.executable, "-m", *shlex.split(command), "--site-dir", str(tmp_path)]
+    built = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    reference = (tmp_path / "reference" / "index.html").read_text(encoding="utf-8")
+    assert {name for name in vostrack.__all__ if f'id="vostrack.{name}"' not in reference} == {"__version__"}
+    assert {card.stem for card in CARDS} <= {page.parent.name for page in (tmp_path / "weights").rglob("index.html")}
+    leads_out = re.compile(r'href="[^"]*(\.py|\.md)[#"]')
+    assert not [page for page in tmp_path.rglob("*.html") if leads_out.search(page.read_text(encoding="utf-8"))]
+
+
 # --- architecture ---
 
 
@@ -209,23 +224,16 @@ def test_the_table_of_exit_codes_is_complete() -> None:
     assert [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)] == sorted(exit_codes())
 
 
-def shape(value: Any) -> Any:
-    """The fields of a summary, without their values; what is keyed by ids or frames, by one of them."""
-    if isinstance(value, dict):
-        if value and all(key.isdigit() for key in value):
-            return {"": shape(next(iter(value.values())))}
-        return {key: shape(item) for key, item in value.items()}
-    return None
-
-
 @pytest.mark.usefixtures("some_weights", "clip_folder")
-def test_the_example_summary_has_the_fields_of_a_real_one(capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = blocks(read("docs/formats.md"), "json")
+def test_the_table_of_the_summary_has_the_fields_of_a_real_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.run(["segment", "dog.mp4", "-m", "first.png", "--json", "-q"]) == 0
-    real = json.loads(capsys.readouterr().out)
-    assert shape(json.loads(example)) == shape(real)
+    summary = json.loads(capsys.readouterr().out)
     table = read("docs/formats.md").partition("## summary.json")[2].partition("\n## ")[0]
-    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(real)
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE))
+    assert set(rows) == set(summary)
+    nested = {name: summary[name] for name in ("clip", "reading", "weights", "seconds_per_frame")}
+    for name, fields in (nested | {"objects": summary["objects"]["1"]}).items():
+        assert {field for field in fields if f"`{field}`" not in rows[name]} == set()
 
 
 # --- methods ---
@@ -252,7 +260,7 @@ def test_every_method_has_tables_of_its_settings_and_recipes(name: str) -> None:
 
 
 @pytest.mark.usefixtures("some_weights", "clip_folder")
-@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/api.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/api.md", "docs/for-engineers.md"])
 def test_python_examples_run(page: str) -> None:
     examples = blocks(read(page), "python")
     assert examples

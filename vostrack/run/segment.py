@@ -60,13 +60,13 @@ def segment(
 ) -> dict[str, Any]:
     """Follow the objects of given masks through a clip and write the results.
 
+    Arguments that are not described here are those of `vostrack.track`.
+
     Args:
         clip: a video file or a folder of images.
         masks: by frame, from 0, or the one of the first frame alone: a path, a PIL image, an array or tensor (H, W) of
             ids, or a `LabelMap`; see `vostrack.track`.
         out: output folder; by default `<clip>_vostrack` next to the clip.
-        method, preset, settings, weights, size, device, refine, refine_settings, resize_mask, background, invert_mask,
-            no_background: as for `vostrack.track`.
         adapt: form of online adaptation: "clip" for two passes, "live" for one; None for none.
         adapt_preset: its named settings.
         adapt_settings: settings of it to change, by name.

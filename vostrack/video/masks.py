@@ -109,7 +109,10 @@ def read_mask(
         path: an image file or a folder.
         size: (H, W) of the clip as displayed.
         resize: whether a mask of another size and the same shape, within 2%, is scaled, without new values.
-        background, invert, no_background: see `Reading`.
+        background: what is background beside transparent pixels: a colour (R, G, B) of 0 to 255, or one grey value or
+            palette index; None for 0, black or what is clearly meant.
+        invert: whether object and background change places, in masks of one object.
+        no_background: whether objects may fill the frame.
         stored_size: (H, W) of the clip's frames as stored, before rotation and before pixels were made square: `resize`
             accepts a mask of that size as well, and messages can say what is wrong with it.
 
