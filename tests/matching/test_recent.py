@@ -101,3 +101,24 @@ def test_a_template_keeps_so_many_cells_of_each_label_at_most() -> None:
 def test_settings_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(MethodError, match=next(iter(change))):
         replace(CONFIG, **change)
+
+
+@pytest.mark.parametrize(("grid", "reach"), [((9, 11), 0), ((40, 52), 0.5), ((130, 61), 0.5)])
+def test_what_is_wanted_is_found_as_if_all_were(grid: tuple[int, int], reach: float) -> None:
+    """Grids of one tile and of many, with a ring of every cell and of every second one."""
+    generator = torch.Generator().manual_seed(3)
+    key, query = (normalize(torch.randn(6, *grid, generator=generator), dim=0) for _ in range(2))
+    probs = torch.rand(2, *grid, generator=generator).softmax(0)
+    bank = FrameBank.empty(1, key, probs).add(key, probs)
+    wanted = torch.zeros(grid, dtype=torch.bool)
+    wanted[3:9, 5:11] = True
+    wanted[-1, -1] = True
+    rows = query.permute(1, 2, 0).contiguous()
+    all_cells, some = (
+        recent_similarities(rows, bank, radius=3, reach=reach, top_k=2, scale=10.0, wanted=given)
+        for given in (None, wanted)
+    )
+    for expected, found in zip(all_cells, some, strict=True):
+        torch.testing.assert_close(found[wanted.flatten()], expected[wanted.flatten()])
+    if max(grid) > 100:
+        assert (some[0] == -torch.inf).all(1).float().mean() > 0.5, "most tiles hold nothing that is wanted"

@@ -98,16 +98,18 @@ class SoftMatcher:
 
     def labelled(self, state: MatchingState, query: Tensor, further: list[Tensor]) -> Tensor:
         """The prediction for what `query` gives, with further similarities (N, L) with cells of each label, or none."""
-        recent = self._recent(state, query)
+        config, outside = self.config, self._outside(state)
+        wanted = self._wanted(outside)
+        recent = self._recent(state, query, wanted)
         if recent and further:
             recent = [torch.cat(pair, 1) for pair in zip(recent, further, strict=True)]
+        chosen = wanted.flatten()
         foreground, background = state.sets.scores(
-            _rows(query), self.config.top_k, recent or further, self.config.others_are_background
+            _rows(query)[chosen], config.top_k, [x[chosen] for x in recent or further], config.others_are_background
         )
-        log_odds = (self.config.scale * (foreground - background)).clamp(max=_LIMIT).view(-1, *query.shape[1:])
-        if self.config.outlier_removal:
-            log_odds = log_odds - _REMOVED * state.places.outside(self.config.max_displacement)
-        return fuse(log_odds, self.config.foreground_threshold)
+        log_odds = query.new_full((len(foreground), *wanted.shape), -_LIMIT, dtype=foreground.dtype)
+        log_odds[:, wanted] = (config.scale * (foreground - background)).clamp(max=_LIMIT)
+        return fuse(log_odds - _REMOVED * outside, config.foreground_threshold)
 
     def remember(self, state: MatchingState, features: Tensor, probs: Tensor) -> MatchingState:
         """Add sure cells to the foreground and removed ones to the background of each object (section 3.3).
@@ -151,14 +153,29 @@ class SoftMatcher:
         key, room = self._key(grid), (self.config.context - 1) * self.config.spacing + 1
         return FrameBank.empty(room, key, soft_labels).add(key, soft_labels)
 
-    def _recent(self, state: MatchingState, query: Tensor) -> list[Tensor]:
+    def _outside(self, state: MatchingState) -> Tensor:
+        """bool (O, h, w): what no object can have reached; nothing where outliers are not removed."""
+        if not self.config.outlier_removal:
+            return torch.zeros_like(state.places.seen)
+        return state.places.outside(self.config.max_displacement)
+
+    def _wanted(self, outside: Tensor) -> Tensor:
+        """bool (h, w): cells that must be matched; what no object can have reached is background without it.
+
+        But where outliers are added to the background, what they would have been taken for must be known.
+        """
+        if self.config.background_update or not len(outside):
+            return torch.ones_like(outside[0]) if len(outside) else outside.any(0)
+        return ~outside.all(0)
+
+    def _recent(self, state: MatchingState, query: Tensor, wanted: Tensor) -> list[Tensor]:
         """Similarities (N, L) of cells (C', h, w) with those of each label in recent frames, if there are any."""
         if not state.recent:
             return []
         config, bank = self.config, state.recent.latest(self.config.spacing)
         grid = query.permute(1, 2, 0).contiguous()
         return recent_similarities(
-            grid, bank, radius=config.radius, reach=config.reach, top_k=config.top_k, scale=config.scale
+            grid, bank, radius=config.radius, reach=config.reach, top_k=config.top_k, scale=config.scale, wanted=wanted
         )
 
     def _projection(self, features: Tensor, hard_labels: Tensor) -> Tensor:

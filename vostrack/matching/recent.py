@@ -15,7 +15,14 @@ from vostrack.ops.window import Window, far_ring, in_parts, tiles
 
 
 def recent_similarities(
-    query: Tensor, bank: FrameBank, *, radius: int, reach: float, top_k: int, scale: float
+    query: Tensor,
+    bank: FrameBank,
+    *,
+    radius: int,
+    reach: float,
+    top_k: int,
+    scale: float,
+    wanted: Tensor | None = None,
 ) -> list[Tensor]:
     """The highest similarities with the cells of each label around the same place, plus what `log_prior` gives.
 
@@ -26,18 +33,25 @@ def recent_similarities(
         reach: share of the short side up to which fewer cells are searched beyond that (`ops.window.far_ring`).
         top_k: how many.
         scale: weight of the similarities.
+        wanted: bool (h, w), which cells matter; None for all.
 
     Returns:
-        (N, L) for each of the K labels, L at least `top_k`; -inf where the grid holds fewer cells.
+        (N, L) for each of the K labels, L at least `top_k`; -inf where the grid holds fewer cells, or where the cell
+        is not wanted.
     """
     keys, values = bank.used_keys, bank.used_values
     priors = log_prior(values, scale)
     window = Window(radius, disk=True)
-    found = [_best_of_each(query, keys, priors, window, top_k)]
+    everywhere = torch.ones(query.shape[:2], dtype=torch.bool, device=query.device) if wanted is None else wanted
+    found = [_best_of_each(query, everywhere, keys, priors, window, top_k)]
     ring, step = far_ring(window, reach, (query.shape[0], query.shape[1]))
     if not ring.is_empty:
         coarse, there = keys[::step, ::step].contiguous(), priors[::step, ::step]
-        found.append(in_parts(query, step, lambda part: _best_of_each(part, coarse, there, ring, top_k)))
+
+        def search(part: Tensor, matter: Tensor) -> tuple[Tensor, ...]:
+            return _best_of_each(part, matter, coarse, there, ring, top_k)
+
+        found.append(in_parts((query, everywhere), step, search))
     return [torch.cat(parts, 1) for parts in zip(*found, strict=True)]
 
 
@@ -53,12 +67,14 @@ def log_prior(values: Tensor, scale: float) -> Tensor:
     return values.clamp(min=torch.finfo(values.dtype).tiny).log() / scale
 
 
-def _best_of_each(query: Tensor, keys: Tensor, priors: Tensor, window: Window, top_k: int) -> tuple[Tensor, ...]:
+def _best_of_each(
+    query: Tensor, wanted: Tensor, keys: Tensor, priors: Tensor, window: Window, top_k: int
+) -> tuple[Tensor, ...]:
     """(N, top_k) for each label, the highest similarities in a window plus numbers (h, w, T, K)."""
     height, width, _ = query.shape
     flat = priors.flatten(0, 2).T.contiguous()
     best = torch.full((len(flat), height, width, top_k), -torch.inf, device=query.device)
-    for tile in tiles(query, keys, window):
+    for tile in tiles(query, keys, window, wanted):
         count = min(top_k, tile.similarity.shape[1])
         for similarities, prior in zip(best, flat[:, tile.index], strict=True):
             similarity = largest(tile.similarity + prior, count)[0]

@@ -147,6 +147,7 @@ class ClipSpec:
         scale: range of the crop's side before resizing, as a share of the frame's short side; above 1 the frame's
             border is repeated and labels are void.
         labels: whether footage with masks is needed.
+        short_side: of the frames that are kept to cut crops from, in pixels: as large as the crops need them.
     """
 
     frames: int
@@ -154,6 +155,7 @@ class ClipSpec:
     crop: int
     scale: tuple[float, float] = (0.5, 1.0)
     labels: bool = False
+    short_side: int = 224
 
 
 @dataclass(frozen=True)

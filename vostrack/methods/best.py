@@ -1,9 +1,10 @@
 """`best`: the parts of the other methods that measured best together.
 
 What it is made of: stages of the networks of `anchors` and of `mast-mem` side by side, each the mean over the frame and
-its mirror image, and two of the frame at twice its size beside them; the matching of `videomatch`, which asks of each
-label by itself how well a cell matches it, in the first frame and in recent ones that are spaced as those of `mast-mem`
-are; then the labels are brought from cells to pixels along the edges of the image.
+its mirror image, and two of the frame at twice its size beside them, or one small network that learned to say the same
+in a single pass; the matching of `videomatch`, which asks of each label by itself how well a cell matches it, in the
+first frame and in recent ones that are spaced as those of `mast-mem` are; then the labels are brought from cells to
+pixels along the edges of the image.
 docs/ablations.md has what each of these is worth, and what was left out.
 
 No paper of its own.
@@ -14,17 +15,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, cast
 
+import torch
 from torch import Tensor
 
 from vostrack.config import setting
 from vostrack.device import autocast
 from vostrack.matching.matcher import SoftMatcher
 from vostrack.matching.settings import SoftMatcherConfig
+from vostrack.methods.objectives.distil import DistilObjective
+from vostrack.nets.distilled import DistilledNet
 from vostrack.nets.encoders import BestNet, trunk_tensors
 from vostrack.ops.color import normalised_lab, normalised_rgb
-from vostrack.ops.hypercolumns import cell_features
+from vostrack.ops.grid import cells
+from vostrack.ops.hypercolumns import colours, hypercolumns
 from vostrack.weights import Adopt
 
 
@@ -46,25 +51,40 @@ class BestMethod(SoftMatcher):
     name: ClassVar[str] = "best"
     paper: ClassVar[str] = "none; the parts of the others that measured best together"
     presets: ClassVar[Mapping[str, BestConfig]] = {"default": BestConfig()}
-    nets: ClassVar[Mapping[str, Callable[[], BestNet]]] = {"default": BestNet}
+    nets: ClassVar[Mapping[str, Callable[[], BestNet | DistilledNet]]] = {"default": BestNet, "distilled": DistilledNet}
     adopts: ClassVar[Mapping[str, Adopt]] = {
         "anchors": partial(trunk_tensors, stages=3, prefix="anchors."),
         "mast-mem": partial(trunk_tensors, stages=2, prefix="mast."),
     }
-    objective: ClassVar[None] = None
+    objective: ClassVar[type[DistilObjective]] = DistilObjective
     config: BestConfig
 
-    def __init__(self, net: BestNet, config: BestConfig | None = None) -> None:
+    def __init__(self, net: BestNet | DistilledNet, config: BestConfig | None = None) -> None:
         """A method with a network in evaluation mode."""
         super().__init__(config or self.presets["default"])
         self.net = net
 
     def encode(self, image: Tensor) -> Tensor:
-        """Unit vectors of the chosen stages of each network, concatenated, and colours (C, h, w)."""
-        # Colours are computed outside, where no rounding to bfloat16 reaches them.
-        config, rgb, lab = self.config, normalised_rgb(image)[None], normalised_lab(image)[None]
-        with autocast(config.precision, image.device):
+        """What the network or the networks say of each cell, and its colours (C, h, w)."""
+        config, parts = self.config, [self.describe(image[None])[0]]
+        if config.colour:
+            parts.append(config.colour * colours(image, config.stride))
+        return torch.cat(parts)
+
+    def describe(self, images: Tensor) -> Tensor:
+        """What the network or the networks say of each cell (B, C, h, w) of images (B, 3, H, W) in [0, 1].
+
+        Of the two networks these are hypercolumns of unit length side by side: one of `anchors`, one of `anchors` for
+        the frame at twice its size, one of `mast-mem`.
+        """
+        # Colours are converted outside, where no rounding to bfloat16 reaches them.
+        config, rgb, lab = self.config, normalised_rgb(images), normalised_lab(images)
+        with autocast(config.precision, images.device):
+            if isinstance(self.net, DistilledNet):
+                step = config.stride // self.net.stride
+                return cast(Tensor, self.net(torch.cat((rgb, lab), 1))).float()[:, :, ::step, ::step]
             nets = self.net.anchors.scales(rgb, config.stages, config.fine_stages, config.views)
             if config.mast_stages:
                 nets.append(self.net.mast.chosen_stages(lab, config.mast_stages, config.views))
-        return cell_features(image, nets, config.stride, config.colour)
+        size = cells((images.shape[2], images.shape[3]), config.stride)
+        return torch.cat([hypercolumns(stages, config.stride, size) for stages in nets], 1)

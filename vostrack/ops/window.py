@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import torch
 import torch.nn.functional as F
@@ -92,16 +93,17 @@ def tile_side(device: torch.device) -> int:
     return 8 if device.type == "cpu" else 32
 
 
-def tiles(query: Tensor, keys: Tensor, window: Window) -> Iterator[Tile]:
+def tiles(query: Tensor, keys: Tensor, window: Window, wanted: Tensor | None = None) -> Iterator[Tile]:
     """Similarities inside the window, tile by tile.
 
     Args:
         query: (h, w, C), contiguous.
         keys: (h, w, T, C), contiguous.
         window: which cells count.
+        wanted: bool (h, w), queries that matter; None for all.
 
     Yields:
-        Tiles that together hold every query once.
+        Tiles that together hold every query that is wanted once, and others beside these.
     """
     height, width, frames, _ = keys.shape
     side = tile_side(query.device)
@@ -109,7 +111,7 @@ def tiles(query: Tensor, keys: Tensor, window: Window) -> Iterator[Tile]:
     up, across = min(window.span, height - 1), min(window.span, width - 1)
     flat = torch.arange(height * width * frames, device=query.device).view(height, width, frames)
     barrier = _barrier(window, side, (up, across), frames, query.device)
-    for rows, columns in _squares((height, width), side):
+    for rows, columns in _wanted_squares((height, width), side, wanted):
         top, left = rows.start, columns.start
         reach_rows = slice(max(0, top - up), min(height, rows.stop + up))
         reach_columns = slice(max(0, left - across), min(width, columns.stop + across))
@@ -128,6 +130,15 @@ def _squares(size: Sequence[int], side: int) -> Iterator[Place]:
     for top in range(0, height, side):
         for left in range(0, width, side):
             yield slice(top, min(top + side, height)), slice(left, min(left + side, width))
+
+
+def _wanted_squares(size: Sequence[int], side: int, wanted: Tensor | None) -> Iterator[Place]:
+    """The tiles that hold a cell that is wanted."""
+    if wanted is None:
+        return _squares(size, side)
+    # One look at all tiles: on a GPU each would have to be waited for.
+    held = F.max_pool2d(wanted[None].float(), side, ceil_mode=True).flatten().tolist()
+    return compress(_squares(size, side), held)
 
 
 def _join_tiles(size: Sequence[int], parts: Iterable[tuple[Place, tuple[Tensor, Tensor]]]) -> tuple[Tensor, Tensor]:
@@ -194,27 +205,29 @@ def best_beyond(query: Tensor, keys: Tensor, window: Window, step: int, top_k: i
     coarse = keys[::step, ::step].contiguous()
     place = torch.arange(height * width * frames, device=keys.device).view(height, width, frames)
     place = place[::step, ::step].flatten()
-    similarity, found = in_parts(query, step, lambda part: best_in_window(part, coarse, window, top_k))
+    similarity, found = in_parts((query,), step, lambda part: best_in_window(part, coarse, window, top_k))
     return similarity, place[found]
 
 
-def in_parts(query: Tensor, step: int, search: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+def in_parts(grids: Sequence[Tensor], step: int, search: Callable[..., tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     """Results of a search for queries, made for those whose places agree modulo `step` each.
 
     There are as many of these as of every `step`-th cell of every `step`-th row; what is beyond the border is padding.
 
     Args:
-        query: (h, w, C).
+        grids: (h, w, C) or (h, w) each, the queries and what else is known of each of them.
         step: at least 1.
-        search: from queries (h', w', C) to results, (h' * w', L) or (h' * w',) each.
+        search: from such grids (h', w', ...) to results, (h' * w', L) or (h' * w',) each.
 
     Returns:
         (h * w, L) of each result.
     """
-    height, width, _ = query.shape
+    height, width = grids[0].shape[:2]
     rows, columns = -(-height // step), -(-width // step)
-    padded = F.pad(query, (0, 0, 0, columns * step - width, 0, rows * step - height))
-    parts = [search(padded[y::step, x::step].contiguous()) for y in range(step) for x in range(step)]
+    missing = (0, columns * step - width, 0, rows * step - height)
+    padded = [F.pad(grid, (0, 0) * (grid.ndim - 2) + missing) for grid in grids]
+    places = [(slice(y, None, step), slice(x, None, step)) for y in range(step) for x in range(step)]
+    parts = [search(*(grid[place].contiguous() for grid in padded)) for place in places]
 
     def whole(results: list[Tensor]) -> Tensor:
         grid = torch.stack(results).view(step, step, rows, columns, -1).permute(2, 0, 3, 1, 4)
@@ -274,7 +287,7 @@ def attend_beyond(query: Tensor, keys: Tensor, values: Tensor, window: Window, s
         As `attend_window`; where the window holds no key the readout is 0 and the log of the denominator -inf.
     """
     coarse, labels = keys[::step, ::step].contiguous(), values[::step, ::step]
-    readout, log_sum = in_parts(query, step, lambda part: attend_window(part, coarse, labels, window))
+    readout, log_sum = in_parts((query,), step, lambda part: attend_window(part, coarse, labels, window))
     return readout.nan_to_num(nan=0.0), log_sum.squeeze(1).nan_to_num(nan=-torch.inf)
 
 

@@ -24,7 +24,6 @@ from vostrack.methods.recipe import Recipe
 from vostrack.run.callbacks import Callbacks
 from vostrack.train.data.cache import FrameCache, build_cache
 from vostrack.train.data.footage import Source, find_footage, find_labelled, find_stills
-from vostrack.train.data.thinning import SHORT_SIDE
 from vostrack.train.evaluate import held_out_scores, method_now, write_picture
 from vostrack.train.loop import CHECKPOINT, METRICS, EvaluationReport, Report, StepReport, settled, train
 from vostrack.train.parallel import ProcessGroup
@@ -147,7 +146,10 @@ class TrainingRun:
         # Where training goes on, its footage must be what it was.
         until = float("inf") if minutes is None or begun else start + 30 * minutes
         if self._group.leads:
-            side, most = max(SHORT_SIDE, self._objective.clips.crop), int(1e9 * options.config.cache_size)
+            side, most = (
+                max(self._objective.clips.short_side, self._objective.clips.crop),
+                int(1e9 * options.config.cache_size),
+            )
             if self._to_hold_out:
                 clips = self._to_hold_out
                 held_size = build_cache(clips, held, HELD_OUT_SIZE, HELD_OUT_FRAMES, most, until, callbacks).size
