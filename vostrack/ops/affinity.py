@@ -15,7 +15,7 @@ _GROUP = 32
 _WORTH = 8
 """Groups for each value wanted, below which finding the groups costs more than it saves."""
 
-CPU_CHUNK_BYTES = 1 << 24
+CPU_CHUNK_BYTES = 1 << 22
 _CHUNK_BYTES = 1 << 28
 """Similarities that are held at a time: few enough for the caches of a CPU, many enough to keep a GPU busy."""
 
@@ -33,8 +33,8 @@ def best_keys(query: Tensor, keys: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
     """
     room = CPU_CHUNK_BYTES if query.device.type == "cpu" else _CHUNK_BYTES
     rows = max(1, room // (4 * max(1, len(keys))))
-    columns = keys.to(query.dtype).T
-    parts = [largest((chunk @ columns).float(), min(top_k, len(keys))) for chunk in torch.split(query, rows)]
+    keys = keys.to(query.dtype)
+    parts = [largest((keys @ chunk.T).float().T, min(top_k, len(keys))) for chunk in torch.split(query, rows)]
     return torch.cat([similarity for similarity, _ in parts]), torch.cat([index for _, index in parts])
 
 
@@ -64,7 +64,8 @@ def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     chosen than by `torch.topk`, but always the same ones.
 
     Args:
-        values: (N, L).
+        values: (N, L); quickest where its transpose is contiguous, since the groups of many rows are then looked
+            through at once.
         count: how many, at most L.
 
     Returns:
@@ -74,11 +75,11 @@ def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     if not count or groups < _WORTH * count:
         found = values.topk(count, dim=1)
         return found.values, found.indices
-    grouped = values[:, : groups * _GROUP].view(-1, _GROUP, groups)
-    best = grouped.amax(1).topk(count, dim=1).indices
-    candidates = grouped.gather(2, best[:, None].expand(-1, _GROUP, -1)).flatten(1)
-    found = torch.cat((candidates, values[:, groups * _GROUP :]), 1).topk(count, dim=1)
+    columns = values.T
+    grouped = columns[: groups * _GROUP].view(groups, _GROUP, -1)
+    best = grouped.amax(1).T.topk(count, dim=1).indices
+    candidates = grouped.gather(0, best.T[:, None].expand(-1, _GROUP, -1)).flatten(0, 1)
+    found = torch.cat((candidates, columns[groups * _GROUP :])).T.topk(count, dim=1)
     place = found.indices
-    inside = place // count * groups + best.gather(1, place % count)
-    beyond = place - count * _GROUP + groups * _GROUP
-    return found.values, torch.where(place < count * _GROUP, inside, beyond)
+    group = torch.cat((best, best.new_full((len(best), 1), groups)), 1).gather(1, (place // _GROUP).clamp(max=count))
+    return found.values, group * _GROUP + place - (place // _GROUP).clamp(max=count) * _GROUP

@@ -79,7 +79,7 @@ class Tile:
 
     Attributes:
         place: rows and columns of the queries.
-        similarity: float32 (Q, L), -inf outside the window.
+        similarity: float32 (Q, L), -inf outside the window; its transpose is contiguous.
         index: int64 (L,), of the keys in the memory flattened over (h, w, T).
     """
 
@@ -116,12 +116,13 @@ def tiles(query: Tensor, keys: Tensor, window: Window, wanted: Tensor | None = N
         reach_rows = slice(max(0, top - up), min(height, rows.stop + up))
         reach_columns = slice(max(0, left - across), min(width, columns.stop + across))
         queries = query[rows, columns].flatten(0, 1)
-        similarity = (queries @ keys[reach_rows, reach_columns].flatten(0, 2).T).float()
+        similarity = (keys[reach_rows, reach_columns].flatten(0, 2) @ queries.T).float()
         y, x = reach_rows.start - top + up, reach_columns.start - left + across
         reach = (reach_rows.stop - reach_rows.start, reach_columns.stop - reach_columns.start)
-        inside = barrier[: rows.stop - top, : columns.stop - left, y : y + reach[0]]
-        similarity.view(*inside.shape[:3], -1).add_(inside[..., x * frames : (x + reach[1]) * frames])
-        yield Tile((rows, columns), similarity, flat[reach_rows, reach_columns].flatten())
+        inside = barrier[y : y + reach[0], x * frames : (x + reach[1]) * frames]
+        inside = inside[:, :, : rows.stop - top, : columns.stop - left]
+        similarity.view(inside.shape).add_(inside)
+        yield Tile((rows, columns), similarity.T, flat[reach_rows, reach_columns].flatten())
 
 
 def _squares(size: Sequence[int], side: int) -> Iterator[Place]:
@@ -152,15 +153,15 @@ def _join_tiles(size: Sequence[int], parts: Iterable[tuple[Place, tuple[Tensor, 
 
 
 def _barrier(window: Window, side: int, span: tuple[int, int], frames: int, device: torch.device) -> Tensor:
-    """Tile against block, (S, S, S + 2 * span, (S + 2 * span) * T): 0, or -inf where they are too far apart.
+    """Block against tile, (S + 2 * span, (S + 2 * span) * T, S, S): 0, or -inf where they are too far apart.
 
     At the border of the grid a part of it is used. Adding it is many times faster than filling under a boolean mask.
     """
-    place = torch.arange(side, device=device)[:, None]
-    dy, dx = (torch.arange(side + 2 * reach, device=device) - reach - place for reach in span)
+    place = torch.arange(side, device=device)
+    dy, dx = (torch.arange(side + 2 * reach, device=device)[:, None] - reach - place for reach in span)
     inside = window.contains(dy[:, None, :, None], dx[None, :, None, :])
     barrier = torch.zeros(inside.shape, device=device).masked_fill_(~inside, -torch.inf)
-    return barrier.repeat_interleave(frames, dim=3)
+    return barrier.repeat_interleave(frames, dim=1)
 
 
 def best_in_window(query: Tensor, keys: Tensor, window: Window, top_k: int) -> tuple[Tensor, Tensor]:
