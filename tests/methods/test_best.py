@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 
 from vostrack import device as precision
 from vostrack.errors import MethodError, WeightsError
-from vostrack.methods import DEFAULT, build_net, load_method, training_recipe
+from vostrack.methods import DEFAULT, build_net, load_method
 from vostrack.methods.best import BestConfig, BestMethod
 from vostrack.methods.videomatch import VideoMatchMethod
+from vostrack.nets.distilled import CHANNELS, DistilledNet
 from vostrack.nets.encoders import AnchorsNet, BestNet, MastNet, VideoMatchNet
 from vostrack.ops.color import normalised_lab, normalised_rgb
 from vostrack.ops.grid import resize, to_pixels
@@ -145,10 +147,19 @@ def test_joining_shipped_weights_gives_the_shipped_weights(tmp_path: Path) -> No
     assert read_details(tmp_path / "best.safetensors") == read_details(shipped.path)
 
 
-def test_it_is_not_trained_itself() -> None:
-    with pytest.raises(MethodError, match="train anchors or mast-mem, whose weights it takes"):
-        training_recipe("best")
-    assert BestMethod.objective is None
+def test_one_network_stands_in_for_the_two() -> None:
+    """The features have fewer channels, and everything else is as it was; a coarser grid is a part of the fine one."""
+    torch.manual_seed(0)
+    net = DistilledNet().eval()
+    fine, coarse = (BestMethod(net, replace(BestMethod.presets["default"], stride=stride)) for stride in (4, 8))
+    image = torch.rand(3, 50, 66, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        features, sparse = fine.encode(image), coarse.encode(image)
+    assert features.shape == (CHANNELS + 6, 13, 17)
+    assert torch.equal(sparse[:CHANNELS], features[:CHANNELS, ::2, ::2])
+    state = fine.begin(features, torch.nn.functional.one_hot((image[0] > 0.5).long(), 2).permute(2, 0, 1).float())
+    probs = fine.predict(state, features)
+    torch.testing.assert_close(probs.sum(0), torch.ones(13, 17))
 
 
 def test_own_weights_are_told_from_adopted_ones_in_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

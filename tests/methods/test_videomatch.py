@@ -180,6 +180,21 @@ def test_updates_can_be_switched_off(front: bool, back: bool) -> None:
     assert (after is state.sets) == (not front and not back)
 
 
+@pytest.mark.parametrize("context", [0, 2])
+def test_what_is_out_of_reach_need_not_be_matched(context: int) -> None:
+    """Without a background update the rest of the frame is background unseen; within reach nothing changes."""
+    found = []
+    for update in (True, False):
+        chosen = method(background_update=update, foreground_update=False, context=context, max_displacement=60.0)
+        state, _ = started(chosen)
+        found.append(chosen.predict(state, frame(2)))
+        reach = ~state.places.outside(60.0).all(0)
+    whole, near = found
+    assert 0 < reach.sum() < reach.numel()
+    torch.testing.assert_close(near[:, reach], whole[:, reach])
+    assert torch.minimum(near, whole)[0, ~reach].min() > 1 - 1e-6
+
+
 def test_added_features_are_matched_and_counted() -> None:
     chosen = method()
     state, features = started(chosen)

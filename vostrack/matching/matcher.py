@@ -164,8 +164,8 @@ class SoftMatcher:
 
         But where outliers are added to the background, what they would have been taken for must be known.
         """
-        if self.config.background_update or not len(outside):
-            return torch.ones_like(outside[0]) if len(outside) else outside.any(0)
+        if self.config.background_update:
+            return outside.new_ones(outside.shape[1:])
         return ~outside.all(0)
 
     def _recent(self, state: MatchingState, query: Tensor, wanted: Tensor) -> list[Tensor]:

@@ -63,7 +63,11 @@ class EdgeConfig(Config, group="edges"):
 class UpdateConfig(Config, group="published parts"):
     """How VideoMatch updates what it matches with, and fits features to the first frame."""
 
-    background_update: bool = setting(True, "whether removed outliers are added to the features of the background")
+    background_update: bool = setting(
+        False,
+        "whether removed outliers are added to the features of the background; "
+        "then the whole frame is matched, and not only what an object can have reached",
+    )
     foreground_update: bool = setting(False, "whether sure cells are added to the features of their object")
     confident_threshold: float = setting(
         0.95, "with `foreground_update`: probability above which a cell is sure", above=0, below=1

@@ -46,6 +46,7 @@ PAPER = SoftMatcherConfig(
     template=0,
     context=0,
     others_are_background=True,
+    background_update=True,
     foreground_update=True,
     foreground_threshold=0.4,
     edge_radius=0,

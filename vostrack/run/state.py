@@ -49,7 +49,8 @@ def load_state(path: Path, kind: Any, run: str = "") -> Any:
     try:
         open_regular(path).close()
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Copies lie at addresses such as those of the run that was saved: products may differ with them.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             told = file.metadata()
         if told["sha256"] != _digest(run, told["tree"], tensors):
             raise ValueError("it is damaged, or of another run")

@@ -1,4 +1,4 @@
-"""Training of `best` in one network: axes and deviations of what the teacher says, the losses, and a loss that falls."""
+"""Training of `best` in one network: axes of what the teacher says and their deviations, and a loss that falls."""
 
 from __future__ import annotations
 
