@@ -106,9 +106,17 @@ def run(
 
     variants = parse_variants(method or [DEFAULT], parse_size(size), device, weights)
     chosen = [name.strip() for name in sequences.split(",") if name.strip()] if sequences else None
-    opened = open_dataset(
-        dataset, root, split, sequences=chosen, limit=limit, allow_subset=allow_subset, distance=distance
-    )
+    with SequenceBar("reading masks", "start again with the same command") as bar:
+        opened = open_dataset(
+            dataset,
+            root,
+            split,
+            sequences=chosen,
+            limit=limit,
+            allow_subset=allow_subset,
+            distance=distance,
+            callbacks=bar,
+        )
     with SequenceBar("benchmark", "go on with the same command") as bar:
         report = run_benchmark(opened, variants, out, jobs=jobs, overwrite=overwrite, callbacks=bar)
     if json:

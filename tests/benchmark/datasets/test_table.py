@@ -15,6 +15,7 @@ from tests.benchmark import trees
 from vostrack.benchmark.datasets.layouts import Part, read_labels
 from vostrack.benchmark.datasets.table import DATASETS, open_dataset, read_list
 from vostrack.errors import DatasetError
+from vostrack.run.callbacks import Callbacks
 
 
 def test_there_is_a_tree_for_every_dataset() -> None:
@@ -33,6 +34,17 @@ def test_every_layout_opens_with_all_its_files(name: str, tmp_path: Path) -> Non
             assert next(iter(part.prompts)) == part.frames[0]
         for files in [*sequence.truths.values(), *(f for part in sequence.parts for f in part.prompts.values())]:
             assert read_labels(files, sequence.masks).shape == trees.SIZE
+
+
+def test_opening_tells_how_far_it_is(tmp_path: Path) -> None:
+    told: list[tuple[int, int | None]] = []
+
+    class Told(Callbacks):
+        def progress(self, done: int, total: int | None) -> None:
+            told.append((done, total))
+
+    open_dataset("davis16", trees.davis16(tmp_path), callbacks=Told())
+    assert told == [(1, 2), (2, 2)]
 
 
 def test_davis16_masks_are_one_object_and_the_ends_do_not_count(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from collections.abc import Sequence as Names
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -24,6 +23,7 @@ from vostrack.benchmark.datasets.mask_folders import list_folder, named, read_ma
 from vostrack.benchmark.metrics import is_binary
 from vostrack.errors import DatasetError, unknown_name
 from vostrack.files import read_json, shown
+from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.types import MAX_OBJECTS
 
 T = TypeVar("T")
@@ -181,6 +181,7 @@ def open_dataset(
     limit: int | None = None,
     allow_subset: bool = False,
     distance: int = 16,
+    callbacks: Callbacks | None = None,
 ) -> Dataset:
     """Find a dataset and check that it is whole.
 
@@ -192,6 +193,7 @@ def open_dataset(
         limit: take at most so many of them, the first ones.
         allow_subset: leave out sequences that the list names and the root lacks.
         distance: for JumpCut, how far masks are carried, in frames.
+        callbacks: told how many sequences are read: without a list of objects, all masks have to be looked at.
 
     Raises:
         DatasetError: an unknown name, or something that the root lacks: a list, a sequence, a frame, a mask.
@@ -209,10 +211,11 @@ def open_dataset(
         chosen = [each for each in chosen if find_source(each, images) and (masks / each).is_dir()]
     _check_there(chosen, images, masks, root)
     attributes = read_attributes(root)
-    opened = (
-        _finish(build(layouts.find_files(sequence, images, masks)), spec, attributes.get(sequence, ()))
-        for sequence in islice(chosen, limit)
-    )
+    chosen, opened, told = chosen[:limit], [], checked_callbacks(callbacks)
+    for sequence in chosen:
+        found = layouts.find_files(sequence, images, masks)
+        opened.append(_finish(build(found), spec, attributes.get(sequence, ())))
+        told.progress(len(opened), len(chosen))
     jumps = spec.protocol == "jump"
     dataset = Dataset(name, split, root, tuple(opened), spec.splits[split], distance if jumps else None)
     if not dataset.sequences:
