@@ -112,8 +112,6 @@ def segment(
             finished = folder.prepare(record, overwrite=overwrite, resume=resume)
             if finished is not None:
                 return finished
-            if folder.refills:
-                notes.append("files of this complete run are missing: it is done again, and those still there are kept")
             store = _FolderStore(folder, wanted, source, stream.fps)
             build = partial(Passes, pipeline, prompts, stream, lambda: open_clip(source), callbacks=callbacks)
             passes = build(probs="probs" in wanted, store=store)
@@ -182,7 +180,8 @@ def _write(
 ) -> dict[str, Any]:
     """Write all predictions, and the summary at the end."""
     start, folder, log = time.perf_counter(), store.folder, store.log
-    for text in notes:
+    refill = "files of this complete run are missing: it is done again, and those still there are kept"
+    for text in (*notes, *([refill] if folder.refills else [])):
         passes.note(text)
     with store.writing as writing, closing(passes.run()) as predictions:
         for prediction in predictions:
