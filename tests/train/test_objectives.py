@@ -107,7 +107,7 @@ def test_losses_are_random_only_through_the_generator(first: First, objective: A
     before = torch.get_rng_state()
     with torch.no_grad():
         assert float(loss(objective)) == pytest.approx(first.loss, rel=1e-5)
-        assert any(abs(float(loss(objective, seed)) / first.loss - 1) > 1e-3 for seed in (1, 2, 3))
+        assert any(abs(float(loss(objective, seed)) / first.loss - 1) > 1e-4 for seed in (1, 2, 3))
     # A run that resumes restores the generator alone.
     assert torch.equal(torch.get_rng_state(), before)
 

@@ -78,7 +78,10 @@ def _print_details(which: str) -> None:
 
     named = next((entry for entry in available() if entry.name == which), None)
     file = Path(which)
-    print_json(read_details(file) if named is None or file.is_file() else asdict(named) | {"path": str(named.path)})
+    if named is None or file.is_file():
+        print_json(read_details(file))
+    else:
+        print_json(asdict(named) | {"folder": str(named.folder), "path": str(named.path)})
 
 
 @app.command("join", cls=Command)

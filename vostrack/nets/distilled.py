@@ -49,9 +49,6 @@ class DistilledNet(nn.Module):
         self.out = nn.Sequential(nn.BatchNorm2d(_MERGED), nn.ReLU(), nn.Conv2d(_MERGED, CHANNELS, 1))
         self.skip = nn.Conv2d(fine, CHANNELS, 1)
         self.register_buffer("deviation", torch.ones(CHANNELS))
-        for module in self.modules():
-            if isinstance(module, BasicBlock):
-                nn.init.zeros_(module.bn2.weight)  # each block begins as what it is added to
 
     def coordinates(self, seen: Tensor) -> Tensor:
         """Coordinates of deviation 1 (B, 160, h, w), h = ceil(H / 4), for images as `forward` sees them."""

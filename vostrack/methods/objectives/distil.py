@@ -92,15 +92,12 @@ class DistilObjective(Objective):
         """
         images = batch.frames[:, 0]
         seen = torch.cat((normalised_rgb(images), normalised_lab(images)), 1)
-        found, nothing = self.module.net.coordinates(seen).float(), images.new_zeros(())
+        found = self.module.net.coordinates(seen).float()
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             said = self.said(batch)
-            learns = self.module.steps >= self._recipe.axes_steps
-            if not learns:
+            if self.module.steps < self._recipe.axes_steps:
                 self.module.observe(said)
             target = self.module.target(said)
-        if not learns:
-            return {"loss": 0 * found.mean(), "distance": nothing, "angle": nothing, "similarity": nothing}
         found, target = found * self.module.weights, target * self.module.weights
         distance = (found - target).square().mean()
         angle = 1 - F.cosine_similarity(found, target, dim=1).mean()
@@ -158,8 +155,11 @@ class Student(nn.Module):
             products, mean = self.products.cpu().double(), self.mean.cpu().double()
             variances, directions = torch.linalg.eigh(products - mean[:, None] * mean)
             deviation = variances[-CHANNELS:].flip(0).clamp(min=1e-12).sqrt()
+            axes = directions[:, -CHANNELS:].flip(1)
+            # Either way along an axis would do: while more is looked at, it must stay the same.
+            axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
             self.net.deviation.copy_(deviation)
-            self._axes = seen, (directions[:, -CHANNELS:].flip(1) / deviation).T.to(self.mean)
+            self._axes = seen, (axes / deviation).T.to(self.mean)
         return self._axes[1]
 
     @property
