@@ -133,6 +133,21 @@ def test_cover_art_is_not_the_video(tmp_path: Path) -> None:
     assert (clip.size, len(frames)) == ((48, 64), 2)
 
 
+def test_a_second_video_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as container:
+        for width in (64, 32):
+            stream = container.add_stream("libx264", rate=RATE)
+            stream.width, stream.height, stream.pix_fmt = width, 48, "yuv420p"
+        for stream in container.streams.video:
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(solid((9, 9, 9), (48, stream.width)), format="rgb24"))
+            )
+            container.mux(stream.encode(None))
+    clip, _ = read(path)
+    assert "the file has 2 videos: that of 64x48 (stream 0) is used" in clip.notes[0]
+
+
 def test_sound_alone_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "clip.wav"
     with av.open(str(path), "w") as container:

@@ -129,14 +129,6 @@ class TestSoftEdges:
         assert mask.labels.ids == (1,)
         assert "even areas of 60, 120 were taken for soft edges; if they are objects, draw with" in mask.notes[1]
 
-    @pytest.mark.parametrize("scale", [0.6, 2, 4])
-    def test_ids_that_were_resized_smoothly_are_pointed_out(self, tmp_path: Path, scale: float) -> None:
-        ids = Image.fromarray(boxes(1, 3, 2).repeat(4, 0).repeat(4, 1))
-        assert read(tmp_path, ids).notes == ()
-        smooth = ids.resize((int(ids.width * scale), int(ids.height * scale)), Image.Resampling.BILINEAR)
-        (note,) = read(tmp_path, smooth).notes
-        assert "pixels at edges have an id between those on both sides: if the mask of ids was smoothed" in note
-
     def test_cubic_scaling_with_overshoot(self, tmp_path: Path) -> None:
         small = boxes((236, 95, 103), (153, 199, 148), (250, 200, 99))
         mask = read(tmp_path, Image.fromarray(small).resize((128, 96), Image.Resampling.BICUBIC))

@@ -127,6 +127,12 @@ class VideoStream(ClipStream):
         self.seconds = lasts / av.time_base if lasts and lasts > 0 else None
         self._ends = _promised_end(self._container, self._video)
         self.notes += self._convert.notes
+        films = [video for video in self._container.streams.video if not video.disposition & _COVER]
+        if len(films) > 1:
+            self.notes.append(
+                f"the file has {len(films)} videos: that of {size_text(self.stored_size)} (stream {self._video.index}) "
+                "is used; save another as a file of its own to use that"
+            )
 
     def _frames(self) -> Iterator[Frame]:
         tick, step = self._video.time_base or Fraction(1), 1 / (self.fps or NOMINAL_RATE)

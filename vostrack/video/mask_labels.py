@@ -18,14 +18,14 @@ from vostrack.errors import MaskError
 from vostrack.types import BACKGROUND, MAX_OBJECTS, VOID
 from vostrack.video.ground import Color, Reading, border_share, dark_ground, full_range, named_ground
 from vostrack.video.palette import RECOGNISED, palette_ids
-from vostrack.video.snap import Bools, Bytes, Flat, flatten, grown, interior
+from vostrack.video.snap import Bools, Bytes, Flat, flatten, interior
 
 # Colours that went through a lossy format, or lay beside soft edges, may be a little off.
 _OFF = 6
 # Ids up to here cannot be told from the noise of a lossy format.
 _SMALL_ID = 24
-# Pixels of rims, and their share of edges: of edges in real masks it is up to 0.05, in smoothed ones over 0.2.
-_LEAST_RIM, _RIM_SHARE = 16, 0.15
+# A palette image of so many objects that nearly all are thin is a picture.
+_MANY = 8
 # Alpha from here on is meant to be seen.
 _FAINT = 32
 _FULL_16 = 65535
@@ -75,6 +75,12 @@ def image_labels(image: Image.Image, where: str, reading: Reading, *, lossy: boo
     if image.mode == "P":
         labels = _from_index(image, where, reading)
         by_color = _by_color(image, reading)
+        if (
+            not reading.no_background
+            and len(object_ids(labels.pixels)) >= _MANY
+            and interior(labels.pixels).mean() < 0.5
+        ):
+            raise _PictureError(f"{where} looks like a picture of few colours, not a mask; give an image of object ids")
         if not by_color and not _mostly_thin(labels.pixels):
             return labels
         drawn = image_labels(image.convert("RGBA" if image.has_transparency_data else "RGB"), where, reading)
@@ -176,38 +182,13 @@ def is_free(color: Color) -> bool:
     return min(color) != max(color) and palette_ids(np.array([color], np.uint8), _OFF) is None
 
 
-def thin_note(pixels: Bytes) -> list[str]:
-    """Point out objects that look like the soft edges of others."""
-    many, thin = len(object_ids(pixels)), len(_thin_ids(pixels))
-    if many < 8 or 2 * thin <= many:
-        return []
-    return [f"{thin} of {many} objects are nowhere 3 pixels wide; if these are soft edges, draw without smoothing"]
-
-
-def rim_note(pixels: Bytes) -> list[str]:
-    """Point out rims of other ids around objects, as a mask of ids has them that was smoothed or resized smoothly."""
-    inner = interior(pixels)
-    rows, columns = np.nonzero(~inner)
-    padded = np.pad(pixels, 1, mode="edge").astype(np.int16)
-    around = np.stack([padded[rows + down, columns + right] for down in range(3) for right in range(3)])
-    low, high = around.min(0), np.where(around == VOID, BACKGROUND, around).max(0)
-    is_rim = (low < pixels[rows, columns]) & (pixels[rows, columns] < high) & ~grown(inner)[rows, columns]
-    count = int(is_rim.sum())
-    if count < _LEAST_RIM or count < _RIM_SHARE * (high - low > 1).sum():
-        return []
-    return [
-        f"{count} pixels at edges have an id between those on both sides: if the mask of ids was smoothed, or resized "
-        "with smoothing, do it again without (nearest pixel)"
-    ]
-
-
 def _mostly_thin(pixels: Bytes) -> bool:
     """Whether most of several objects are as thin as soft edges."""
     many = len(object_ids(pixels))
-    return many > 2 and 2 * len(_thin_ids(pixels)) > many
+    return many > 2 and 2 * len(thin_ids(pixels)) > many
 
 
-def _thin_ids(pixels: Bytes) -> set[int]:
+def thin_ids(pixels: Bytes) -> set[int]:
     """Objects that are nowhere 3 pixels wide."""
     return set(object_ids(pixels)) - set(object_ids(pixels[interior(pixels)]))
 
@@ -447,7 +428,10 @@ def _eight_bits(values: npt.NDArray[np.generic], where: str) -> Bytes:
     elif step := next((step for step in (257, 256) if high > VOID and not (numbers % step).any()), None):
         numbers = numbers // step  # 8 bits, which somebody moved to the upper byte or to both
     elif high > VOID:
-        raise MaskError(f"{where} has the id {high:.0f}, and ids go up to {MAX_OBJECTS}; number the objects from 1")
+        raise MaskError(
+            f"{where} has the value {high:.0f}: ids go up to {MAX_OBJECTS}, and white of 16 bits is {_FULL_16}; number "
+            "the objects from 1, or, if it is a matte, save it with 8 bits"
+        )
     return numbers.astype(np.uint8)
 
 

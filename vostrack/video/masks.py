@@ -24,7 +24,7 @@ from torch import Tensor
 from vostrack.errors import MaskError
 from vostrack.files import shown
 from vostrack.types import BACKGROUND, MAX_OBJECTS, VOID, LabelMap
-from vostrack.video import mask_labels
+from vostrack.video import flaws, mask_labels
 from vostrack.video.ground import Color, Reading, check_ground, inverted
 from vostrack.video.images import is_lossy
 from vostrack.video.mask_labels import Labels, listed, object_ids
@@ -310,7 +310,7 @@ def _fitted(labels: Labels, where: str, request: _Request) -> Labels:
         labels.pixels = inverted(labels.pixels, where)
     if not request.reading.no_background and request.reading.background is None:
         check_ground(labels.pixels, labels.names, where, request.reading.invert_mask)
-    labels.notes += mask_labels.thin_note(labels.pixels) + mask_labels.rim_note(labels.pixels)
+    labels.notes += flaws.notes(labels.pixels)
     return labels
 
 

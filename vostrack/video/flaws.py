@@ -1,0 +1,89 @@
+"""What in a mask looks like an accident: thin objects, rims, specks, and outlines that are not filled.
+
+All is left as it is, and said. Knows nothing of files and colours.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vostrack.types import BACKGROUND, VOID
+from vostrack.video.mask_labels import object_ids, thin_ids
+from vostrack.video.snap import Bools, Bytes, grown, interior
+
+# Pixels of rims, and their share of edges: of edges in real masks it is up to 0.05, in smoothed ones over 0.2.
+_LEAST_RIM, _RIM_SHARE = 16, 0.15
+# The same of pixels that none of the four beside them is like.
+_LEAST_SPECKS, _SPECK_SHARE = 16, 0.02
+# An outline encloses so many times its own pixels, and is thinner than twice so many pixels.
+_OUTLINE, _LINE = 2, 4
+
+
+def notes(pixels: Bytes) -> list[str]:
+    """What looks like an accident in ids (H, W), one line each."""
+    return _thin_note(pixels) + _rim_note(pixels) + _speck_note(pixels) + _outline_note(pixels)
+
+
+def _thin_note(pixels: Bytes) -> list[str]:
+    """Point out objects that look like the soft edges of others."""
+    many, thin = len(object_ids(pixels)), len(thin_ids(pixels))
+    if many < 8 or 2 * thin <= many:
+        return []
+    return [f"{thin} of {many} objects are nowhere 3 pixels wide; if these are soft edges, draw without smoothing"]
+
+
+def _rim_note(pixels: Bytes) -> list[str]:
+    """Point out rims of other ids around objects, as a mask of ids has them that was smoothed or resized smoothly."""
+    inner = interior(pixels)
+    rows, columns = np.nonzero(~inner)
+    padded = np.pad(pixels, 1, mode="edge").astype(np.int16)
+    around = np.stack([padded[rows + down, columns + right] for down in range(3) for right in range(3)])
+    low, high = around.min(0), np.where(around == VOID, BACKGROUND, around).max(0)
+    is_rim = (low < pixels[rows, columns]) & (pixels[rows, columns] < high) & ~grown(inner)[rows, columns]
+    count = int(is_rim.sum())
+    if count < _LEAST_RIM or count < _RIM_SHARE * (high - low > 1).sum():
+        return []
+    return [
+        f"{count} pixels at edges have an id between those on both sides: if the mask of ids was smoothed, or resized "
+        "with smoothing, do it again without (nearest pixel)"
+    ]
+
+
+def _speck_note(pixels: Bytes) -> list[str]:
+    """Point out pixels that stand alone, as where shades became black and white dots."""
+    level, upright = pixels[:, 1:] == pixels[:, :-1], pixels[1:] == pixels[:-1]
+    like = np.zeros(pixels.shape, np.bool_)
+    like[:, 1:] |= level
+    like[:, :-1] |= level
+    like[1:] |= upright
+    like[:-1] |= upright
+    alone, is_ground = ~like, pixels == BACKGROUND
+    # Thin diagonal lines are made of such pixels too, but leave none of the background.
+    count = min(int((alone & is_ground).sum()), int((alone & ~is_ground).sum()))
+    if count < max(_LEAST_SPECKS, _SPECK_SHARE * (~is_ground).sum()):
+        return []
+    return [f"{alone.sum()} pixels stand alone: if the mask was dithered, save it without"]
+
+
+def _outline_note(pixels: Bytes) -> list[str]:
+    """Point out objects that are drawn as an outline alone."""
+    free, notes = pixels == BACKGROUND, []
+    for number in object_ids(pixels):
+        part = thick = pixels == number
+        for _ in range(_LINE):
+            thick = interior(thick) & thick
+        if thick.any():
+            continue
+        inside = int((_enclosed(part) & free).sum())
+        if inside > _OUTLINE * part.sum():
+            notes.append(
+                f"object {number} is an outline around {inside} pixels of background; fill it if they belong to it"
+            )
+    return notes
+
+
+def _enclosed(part: Bools) -> Bools:
+    """The pixels with some of a part (H, W) to their left and right, and above and below."""
+    across, down = np.logical_or.accumulate, (slice(None, None, -1), slice(None))
+    sides = across(part, 1) & across(part[:, ::-1], 1)[:, ::-1]
+    return np.asarray(sides & across(part, 0) & across(part[down], 0)[down])
