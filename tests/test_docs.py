@@ -250,6 +250,19 @@ def test_tables_of_settings_are_up_to_date(page: Path, with_tables: Callable[[st
     assert with_tables(text) == text, "run `python docs/write_settings.py`"
 
 
+def test_a_method_lists_the_settings_that_differ_from_those_of_the_method_that_it_is_based_on(
+    with_tables: Callable[[str], str],
+) -> None:
+    def listed(name: str) -> set[str]:
+        table = with_tables(f"<!-- settings: {name} -->\n<!-- end -->")
+        return set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+
+    assert listed("best") == {"stages", "fine_stages", "views", "mast_stages"}
+    assert {"radius", "stages", "views", "edge_radius"} <= listed("videomatch")
+    assert {"views", "edge_radius", "pointed_only"} <= listed("rpm-net")
+    assert "radius" not in listed("rpm-net")
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_has_tables_of_its_settings_and_recipes(name: str) -> None:
     kinds = re.findall(rf"^<!-- (settings|recipes): {name} -->$", read(f"docs/methods/{name}.md"), re.MULTILINE)
