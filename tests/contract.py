@@ -31,9 +31,14 @@ def image(seed: int, shift: int = 0) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def encoded(method: Method[Any], seed: int, shift: int = 0) -> Tensor:
+def _encoded(method: Any, seed: int, shift: int) -> Tensor:
+    features: Tensor = method.encode(image(seed, shift))
+    return features
+
+
+def encoded(method: Any, seed: int, shift: int = 0) -> Tensor:
     """Features of an image, which a method must not change."""
-    return method.encode(image(seed, shift))
+    return _encoded(method, seed, shift)
 
 
 def labels(ids: tuple[int, ...] = (3, 200)) -> Tensor:

@@ -112,7 +112,7 @@ def _means(features: Tensor, weights: Tensor) -> Tensor:
 def fake_method(preset: str = "default") -> Method[Any]:
     net = FakeNet()
     nn.init.constant_(net.scale, 40.0)
-    return FakeMethod(net, FakeMethod.presets[preset])  # type: ignore[return-value]
+    return FakeMethod(net, FakeMethod.presets[preset])
 
 
 def variant(**config: Any) -> Variant:
@@ -268,7 +268,7 @@ def _command(arguments: list[str], environment: Mapping[str, str], settings: Map
     from vostrack.run import passes
 
     METHODS[NAME] = PATH
-    os.fsync = lambda descriptor: None
+    os.fsync = lambda fd: None
     passes.SAVE_SECONDS = settings.get("save_seconds", 20.0)
     if "small" in settings:
         _small_adaptation(int(settings.get("hold_step", 0)), int(settings.get("hold_apply", 0)))

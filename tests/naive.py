@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,9 @@ def inside(dy: int, dx: int, radius: int, disk: bool) -> bool:
     return dy * dy + dx * dx < radius * radius if disk else max(abs(dy), abs(dx)) <= radius
 
 
-def window_scores(query: Tensor, keys: Tensor, radius: int, disk: bool) -> dict[tuple[int, int], dict[tuple, float]]:
+def window_scores(
+    query: Tensor, keys: Tensor, radius: int, disk: bool
+) -> dict[tuple[int, int], dict[tuple[int, int, int], float]]:
     """Dot products of each cell with the cells (y, x, t) in its window; query (h, w, C), keys (h, w, T, C)."""
     height, width, frames, _ = keys.shape
     query, keys = query.double(), keys.double()
@@ -29,7 +32,7 @@ def window_scores(query: Tensor, keys: Tensor, radius: int, disk: bool) -> dict[
     }
 
 
-def softmax(scores: dict[tuple, float]) -> dict[tuple, float]:
+def softmax(scores: dict[Any, float]) -> dict[Any, float]:
     top = max(scores.values())
     weights = {key: math.exp(score - top) for key, score in scores.items()}
     total = sum(weights.values())
@@ -45,9 +48,7 @@ def attention(query: Tensor, keys: Tensor, values: Tensor, radius: int) -> Tenso
     return out
 
 
-def top_k_readout(
-    candidates: dict[tuple, float], values: dict[tuple, Tensor], top_k: int, temperature: float
-) -> Tensor:
+def top_k_readout(candidates: dict[Any, float], values: dict[Any, Tensor], top_k: int, temperature: float) -> Tensor:
     """Softmax over the best `top_k` candidates of one cell, applied to their values."""
     best = sorted(candidates, key=lambda key: -candidates[key])[:top_k]
     weights = softmax({key: candidates[key] / temperature for key in best})

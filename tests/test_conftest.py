@@ -19,8 +19,8 @@ def test_a_missing_package_skips_a_test_and_is_an_error_in_continuous_integratio
     (tmp_path / "test_it.py").write_text(
         "import pytest\n\n@pytest.mark.needs('no_such_package', 'crf')\ndef test_it(): pass\n"
     )
-    command = [sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml", "-p", "tests.conftest"]
-    command += ["-p", "no:cacheprovider", "-n", "0", "-rsf", tmp_path / "test_it.py"]
+    command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "-p", "tests.conftest"]
+    command += ["-p", "no:cacheprovider", "-n", "0", "-rsf", str(tmp_path / "test_it.py")]
     environment = {**os.environ, "CI": ci, "PYTEST_ADDOPTS": ""}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert outcome in done.stdout, done.stdout + done.stderr

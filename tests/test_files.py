@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from vostrack import files
 from vostrack.errors import InputError, OutputError, OutputExistsError
 from vostrack.files import (
     LOCK_NAME,
@@ -81,13 +80,13 @@ def test_every_step_that_fails_leaves_the_old_file_and_no_part(tmp_path: Path, m
                 raise OSError(code, os.strerror(code))
 
             with monkeypatch.context() as patch:
-                patch.setattr(files.os, step, fail)
+                patch.setattr(os, step, fail)
                 with pytest.raises(OutputError, match=r"mask\.png"):
                     write_bytes(final, b"new")
             assert names(tmp_path) == {"mask.png"}
             assert final.read_bytes() == b"old"
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        patch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             write_bytes(final, b"new")
     assert names(tmp_path) == {"mask.png"}
@@ -96,8 +95,8 @@ def test_every_step_that_fails_leaves_the_old_file_and_no_part(tmp_path: Path, m
 def test_data_are_on_the_disk_before_the_file_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
     fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(files.os, "fsync", lambda fd: (steps.append(f"sync {os.fstat(fd).st_size}"), fsync(fd)))
-    monkeypatch.setattr(files.os, "replace", lambda a, b: (steps.append("rename"), replace(a, b)))
+    monkeypatch.setattr(os, "fsync", lambda fd: (steps.append(f"sync {os.fstat(fd).st_size}"), fsync(fd)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (steps.append("rename"), replace(a, b)))
     write_bytes(tmp_path / "a", b"12345")
     assert steps[:2] == ["sync 5", "rename"]
 
@@ -324,8 +323,10 @@ def test_lock_is_released_when_the_block_fails(tmp_path: Path) -> None:
 def test_lock_on_a_file_that_its_owner_deletes_meanwhile_does_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import fcntl
+
     name = tmp_path / LOCK_NAME
-    flock = files.fcntl.flock
+    flock = fcntl.flock
     deleted: list[int] = []
 
     def slow(descriptor: int, operation: int) -> None:
@@ -334,7 +335,7 @@ def test_lock_on_a_file_that_its_owner_deletes_meanwhile_does_not_count(
             name.unlink()
         flock(descriptor, operation)
 
-    monkeypatch.setattr(files.fcntl, "flock", slow)
+    monkeypatch.setattr(fcntl, "flock", slow)
     with lock_folder(tmp_path):
         assert deleted
         assert name.exists()
@@ -343,10 +344,12 @@ def test_lock_on_a_file_that_its_owner_deletes_meanwhile_does_not_count(
 
 @posix
 def test_file_system_without_locks_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
     def refuse(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, "no locks")
 
-    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     with lock_folder(tmp_path) as locked:
         assert not locked
 

@@ -102,8 +102,10 @@ def test_a_method_without_weights_is_told_where_was_looked(store: Path) -> None:
 
 
 def test_halves_come_back_as_what_the_network_holds(tmp_path: Path) -> None:
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    net[1].num_batches_tracked.fill_(70_000)
+    norm = nn.BatchNorm2d(4)
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked.fill_(70_000)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), norm)
     save_weights(net, "fake", tmp_path / "w.safetensors", {"steps": 3})
     other = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     loaded = load(other, "fake", tmp_path / "w.safetensors")

@@ -190,7 +190,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
 ) -> None:
     monkeypatch.setattr(passes, "SAVE_SECONDS", seconds)
     plain, out = tmp_path / "plain", tmp_path / "out"
-    settings = {"outputs": ALL, "refine": "crf"}
+    settings: dict[str, Any] = {"outputs": ALL, "refine": "crf"}
     expected = run(clip, masks, plain, form, **settings)
     stops = [("", 1), ("resuming", 1), ("segmenting", 6)]
     if form == "clip":
@@ -345,7 +345,7 @@ def test_a_process_that_is_stopped_or_killed_can_go_on(
 def test_the_command_takes_adaptations(
     clip: Path, masks: dict[int, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["segment", str(clip), "-m", masks[0], *COMMAND, "-o", str(tmp_path / "out"), "--overwrite"]
+    command = ["segment", str(clip), "-m", str(masks[0]), *COMMAND, "-o", str(tmp_path / "out"), "--overwrite"]
     small = [text for key, value in OPTIONS.items() for text in ("--adapt-set", f"{key.replace('_', '-')}={value}")]
     assert cli.run([*command, "--adapt", *small, "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["adapt"]["form"] == "clip"

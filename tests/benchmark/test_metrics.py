@@ -61,8 +61,8 @@ def naive_contour(prediction: Mask, truth: Mask, tolerance: float = 0.008) -> fl
 
 def official_statistics(values: NDArray[np.float64]) -> tuple[float, float, float]:
     """The official code's arithmetic with its 8-bit indices (numpy 1: an index plus one does not wrap)."""
-    ids = np.round(np.linspace(1, len(values), 5) + 1e-10) - 1
-    ids = [int(i) for i in ids.astype(np.int64).astype(np.uint8)]
+    places = np.round(np.linspace(1, len(values), 5) + 1e-10) - 1
+    ids = [int(i) for i in places.astype(np.int64).astype(np.uint8)]
     first, *_, last = [values[ids[i] : ids[i + 1] + 1] for i in range(4)]
     decay = np.nanmean(first) - np.nanmean(last) if len(last) else math.nan
     return float(np.nanmean(values)), float(np.nanmean(values > 0.5)), float(decay)

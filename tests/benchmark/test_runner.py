@@ -27,6 +27,7 @@ from vostrack.benchmark.score import score_folders, score_sequence
 from vostrack.cli.variants import parse_variants
 from vostrack.errors import DatasetError, MethodError, NoObjectError, OutputError, OutputExistsError, VostrackError
 from vostrack.run.pipeline import PipelineConfig
+from vostrack.video.palette import palette_image
 from vostrack.weights import save_weights
 
 pytestmark = pytest.mark.usefixtures("fake_weights")
@@ -160,7 +161,7 @@ def test_void_of_vost_counts_neither_as_hit_nor_as_miss(tmp_path: Path) -> None:
 
 def test_objects_of_lvos_count_within_their_range(tmp_path: Path) -> None:
     root = trees.lvos(tmp_path / "data", count=9)
-    ranges = {"1": {"start": "1", "end": "27"}, "2": {"start": 11, "end": 46}}
+    ranges: dict[str, dict[str, Any]] = {"1": {"start": "1", "end": "27"}, "2": {"start": 11, "end": 46}}
     objects = {number: {"frame_range": {**span, "frame_nums": "7"}} for number, span in ranges.items()}
     meta = root / "valid" / "valid_meta.json"
     meta.write_text(json.dumps({"videos": {"7QkMj": {"objects": objects}}}))
@@ -363,7 +364,7 @@ def test_empty_given_mask_ends_one_sequence(tmp_path: Path) -> None:
 
 def test_mask_of_another_size_is_named(tmp_path: Path) -> None:
     dataset = davis(tmp_path)
-    trees.palette_image(np.eye(9, dtype=np.uint8)).save(dataset.root / "Annotations" / "480p" / "dog" / "00003.png")
+    palette_image(np.eye(9, dtype=np.uint8)).save(dataset.root / "Annotations" / "480p" / "dog" / "00003.png")
     with pytest.raises(DatasetError, match=r"dog, frame 00003: result is \(48, 64\), ground truth \(9, 9\)"):
         run_benchmark(dataset, FAKE, tmp_path / "out")
 

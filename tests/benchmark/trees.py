@@ -145,7 +145,7 @@ def write(path: Path, lines: Sequence[str]) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-TREES: Mapping[str, Callable[[Path], Path]] = {
+TREES: Mapping[str, Callable[..., Path]] = {
     "davis16": davis16,
     "davis17": davis17,
     "ytvos18": ytvos,

@@ -224,7 +224,7 @@ def test_frames_of_two_sizes_are_refused(net: RpmNet) -> None:
     with pytest.raises(InputError, match="size"):
         draw_matching(Pointing(net), torch.zeros(3, 8, 8).byte(), torch.zeros(3, 8, 9).byte(), [(0.0, 0.0)])
     with pytest.raises(MethodError, match="cannot be inspected"):
-        draw_matching(fake_method(), *torch.zeros(2, 3, 8, 8).byte(), [(0.0, 0.0)])
+        draw_matching(fake_method(), torch.zeros(3, 8, 8).byte(), torch.zeros(3, 8, 8).byte(), [(0.0, 0.0)])
 
 
 def test_features_that_differ_get_colours_that_differ() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from vostrack.cli.segment import parse_color, parse_masks
+from vostrack.cli.segment import parse_masks
+from vostrack.cli.settings import parse_color
 from vostrack.errors import MaskError
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from tests.fakes import finish, register, start, truth, write_clip, write_mask, write_weights
 from tests.video.media import noise, write_video
@@ -256,7 +257,7 @@ class Terminal:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         self.path = tmp_path / "drawn"
         file = self.path.open("w", encoding="utf-8")
-        plain = console.Console
+        plain = Console
         monkeypatch.setattr(console, "Console", lambda stderr: plain(file=file, force_terminal=True, width=100))
         self.file = file
 

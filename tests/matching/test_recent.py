@@ -14,7 +14,8 @@ from torch.nn.functional import normalize, one_hot
 from vostrack.errors import MethodError
 from vostrack.matching.memory import FrameBank
 from vostrack.matching.recent import recent_similarities
-from vostrack.methods.videomatch import SoftMatcherConfig, VideoMatchMethod
+from vostrack.matching.settings import SoftMatcherConfig
+from vostrack.methods.videomatch import VideoMatchMethod
 from vostrack.nets.encoders import VideoMatchNet
 from vostrack.ops.grid import to_cells
 

@@ -42,7 +42,8 @@ def test_features_are_those_of_both_networks_and_the_colours() -> None:
     rgb, lab = normalised_rgb(image)[None], normalised_lab(image)[None]
     larger = resize(rgb, (2 * SIZE[0] - 1, 2 * SIZE[1] - 1), corners=True)
     with torch.no_grad():
-        anchors, mast = load_method("anchors")[0].net, load_method("mast-mem")[0].net
+        nets: list[Any] = [load_method(name)[0].net for name in ("anchors", "mast-mem")]
+        anchors, mast = nets
         fine = [(stage, stride // 2) for stage, stride in anchors.chosen_stages(larger, (1, 2), views=2)]
         parts = [
             hypercolumns(anchors.chosen_stages(rgb, (1, 2, 3), views=2), 4, (30, 41))[0],
@@ -90,8 +91,9 @@ def test_the_propagation_is_that_of_videomatch() -> None:
 def test_colours_reach_the_network_in_32_bits_where_it_computes_in_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: True)
     seen: list[Tensor] = []
-    method = BestMethod(BestNet().eval())
-    method.net.mast.trunk.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    net: Any = BestNet().eval()
+    method = BestMethod(net)
+    net.mast.trunk.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     with torch.no_grad():
         method.encode(picture())
     frame, mirrored = seen

@@ -24,6 +24,11 @@ class Blind:
     depth = 4
 
 
+def blind() -> Any:
+    """It stands in for a `MastNet`."""
+    return Blind()
+
+
 @pytest.fixture(autouse=True)
 def _without_gradients() -> Iterator[None]:
     with torch.no_grad():
@@ -32,12 +37,14 @@ def _without_gradients() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def method() -> MastMethod:
-    return load_method("mast-mem", settings={"soft": True, "spread": 3})[0]
+    loaded = load_method("mast-mem", settings={"soft": True, "spread": 3})[0]
+    assert isinstance(loaded, MastMethod)
+    return loaded
 
 
 class TestSoftLabelsAndASpreadMemory(Contract):
     # The state of a spread memory shrinks now and then; that it is bounded is tested below.
-    test_the_state_does_not_grow = None
+    test_the_state_does_not_grow: Any = None
 
 
 def probabilities(seed: int, channels: int = 3) -> torch.Tensor:
@@ -46,7 +53,7 @@ def probabilities(seed: int, channels: int = 3) -> torch.Tensor:
 
 def after(config: MastConfig, frames: int) -> tuple[MastMethod, MastState]:
     """A method that has seen so many frames, the first of them given."""
-    method = MastMethod(Blind(), config)
+    method = MastMethod(blind(), config)
     labels = torch.zeros(3, 12, 16)
     labels[0] = 1
     state = method.begin(torch.zeros(2, *GRID), labels)
@@ -85,7 +92,7 @@ def test_a_spread_memory_is_bounded_even_and_whole_while_there_is_room() -> None
             held = len(range(0, count, step))
             assert held <= room
             assert step == 1 or len(range(0, count, step // 2)) > room
-    method = MastMethod(Blind(), MastConfig(spread=4))
+    method = MastMethod(blind(), MastConfig(spread=4))
     _, state = after(method.config, 1)
     for number in range(1, 70):
         state = method.remember(state, torch.zeros(2, *GRID), probabilities(number))
@@ -130,7 +137,7 @@ def test_the_ring_around_the_window_finds_what_moved_out_of_it(reach: float, sha
     labels = torch.zeros(2, 80, 96)
     labels[1, 32:48, 32:48] = 1
     labels[0] = 1 - labels[1]
-    method = MastMethod(Blind(), MastConfig(axes=0, radius=3, reach=reach))
+    method = MastMethod(blind(), MastConfig(axes=0, radius=3, reach=reach))
     state = method.begin(features, labels)
     found = method.predict(state, torch.roll(features, (0, 8), (1, 2)))
     assert (found.argmax(0)[9:11, 17:19] == 1).float().mean() == share

@@ -204,7 +204,7 @@ def test_every_pair_of_embedding_and_matching_module_has_a_name() -> None:
     pairs = {f"resnet{depth}-{kind}" for depth in (18, 34, 50, 101) for kind in kinds}
     assert set(RpmNetMethod.nets) == {"default", *pairs}
     with torch.device("meta"):
-        nets = {name: build() for name, build in RpmNetMethod.nets.items()}
+        nets: dict[str, Any] = {name: build() for name, build in RpmNetMethod.nets.items()}
     described = {
         name: (
             sum(p.numel() for p in net.embedding.parameters()),
@@ -245,7 +245,7 @@ def test_a_fixed_grid_samples_its_receptive_field() -> None:
 
 def test_deformable_layers_are_followed_tap_by_tap() -> None:
     torch.manual_seed(0)
-    net = RpmNet().eval()
+    net: Any = RpmNet().eval()
     for layer in net.matching.layers:
         layer.offset.weight.data.normal_(std=0.05)
     method = RpmNetMethod(net)
@@ -261,8 +261,8 @@ def test_deformable_layers_are_followed_tap_by_tap() -> None:
 
     taps = net.matching.taps(torch.cat((first[:32], second[:32]))[None])
     places = [(5.0, 6.0)]
-    for layer in reversed(taps):
-        reads = [(p, at(layer[0].flatten(0, 1), *p).view(9, 2)) for p in places]
+    for tap in reversed(taps):
+        reads = [(p, at(tap[0].flatten(0, 1), *p).view(9, 2)) for p in places]
         places = [(p[0] + float(o[0]), p[1] + float(o[1])) for p, read in reads for o in read]
     assert len(places) == 9**3
     sampled, wanted = found.sampled[0], 4 * torch.tensor(places)

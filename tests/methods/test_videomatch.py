@@ -13,7 +13,8 @@ from torch.nn.functional import avg_pool2d, normalize
 
 from vostrack.errors import MethodError
 from vostrack.matching.matcher import MatchingState
-from vostrack.methods.videomatch import PAPER, SoftMatcherConfig, VideoMatchMethod
+from vostrack.matching.settings import SoftMatcherConfig
+from vostrack.methods.videomatch import PAPER, VideoMatchMethod
 from vostrack.nets.encoders import VideoMatchNet
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import resize, to_pixels

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torchvision
@@ -11,7 +13,7 @@ from vostrack.nets.encoders import VIEWS, AnchorsNet, MastNet, for_inference, me
 from vostrack.nets.resnet import ResNet
 
 
-def lively(net: nn.Module) -> nn.Module:
+def lively(net: nn.Module) -> Any:
     """Running statistics that are not the default ones."""
     generator = torch.Generator().manual_seed(0)
     for module in net.modules():
@@ -109,7 +111,8 @@ def test_what_is_mirrored_has_mirrored_features(dims: tuple[int, ...]) -> None:
 def test_cells_of_all_views_lie_on_one_another(size: tuple[int, int], stride: int) -> None:
     """Far from the border, the mean over views is that of convolutions with the mean of the mirrored filters."""
     image, net = picture(*size), Net()
-    weight, bias = net.layers[0].weight, net.layers[0].bias
+    layer: Any = net.layers[0]
+    weight, bias = layer.weight, layer.bias
     mean = torch.stack([weight, *(weight.flip(dims) for dims in VIEWS[4])]).mean(0)
     with torch.no_grad():
         expected = nn.functional.conv2d(image, mean, bias, 2, 1)

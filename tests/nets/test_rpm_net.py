@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -236,7 +237,7 @@ def test_receptive_fields_of_the_ablation_are_the_published_ones(layers: int, di
 
 def test_taps_are_what_the_layers_sample() -> None:
     torch.manual_seed(0)
-    module = Matching().eval()
+    module: Any = Matching().eval()
     for layer in module.layers:
         layer.offset.weight.data.normal_(std=0.2)
     x = features = torch.randn(1, 64, 6, 5)
@@ -254,9 +255,10 @@ def test_taps_are_what_the_layers_sample() -> None:
 
 
 def test_channels_are_those_of_the_table() -> None:
-    widths = [(layer.conv[0].in_channels, layer.conv[0].out_channels) for layer in Matching().layers]
+    layers: list[Any] = list(Matching().layers)
+    widths = [(layer.conv[0].in_channels, layer.conv[0].out_channels) for layer in layers]
     assert widths == [(64, 32), (32, 16), (16, 2)]
-    assert {layer.offset.out_channels for layer in Matching().layers} == {18}
+    assert {layer.offset.out_channels for layer in layers} == {18}
 
 
 def test_matching_starts_near_each_cells_own_place() -> None:

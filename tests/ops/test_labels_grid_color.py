@@ -84,6 +84,7 @@ def test_cells_lie_where_strided_convolutions_centre_them() -> None:
     net = ResNet().eval().double()
     image = torch.zeros(1, 3, 129, 129, dtype=torch.float64, requires_grad=True)
     net(image + torch.rand_like(image), stages=1)[0][0, :, 16, 16].sum().backward()
+    assert image.grad is not None
     weight = image.grad[0].abs().sum(0)
     rows = weight.sum(1)
     centre = float((rows * torch.arange(129)).sum() / rows.sum())

@@ -90,10 +90,10 @@ def test_attention_stays_finite_at_large_magnitudes() -> None:
 
 
 def test_gradients_reach_query_keys_and_values_at_odd_sizes() -> None:
-    inputs = [torch.randn(1, 4, 9, 11, requires_grad=True), torch.randn(1, 2, 4, 9, 11, requires_grad=True)]
-    values = torch.randn(1, 2, 3, 9, 11, requires_grad=True)
-    window_attention(*inputs, values, 3).square().sum().backward()
-    for tensor in (*inputs, values):
+    shapes = ((1, 4, 9, 11), (1, 2, 4, 9, 11), (1, 2, 3, 9, 11))
+    query, keys, values = (torch.randn(shape, requires_grad=True) for shape in shapes)
+    window_attention(query, keys, values, 3).square().sum().backward()
+    for tensor in (query, keys, values):
         assert tensor.grad is not None
         assert torch.isfinite(tensor.grad).all()
         assert tensor.grad.abs().sum() > 0
@@ -109,7 +109,9 @@ def test_attention_around_a_cell_itself_is_window_attention() -> None:
     torch.testing.assert_close(found[1], expected[1])
 
 
-def beyond(query: torch.Tensor, keys: torch.Tensor, step: int) -> dict[tuple[int, int], dict[tuple, float]]:
+def beyond(
+    query: torch.Tensor, keys: torch.Tensor, step: int
+) -> dict[tuple[int, int], dict[tuple[int, int, int], float]]:
     """Dot products of each cell with every `step`-th one (v, u, t) at 1.5 to 3 such steps from it."""
     (height, width, frames), query, keys = keys.shape[:3], query.double(), keys.double()
     return {
@@ -200,7 +202,8 @@ def test_attention_around_other_cells_reads_their_windows() -> None:
     readout, _ = attend_around(query, keys[:, :, 0], values[:, :, 0], centre, 2)
     left = {(y, x) for y in range(9) for x in range(8)}
     while left:  # cells that look around different ones can be computed at once
-        moved, here = query.clone(), {}
+        moved = query.clone()
+        here: dict[tuple[int, ...], tuple[int, int]] = {}
         for y, x in sorted(left):
             here.setdefault(tuple(centre[y, x].tolist()), (y, x))
         for around, cell in here.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -27,14 +27,14 @@ class Swap:
         self.seen: list[tuple[NDArray[np.uint8], NDArray[np.float32]]] = []
         self.open = 0
 
-    def describe(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         return {}
 
     def refine(self, image: NDArray[np.uint8], probs: NDArray[np.float32]) -> NDArray[np.float32]:
         self.seen.append((image, probs))
         return probs[[0, 2, 1]]
 
-    def __enter__(self) -> Swap:
+    def __enter__(self) -> Self:
         self.open += 1
         return self
 

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from vostrack.adapt.adaptation import AdaptState
 from vostrack.adapt.frames import LabelledFrame, TrainingFrames
+from vostrack.device import to_device
 from vostrack.errors import InputError, OutputError
 from vostrack.propagate import EnginePosition
-from vostrack.run.folder import OutputFolder, digest, fingerprint, to_device
+from vostrack.run.folder import OutputFolder, digest, fingerprint
 from vostrack.types import Frame, LabelMap
 
 RECORD = {"method": "fake", "outputs": ["masks", "overlay"], "size": 480}

@@ -29,6 +29,7 @@ from tests.runs import Stop, StopAfter, results
 from tests.video.media import noise, read, write_video
 from vostrack.device import choose_device
 from vostrack.errors import InputError, MaskError, OutputError, OutputExistsError, VostrackError
+from vostrack.files import write_bytes
 from vostrack.run.callbacks import Callbacks
 from vostrack.run.segment import default_folder, segment
 from vostrack.video import writer
@@ -134,7 +135,7 @@ def test_an_object_that_vanishes_is_in_the_summary(tmp_path: Path, mask: Path) -
     clip = write_video(tmp_path / "clip.mp4", images, options={"crf": "12"})
     notes: list[str] = []
     watch = Callbacks()
-    watch.note = notes.append  # type: ignore[method-assign]
+    watch.note = notes.append  # type: ignore[method-assign, assignment]
     summary = run(clip, mask, tmp_path / "out", callbacks=watch)
     assert "object 200 vanished at frame 7" in summary["warnings"]
     assert summary["warnings"] == notes
@@ -420,7 +421,7 @@ def test_a_clip_that_breaks_off_says_so_and_keeps_complete_files(tmp_path: Path)
 def test_an_error_of_a_writer_stops_the_run(mask: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = write_clip(tmp_path / "long.mp4", 40)
     wrote: list[Path] = []
-    plain = writer.write_bytes
+    plain = write_bytes
 
     def fail(path: Path, data: bytes) -> None:
         wrote.append(path)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 import torch
@@ -8,7 +9,7 @@ from vostrack.run.summary import ObjectLog, peak_rss_mb
 from vostrack.types import Frame, LabelMap, Prediction
 
 
-def log(areas: dict[int, list[int | None]]) -> ObjectLog:
+def log(areas: Mapping[int, Sequence[int | None]]) -> ObjectLog:
     """A log of objects with these areas, frame by frame; None before the object is known."""
     followed = ObjectLog()
     for index in range(len(next(iter(areas.values())))):

@@ -165,7 +165,13 @@ def test_what_is_background_can_be_said() -> None:
         assert np.array_equal(masks_of(pictures(1), other, **options)[0], mask)
     inverted = masks_of(pictures(1), mask == 0, invert_mask=True)
     assert np.array_equal(inverted[0], mask > 0)
-    for options in ({"background": "white"}, {"invert_mask": 1}, {"no_background": None}, {"resize_mask": "yes"}):
+    wrong: tuple[dict[str, Any], ...] = (
+        {"background": "white"},
+        {"invert_mask": 1},
+        {"no_background": None},
+        {"resize_mask": "yes"},
+    )
+    for options in wrong:
         with pytest.raises(vostrack.MaskError, match=f"{next(iter(options))} must be"):
             vostrack.track(pictures(1), mask, method=NAME, **options)
 
@@ -417,7 +423,7 @@ def test_arguments_of_the_wrong_type_are_refused(given: dict[str, Any], words: s
 
 
 def test_callbacks_are_an_object(tmp_path: Path) -> None:
-    for wrong in (Watch, 0, []):
+    for wrong in (Watch, 0, list[int]()):
         with pytest.raises(vostrack.VostrackError, match="an object of a class derived from"):
             vostrack.track(pictures(1), truth(), method=NAME, callbacks=wrong)  # type: ignore[arg-type]
 

@@ -35,7 +35,7 @@ class Mean(Objective):
         self.module: nn.Module = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1))
         for parameter in self.module.parameters():
             parameter.data = torch.rand(parameter.shape, generator=generator)
-        self.module[2].requires_grad_(False)  # type: ignore[index]
+        self.module.get_submodule("2").requires_grad_(False)
         self.offset = offset
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:

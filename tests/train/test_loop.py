@@ -54,7 +54,9 @@ def test_a_run_that_was_stopped_gives_the_same_losses_and_weights(
 ) -> None:
     recipe = Recipe(steps=9, batch=2)
     whole, first, second = Mean(), Mean(), Mean()
-    evaluated = [{"evaluate": scores(one)} if "evaluate_every" in settings else {} for one in (whole, first, second)]
+    evaluated: list[dict[str, Any]] = [
+        {"evaluate": scores(one)} if "evaluate_every" in settings else {} for one in (whole, first, second)
+    ]
     expected = run(whole, cache, tmp_path / "whole", recipe, settings, **evaluated[0])
     early = run(first, cache, tmp_path / "parts", recipe, settings, stop=4, **evaluated[1])
     late = run(second, cache, tmp_path / "parts", recipe, settings, **evaluated[2])
@@ -198,7 +200,7 @@ class Plain(Mean):
 
     def __init__(self) -> None:
         super().__init__()
-        self.module[1] = nn.Identity()  # type: ignore[index]
+        self.module.set_submodule("1", nn.Identity())
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         frames = batch.frames.flatten(0, 1)

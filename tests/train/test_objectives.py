@@ -12,8 +12,8 @@ import torch
 from vostrack.methods import METHODS, build_net, method_class, training_recipe
 from vostrack.methods.base import Batch
 
-OBJECTIVES = {name: objective for name in METHODS if (objective := method_class(name).objective)}
-RECIPES = [(name, recipe) for name, objective in OBJECTIVES.items() for recipe in objective.recipes]
+OBJECTIVES = {name: known for name in METHODS if (known := method_class(name).objective)}
+RECIPES = [(name, recipe) for name, known in OBJECTIVES.items() for recipe in known.recipes]
 SMALL = {"crop": 64, "batch": 2, "steps": 1, "learning_rate": 3e-4, "schedule": "cosine"}
 # Those that do not differ in size and rate alone.
 DISTINCT = list({(name, training_recipe(name, recipe, SMALL)): (name, recipe) for name, recipe in RECIPES}.values())

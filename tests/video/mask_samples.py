@@ -20,7 +20,7 @@ SIZE = (24, 32)
 FULL = {"no_background": True}  # for masks at random, whose objects may fill the frame
 
 
-def boxes(*values: object) -> npt.NDArray[np.uint8]:
+def boxes(*values: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     """An image of `SIZE` with a box for each value, side by side on 0; values may be colours."""
     image = np.zeros((*SIZE, *np.shape(values[0])), np.uint8)
     for place, value in enumerate(values):
@@ -30,7 +30,7 @@ def boxes(*values: object) -> npt.NDArray[np.uint8]:
 
 def read(
     folder: Path,
-    image: Image.Image | Pixels,
+    image: Image.Image | npt.NDArray[Any],
     name: str = "mask.png",
     reading: dict[str, Any] | None = None,
     **save: Any,

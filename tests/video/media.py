@@ -87,6 +87,7 @@ def write_video(
     ]
     with av.open(str(path), "w", container_options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=RATE, options=options or {})
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height = pictures[0].width, pictures[0].height
         stream.pix_fmt = pix_fmt
         stream.codec_context.time_base = time_base
@@ -105,6 +106,7 @@ def write_packets(path: Path, packets: Sequence[bytes], size: tuple[int, int], c
     """Mux encoded pictures as they are, `RATE` a second."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=RATE)
+        assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = size
         stream.pix_fmt = "yuvj420p"
         for index, data in enumerate(packets):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.video.media import corners, difference, jpeg, noise, ramp, read, refusal, solid, write_packets, write_video
 from vostrack.errors import InputError
+from vostrack.types import Frame
 from vostrack.video.container import Clock
 from vostrack.video.reader import open_clip
 
@@ -50,7 +51,7 @@ def test_a_damaged_frame_is_an_error_that_says_which(tmp_path: Path) -> None:
     pictures = [jpeg(image) for image in noise(8)]
     pictures[5] = b"\0" * 400
     path = write_packets(tmp_path / "clip.avi", pictures, (64, 96))
-    frames = []
+    frames: list[Frame] = []
     with pytest.raises(InputError, match=r"breaks off at frame 5, after 0\.16 s"), open_clip(path) as clip:
         frames.extend(clip)
     assert len(frames) == 5

@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
@@ -18,7 +19,7 @@ from vostrack.video.palette import palette_image
 WIDE = (90, 160)
 
 
-def on(ground: object, *values: object) -> Pixels:
+def on(ground: npt.ArrayLike, *values: npt.ArrayLike) -> Pixels:
     """The boxes of `boxes` on another ground than black."""
     placed = boxes(*range(1, len(values) + 1))
     image = np.empty((*SIZE, *np.shape(ground)), np.uint8)
@@ -28,7 +29,9 @@ def on(ground: object, *values: object) -> Pixels:
     return image
 
 
-def layer(colors: list[tuple[int, int, int]], hidden: object = (0, 0, 0), opacity: float = 1, scale: int = 4) -> Pixels:
+def layer(
+    colors: list[tuple[int, int, int]], hidden: npt.ArrayLike = (0, 0, 0), opacity: float = 1, scale: int = 4
+) -> Pixels:
     """Discs with smooth edges on transparency, RGBA of `WIDE`, as paint programs save a layer.
 
     Args:
@@ -62,7 +65,7 @@ def areas(pixels: np.ndarray) -> dict[int, int]:
 class TestPaintPrograms:
     @pytest.mark.parametrize("hidden", [(0, 0, 0), WHITE, (90, 40, 10)])
     @pytest.mark.parametrize("premultiplied", [False, True])
-    def test_smooth_colours_on_transparency(self, tmp_path: Path, hidden: object, premultiplied: bool) -> None:
+    def test_smooth_colours_on_transparency(self, tmp_path: Path, hidden: npt.ArrayLike, premultiplied: bool) -> None:
         image = layer([RED, BLUE], hidden)
         if premultiplied:
             image[..., :3] = image[..., :3] * (image[..., 3:] / 255)
@@ -142,7 +145,7 @@ class TestMattingTools:
         with Image.open(dev_data / f"davis16/Annotations/480p/{name}/00000.png") as image:
             inside = np.asarray(image)[..., None] > 0
         with Image.open(dev_data / f"davis16/JPEGImages/480p/{name}/00000.jpg") as photo:
-            cutout = np.where(inside, photo, ground).astype(np.uint8)
+            cutout = np.where(inside, np.asarray(photo), ground).astype(np.uint8)
         assert "looks like a picture, not a mask" in refusal(tmp_path, cutout)
 
     @pytest.mark.parametrize("ending", ["png", "jpg"])
@@ -254,7 +257,7 @@ class TestLabellingTools:
         assert sorted(set(np.asarray(image).ravel().tolist())) == [0, 1, 2]
         for order in itertools.permutations(range(3)):
             sorted_ = image.remap_palette([*order])
-            by_index = not any(sorted_.getpalette()[:3])
+            by_index = not any((sorted_.getpalette() or [])[:3])
             mask = read(tmp_path, sorted_)
             assert mask.labels.ids == (1, 2)
             assert mask.labels.pixels.numpy()[4:14, 9].max() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ class TestRoundTrips:
     @pytest.mark.parametrize("ending", ["tif", "bmp", "webp"])
     def test_other_formats(self, tmp_path: Path, ending: str) -> None:
         pixels = boxes(3, 9, 200)
-        options = {"lossless": True} if ending == "webp" else {}
+        options: dict[str, Any] = {"lossless": True} if ending == "webp" else {}
         check(read(tmp_path, PALETTE[pixels], f"mask.{ending}", **options), pixels)
 
 

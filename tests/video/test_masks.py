@@ -7,6 +7,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,9 +108,9 @@ class TestErrors:
 
 class TestFormats:
     @pytest.mark.parametrize("options", [{}, {"exif": b"Exif\0\0", "icc_profile": b"profile"}, {"save_all": True}])
-    def test_ids_in_a_lossless_webp(self, tmp_path: Path, options: dict[str, object]) -> None:
+    def test_ids_in_a_lossless_webp(self, tmp_path: Path, options: dict[str, Any]) -> None:
         ids = np.stack([boxes(1, 2, 7)] * 3, axis=2)
-        more = {"append_images": [Image.fromarray(ids * 3)]} if "save_all" in options else {}
+        more: dict[str, Any] = {"append_images": [Image.fromarray(ids * 3)]} if "save_all" in options else {}
         check(read(tmp_path, ids, "mask.webp", lossless=True, **options, **more), ids[..., 0])
 
     def test_a_lossy_webp_is_cleaned(self, tmp_path: Path) -> None:

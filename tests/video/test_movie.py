@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -47,12 +48,14 @@ def make_source(
         stream = container.add_stream(
             video, rate=25, width=size[1], height=size[0], options=options or {}, time_base=base
         )
+        assert isinstance(stream, av.VideoStream)
         stream.pix_fmt = "yuv420p"
         tone = container.add_stream(audio, rate=48000) if audio else None
         if tone is not None:
+            assert isinstance(tone, av.AudioStream)
             tone.layout = "mono"
         ends = [*times[1:], times[-1] + last]
-        held: list[av.Packet] = []
+        held: list[av.Packet[Any]] = []
         for index, (time, end) in enumerate(zip(times, ends, strict=True)):
             frame = av.VideoFrame.from_ndarray(picture(index, size), format="rgb24")
             frame.pts, frame.time_base = round((start + time) / base), base
@@ -64,21 +67,28 @@ def make_source(
             if packet.pts == final:
                 packet.duration = round(last / base)
         if tone is not None:
+            assert isinstance(tone, av.AudioStream)
             held += tone_packets(tone, *sound)
-        for packet in sorted(held, key=lambda packet: packet.dts * packet.time_base):
+        for packet in sorted(held, key=lambda packet: seconds(packet.dts, packet.time_base)):
             container.mux(packet)
     return path
 
 
-def tone_packets(stream: av.AudioStream, begin: float, end: float) -> Iterator[av.Packet]:
+def seconds(count: int | None, base: Fraction | None) -> Fraction:
+    assert count is not None
+    assert base is not None
+    return count * base
+
+
+def tone_packets(stream: av.AudioStream, begin: float, end: float) -> Iterator[av.Packet[av.AudioStream]]:
     stream.codec_context.open()
     step = stream.codec_context.frame_size or 1024
     rate = 48000
     form = stream.codec_context.format.name
     for offset in range(round(begin * rate), round(end * rate), step):
         wave = np.sin(np.arange(offset, offset + step) * 440 * 2 * np.pi / rate)[None]
-        kind = {"flt": np.float32, "s16": np.int16, "s32": np.int32}[form.rstrip("p")]
-        samples = (wave / 2 * (1 if kind is np.float32 else np.iinfo(kind).max)).astype(kind)
+        kind, loudest = {"flt": ("f4", 1), "s16": ("i2", 2**15 - 1), "s32": ("i4", 2**31 - 1)}[form.rstrip("p")]
+        samples = (wave / 2 * loudest).astype(kind)
         frame = av.AudioFrame.from_ndarray(samples, format=form, layout="mono")
         frame.pts, frame.sample_rate, frame.time_base = offset, rate, Fraction(1, rate)
         yield from stream.encode(frame)
@@ -111,7 +121,8 @@ def shown_times(path: Path) -> tuple[list[Fraction], Fraction]:
     """Times of the frames, and how long the last one lasts."""
     with av.open(path) as container:
         frames = list(container.decode(video=0))
-        return [f.pts * f.time_base for f in frames], frames[-1].duration * frames[-1].time_base
+        last = frames[-1]
+        return [seconds(f.pts, f.time_base) for f in frames], seconds(last.duration, last.time_base)
 
 
 def audio_packets(path: Path) -> list[tuple[Fraction, bytes]]:

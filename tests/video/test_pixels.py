@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,10 +14,10 @@ COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (20
 BT709, BT601, SMPTE240M, BT2020 = 1, 6, 7, 9
 
 
-def tagged(matrix: int = 2, color_range: int = 0, transfer: int = 2):
+def tagged(matrix: int = 2, color_range: int = 0, transfer: int = 2) -> Callable[[av.VideoStream], None]:
     """Setup of a stream that says these things of its colours; 2, 0 and 2 say nothing."""
 
-    def setup(stream) -> None:
+    def setup(stream: av.VideoStream) -> None:
         context = stream.codec_context
         context.colorspace, context.color_range, context.color_trc = matrix, color_range, transfer
 
@@ -152,7 +153,7 @@ def test_pixels_a_hair_off_square_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_square_pixels_come_before_the_turn(tmp_path: Path) -> None:
-    def setup(stream) -> None:
+    def setup(stream: av.VideoStream) -> None:
         stream.codec_context.sample_aspect_ratio = Fraction(3, 2)
         stream.set_display_rotation(90)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from PIL import Image
 from torch import Tensor
 
@@ -162,8 +163,9 @@ def song(path: Path, codec: str = "mjpeg", disposition: int = 0) -> Path:
     """A sound with one picture."""
     with av.open(str(path), "w") as container:
         cover = container.add_stream(codec, rate=RATE)
+        assert isinstance(cover, av.VideoStream)
         cover.width, cover.height, cover.pix_fmt = 64, 48, {"mjpeg": "yuvj420p", "png": "rgb24"}.get(codec, "yuv420p")
-        cover.disposition = disposition
+        cover.disposition = Disposition(disposition)
         audio = container.add_stream("aac", rate=8000)
         silence = np.zeros((audio.layout.nb_channels, 1024), np.float32)
         sound = av.AudioFrame.from_ndarray(silence, format="fltp", layout=audio.layout.name)

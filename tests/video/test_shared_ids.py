@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
@@ -21,7 +22,7 @@ REDDISH.putpalette([*NONE, *RED, *GREEN])
 IN_COLORS, IN_PALETTE = Image.fromarray(boxes(RED, GREEN)), PALETTE[boxes(1, 2)]
 
 
-def image(*values: object) -> Image.Image:
+def image(*values: npt.ArrayLike) -> Image.Image:
     return Image.fromarray(boxes(*values))
 
 

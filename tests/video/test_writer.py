@@ -76,6 +76,7 @@ def test_probabilities_load_without_pickle(tmp_path: Path) -> None:
         assert set(arrays) == {"probs", "ids"}
         assert arrays["probs"].dtype == np.float16
         assert arrays["probs"].shape == (3, 5, 8)
+        assert given.probs is not None
         assert np.abs(arrays["probs"] - given.probs.numpy()).max() < 5e-4
         assert tuple(arrays["ids"]) == IDS
     with pytest.raises(ValueError, match="probabilities"):
@@ -143,7 +144,7 @@ class Recorder:
     """A writer that remembers what was called, and does as it is told for the frame `at`."""
 
     def __init__(
-        self, at: int = -1, act: Callable[[], None] = lambda: None, finishing: Callable[[], None] = lambda: None
+        self, at: int = -1, act: Callable[[], object] = lambda: None, finishing: Callable[[], object] = lambda: None
     ):
         self.notes = ["a note"]
         self.calls: list[object] = []
@@ -205,7 +206,7 @@ def test_all_writers_get_all_frames_in_order_in_another_thread() -> None:
 
 def test_the_caller_goes_on_while_frames_are_written_but_not_for_ever() -> None:
     gate = threading.Event()
-    writer = Recorder(0, lambda: gate.wait(20) and None)
+    writer = Recorder(0, lambda: gate.wait(20))
     threaded = ThreadedWriter([writer], depth=3)
     for index in range(3):
         threaded.write(prediction(index))
@@ -278,7 +279,7 @@ def test_error_of_finish_aborts_all_writers() -> None:
 
 def test_abort_drops_what_waits_and_may_be_repeated() -> None:
     gate = threading.Event()
-    writers = [Recorder(0, lambda: gate.wait(20) and None), Recorder()]
+    writers = [Recorder(0, lambda: gate.wait(20)), Recorder()]
     threaded = ThreadedWriter(writers, depth=8)
     for index in range(6):
         threaded.write(prediction(index))
@@ -331,7 +332,7 @@ raise SystemExit(5)
 
 @pytest.mark.slow
 def test_process_that_ends_without_finish_neither_hangs_nor_loses_queued_frames(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", FORGOTTEN, tmp_path]
+    command = [sys.executable, "-c", FORGOTTEN, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (5, "")
     assert len(tree(tmp_path)) == 5
@@ -342,7 +343,7 @@ def test_full_disk_stops_the_run_and_leaves_complete_files(tmp_path: Path, kind:
     """On a real disk of 64 KiB, where root may mount one."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
     if sys.platform != "linux" or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("only root may mount a small disk")
     try:

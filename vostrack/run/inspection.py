@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -110,7 +110,7 @@ def choose_points(size: tuple[int, int], mask: Path | None = None, reading: Read
 
 
 def draw_matching(
-    method: Method[object],
+    method: Method[Any],
     reference: Tensor,
     target: Tensor,
     points: Sequence[Point],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch.nn.functional import normalize
 from vostrack.errors import MethodError
 from vostrack.methods.base import Batch
 from vostrack.methods.objectives.anchors import RECIPES, AnchorsObjective
+from vostrack.nets.encoders import AnchorsNet
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import sample, similarity_grid
 
@@ -31,6 +33,11 @@ class Tiny(nn.Module):
         return normalize(self.conv(image), dim=1)
 
 
+def tiny() -> Any:
+    """It stands in for an `AnchorsNet`."""
+    return Tiny()
+
+
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -42,7 +49,7 @@ def clips(count: int = 2, frames: int = 3, seed: int = 0) -> Tensor:
 
 def objective() -> AnchorsObjective:
     torch.manual_seed(0)
-    return AnchorsObjective(Tiny(), replace(RECIPES["default"], crop=SIDE))
+    return AnchorsObjective(tiny(), replace(RECIPES["default"], crop=SIDE))
 
 
 def grid_cells(side: int, offset: Tensor) -> list[tuple[int, int]]:
@@ -63,7 +70,7 @@ def log_share(key: Tensor, others: list[Tensor], wanted: int) -> float:
     return math.log(e[wanted] / sum(e))
 
 
-def naive_losses(net: Tiny, frames: Tensor, seed: int) -> tuple[float, float]:
+def naive_losses(net: AnchorsNet, frames: Tensor, seed: int) -> tuple[float, float]:
     """Eq. 3 and 5 by loops, with the random numbers in the order of the objective."""
     generator, size, count = seeded(seed), len(frames), frames.shape[1]
     order = torch.rand(size, count, generator=generator).argsort(1).tolist()
@@ -75,8 +82,8 @@ def naive_losses(net: Tiny, frames: Tensor, seed: int) -> tuple[float, float]:
     main, other, anchors, r, r_hat = [], [], [], [], []
     for b in range(size):
         clip = torch.stack([frames[b, i] for i in order[b]])
-        args = (torch.tensor([x]) for x in (scale[b], shift[b], flip[b]))
-        view = sample(clip.flatten(0, 1)[None], similarity_grid(*args, (SIDE, SIDE))).view_as(clip)
+        zoom, move, mirror = (torch.tensor([x]) for x in (scale[b], shift[b], flip[b]))
+        view = sample(clip.flatten(0, 1)[None], similarity_grid(zoom, move, mirror, (SIDE, SIDE))).view_as(clip)
         keys, moved = net.key(normalised_rgb(clip)), net.key(normalised_rgb(view))
         aligned = torch.empty_like(keys)
         for y in range(CELLS):
@@ -146,7 +153,7 @@ def test_every_frame_is_the_reference_equally_often_and_each_clip_has_its_own() 
     frames, counts = clips(), torch.zeros(3, 3)
     plain = normalised_rgb(frames)
     for seed in range(180):
-        net = Watching()
+        net: Any = Watching()
         AnchorsObjective(net, replace(RECIPES["default"], crop=SIDE)).losses(Batch(frames), seeded(seed))
         ordered = net.images[0].view(2, 4, 3, SIDE, SIDE)
         first, second = (next(t for t in range(3) if torch.equal(ordered[b, 0], plain[b, t])) for b in range(2))
@@ -159,18 +166,18 @@ def test_recipes_hold_the_settings_of_the_paper() -> None:
     adam, sgd = RECIPES["paper"], RECIPES["paper-sgd"]
     for recipe in (adam, sgd):
         assert (recipe.crop, recipe.batch, recipe.smallest) == (256, 16, 256 / 320)
-    first, second = (AnchorsObjective(Tiny(), recipe).optimizer() for recipe in (adam, sgd))
+    first, second = (AnchorsObjective(tiny(), recipe).optimizer() for recipe in (adam, sgd))
     assert isinstance(first, torch.optim.Adam)
     assert isinstance(second, torch.optim.SGD)
     assert first.defaults["lr"] == 1e-4
     assert second.defaults["lr"] == 1e-3
     assert second.defaults["momentum"] == 0.9
     assert first.defaults["weight_decay"] == second.defaults["weight_decay"] == 5e-4
-    spec = AnchorsObjective(Tiny(), adam).clips
+    spec = AnchorsObjective(tiny(), adam).clips
     assert (spec.frames, spec.crop, spec.scale) == (5, 256, (0.8, 1.0))
 
 
 @pytest.mark.parametrize("change", [{"optimizer": "adams"}, {"smallest": 0.0}, {"crop": 56}, {"crop": 100}])
-def test_settings_that_make_no_sense_are_refused(change: dict[str, object]) -> None:
+def test_settings_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(MethodError, match=next(iter(change))):
         replace(RECIPES["default"], **change)

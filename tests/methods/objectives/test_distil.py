@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def batch(seed: int = 0, count: int = 2) -> Batch:
     return Batch(coarse.repeat_interleave(4, 3).repeat_interleave(4, 4))
 
 
-def objective(**changes: object) -> DistilObjective:
+def objective(**changes: Any) -> DistilObjective:
     torch.manual_seed(0)
     return DistilObjective(DistilledNet(), replace(RECIPES["default"], crop=SIDE, **changes))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -32,6 +33,18 @@ class Tiny(nn.Module):
 
     def forward(self, lab: Tensor) -> Tensor:
         return self.norm(4 * self.conv(lab))
+
+
+def tiny(norm: bool = False) -> Any:
+    """It stands in for a `MastNet`."""
+    return Tiny(norm)
+
+
+def reference_copy(objective: MastObjective) -> nn.Module:
+    """The network of the reference frames."""
+    copy = objective.module.copy
+    assert copy is not None
+    return copy
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -125,17 +138,17 @@ def naive_loss(query_net: nn.Module, reference_net: nn.Module, frames: Tensor, r
 @torch.no_grad()
 def test_restoring_from_several_references_equals_the_formula(seed: int) -> None:
     torch.manual_seed(seed)
-    objective = MastObjective(Tiny().double(), SMALL)
-    pair = objective.module
-    drift(pair.copy, 7)
-    expected = naive_loss(pair.net, pair.copy, clips(4), SMALL.radius, seed)
+    objective = MastObjective(tiny().double(), SMALL)
+    copy = reference_copy(objective)
+    drift(copy, 7)
+    expected = naive_loss(objective.module.net, copy, clips(4), SMALL.radius, seed)
     assert float(objective.losses(Batch(clips(4)), seeded(seed))["loss"]) == pytest.approx(expected, rel=1e-6)
 
 
 @torch.no_grad()
 def test_restoring_a_frame_from_another_equals_the_formula() -> None:
     torch.manual_seed(0)
-    net = Tiny().double()
+    net = tiny().double()
     objective = MastObjective(net, replace(RECIPES["default"], radius=1))
     expected = naive_loss(net, net, clips(2), 1, 4)
     assert float(objective.losses(Batch(clips(2)), seeded(4))["loss"]) == pytest.approx(expected, rel=1e-6)
@@ -152,7 +165,8 @@ class Exact(Tiny):
 @torch.no_grad()
 def test_fewer_digits_are_for_the_network_alone() -> None:
     torch.manual_seed(0)
-    objective, frames = MastObjective(Exact(), SMALL), Batch(clips(4, torch.float32))
+    net: Any = Exact()
+    objective, frames = MastObjective(net, SMALL), Batch(clips(4, torch.float32))
     expected = objective.losses(frames, seeded(0))["loss"]
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(objective.losses(frames, seeded(0))["loss"], expected)
@@ -160,14 +174,14 @@ def test_fewer_digits_are_for_the_network_alone() -> None:
 
 @pytest.mark.parametrize("momentum", [0.9, 0.999])
 def test_the_copy_is_the_exponential_average_of_parameters_and_buffers(momentum: float) -> None:
-    net = Tiny(norm=True)
+    net = tiny(norm=True)
     objective = MastObjective(net, replace(SMALL, momentum=momentum))
     states = [{name: value.double().clone() for name, value in net.state_dict().items()}]
     for step in range(12):
         drift(net, step)
         objective.after_step()
         states.append({name: value.double().clone() for name, value in net.state_dict().items()})
-    copy = objective.module.copy.state_dict()
+    copy = reference_copy(objective).state_dict()
     assert set(copy) == {
         "conv.weight",
         "conv.bias",
@@ -189,30 +203,30 @@ def test_the_copy_is_the_exponential_average_of_parameters_and_buffers(momentum:
 
 def test_only_the_network_learns_and_only_the_references_pass_through_the_copy() -> None:
     torch.manual_seed(0)
-    net = Tiny(norm=True)
+    net = tiny(norm=True)
     objective = MastObjective(net, SMALL)
     objective.module.train()
     before = {
-        name: value.clone() for name, value in objective.module.copy.state_dict().items() if "tracked" not in name
+        name: value.clone() for name, value in reference_copy(objective).state_dict().items() if "tracked" not in name
     }
     optimizer = objective.optimizer()
     assert [id(p) for group in optimizer.param_groups for p in group["params"]] == [id(p) for p in net.parameters()]
     shapes = []
-    objective.module.copy.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
+    reference_copy(objective).register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
     net.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
     objective.losses(Batch(clips(4, torch.float32)), seeded(0))["loss"].backward()
     assert shapes == [(6, 3, SIDE, SIDE), (2, 3, SIDE, SIDE)]
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
-    assert all(p.grad is None for p in objective.module.copy.parameters())
+    assert all(p.grad is None for p in reference_copy(objective).parameters())
     optimizer.step()
     for name, value in before.items():
-        assert torch.equal(objective.module.copy.state_dict()[name], value), name
+        assert torch.equal(reference_copy(objective).state_dict()[name], value), name
 
 
 def test_the_copy_starts_as_the_network_and_sees_like_it() -> None:
     """Nothing is gained or lost at the first step: query and references are encoded alike."""
     torch.manual_seed(0)
-    pair = QueryAndReferences(Tiny(norm=True), 0.999).train()
+    pair = QueryAndReferences(tiny(norm=True), 0.999).train()
     still = clips(1, torch.float32).expand(-1, 3, -1, -1, -1)
     query, references = pair(still)
     torch.testing.assert_close(references, query[:, None].expand_as(references), atol=1e-5, rtol=1e-5)
@@ -220,9 +234,9 @@ def test_the_copy_starts_as_the_network_and_sees_like_it() -> None:
 
 def test_a_checkpoint_goes_on_with_the_same_numbers() -> None:
     torch.manual_seed(0)
-    first, frames = MastObjective(Tiny(norm=True), SMALL), Batch(clips(4, torch.float32))
-    drift(first.module.copy, 1)
-    second = MastObjective(Tiny(norm=True), SMALL)
+    first, frames = MastObjective(tiny(norm=True), SMALL), Batch(clips(4, torch.float32))
+    drift(reference_copy(first), 1)
+    second = MastObjective(tiny(norm=True), SMALL)
     second.module.load_state_dict(first.module.state_dict())
     for objective in (first, second):
         objective.module.train()
@@ -269,6 +283,6 @@ def test_the_shallow_recipe_trains_all_of_its_network() -> None:
 
 
 @pytest.mark.parametrize("change", [{"momentum": 1.0}, {"momentum": -0.1}, {"references": 0}, {"jitter": 1.5}])
-def test_settings_that_make_no_sense_are_refused(change: dict[str, float]) -> None:
+def test_settings_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(MethodError, match=next(iter(change))):
         replace(RECIPES["default"], **change)

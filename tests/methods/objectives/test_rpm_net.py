@@ -76,7 +76,8 @@ def test_blur_and_smoothness_are_added() -> None:
     frames = torch.rand(1, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
     def loss(**changes: Any) -> float:
-        recipe = RpmRecipe(**{"blur": (0,), "shake": 0, "smooth": 0} | changes)
+        plain: dict[str, Any] = {"blur": (0,), "shake": 0, "smooth": 0}
+        recipe = RpmRecipe(**plain | changes)
         offsets = torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(1))
         return float(RpmNetObjective(FixedNet(offsets), recipe).losses(Batch(frames), torch.Generator())["loss"])  # type: ignore[arg-type]
 

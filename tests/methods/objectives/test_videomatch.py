@@ -171,9 +171,8 @@ def test_weights_of_anchors_fill_the_network(name: str) -> None:
 
 def test_dilation_follows_the_strides_that_were_taken_away() -> None:
     trunk = VideoMatchMethod.nets["dilated"]().trunk
-    found = [
-        [m.dilation[0] for m in trunk.get_submodule(f"layer{stage}").modules() if _is_wide(m)] for stage in (1, 2, 3, 4)
-    ]
+    stages: list[list[Any]] = [list(trunk.get_submodule(f"layer{stage}").modules()) for stage in (1, 2, 3, 4)]
+    found = [[module.dilation[0] for module in stage if _is_wide(module)] for stage in stages]
     assert found == [[1] * 4, [1] * 4, [1, 2, 2, 2], [2, 4, 4, 4]]
 
 
