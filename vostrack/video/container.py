@@ -128,7 +128,7 @@ class VideoStream(ClipStream):
         self._ends = _promised_end(self._container, self._video)
         self.notes += self._convert.notes
         films = [video for video in self._container.streams.video if not video.disposition & _COVER]
-        if len(films) > 1:
+        if len(films) > 1 and not _may_be_still(self._container, self._video):
             self.notes.append(
                 f"the file has {len(films)} videos: that of {size_text(self.stored_size)} (stream {self._video.index}) "
                 "is used; save another as a file of its own to use that"
