@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vostrack.device import to_device
-from vostrack.methods.base import Method
+from vostrack.methods.base import Method, Shrinking
 from vostrack.ops.labels import one_hot
 from vostrack.run.state import load_state, save_state
 
@@ -79,6 +79,15 @@ class Contract:
         full = method.enlarge(probs, image(0, 1))
         assert tuple(full.shape) == (3, *SIZE)
         torch.testing.assert_close(full.sum(0), torch.ones(SIZE), atol=1e-4, rtol=0)
+
+    def test_pixels_are_shrunk_to_the_cells_that_are_enlarged_to_them(self, method: Method[Any]) -> None:
+        if not isinstance(method, Shrinking):
+            pytest.skip("goes on with no refined masks")
+        cells = method.shrink(labels())
+        assert cells.shape[1:] == encoded(method, 0).shape[1:]
+        torch.testing.assert_close(cells.sum(0), torch.ones(cells.shape[1:]), atol=1e-4, rtol=0)
+        found, truth = method.enlarge(cells, image(0)).argmax(0), labels().argmax(0)
+        assert (found == truth).float().mean() > (0.97 if method.stride < 8 else 0.85)
 
     def test_the_same_frame_gives_the_mask_back(self, method: Method[Any]) -> None:
         features = encoded(method, 0)

@@ -104,6 +104,9 @@ class FakeMethod:
     def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
         return F.interpolate(probs[None], image.shape[1:], mode="bilinear")[0]
 
+    def shrink(self, probs: Tensor) -> Tensor:
+        return F.avg_pool2d(probs[None], STRIDE, ceil_mode=True)[0]
+
 
 def _means(features: Tensor, weights: Tensor) -> Tensor:
     return torch.einsum("chw,khw->kc", features, weights) / weights.sum((1, 2)).clamp(min=1e-6)[:, None]

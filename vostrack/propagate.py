@@ -7,8 +7,8 @@ weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from vostrack.errors import MaskError
 from vostrack.methods import WORKING_SIZE
-from vostrack.methods.base import Method
-from vostrack.ops.grid import at_most, resize
+from vostrack.methods.base import Method, Shrinking
+from vostrack.ops.grid import at_most, resize, size_of
 from vostrack.ops.labels import correct, one_hot, resize_labels, strongest, without_void
 from vostrack.types import BACKGROUND, VOID, Clip, Frame, LabelMap, Prediction
 
@@ -66,6 +66,7 @@ class Propagator:
         device: torch.device | str = "cpu",
         keep_probs: bool = False,
         position: EnginePosition | None = None,
+        feedback: Callable[[Prediction], Prediction] | None = None,
     ) -> None:
         """Prepare a run over one clip.
 
@@ -75,12 +76,15 @@ class Propagator:
             device: where the method computes.
             keep_probs: whether predictions carry probabilities.
             position: where an earlier run of the same clip stopped; the clip's frames then start there.
+            feedback: changes each prediction that no mask was given for; takes and gives probabilities. The method,
+                a `base.Shrinking` one, goes on with what it gives.
         """
         self.method = method
         self.size: int | None = WORKING_SIZE.checked(size)
         self.device = torch.device(device)
         self.keep_probs = keep_probs
         self.position = position or EnginePosition()
+        self._feedback = feedback
 
     def run(self, clip: Clip) -> Iterator[Prediction]:
         """Propagate.
@@ -111,6 +115,7 @@ class Propagator:
                 self.position = EnginePosition(None, (), frame.index + 1)
                 nothing = LabelMap(torch.zeros(frame.image.shape[1:], dtype=torch.uint8), ())
                 return Prediction(frame, nothing, torch.ones_like(image[:1]).cpu() if self.keep_probs else None)
+            wanted = self.keep_probs or self._feedback is not None
             features = self.method.encode(image)
             if position.state is None:
                 assert given is not None
@@ -120,9 +125,24 @@ class Propagator:
             pixels = strongest(probs, position.ids, (frame.image.shape[1], frame.image.shape[2]))
             if given is not None:
                 return self._take(frame, features, image, given, pixels)
+            prediction = Prediction(frame, LabelMap(pixels, position.ids), probs.cpu() if wanted else None)
+            if self._feedback:
+                prediction = self._feedback(prediction)
+                cells = self._corrected(cells, prediction, size_of(image))
             state = self.method.remember(position.state, features, cells)
             self.position = EnginePosition(state, position.ids, frame.index + 1)
-            return Prediction(frame, LabelMap(pixels, position.ids), probs.cpu() if self.keep_probs else None)
+            return prediction if self.keep_probs else replace(prediction, probs=None)
+
+    def _corrected(self, cells: Tensor, prediction: Prediction, size: tuple[int, int]) -> Tensor:
+        """Probabilities of cells (K, h, w): those of a prediction where it has another label, elsewhere as they are.
+
+        A method may read more from its own than how probable a label is, such as which cells it removed.
+        """
+        assert isinstance(self.method, Shrinking)
+        assert prediction.probs is not None
+        pixels = resize(prediction.probs.to(cells.device)[None], size, antialias=True)[0]
+        fed = self.method.shrink(pixels)
+        return torch.where(fed.argmax(0) == cells.argmax(0), cells, fed)
 
     def _take(
         self, frame: Frame, features: Tensor, image: Tensor, given: LabelMap, predicted: Tensor | None

@@ -1,4 +1,4 @@
-"""`rpm-net`: equation 10 and what is pointed to as naive loops, what offsets do to masks, what is explained."""
+"""`rpm-net`: equations 8 and 10 and what is pointed to as naive loops, what offsets do to masks, what is explained."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def test_the_strongest_label_counts_and_of_equal_ones_the_lowest() -> None:
 
     paper = method(PAPER, offsets)
     features = torch.zeros(32, *size)
-    found = paper.predict(RpmState(features, maps, None), features)
+    state = RpmState(features, maps, None)
+    found = paper.remember(state, features, paper.predict(state, features)).labels
 
     values = warped(maps[None], offsets[None])[0]
     for i in range(size[0]):
@@ -65,6 +66,23 @@ def test_the_strongest_label_counts_and_of_equal_ones_the_lowest() -> None:
             assert found[:, i, j].tolist() == [float(c == best) for c in range(3)], (i, j)
     assert found[0, 0, 0] == 1
     assert found[1, 5, 2] == 1
+
+
+def test_a_prediction_is_what_is_read_before_the_strongest_label_is_taken() -> None:
+    size = (6, 8)
+    generator = torch.Generator().manual_seed(0)
+    offsets = 2 * torch.randn(2, *size, generator=generator)
+    maps = nn.functional.one_hot(torch.randint(0, 3, size, generator=generator), 3).permute(2, 0, 1).float()
+    features = torch.zeros(32, *size)
+    found = method(PAPER, offsets).predict(RpmState(features, maps, None), features)
+
+    read = warped(maps[None], offsets[None])[0]
+    for i in range(size[0]):
+        for j in range(size[1]):
+            known = float(read[:, i, j].sum())  # what lies outside of the frame has no label
+            wanted = [float(v) / known for v in read[:, i, j]] if known else [1.0, 0.0, 0.0]
+            assert found[:, i, j].tolist() == pytest.approx(wanted, abs=1e-5), (i, j)
+    assert (found.amax(0) < 0.9).any()
 
 
 def test_offsets_of_zero_give_the_mask_back() -> None:

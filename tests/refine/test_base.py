@@ -23,7 +23,7 @@ class Swap:
     """Exchanges the two objects."""
 
     def __init__(self, size: int = 480) -> None:
-        self.size = size
+        self.size, self.feedback = size, False
         self.seen: list[tuple[NDArray[np.uint8], NDArray[np.float32]]] = []
         self.open = 0
 

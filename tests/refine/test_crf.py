@@ -138,6 +138,41 @@ def test_a_boundary_moves_to_the_edge_of_the_image() -> None:
 
 
 @needs_package
+def test_hard_labels_with_a_certainty_have_the_energies_of_the_authors_example() -> None:
+    from pydensecrf.densecrf import DenseCRF2D
+    from pydensecrf.utils import unary_from_labels
+
+    image, probs, _ = scene()
+    hard = probs.argmax(0)
+    config = replace(SMALL, certainty=0.7, bilateral_compat=0)
+    field = DenseCRF2D(13, 11, 3)
+    field.setUnaryEnergy(unary_from_labels(hard, 3, 0.7, zero_unsure=False))
+    field.addPairwiseGaussian(sxy=SMALL.gaussian_sxy, compat=SMALL.gaussian_compat)
+    expected = np.array(field.inference(config.iterations)).reshape(probs.shape)
+    np.testing.assert_allclose(infer(image, soft(hard, 3, 1.0), config), expected, atol=1e-5)
+
+
+@needs_package
+def test_a_square_that_is_16_pixels_off_moves_only_as_far_as_its_labels_are_doubted() -> None:
+    random = np.random.default_rng(0)
+    true = np.zeros((160, 200), bool)
+    true[32:128, 40:136] = True
+    colors = np.where(true, np.array([200, 90, 60])[:, None, None], np.array([60, 110, 80])[:, None, None])
+    image = (colors + random.integers(-8, 9, colors.shape)).astype(np.uint8)
+    given = np.roll(true, 16, 1)
+
+    def overlap(certainty: float | None) -> float:
+        probs = soft(given, 2, 1.0)
+        found = given if certainty is None else infer(image, probs, CrfConfig(certainty=certainty)).argmax(0) == 1
+        return float((found & true).sum() / (found | true).sum())
+
+    none, hard, doubted = overlap(None), overlap(1.0), overlap(0.7)
+    assert none == pytest.approx(80 / 112)
+    assert hard < none + 0.07
+    assert doubted > none + 0.2
+
+
+@needs_package
 def test_what_is_certain_stays_where_the_image_says_nothing() -> None:
     image = np.full((3, 24, 32), 80, np.uint8)
     labels = np.zeros((24, 32), np.int64)
@@ -180,6 +215,7 @@ def test_options_become_settings() -> None:
         ("crf", {"bilateral_sxy": float("nan")}, "crf: bilateral_sxy must be from 2 to 1000, not nan"),
         ("crf", {"gaussian_sxy": 0.5}, "crf: gaussian_sxy must be from 1 to 1000, not 0.5"),
         ("crf", {"bilateral_srgb": float("inf")}, "crf: bilateral_srgb must be from 1 to 1000, not inf"),
+        ("crf", {"certainty": 0}, "crf: certainty must be above 0 and at most 1, not 0"),
         ("crf", {"gaussian_compat": -1}, "crf: gaussian_compat must be from 0 to 1000, not -1.0"),
         (None, {"iterations": 2}, "there is no refinement to set iterations of"),
     ],

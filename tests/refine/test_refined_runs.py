@@ -7,20 +7,25 @@ import os
 import re
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
-from tests.fakes import IDS, SIZE, finish, held, start, truth, write_clip, write_mask
+from tests.fakes import IDS, SIZE, FakeMethod, fake_method, finish, held, start, truth, write_clip, write_mask
 from tests.refine.scenes import needs_package
 from tests.runs import Stop, StopAfter, labels, results, until
 from vostrack import cli
-from vostrack.errors import OutputError, VostrackError
+from vostrack.errors import MethodError, OutputError, VostrackError
+from vostrack.ops.labels import one_hot
 from vostrack.run import passes
 from vostrack.run.callbacks import Callbacks
 from vostrack.run.segment import segment
+from vostrack.video.reader import open_clip
 
 pytestmark = pytest.mark.usefixtures("fake_method")
 COUNT = 10
@@ -38,6 +43,9 @@ def mask(tmp_path: Path) -> Path:
 
 def run(clip: Path, masks: Any, out: Path, callbacks: Callbacks | None = None, **settings: Any) -> dict[str, Any]:
     return segment(clip, masks, out, callbacks=callbacks, **{"method": "fake", "refine": "crf"} | settings)
+
+
+run_refined = run
 
 
 def refined(plain: np.ndarray) -> np.ndarray:
@@ -64,6 +72,43 @@ def test_masks_are_refined_but_for_given_ones_and_the_method_never_sees_them(
     areas = [int((labels(out, index) == 200).sum()) for index in range(COUNT)]
     assert summary["objects"]["200"]["largest_area"] == max(areas) > SIZE[0] * SIZE[1] / 2
     assert (out / "overlay.mp4").read_bytes() != (plain / "overlay.mp4").read_bytes()
+
+
+@pytest.mark.usefixtures("fake_crf")
+def test_with_feedback_each_frame_is_refined_once_and_the_method_goes_on_with_it(
+    clip: Path, mask: Path, tmp_path: Path
+) -> None:
+    plain, out, twin = tmp_path / "plain", tmp_path / "out", fake_method()
+    run(clip, mask, plain)
+    summary = run(clip, mask, out, refine_settings={"feedback": True}, outputs=("masks", "probs"))
+    assert np.array_equal(labels(out, 1), labels(plain, 1))
+    assert not np.array_equal(labels(out, COUNT - 1), labels(plain, COUNT - 1))
+    assert summary["refine"]["feedback"] is True
+    assert summary["seconds_per_frame"]["refine"] > 0
+    with open_clip(clip) as frames, torch.no_grad():
+        images = [frame.image.float() / 255 for frame in frames]
+    state = twin.begin(twin.encode(images[0]), one_hot(torch.from_numpy(truth()), IDS))
+    for index, image in enumerate(images[1:], 1):
+        features = twin.encode(image)
+        cells = twin.predict(state, features)
+        pixels = twin.enlarge(cells, image).clamp(min=1e-5).flip(0)  # what the fake package makes of them
+        pixels = pixels / pixels.sum(0)
+        assert np.array_equal(np.array([0, *IDS])[pixels.argmax(0)], labels(out, index))
+        fed = F.avg_pool2d(pixels[None], 4)[0]
+        state = twin.remember(state, features, torch.where(fed.argmax(0) == cells.argmax(0), cells, fed))
+
+
+@pytest.mark.usefixtures("fake_crf")
+def test_feedback_needs_a_method_that_can_and_no_adaptation(
+    clip: Path, mask: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feedback = {"feedback": True}
+    with pytest.raises(MethodError, match="feedback and an adaptation exclude each other"):
+        run(clip, mask, tmp_path / "out", refine_settings=feedback, adapt="live")
+    monkeypatch.delattr(FakeMethod, "shrink")
+    with pytest.raises(MethodError, match="fake has no `shrink` and cannot go on with refined masks"):
+        run(clip, mask, tmp_path / "out", refine_settings=feedback)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("fake_crf")
@@ -114,10 +159,11 @@ def test_noise_at_the_edges_goes(clip: Path, mask: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("fake_crf")
-@pytest.mark.parametrize("seconds", [0.0, 20.0])
+@pytest.mark.parametrize(("seconds", "feedback"), [(0.0, False), (20.0, False), (0.0, True)])
 def test_a_stopped_run_goes_on_to_the_same_bytes(
-    clip: Path, mask: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+    clip: Path, mask: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, feedback: bool
 ) -> None:
+    run = partial(run_refined, refine_settings={"feedback": feedback})
     monkeypatch.setattr(passes, "SAVE_SECONDS", seconds)
     outputs = ("masks", "overlay", "objects", "probs")
     late = write_mask(tmp_path / "late.png", np.where(truth(5) == 3, 7, 0).astype(np.uint8))
@@ -138,7 +184,7 @@ def test_resuming_with_another_refinement_is_refused(clip: Path, mask: Path, tmp
     out = tmp_path / "out"
     with pytest.raises(Stop):
         run(clip, mask, out, StopAfter(3))
-    for changes in ({"refine": None}, {"refine_settings": {"iterations": 3}}):
+    for changes in ({"refine": None}, {"refine_settings": {"iterations": 3}}, {"refine_settings": {"feedback": True}}):
         with pytest.raises(OutputError, match=r"this changed: refine\b"):
             run(clip, mask, out, resume=True, **changes)
     assert run(clip, mask, out, resume=True)["frames"] == COUNT
@@ -232,11 +278,14 @@ def test_the_command_takes_refinements(
     command = ["segment", str(clip), "-m", str(mask), "--method", "fake", "-o", str(tmp_path / "out")]
     assert cli.run([*command, "--refine", "crf", "--refine-set", "gaussian-sxy=2", "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["refine"]["gaussian_sxy"] == 2
+    assert cli.run([*command, "--refine", "crf", "--refine-feedback", "--overwrite", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["refine"]["feedback"] is True
     assert cli.run([*command, "--refine", "crf", "--overwrite"]) == 0
     assert ", refine 0." in capfd.readouterr().err
     for arguments, code, words in (
         (["--refine", "crv"], 2, "did you mean 'crf'?"),
         (["--refine", "crf", "--refine-set", "x=1"], 2, "unknown setting of crf 'x'"),
+        (["--refine-feedback"], 2, "there is no refinement to set feedback of"),
         (["--refine-set", "iterations=1"], 2, "there is no refinement to set iterations of"),
         (["--refine", "crf", "--refine-set", "iterations"], 2, "--refine-set"),
     ):

@@ -82,6 +82,9 @@ def segment(
         list[str] | None,
         in_refinement("--refine-set", metavar="KEY=VALUE", help="Change a setting of the refinement. Repeatable."),
     ] = None,
+    refine_feedback: Annotated[
+        bool, in_refinement("--refine-feedback", help="Let the method go on with the refined masks.")
+    ] = False,
     device: Device = "auto",
     resume: Annotated[bool, in_run("--resume", help="Go on with an interrupted run.")] = False,
     progress: Annotated[
@@ -116,6 +119,8 @@ def segment(
     settings: dict[str, Any] = parse_all_settings(
         method, preset, set_, form, adapt_preset, adapt_set, refine, refine_set
     )
+    if refine_feedback:
+        settings["refine_settings"]["feedback"] = True
     working = parse_size(size)
     with FrameBar(clip.name, quiet, form=progress, quicker=_quicker(method, working, form)) as bar:
         summary: dict[str, Any] = run(

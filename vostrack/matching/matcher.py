@@ -142,6 +142,10 @@ class SoftMatcher:
         radius = max(1, round(config.edge_radius * min(size_of(image)) / SHORT_SIDE))
         return guided(pixels, image, radius, config.edge_contrast**2)
 
+    def shrink(self, probs: Tensor) -> Tensor:
+        """Average of the pixels around each cell."""
+        return to_cells(probs, self.stride)
+
     def _key(self, grid: Tensor) -> Tensor:
         """Projected features (C', h, w) in the precision of the comparison."""
         return grid.to(working_type(self.config.precision, grid.device))

@@ -30,7 +30,7 @@ from vostrack.methods.objectives.anchors import AnchorsObjective
 from vostrack.nets.encoders import AnchorsNet
 from vostrack.ops.affinity import best_keys, weighted_readout
 from vostrack.ops.color import normalised_rgb
-from vostrack.ops.grid import resize, size_of, to_cells, to_pixels
+from vostrack.ops.grid import cells, resize, size_of, to_cells, to_pixels
 from vostrack.ops.hypercolumns import cell_features, principal_axes, project
 from vostrack.ops.window import Window, best_beyond, best_in_window, far_ring
 from vostrack.weights import Adopt
@@ -115,7 +115,7 @@ class AnchorsMethod:
 
     def begin(self, features: Tensor, labels: Tensor, state: AnchorsState | None = None) -> AnchorsState:
         """Pin a frame whose labels were given and start the recent frames from it; predicted ones are dropped."""
-        values = self._to_cells(labels, (features.shape[1], features.shape[2]))
+        values = self.shrink(labels)
         if state is None:
             axes = principal_axes(features, self.config.axes, self.config.whitening, values)
             key = project(features, axes)
@@ -170,10 +170,11 @@ class AnchorsMethod:
             bank.values[:, :, slot] = with_new_objects(bank.values[:, :, slot, :known], found)
         return bank
 
-    def _to_cells(self, labels: Tensor, size: tuple[int, int]) -> Tensor:
+    def shrink(self, probs: Tensor) -> Tensor:
+        """Average of the pixels around each cell; as published, bilinear."""
         if self.config.corners:
-            return resize(labels[None], size, corners=True)[0]
-        return to_cells(labels, self.stride)
+            return resize(probs[None], cells(size_of(probs), self.stride), corners=True)[0]
+        return to_cells(probs, self.stride)
 
     def _candidates(self, query: Tensor, bank: FrameBank, radius: int, reach: float) -> tuple[Tensor, Tensor]:
         """Similarities (N, L) and label values (N, L, K) of the best keys of a bank within a radius (0: anywhere)."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +108,22 @@ class Method(Protocol[S]):
 
         Returns:
             (K, H, W).
+        """
+        ...
+
+
+@runtime_checkable
+class Shrinking(Protocol):
+    """A method that can go on with masks that were refined."""
+
+    def shrink(self, probs: Tensor) -> Tensor:
+        """Bring probabilities from pixels to cells, as `begin` does with labels.
+
+        Args:
+            probs: (K, H, W) at the working resolution.
+
+        Returns:
+            (K, h, w).
         """
         ...
 

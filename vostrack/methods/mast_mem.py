@@ -193,6 +193,10 @@ class MastMethod:
         """Bilinear from cells to pixels."""
         return to_pixels(probs, self.stride, size_of(image))
 
+    def shrink(self, probs: Tensor) -> Tensor:
+        """Average of the pixels around each cell."""
+        return to_cells(probs, self.stride)
+
     def select(self, state: MastState) -> list[Memorised]:
         """The frames to attend to for the next one, each once: those at the configured distances, spread and pinned."""
         wanted = {state.next - back for back in self.config.recent}

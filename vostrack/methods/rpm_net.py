@@ -4,9 +4,11 @@ Paper: RPM-Net, Kim et al., "Robust Pixel-Level Matching Networks for Self-Super
 
 Differs: the preset `paper` is the published procedure, on frames that keep their shape where the paper makes them
 512 x 512: labels are carried from frame to frame, and the strongest of each cell is kept. What it loses, it never finds
-again. In the preset `default` what the network points to is one candidate among others: the soft matching of
-`videomatch` (`matching.matcher`), on the maps of the embedding module, compares it with the cells around the same
-place in recent frames and with all of the given frame.
+again. The paper's masks are these strongest labels (Eq. 10). Here they are what is carried on, and masks come from what
+was read (Eq. 8), enlarged before the strongest is taken: edges lie between cells, as they do in no mask of the paper.
+In the preset `default` what the network points to is one candidate among others: the soft matching of `videomatch`
+(`matching.matcher`), on the maps of the embedding module, compares it with the cells around the same place in recent
+frames and with all of the given frame.
 """
 
 from __future__ import annotations
@@ -118,23 +120,28 @@ class RpmNetMethod:
         return RpmState(features, soft_labels, matching)
 
     def predict(self, state: RpmState, features: Tensor) -> Tensor:
-        """Labels where the network points (Eq. 8 and 10), or of what is most similar, there and elsewhere."""
+        """Labels where the network points (Eq. 8), or of what is most similar, there and elsewhere."""
         offsets = self.net.match(state.features[None, :CHANNELS], features[None, :CHANNELS])
         if state.matching is None:
-            return _strongest(warp(state.labels[None], offsets)[0])
+            return _completed(warp(state.labels[None], offsets)[0])
         last, query = (self._matching.query(state.matching, x[CHANNELS:]) for x in (state.features, features))
         key, labels = (warp(x[None].float(), offsets, border=True)[0] for x in (last, state.labels))
         pointed = (F.normalize(key, dim=0) * query).sum(0) + log_prior(labels, self.config.scale)
         return self._matching.labelled(state.matching, query, list(pointed.flatten(1)[:, :, None]))
 
     def remember(self, state: RpmState, features: Tensor, probs: Tensor) -> RpmState:
-        """Replace the last frame."""
-        matching = self._matching.remember(state.matching, features[CHANNELS:], probs) if state.matching else None
-        return RpmState(features, probs, matching)
+        """Replace the last frame; as published, by the strongest label of each cell (Eq. 10)."""
+        if state.matching is None:
+            return RpmState(features, _strongest(probs), None)
+        return RpmState(features, probs, self._matching.remember(state.matching, features[CHANNELS:], probs))
 
     def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
         """As `SoftMatcher.enlarge`."""
         return self._matching.enlarge(probs, image)
+
+    def shrink(self, probs: Tensor) -> Tensor:
+        """Average of the pixels around each cell."""
+        return to_cells(probs, self.stride)
 
     def correspondences(self, reference: Tensor, target: Tensor, pixels: Tensor) -> Correspondences:
         """Sampling locations of the matching module: those of its last layer, seen through the layers before.
@@ -151,6 +158,14 @@ class RpmNetMethod:
         return Correspondences(
             tuple(self.stride * places for places in sampled), self.stride * matched, both, self.stride
         )
+
+
+def _completed(labels: Tensor) -> Tensor:
+    """Shares of labels (K, h, w) as probabilities; the strongest stays so, and where there is none it is background."""
+    total = labels.sum(0)
+    probs = labels / torch.where(total > 0, total, 1)
+    probs[0] += total <= 0
+    return probs
 
 
 def _strongest(labels: Tensor) -> Tensor:

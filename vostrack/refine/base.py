@@ -25,10 +25,14 @@ class Refiner(Protocol):
 
     Attributes:
         size: short side at which it works, in pixels, where the source has that many.
+        feedback: whether the method goes on with the refined masks.
     """
 
     @property
     def size(self) -> int: ...
+
+    @property
+    def feedback(self) -> bool: ...
 
     def record(self) -> dict[str, Any]:
         """All that decides its results, as JSON holds it."""
@@ -61,8 +65,8 @@ MAX_WAITING = 3
 class RefineFilter:
     """Refines predictions in a thread, while whoever makes them goes on with the next ones.
 
-    Differs: Refined masks are results, and the method never sees them. So it need not wait for them, and does the same
-        with and without a refinement.
+    Differs: Refined masks are results, and the method does not see them. So it need not wait for them, and does the
+        same with and without a refinement. Where it shall go on with them, the engine calls `refined`.
 
     Attributes:
         seconds: time spent refining.
@@ -94,13 +98,14 @@ class RefineFilter:
         """
         waiting: deque[Future[Prediction]] = deque()
         for prediction in predictions:
-            waiting.append(self._pool.submit(self._refined, prediction))
+            waiting.append(self._pool.submit(self.refined, prediction))
             while waiting and (len(waiting) > MAX_WAITING or waiting[0].done()):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
-    def _refined(self, prediction: Prediction) -> Prediction:
+    def refined(self, prediction: Prediction) -> Prediction:
+        """One prediction, refined in the caller's thread; errors as for `run`."""
         start = time.perf_counter()
         if prediction.probs is None:
             raise ValueError("a refinement needs predictions that carry probabilities")

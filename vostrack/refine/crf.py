@@ -11,7 +11,8 @@ when its stdin does, so that it outlives neither a run that fails nor one that i
 
 Paper: Krähenbühl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (2011).
     RPM-Net (2020) uses it in section 3.4, with two iterations (section 4.5).
-Differs: RPM-Net does not give its kernels; the defaults are ours, found on sequences of DAVIS-2016's training split.
+Differs: RPM-Net gives neither its kernels nor its unary energies; the defaults are ours, found on sequences of
+    DAVIS-2016's training split. Of hard labels the method's probabilities leave nothing to refine: `certainty` does.
 """
 
 from __future__ import annotations
@@ -55,6 +56,13 @@ class CrfConfig(Config):
     )
     bilateral_srgb: float = setting(8.0, "colour width of that kernel", low=1, high=1000, unit="levels of 255")
     bilateral_compat: float = setting(5.0, "weight of that kernel; 0 leaves it out", low=0, high=1000)
+    certainty: float = setting(
+        1.0,
+        "share of each probability that is believed; below 1, sure labels can be overruled",
+        above=0,
+        high=1,
+    )
+    feedback: bool = setting(False, "whether the method goes on with the refined masks")
 
 
 def installed() -> str:
@@ -86,13 +94,16 @@ def infer(image: NDArray[np.uint8], probs: NDArray[np.float32], config: CrfConfi
     Returns:
         (K, H, W), at least 0, summing to 1 over K.
 
-    Paper: Algorithm 1 with Potts compatibility.
+    Paper: Algorithm 1 with Potts compatibility. With a `certainty` below 1, hard labels have the unary energies that
+        they have in the authors' example code: certainty for the label, the rest in equal parts for the others.
     Differs: Each kernel is normalised on both sides by the square roots of its sums, as in the authors' later code, and
         sums run over a permutohedral lattice, which approximates the kernels.
     """
     from pydensecrf.densecrf import DenseCRF2D
 
     count, height, width = probs.shape
+    if config.certainty < 1 < count:
+        probs = config.certainty * probs + np.float32((1 - config.certainty) / (count - 1)) * (1 - probs)
     field = DenseCRF2D(width, height, count)
     # Probabilities of 0 would be infinite energies that no neighbourhood could overrule.
     field.setUnaryEnergy(-np.log(np.maximum(probs, 1e-5, dtype=np.float32)).reshape(count, -1))
@@ -123,6 +134,11 @@ class CrfRefiner:
     def size(self) -> int:
         """Short side at which it works, in pixels."""
         return self.config.size
+
+    @property
+    def feedback(self) -> bool:
+        """Whether the method goes on with the refined masks."""
+        return self.config.feedback
 
     def record(self) -> dict[str, Any]:
         """Name, package and settings."""

@@ -134,8 +134,10 @@ class Passes:
         self._callbacks = checked_callbacks(callbacks)
         self._only, self._store, self._prefetch = only, store, prefetch
         refiner = pipeline.refiner()
-        self._filters: dict[str, Filter] = {"refine": RefineFilter(refiner, masks, probs)} if refiner else {}
-        self._probs = probs or refiner is not None
+        link = RefineFilter(refiner, masks, probs or refiner.feedback) if refiner else None
+        self._feedback = link if refiner and refiner.feedback else None
+        self._filters: dict[str, Filter] = {"refine": link} if link and not self._feedback else {}
+        self._probs = probs or bool(self._filters)
 
     def note(self, text: str) -> None:
         """Keep a note and pass it on, once."""
@@ -160,7 +162,8 @@ class Passes:
         position, adapted = self._store.load(pipeline.method.state_type, pipeline.device) if self._store else start
         adaptation = Adaptation(self._masks, pipeline.adapt, pipeline.device, adapted) if pipeline.adapt else None
         keep_probs = self._probs and form != "clip"
-        engine = Propagator(pipeline.method, pipeline.config.size, pipeline.device, keep_probs, position)
+        feedback = self._feedback.refined if self._feedback else None
+        engine = Propagator(pipeline.method, pipeline.config.size, pipeline.device, keep_probs, position, feedback)
         if adaptation is None or form == "live":
             yield from self._only_pass(engine, adaptation)
         else:
@@ -260,7 +263,7 @@ class Passes:
     ) -> Iterator[Prediction]:
         """The pass that gives results, from frame `first` on; making predictions counts as `part`."""
         with Prefetch(stream, self._prefetch) as frames, ExitStack() as entered:
-            for link in filters.values():
+            for link in (*filters.values(), *([self._feedback] if self._feedback else [])):
                 entered.enter_context(link)
             coming = iter(frames)
             start = time.perf_counter()
@@ -274,6 +277,8 @@ class Passes:
             self.note(text)
         self._spend(decode=frames.busy, **{part: chain.seconds})
         self._spend(**{name: link.seconds for name, link in filters.items()})
+        if self._feedback:
+            self._spend(model=-self._feedback.seconds, refine=self._feedback.seconds)
 
     def _done_before(self, coming: Iterator[Frame], first: int, total: int | None, then: str) -> Iterator[Frame]:
         """The frames that an earlier run has done: a phase of its own, since they take no time."""

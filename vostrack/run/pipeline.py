@@ -146,10 +146,14 @@ def load_pipeline(config: PipelineConfig) -> Pipeline:
         )
     device = choose_device(config.device)
     adapt = adaptation_config(config.adapt, config.adapt_preset, config.adapt_settings)
-    make_refiner(config.refine, config.refine_settings)  # fails, where it does, before weights are read
+    refiner = make_refiner(config.refine, config.refine_settings)  # fails, where it does, before weights are read
+    if refiner and refiner.feedback and adapt:
+        raise MethodError("a refinement with feedback and an adaptation exclude each other: leave one of them out")
     method, weights = load_method(
         config.method, weights=config.weights, preset=config.preset, settings=config.settings, device=device
     )
+    if refiner and refiner.feedback and not hasattr(method, "shrink"):
+        raise MethodError(f"{config.method} has no `shrink` and cannot go on with refined masks: leave feedback out")
     return Pipeline(config, method, weights, device, adapt)
 
 
