@@ -119,6 +119,54 @@ def test_published_figures_belong_to_datasets_and_are_plausible() -> None:
             assert row.values["J&F"] == pytest.approx((row.values["J_mean"] + row.values["F_mean"]) / 2, abs=0.0011)
 
 
+# What the tables say, typed from the papers: their figures are in percent, but for VideoMatch's.
+TABLES = {
+    ("RPM-Net (2020), Table 2", "davis17"): [(22.1, 23.6), (31.7, 33.5), (30.8, 33.1), (35.7, 38.8), (41.0, 42.2)],
+    ("RPM-Net (2020), Table 3", "segtrack2"): [(31.9,), (41.6,), (41.8,), (45.2,), (48.4,)],
+    ("RPM-Net (2020), Table 3", "youtube-objects"): [(54.2,), (55.2,), (54.4,), (56.2,), (57.4,)],
+    # J&F, J mean and recall, F mean and recall
+    ("Self-supervised VOS (2020), Table 4", "davis17"): [
+        (70.7, 68.2, 77.8, 73.1, 83.5),
+        (65.4, 64.0, 71.6, 66.7, 75.8),
+    ],
+    # overall, J and F seen, J and F unseen
+    ("Self-supervised VOS (2020), Table 5", "ytvos18"): [(67.3, 67.2, 67.9, 63.2, 70.6)],
+    # OxUvA, YouTube-VOS, TrackingNet, Kinetics-400, nothing
+    ("Dense Unsupervised Learning (2021), Table 1", "davis17"): [
+        (65.3, 63.4, 76.1, 67.2, 79.7),
+        (69.3, 67.1, 81.2, 71.6, 84.9),
+        (69.4, 67.1, 80.9, 71.7, 84.8),
+        (68.7, 66.7, 81.4, 70.7, 84.1),
+        (43.1,),
+    ],
+    # YouTube-VOS, Kinetics, TrackingNet
+    ("Dense Unsupervised Learning (2021), Table 2", "ytvos18"): [
+        (69.9, 69.6, 71.3, 65.0, 73.5),
+        (70.6, 69.9, 71.3, 66.5, 74.8),
+        (70.7, 70.2, 71.9, 66.3, 74.5),
+    ],
+    ("VideoMatch (2018), Table 1", "davis16"): [(81.0,), (79.2,)],
+    ("VideoMatch (2018), Table 2", "youtube-objects"): [(79.7,)],
+    ("VideoMatch (2018), Table 3", "jumpcut"): [(873,)],
+    ("VideoMatch (2018), Table 4", "davis17"): [(56.5,), (61.4,)],
+}
+
+
+def test_published_figures_are_those_of_the_tables() -> None:
+    found: dict[tuple[str, str], list[tuple[float, ...]]] = {}
+    for row in PUBLISHED:
+        figures = tuple(round(100 * value, 2) for value in row.values.values())
+        found.setdefault((row.source, row.dataset), []).append(figures)
+    assert found == TABLES
+
+
+def test_papers_are_named_where_a_server_scores(tmp_path: Path) -> None:
+    text = report_of(tmp_path, "ytvos18")
+    assert text.count('<tr class="paper">') == 4
+    assert "J unseen" in text
+    assert "trained on: TrackingNet, no labels" in text
+
+
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 

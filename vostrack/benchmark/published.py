@@ -33,32 +33,67 @@ def _means(both: float, region: float, region_recall: float, contour: float, con
     return {"J&F": both, **pairs}
 
 
+def _seen_and_unseen(overall: float, *parts: float) -> dict[str, float]:
+    """Figures of YouTube-VOS's server: of all, then J and F of categories seen and of categories unseen in training."""
+    return {"overall": overall} | dict(zip(("J_seen", "F_seen", "J_unseen", "F_unseen"), parts, strict=True))
+
+
 _RPM = "RPM-Net (2020)"
 _MAST = "Self-supervised VOS (2020)"
-_ANCHORS = "Dense Unsupervised Learning (2021)"
+_DENSE = "Dense Unsupervised Learning (2021)"
 _MATCH = "VideoMatch (2018)"
 _RPM_DATA = "YouTube-VOS and DAVIS-2016, no labels"
 _YOUTUBE = "YouTube-VOS, no labels"
+_OXUVA = "OxUvA, no labels"
+_TRACKING = "TrackingNet, no labels"
+_KINETICS = "Kinetics-400, no labels"
 _MINUTES = "100 videos, 11 minutes, no labels"
 _ADAPTED = "momentum memory and online adaptation"
+_BARE = "VideoMatch without update and outlier removal"
 _LABELS_16 = "DAVIS-2016 training set, with labels"
 _LABELS_17 = "DAVIS-2017 training set, with labels"
 
+
+def _rpm_net(method: str, region: float, contour: float, segtrack: float, objects: float) -> tuple[Published, ...]:
+    """A line of Table 2 and of Table 3 of RPM-Net."""
+    data = "nothing" if method == _COPY else _RPM_DATA
+    return (
+        Published("davis17", "val", method, data, f"{_RPM}, Table 2", {"J_mean": region, "F_mean": contour}),
+        Published("segtrack2", "all", method, data, f"{_RPM}, Table 3", {"J_mean": segtrack}),
+        Published("youtube-objects", "all", method, data, f"{_RPM}, Table 3", {"J_class_mean": objects}),
+    )
+
+
+_COPY = "copy of the first mask"
+
 PUBLISHED = (
-    Published("davis17", "val", "RPM-Net", _RPM_DATA, f"{_RPM}, Table 2", {"J_mean": 0.357, "F_mean": 0.388}),
-    Published("davis17", "val", "RPM-Net with CRF", _RPM_DATA, f"{_RPM}, Table 2", {"J_mean": 0.410, "F_mean": 0.422}),
+    *_rpm_net(_COPY, 0.221, 0.236, 0.319, 0.542),
+    *_rpm_net("RPM-Net with convolutions", 0.317, 0.335, 0.416, 0.552),
+    *_rpm_net("RPM-Net with dilated convolutions", 0.308, 0.331, 0.418, 0.544),
+    *_rpm_net("RPM-Net", 0.357, 0.388, 0.452, 0.562),
+    *_rpm_net("RPM-Net with CRF", 0.410, 0.422, 0.484, 0.574),
     Published("davis17", "val", _ADAPTED, _YOUTUBE, f"{_MAST}, Table 4", _means(0.707, 0.682, 0.778, 0.731, 0.835)),
     Published("davis17", "val", _ADAPTED, _MINUTES, f"{_MAST}, Table 4", _means(0.654, 0.640, 0.716, 0.667, 0.758)),
-    Published("davis17", "val", "anchors", _YOUTUBE, f"{_ANCHORS}, Table 1", _means(0.693, 0.671, 0.812, 0.716, 0.849)),
+    Published(
+        "ytvos18", "valid", _ADAPTED, _YOUTUBE, f"{_MAST}, Table 5", _seen_and_unseen(0.673, 0.672, 0.679, 0.632, 0.706)
+    ),
+    Published("davis17", "val", "anchors", _OXUVA, f"{_DENSE}, Table 1", _means(0.653, 0.634, 0.761, 0.672, 0.797)),
+    Published("davis17", "val", "anchors", _YOUTUBE, f"{_DENSE}, Table 1", _means(0.693, 0.671, 0.812, 0.716, 0.849)),
+    Published("davis17", "val", "anchors", _TRACKING, f"{_DENSE}, Table 1", _means(0.694, 0.671, 0.809, 0.717, 0.848)),
+    Published("davis17", "val", "anchors", _KINETICS, f"{_DENSE}, Table 1", _means(0.687, 0.667, 0.814, 0.707, 0.841)),
+    Published("davis17", "val", "random network", "nothing", f"{_DENSE}, Table 1", {"J&F": 0.431}),
+    *(
+        Published("ytvos18", "valid", "anchors", data, f"{_DENSE}, Table 2", _seen_and_unseen(*figures))
+        for data, figures in (
+            (_YOUTUBE, (0.699, 0.696, 0.713, 0.650, 0.735)),
+            (_KINETICS, (0.706, 0.699, 0.713, 0.665, 0.748)),
+            (_TRACKING, (0.707, 0.702, 0.719, 0.663, 0.745)),
+        )
+    ),
     Published("davis17", "val", "VideoMatch", _LABELS_17, f"{_MATCH}, Table 4", {"J_mean": 0.565}),
     Published("davis17", "val", "VideoMatch, tuned online", _LABELS_17, f"{_MATCH}, Table 4", {"J_mean": 0.614}),
-    Published("davis17", "val", "random network", "nothing", f"{_ANCHORS}, Table 1", {"J&F": 0.431}),
     Published("davis16", "val", "VideoMatch", _LABELS_16, f"{_MATCH}, Table 1", {"J_mean": 0.810}),
-    Published("davis16", "val", "VideoMatch without update", _LABELS_16, f"{_MATCH}, Table 1", {"J_mean": 0.792}),
-    Published("segtrack2", "all", "RPM-Net", _RPM_DATA, f"{_RPM}, Table 3", {"J_mean": 0.452}),
-    Published("segtrack2", "all", "RPM-Net with CRF", _RPM_DATA, f"{_RPM}, Table 3", {"J_mean": 0.484}),
-    Published("youtube-objects", "all", "RPM-Net", _RPM_DATA, f"{_RPM}, Table 3", {"J_class_mean": 0.562}),
-    Published("youtube-objects", "all", "RPM-Net with CRF", _RPM_DATA, f"{_RPM}, Table 3", {"J_class_mean": 0.574}),
+    Published("davis16", "val", _BARE, _LABELS_16, f"{_MATCH}, Table 1", {"J_mean": 0.792}),
     Published("youtube-objects", "all", "VideoMatch", _LABELS_17, f"{_MATCH}, Table 2", {"J_class_mean": 0.797}),
     Published("jumpcut", "all", "VideoMatch", _LABELS_17, f"{_MATCH}, Table 3", {"error": 8.73}),
 )
