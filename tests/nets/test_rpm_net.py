@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from tests.naive import sample_at, warped
+from vostrack.methods.rpm_net import RpmNetMethod
 from vostrack.nets.encoders import for_inference
 from vostrack.nets.resnet import DEPTHS, ResNet
-from vostrack.nets.rpm_net import CHANNELS, Fcn, Matching, RpmNet, deform_conv, warp
+from vostrack.nets.rpm_net import CHANNELS, Fcn, Matching, RpmNet, deform_conv, receptive_field, warp
 from vostrack.ops.grid import sample_cells
 
 # Layers of the table: channels with bottlenecks, channels with basic blocks, and the stride.
@@ -224,15 +225,42 @@ def test_every_matching_module_gives_offsets_and_passes_gradients(deformable: bo
     assert features.grad is not None
 
 
-@pytest.mark.parametrize(("layers", "dilation", "field"), [(1, 1, 3), (3, 1, 7), (5, 1, 11), (3, 3, 19), (3, 6, 37)])
+# Figure 7 of the paper prints these beside conv-1, -3, -5 and dilation-3, -6, -9.
+FIELDS = [(1, 1, 3), (3, 1, 7), (5, 1, 11), (3, 3, 19), (3, 6, 37), (3, 9, 55)]
+
+
+@pytest.mark.parametrize(("layers", "dilation", "field"), FIELDS)
 def test_receptive_fields_of_the_ablation_are_the_published_ones(layers: int, dilation: int, field: int) -> None:
     torch.manual_seed(0)
     module = Matching(False, layers, dilation).eval().double()
-    features = torch.randn(1, 64, 41, 41, dtype=torch.float64, requires_grad=True)
-    module(features)[0, :, 20, 20].sum().backward()
+    side, cell = field + 2, (field + 1) // 2  # one cell around what is seen, on each side
+    features = torch.randn(1, 64, side, side, dtype=torch.float64, requires_grad=True)
+    module(features)[0, :, cell, cell].sum().backward()
     assert features.grad is not None
     rows, columns = features.grad.abs().sum((0, 1)).nonzero().unbind(1)
-    assert (int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1) == (field, field)
+    sampled = receptive_field(module.taps(features.detach()), torch.tensor([[cell, cell]]).double())[0]
+    for places in (rows, columns, sampled[:, 0], sampled[:, 1]):
+        assert (float(places.min()), float(places.max())) == (1, field)
+
+
+def test_the_modules_of_the_ablation_have_the_layers_of_its_table() -> None:
+    # Kernel size, dilation rate and number of layers, as table 2 of the supplement lists them.
+    table = {
+        "deformable": (3, 1, 3),
+        "conv1": (3, 1, 1),
+        "conv3": (3, 1, 3),
+        "conv5": (3, 1, 5),
+        "dilated3": (3, 3, 3),
+        "dilated6": (3, 6, 3),
+        "dilated9": (3, 9, 3),
+    }
+    for kind, (kernel, rate, count) in table.items():
+        with torch.device("meta"):
+            layers = RpmNetMethod.nets[f"resnet18-{kind}"]().matching.layers
+        assert len(layers) == count
+        for layer in layers:
+            assert (layer.conv[0].kernel_size, layer.conv[0].dilation) == ((kernel, kernel), (rate, rate))
+            assert (layer.offset is not None) == (kind == "deformable")
 
 
 def test_taps_are_what_the_layers_sample() -> None:
