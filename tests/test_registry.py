@@ -11,7 +11,7 @@ import vostrack
 from tests.fakes import NAME, PATH, FakeConfig, FakeMethod
 from vostrack import methods
 from vostrack.errors import MethodError
-from vostrack.methods import DEFAULT, METHODS, configure, method_class, registered, training_recipe
+from vostrack.methods import DEFAULT, METHODS, configure, load_method, method_class, registered, training_recipe
 
 
 @pytest.fixture
@@ -94,6 +94,14 @@ def test_a_configuration_is_a_preset_with_some_settings_changed() -> None:
     assert configure(NAME, "slow", {"steps": 3}) == FakeConfig(rate=0.01, steps=3)
     with pytest.raises(MethodError, match=r"^fake: rate must be from 0 to 1, not 2\.0$"):
         configure(NAME, settings={"rate": 2})
+
+
+def test_a_method_without_a_network_has_no_weights_and_no_recipes() -> None:
+    assert load_method("copy")[1].name == "none"
+    with pytest.raises(MethodError, match="copy has no network: leave `weights` out"):
+        load_method("copy", weights="random")
+    with pytest.raises(MethodError, match="copy has no network to train"):
+        training_recipe("copy")
 
 
 def test_a_method_without_an_objective_has_no_recipes() -> None:

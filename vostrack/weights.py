@@ -30,6 +30,9 @@ _MOST_TEXT = 1 << 20
 RANDOM = "random"
 """Asks for a network as it is initialised with seed 0, to measure what learning is worth."""
 
+NONE = "none"
+"""Name of the weights of a method without a network."""
+
 Adopt = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 """Picks and renames the tensors of another method's network, so that they fill whole children of a network."""
 

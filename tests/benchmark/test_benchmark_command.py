@@ -37,7 +37,7 @@ def test_killed_run_goes_on_to_the_same_bytes(jobs: int, tmp_path: Path) -> None
     dataset = davis(tmp_path, names=("cat", "dog", "emu"), count=12)
     whole, out, log = tmp_path / "whole", tmp_path / "out", tmp_path / "log"
     arguments = ["benchmark", "davis17", "--root", dataset.root, "--method", "fake", "--jobs", jobs, "--out", out]
-    run_benchmark(dataset, FAKE, whole)
+    run_benchmark(dataset, FAKE, whole, floor=True)
     # The third sequence of 11 frames to predict, at least for one of two processes.
     process = fakes.start(arguments, log, hold=28 if jobs == 1 else 16)
     assert fakes.held(process, log)
@@ -48,7 +48,11 @@ def test_killed_run_goes_on_to_the_same_bytes(jobs: int, tmp_path: Path) -> None
     assert cli.run([str(argument) for argument in arguments[:-4]] + ["--out", str(out)]) == 0
     there, expected = files(out), files(whole)
     assert there.keys() == expected.keys()
-    assert {name for name in there if there[name] != expected[name]} <= {"results.json", "fake/results.json"}
+    assert {name for name in there if there[name] != expected[name]} <= {
+        "results.json",
+        "fake/results.json",
+        "copy/results.json",
+    }
     reports = [json.loads(data) for data in (there["results.json"], expected["results.json"])]
     assert reports[0] == reports[1]
     assert not list(out.rglob("*.part"))
@@ -79,7 +83,8 @@ def test_command_prints_a_table(tmp_path: Path) -> None:
         assert word in text
     with (out / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["object"] for row in rows] == ["cat_1", "cat_2", "dog_1", "dog_2"] * 2
+    assert [row["object"] for row in rows] == ["cat_1", "cat_2", "dog_1", "dog_2"] * 3
+    assert {row["variant"] for row in rows} == {"fake", "fake-slow", "copy"}
 
 
 def test_command_chooses_sequences_and_prints_json(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from tests.benchmark.runs import FAKE, davis, files
 from tests.benchmark.sequences import Log
 from vostrack.benchmark import sequence_run
 from vostrack.benchmark.datasets.table import DATASETS, open_dataset
-from vostrack.benchmark.runner import check_different, run_benchmark
+from vostrack.benchmark.runner import Variant, check_different, run_benchmark
 from vostrack.benchmark.score import score_folders, score_sequence
 from vostrack.cli.variants import parse_variants
 from vostrack.errors import DatasetError, MethodError, NoObjectError, OutputError, OutputExistsError, VostrackError
@@ -257,6 +257,37 @@ def test_more_sequences_extend_a_run(tmp_path: Path) -> None:
     report = run_benchmark(open_dataset("davis17", root), FAKE, tmp_path / "out")
     assert report["timing"]["variants"]["fake"]["verified"] == ["cat"]
     assert list(report["variants"]["fake"]["sequences"]) == ["cat", "dog"]
+
+
+def test_the_floor_is_the_first_mask_for_every_frame_and_comes_last(tmp_path: Path) -> None:
+    dataset, out = davis(tmp_path), tmp_path / "out"
+    report = run_benchmark(dataset, SMALL, out, floor=True)
+    assert list(report["variants"]) == ["fake", "copy"]
+    masks = sorted((out / "copy" / "Annotations" / "dog").iterdir())
+    given = dataset.root / "Annotations" / "480p" / "dog" / "00000.png"
+    assert len(masks) > 2
+    for mask in masks:
+        assert np.array_equal(np.array(Image.open(mask)), np.array(Image.open(given)))
+    (first,) = run_benchmark(dataset, [Variant(PipelineConfig(method="copy", size=None), "copy")], tmp_path / "alone")[
+        "variants"
+    ].values()
+    assert report["variants"]["copy"]["total"] == first["total"]
+
+
+def test_the_floor_is_resumed_and_made_anew_where_its_settings_differ(tmp_path: Path) -> None:
+    dataset, out = davis(tmp_path), tmp_path / "out"
+    run_benchmark(dataset, FAKE, out, floor=True)
+    again = run_benchmark(dataset, parse_variants(["fake:slow"]), out, floor=True)
+    assert list(again["variants"]) == ["fake", "fake-slow", "copy"]
+    assert again["timing"]["variants"]["copy"]["verified"] == ["cat", "dog"]
+    asked = run_benchmark(dataset, parse_variants(["copy", "fake"], size=480), out, floor=True)
+    assert asked["timing"]["variants"]["copy"]["verified"] == []
+    assert list(asked["variants"]) == ["fake-slow", "copy", "fake"]
+
+
+def test_nothing_is_copied_where_nothing_is_scored(tmp_path: Path) -> None:
+    report = run_benchmark(open_dataset("ytvos18", trees.ytvos(tmp_path / "data")), FAKE, tmp_path / "out", floor=True)
+    assert list(report["variants"]) == ["fake"]
 
 
 def test_other_variants_join_the_table(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from tests.fakes import finish, register, start, truth, write_clip, write_mask, write_weights
 from tests.video.media import noise, write_video
 from vostrack.cli import console, run
-from vostrack.methods import METHODS
+from vostrack.methods import METHODS, method_class
 
 
 @pytest.fixture(autouse=True)
@@ -185,7 +185,12 @@ def test_names_and_values_that_do_not_exist(vostrack: Run) -> None:
     assert not list(Path().glob("*_vostrack"))
 
 
-@pytest.mark.parametrize("name", METHODS)
+def test_a_method_without_a_network_wants_no_weights(vostrack: Run) -> None:
+    refused(vostrack(*segment("--weights", "random", method="copy")), 2, "copy has no network: leave --weights out")
+    assert vostrack(*segment(method="copy"))[0] == 0
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if method_class(name).nets])
 def test_a_method_without_weights(vostrack: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
     monkeypatch.setattr("vostrack.weights.search_path", lambda: [tmp_path / "weights", tmp_path / "none"])
     refused(vostrack(*segment(method=name)), 8, f"no weights for method '{name}'", "--weights")

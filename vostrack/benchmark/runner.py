@@ -31,7 +31,7 @@ from vostrack.benchmark.results import RESULTS, TABLE, write_results
 from vostrack.benchmark.sequence_run import MASKS, RECORDS, Task, loaded, run_sequence
 from vostrack.errors import MethodError, NoObjectError, OutputError, OutputExistsError
 from vostrack.files import OutputRoot, lock_folder, read_json, remove_partials, shown
-from vostrack.methods import METHODS, method_class
+from vostrack.methods import FLOOR, METHODS, method_class
 from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.pipeline import PipelineConfig, changes
 from vostrack.weights import RANDOM
@@ -71,6 +71,7 @@ def run_benchmark(
     *,
     jobs: int = 1,
     overwrite: bool = False,
+    floor: bool = False,
     callbacks: Callbacks | None = None,
 ) -> dict[str, Any]:
     """Run variants over a dataset, write masks and scores, and go on where an earlier run stopped.
@@ -83,6 +84,7 @@ def run_benchmark(
         out: folder for the results.
         jobs: number of processes, which share the threads of this one.
         overwrite: whether results that were made with other settings are replaced.
+        floor: whether `copy` runs as well, last and at the size of the frames, where there is something to score.
         callbacks: what is called on the way; progress counts sequences.
 
     Returns:
@@ -97,6 +99,9 @@ def run_benchmark(
     callbacks = checked_callbacks(callbacks)
     if not variants:
         raise MethodError("there is no variant to run")
+    if floor and not dataset.submission and all(variant.pipeline.method != FLOOR for variant in variants):
+        copying = PipelineConfig(method=FLOOR, size=None, device=variants[0].pipeline.device)
+        variants = (*variants, Variant(copying, FLOOR))
     if _holds(dataset.root, out, variants):
         raise OutputError(f"{shown(out)} lies in the dataset's own folders: choose another `out`")
     check_different(variants)
@@ -164,11 +169,12 @@ def _prepare(root: OutputRoot, name: str, settings: Mapping[str, Any], overwrite
     earlier: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):
         earlier = read_json(path, dict[str, Any])
-    if earlier and not overwrite and (differ := changes(earlier, settings)):
+    differ = changes(earlier, settings) if earlier else ""
+    if differ and not overwrite and name != FLOOR:  # which costs nothing to run again
         raise OutputExistsError(
             f"{shown(folder)} holds results with other settings ({differ}): use `overwrite=True` or another `out`"
         )
-    if overwrite:
+    if overwrite or differ:
         for record in path.parent.glob("*.json"):
             root.remove(records / record.name)
     root.write_json(records / "settings", settings)

@@ -25,7 +25,7 @@ from vostrack.cli.help import (
 )
 from vostrack.cli.settings import parse_size
 from vostrack.files import shown
-from vostrack.methods import DEFAULT
+from vostrack.methods import DEFAULT, FLOOR
 
 app = typer.Typer(name="benchmark", cls=DefaultGroup, no_args_is_help=True)
 
@@ -97,8 +97,8 @@ def run(
         vostrack benchmark davis17 --method best --method anchors:paper,refine=crf
 
     Masks go to OUT/VARIANT/Annotations/SEQUENCE, scores to OUT/results.json and OUT/results.csv. Other methods that run
-    later on the same sequences with the same settings join the table and the report. A sequence whose first mask is
-    empty is left out, with a note.
+    later on the same sequences with the same settings join the table and the report. The column `copy`, the first mask
+    for every frame, is the floor. A sequence whose first mask is empty is left out, with a note.
     """
     from vostrack.benchmark.datasets.table import open_dataset
     from vostrack.benchmark.runner import run_benchmark
@@ -118,13 +118,13 @@ def run(
             callbacks=bar,
         )
     with SequenceBar("benchmark", "go on with the same command") as bar:
-        report = run_benchmark(opened, variants, out, jobs=jobs, overwrite=overwrite, callbacks=bar)
+        report = run_benchmark(opened, variants, out, jobs=jobs, overwrite=overwrite, floor=True, callbacks=bar)
     if json:
         print_json(report)
     else:
         print_results(report)
         print(f"results: {shown(out / 'report.html')}", file=sys.stderr)
-        _say_next(out, list(report["variants"]))
+        _say_next(out, [name for name in report["variants"] if name != FLOOR])
 
 
 def _say_next(out: Path, variants: list[str]) -> None:

@@ -83,7 +83,8 @@ def print_results(report: Mapping[str, Any]) -> None:
     print_table(("", *variants), sequences, means + times, title=title, caption=caption)
     for name, variant in variants.items():
         weights = variant["settings"]["weights"]
-        print_line(f"{name}: weights {weights['name']} ({weights['sha256'][:12]})")
+        if weights["sha256"]:
+            print_line(f"{name}: weights {weights['name']} ({weights['sha256'][:12]})")
 
 
 def print_comparison(found: Comparison) -> None:

@@ -79,7 +79,7 @@ def _print_settings(name: str) -> None:
     default = factory.presets["default"]
     console.print(
         f"{name}\npaper: {factory.paper}\npresets: {', '.join(factory.presets)} (--preset)\n"
-        "settings (--set KEY=VALUE):",
+        f"settings (--set KEY=VALUE):{'' if settings_of(type(default)) else ' none'}",
         markup=False,
     )
     for group, settings in groupby(settings_of(type(default)), lambda each: each.group):

@@ -29,8 +29,11 @@ METHODS = {
     "mast-mem": "vostrack.methods.mast_mem:MastMethod",
     "videomatch": "vostrack.methods.videomatch:VideoMatchMethod",
     "rpm-net": "vostrack.methods.rpm_net:RpmNetMethod",
+    "copy": "vostrack.methods.copy:CopyMethod",
 }
 DEFAULT = "best"
+FLOOR = "copy"
+"""The method that does nothing: what benchmarks measure others against."""
 WORKING_SIZE = Setting(
     "size",
     int,
@@ -87,9 +90,11 @@ def training_recipe(name: str, recipe: str = "default", settings: Mapping[str, A
     """How a method is trained; arguments and errors as for `configure`, with recipes for presets.
 
     Raises:
-        MethodError: also for a method whose networks are those of others.
+        MethodError: also for a method whose networks are those of others, or that has none.
     """
     factory = method_class(name)
+    if not factory.nets:
+        raise MethodError(f"{name} has no network to train: choose another method")
     if factory.objective is None:
         parts = " or ".join(factory.adopts) or "another method"
         raise MethodError(f"{name} is not trained itself: train {parts}, whose weights it takes as `weights`")
@@ -136,14 +141,20 @@ def load_method(
         The method, and which weights it has.
 
     Raises:
-        MethodError: unknown name, preset or setting.
+        MethodError: unknown name, preset or setting; weights for a method without a network.
         WeightsError: the weights are missing, damaged or do not fit.
     """
+    from torch import nn
+
     from vostrack import weights as store
     from vostrack.nets.encoders import for_inference
 
     factory = method_class(name)
     config = configure(name, preset, settings)
+    if not factory.nets:
+        if weights is not None:
+            raise MethodError(f"{name} has no network: leave `weights` out")
+        return factory(nn.Identity(), config), store.LoadedWeights(store.NONE, "")
     if weights == store.RANDOM:
         net, loaded = store.initialised(partial(build_net, name))
     else:

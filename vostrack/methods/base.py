@@ -134,8 +134,8 @@ class MethodFactory(Protocol):
     Attributes:
         paper: what it implements, in a few words.
         presets: configurations by name; "default" is among them.
-        nets: what builds a network with random weights, by name of the architecture; "default" is among them. Weights
-            files carry the name.
+        nets: what builds a network with random weights, by name of the architecture; "default" is among them, or there
+            is none, for a method that needs no network and gets an empty one. Weights files carry the name.
         adopts: other methods whose weights are taken as well, each with what picks and renames their tensors so that
             they fill this method's default network, or whole children of it: the others get the method's own weights.
         objective: what trains its networks; None for a method whose networks are those of others.

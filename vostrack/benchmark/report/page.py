@@ -28,6 +28,7 @@ from vostrack.benchmark.results import RESULTS, TABLE
 from vostrack.benchmark.sequence_run import MASKS, open_frames
 from vostrack.errors import OutputError
 from vostrack.files import OutputRoot
+from vostrack.methods import FLOOR
 from vostrack.types import VOID
 from vostrack.video.overlay import draw_overlay
 
@@ -84,7 +85,10 @@ def write_report(out: Path, dataset: Dataset, report: Mapping[str, Any]) -> Path
         speed=[(name, math.log10(max(seconds[name], 1e-4)), _value(v["total"], main)) for name, v in variants.items()],
         attributes=_attributes(variants, main),
         curves=[_curves(frames, sequence) for sequence in dataset.sequences],
-        worst={name: _worst(dataset, root, name, frames[name], figure == "error") for name in variants},
+        worst={
+            name: _worst(dataset, root, name, frames[name], figure == "error") if name != FLOOR else []
+            for name in variants
+        },
         keys=((FOUND, "right"), (MISSED, "missed"), (TAKEN, "wrongly taken")),
         submissions={name: link for name in variants if (link := _link(root, name, "submission.zip"))},
         files=[name for name in (RESULTS, TABLE) if _link(root, name)],
@@ -117,14 +121,14 @@ def _by_sequence(
 
 
 def _comparisons(dataset: Dataset, variants: Mapping[str, Any], main: str) -> list[Comparison]:
-    """Every two variants side by side, where they have a sequence in common."""
+    """Every two variants but the floor side by side, where they have a sequence in common."""
     figures = {
         name: {key: value for key, row in variant["sequences"].items() if (value := row.get(main)) is not None}
         for name, variant in variants.items()
     }
     return [
         paired((one, other), figures[one], figures[other], main, str(len(dataset.sequences)))
-        for one, other in combinations(variants, 2)
+        for one, other in combinations((name for name in variants if name != FLOOR), 2)
         if figures[one].keys() & figures[other].keys()
     ]
 
