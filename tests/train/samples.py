@@ -116,10 +116,12 @@ class TinyObjective(Objective):
         "masks": TinyRecipe(masks=True),
         "spoil": TinyRecipe(target=-60.0, learning_rate=4.0, steps=30),
     }
+    source_gap = 0
 
     def __init__(self, net: nn.Module, recipe: TinyRecipe) -> None:
         self.module, self.recipe, self.learning_rate = net, recipe, recipe.learning_rate
-        self.clips = ClipSpec(frames=2, gap=2, crop=recipe.crop, labels=recipe.masks)
+        gap = self.source_gap
+        self.clips = ClipSpec(frames=2, gap=2, crop=recipe.crop, labels=recipe.masks, source_gap=gap)
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         assert (batch.labels is not None) == self.recipe.masks

@@ -17,7 +17,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.train.samples import write_image, write_labelled
+from tests.fakes import pictures
+from tests.train.samples import TinyObjective, write_image, write_labelled
+from tests.video.media import write_video
 from vostrack import cli
 from vostrack.cli.console import Stopped, StopSignals
 from vostrack.files import LOCK_NAME, lock_folder
@@ -58,6 +60,17 @@ def test_footage_becomes_weights(footage: Path, capsys: pytest.CaptureFixture[st
     told = capsys.readouterr().err
     assert "2 clips, 12 frames" in told
     assert "--weights runs/tiny/tiny.safetensors" in told
+
+
+def test_a_gap_in_frames_of_the_source_keeps_all_of_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos" / "x.mp4", pictures(25))
+    for gap, count in ((0, 9), (5, 25)):
+        monkeypatch.setattr(TinyObjective, "source_gap", gap)
+        assert train("--data", tmp_path / "videos", "--out", tmp_path / str(gap), "--steps", 1) == 0
+        assert f"1 clip, {count} frames" in capsys.readouterr().err
 
 
 def test_options_change_the_recipe_and_the_plain_ones_count_last(footage: Path) -> None:

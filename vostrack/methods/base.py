@@ -162,6 +162,9 @@ class ClipSpec:
         crop: side of the square crop that the network sees, in pixels.
         scale: range of the crop's side before resizing, as a share of the frame's short side; above 1 the frame's
             border is repeated and labels are void.
+        source_gap: frames of the source from each pick to the next, less only where a clip is shorter; all frames of
+            the source are then cached. 0 picks by `gap`.
+        whole: whether the whole frame is resized to the square, and never mirrored, in place of a crop.
         labels: whether footage with masks is needed.
         short_side: of the frames that are kept to cut crops from, in pixels: as large as the crops need them.
     """
@@ -170,6 +173,8 @@ class ClipSpec:
     gap: int
     crop: int
     scale: tuple[float, float] = (0.5, 1.0)
+    source_gap: int = 0
+    whole: bool = False
     labels: bool = False
     short_side: int = 224
 

@@ -238,7 +238,9 @@ class TrainingRun:
         """The footage; with masks, where the objective wants them."""
         method, data, stills = self._options.method, self._options.data, self._options.stills
         if not self._objective.clips.labels:
-            return (find_footage(data) if data else []) + (find_stills(stills) if stills else [])
+            all_frames = self._objective.clips.source_gap > 0
+            footage = [replace(source, all_frames=all_frames) for source in find_footage(data)] if data else []
+            return footage + (find_stills(stills) if stills else [])
         if stills:
             raise DatasetError(f"{method} learns from masks, and `stills` have none: give `data` with masks instead")
         return find_labelled(data)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tests.methods.fixed_net import FixedNet
 from tests.naive import warped
+from tests.train.samples import write_image
 from vostrack.errors import MethodError
 from vostrack.methods.base import Batch
 from vostrack.methods.objectives import rpm_net as rpm_training
@@ -18,6 +22,9 @@ from vostrack.methods.objectives.rpm_net import RECIPES, RpmNetObjective, RpmRec
 from vostrack.nets.rpm_net import RpmNet
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import to_cells
+from vostrack.train.data.batches import choose, cut
+from vostrack.train.data.cache import build_cache
+from vostrack.train.data.footage import find_footage
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +113,33 @@ def test_the_published_recipe_has_the_published_settings() -> None:
     optimizer = trained.optimizer()
     assert isinstance(optimizer, torch.optim.SGD)
     assert (optimizer.defaults["momentum"], optimizer.defaults["weight_decay"]) == (0.9, 5e-4)
-    assert (trained.clips.frames, trained.clips.gap, trained.learning_rate) == (2, 2, 1e-3)
+    assert trained.learning_rate == 1e-3
+    # Section 4.1: frames t-5 and t; section 3.2: resized to 512 x 512.
+    assert (trained.clips.frames, trained.clips.source_gap) == (2, 5)
+    assert (trained.clips.whole, trained.clips.crop) == (True, 512)
+
+
+def test_in_the_published_recipe_frame_t_is_put_together_from_an_earlier_one() -> None:
+    frames = torch.rand(2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    paper = objective(replace(RECIPES["paper"], net="default"), (0.5, -1.25))
+    reference, target = (torch.stack([to_cells(f, 4) for f in normalised_rgb(frames[:, t])]) for t in (0, 1))
+    offsets = torch.tensor([0.5, -1.25]).view(1, 2, 1, 1).expand(2, 2, 8, 8)
+    wanted = float((warped(reference, offsets) - target).square().sum(1).mean())
+    for seed in range(4):
+        losses = paper.losses(Batch(frames), torch.Generator().manual_seed(seed))
+        assert float(losses["loss"]) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_five_frames_are_five_images_of_a_folder(tmp_path: Path) -> None:
+    for index in range(12):
+        write_image(tmp_path / "data" / "a" / f"{index:05d}.png", np.full((20, 30, 3), 20 * index))
+    (source,) = find_footage([tmp_path / "data"])
+    cache = build_cache([replace(source, all_frames=True)], tmp_path / "cache")
+    spec = objective(replace(RECIPES["paper"], net="default", crop=32), (0, 0)).clips
+    generator = torch.Generator().manual_seed(0)
+    for clip in cut(cache, spec, choose(cache, spec, 8, generator), torch.device("cpu")).frames:
+        first, last = (255 * clip[t].mean() / 20 for t in (0, 1))
+        assert float(last - first) == pytest.approx(5, abs=1e-3)
 
 
 @pytest.mark.parametrize("changes", [{"optimizer": "lamb"}, {"blur": ()}, {"blur": (-1,)}, {"shake": 1.0}])

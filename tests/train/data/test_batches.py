@@ -12,6 +12,7 @@ import torch
 from tests.train.samples import CPU, write_image, write_labelled
 from vostrack.errors import DatasetError
 from vostrack.methods.base import Batch, ClipSpec
+from vostrack.ops.grid import resize
 from vostrack.train.data.batches import choose, cut, pick
 from vostrack.train.data.cache import FrameCache, build_cache
 from vostrack.train.data.footage import find_labelled, find_stills
@@ -69,6 +70,24 @@ def testpicks_stay_in_the_clip_and_within_the_gap() -> None:
             assert picks[0] >= 0
             assert picks[-1] < count
             assert all((0 if count < frames else 1) <= step <= gap for step in steps)
+
+
+def test_a_gap_in_frames_of_the_source_is_kept_to_where_there_is_room() -> None:
+    source = generator()
+    for count, frames, gap, wanted in ((30, 2, 5, 5), (6, 2, 5, 5), (4, 2, 5, 3), (30, 3, 7, 7)):
+        spec = ClipSpec(frames=frames, gap=2, source_gap=gap, crop=8)
+        picks = [pick(count, spec, source) for _ in range(300)]
+        assert {later - earlier for each in picks for earlier, later in pairwise(each)} == {wanted}
+        assert {each[0] for each in picks} == set(range(count - wanted * (frames - 1)))
+
+
+def test_whole_frames_are_squeezed_and_never_mirrored(cache: FrameCache) -> None:
+    spec = ClipSpec(frames=2, gap=1, crop=16, whole=True)
+    for seed in range(12):
+        (crop,) = crops = choose(cache, spec, 1, generator(seed))
+        found = cut(cache, spec, crops, CPU).frames[0]
+        whole = cache.frames(crop.clip, crop.indices).float() / 255
+        torch.testing.assert_close(found, resize(whole, (16, 16), antialias=True))
 
 
 def test_a_gap_beyond_the_clip_means_any_distance() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,21 @@ def test_video_is_thinned_and_small(tmp_path: Path) -> None:
     limited = build_cache(find_footage([tmp_path / "data"]), tmp_path / "cache", short_side=24, limit=4)
     assert torch.equal(limited.frames(limited.clips[0], range(4)), cache.frames(clip, range(4)))
     assert limited.clips[0].count == 4
+
+
+def test_every_frame_is_kept_where_the_source_asks_for_it(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    write_video(tmp_path / "data" / "x.mp4", pictures(25))
+    (plain,) = find_footage([tmp_path / "data"])
+    whole = replace(plain, all_frames=True)
+    assert estimated(whole, 24) == (25, 3 * 24 * 32)
+    cache = build_cache([whole], tmp_path / "cache", short_side=24)
+    assert cache.frame_count == 25
+    thinned = build_cache([plain], tmp_path / "cache", short_side=24)  # the other one is not taken for it
+    assert thinned.frame_count == 9
+    every_third = build_cache([whole], tmp_path / "again", short_side=24)
+    frames = every_third.frames(every_third.clips[0], range(0, 25, 3))
+    assert torch.equal(frames, thinned.frames(thinned.clips[0], range(9)))
 
 
 # --- size and time ---

@@ -2,12 +2,11 @@
 
 Paper: RPM-Net (Kim et al., 2020), sections 3.3, 3.4 and 4.1, Eq. 5 to 7 and 9.
 
-Differs: the frame cache holds 10 frames a second, so that frames t-5 and t of the paper's footage are up to two
-cached frames apart; which of them is the target is random. The recipe `paper` has the published settings, but
-for the batch, which is not stated, and the rate, which falls with each step. The recipe `default` learns within an hour
-on a CPU: Adam, small crops, a random zoom and shift of each frame as of a camera that shakes, Eq. 9 on blurred colours
-as well, since the gradient of bilinear sampling reaches no further than a cell, and offsets that are kept smooth where
-the image is, since nothing else says what they should be there.
+Differs: the recipe `paper` has the published settings, but for the batch, which is not stated, and the rate, which
+falls with each step. The recipe `default` learns within an hour on a CPU: Adam, small crops that may be mirrored,
+frames that are one or two tenths of a second apart, of which either may be the target, a random zoom and shift of each
+frame as of a camera that shakes, Eq. 9 on blurred colours as well, since the gradient of bilinear sampling reaches no
+further than a cell, and offsets that are kept smooth where the image is, since nothing else says what they should be.
 """
 
 from __future__ import annotations
@@ -39,15 +38,24 @@ class RpmRecipe(Recipe):
         0.15, "maximum share of its side by which a frame is cropped, at a random place", low=0, below=1
     )
     smooth: float = setting(0.2, "weight of the roughness of the offsets", low=0)
+    gap: int = setting(
+        0,
+        "frames of the source from the reference to the target; 0 takes one or two of ten a second",
+        low=0,
+        high=1000,
+        unit="frames",
+    )
+    both_ways: bool = setting(True, "whether the later frame may be the reference as well")
+    whole: bool = setting(False, "whether the square is the whole frame, not mirrored, in place of a crop")
 
 
-_ONLY_COLOURS = RpmRecipe(blur=(0,), shake=0.0, smooth=0.0)
+_PUBLISHED = RpmRecipe(blur=(0,), shake=0.0, smooth=0.0, gap=5, both_ways=False, whole=True)
 RECIPES = {
     "default": RpmRecipe(),
     "shipped": RpmRecipe(steps=2400),
     # 100 epochs of 3501 videos.
     "paper": replace(
-        _ONLY_COLOURS, net="resnet101-deformable", crop=512, batch=4, steps=87525, schedule="poly", optimizer="sgd"
+        _PUBLISHED, net="resnet101-deformable", crop=512, batch=4, steps=87525, schedule="poly", optimizer="sgd"
     ),
 }
 
@@ -61,7 +69,7 @@ class RpmNetObjective(Objective):
         """Train `net` in place, as the recipe says."""
         self.module: RpmNet = net
         self.recipe = recipe
-        self.clips = ClipSpec(frames=2, gap=2, crop=recipe.crop)  # from t-5 to t
+        self.clips = ClipSpec(frames=2, gap=2, crop=recipe.crop, source_gap=recipe.gap, whole=recipe.whole)
         self.learning_rate = recipe.learning_rate
 
     def optimizer(self) -> torch.optim.Optimizer:
@@ -71,7 +79,7 @@ class RpmNetObjective(Objective):
         return torch.optim.SGD(self.module.parameters(), lr=self.learning_rate, momentum=0.9, weight_decay=5e-4)
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Loss of reconstructing one frame of each pair from the other; which from which is random.
+        """Loss of reconstructing one frame of each pair from the other: the later one, or either by chance.
 
         Args:
             batch: frames (B, 2, 3, S, S) in [0, 1].
@@ -81,7 +89,8 @@ class RpmNetObjective(Objective):
             "loss"; "colour", Eq. 9 alone; "unmoved", what Eq. 9 gives where all offsets are 0. Colours are those that
             the network sees, of unit variance: the paper does not say, and its learning rate suits this scale.
         """
-        frames = batch.frames.flip(1) if torch.rand((), generator=generator) < 0.5 else batch.frames
+        turned = self.recipe.both_ways and torch.rand((), generator=generator) < 0.5
+        frames = batch.frames.flip(1) if turned else batch.frames
         if self.recipe.shake:
             frames = shaken(frames, self.recipe.shake, generator)
         first, second = normalised_rgb(frames).unbind(1)

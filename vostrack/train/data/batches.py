@@ -31,9 +31,10 @@ class Crop:
     Attributes:
         clip: in the cache.
         indices: of its frames, in order of time.
-        top: of the square window, in pixels; negative where the window is higher than the frame.
+        top: of the window, in pixels; negative where the window is higher than the frame.
         left: likewise.
-        side: of the window, in pixels.
+        height: of the window, in pixels; its width too, unless it is the whole frame.
+        width: likewise.
         flip: whether the clip is mirrored.
         seed: of the motion of a still.
     """
@@ -42,7 +43,8 @@ class Crop:
     indices: tuple[int, ...]
     top: int
     left: int
-    side: int
+    height: int
+    width: int
     flip: bool = False
     seed: int = 0
 
@@ -51,7 +53,7 @@ def choose(cache: FrameCache, spec: ClipSpec, count: int, generator: torch.Gener
     """Choose random clips; depends on what is in the cache and on the generator alone.
 
     A window has a side of 8 pixels at least. Where labels are wanted, up to ten are tried, until all frames show a part
-    of an object.
+    of an object. Where whole frames are wanted, they are the windows.
 
     Args:
         cache: where from.
@@ -90,11 +92,14 @@ def _choose(cache: FrameCache, spec: ClipSpec, generator: torch.Generator) -> Cr
 
     clip = cache.clips[int(torch.randint(len(cache.clips), (), generator=generator))]
     indices = pick(clip.count, spec, generator)
+    if spec.whole:
+        seed = int(torch.randint(2**62, (), generator=generator)) if clip.count == 1 else 0
+        return Crop(clip, tuple(indices), 0, 0, clip.height, clip.width, seed=seed)
     for _ in range(_TRIES if spec.labels else 1):
         side = max(_SMALLEST, round(min(clip.height, clip.width) * uniform(*spec.scale)))
         top = round(uniform(0, clip.height - side))
         left = round(uniform(0, clip.width - side))
-        window = Crop(clip, tuple(indices), top, left, side)
+        window = Crop(clip, tuple(indices), top, left, side, side)
         if spec.labels and _shows_object(cache, window):
             break
     flip = uniform(0, 1) < 0.5
@@ -111,10 +116,11 @@ def _shows_object(cache: FrameCache, crop: Crop) -> bool:
 def pick(count: int, spec: ClipSpec, generator: torch.Generator) -> list[int]:
     """Frame indices in order of time, at random distances up to `gap`, or up to what the clip has room for.
 
-    A clip with fewer frames than asked for repeats some.
+    With a `source_gap` all distances are that one, or the largest that the clip has room for. A clip with fewer frames
+    than asked for repeats some.
     """
-    gap = min(spec.gap, max(1, (count - 1) // max(1, spec.frames - 1)))
-    steps = torch.randint(1, gap + 1, (spec.frames - 1,), generator=generator)
+    gap = min(spec.source_gap or spec.gap, max(1, (count - 1) // max(1, spec.frames - 1)))
+    steps = torch.randint(gap if spec.source_gap else 1, gap + 1, (spec.frames - 1,), generator=generator)
     offsets = [0, *torch.cumsum(steps, 0).tolist()]
     if offsets[-1] >= count:
         offsets = [offset * (count - 1) // offsets[-1] for offset in offsets]
@@ -155,6 +161,6 @@ def _labels_inside(cache: FrameCache, crop: Crop) -> tuple[Tensor, tuple[int, in
 
 def _window(crop: Crop) -> tuple[slice, slice, tuple[int, int, int, int]]:
     """Rows and columns of the frame that the window covers, and what it has beyond: left, right, top, bottom."""
-    top, left, bottom, right = crop.top, crop.left, crop.top + crop.side, crop.left + crop.side
+    top, left, bottom, right = crop.top, crop.left, crop.top + crop.height, crop.left + crop.width
     padding = (max(-left, 0), max(right - crop.clip.width, 0), max(-top, 0), max(bottom - crop.clip.height, 0))
     return slice(max(top, 0), bottom), slice(max(left, 0), right), padding

@@ -193,7 +193,8 @@ def build_cache(
 
     Frames are appended to a file, and the index says which of them count: where a kill ended the decoding, it goes on.
     For other sources it begins anew. Of clips with masks, the frames that have one are kept, of others as many a second
-    as `thinning.FRAME_RATE` says. Sources that cannot be read are left out and named in a note.
+    as `thinning.FRAME_RATE` says, or all where the source says so. Sources that cannot be read are left out and named
+    in a note.
 
     Args:
         sources: from `footage`.
@@ -241,7 +242,8 @@ def _index(folder: Path) -> _Index | None:
 
 def _described(source: Source) -> list[Any]:
     masks = None if source.masks is None else str(source.masks.absolute())
-    return [str(source.path.absolute()), _bytes_of(source.path), masks, source.still]
+    kept = ["all frames"] if source.all_frames else []
+    return [str(source.path.absolute()), _bytes_of(source.path), masks, source.still, *kept]
 
 
 def _bytes_of(path: Path) -> int | None:

@@ -28,11 +28,13 @@ class Source:
         path: a video, a folder of images, or an image.
         masks: folder of its masks, `FRAME.png`, or None where there are none.
         still: whether it is a single image.
+        all_frames: whether every frame is kept, however many there are a second.
     """
 
     path: Path
     masks: Path | None = None
     still: bool = False
+    all_frames: bool = False
 
 
 def find_footage(roots: Sequence[Path]) -> list[Source]:

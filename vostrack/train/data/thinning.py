@@ -51,7 +51,7 @@ def estimated(source: Source, short_side: int) -> tuple[int, int]:
                 count = stream.count or math.ceil((stream.seconds or 0) * rate)
             if source.masks is not None:
                 count = len(list_frames(source.masks))
-            elif rate:
+            elif rate and not source.all_frames:
                 count = math.ceil(count / max(1, math.ceil(rate * _GAP - 1e-6)))
     except (InputError, DatasetError):
         return 0, 0
@@ -71,6 +71,6 @@ def kept(source: Source) -> Iterator[tuple[Frame, Path | None]]:
                 mask = source.masks / f"{frame.name}.png"
                 if mask.is_file():
                     yield frame, mask
-            elif stream.fps is None or float(frame.time) + 1e-6 >= due:
+            elif source.all_frames or stream.fps is None or float(frame.time) + 1e-6 >= due:
                 due = float(frame.time) + _GAP
                 yield frame, None
