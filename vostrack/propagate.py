@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vostrack.errors import MaskError
 from vostrack.methods import WORKING_SIZE
-from vostrack.methods.base import Method, Shrinking
+from vostrack.methods.base import Method, Resizing, Shrinking
 from vostrack.ops.grid import at_most, resize, size_of
 from vostrack.ops.labels import correct, one_hot, resize_labels, strongest, without_void
 from vostrack.types import BACKGROUND, VOID, Clip, Frame, LabelMap, Prediction
@@ -72,7 +72,8 @@ class Propagator:
 
         Args:
             method: with its network on `device`.
-            size: short side of the working resolution in pixels; None for that of the source. Never enlarges.
+            size: short side of the working resolution in pixels; None for that of the source. Never enlarges, unless
+                the method wants another size.
             device: where the method computes.
             keep_probs: whether predictions carry probabilities.
             position: where an earlier run of the same clip stopped; the clip's frames then start there.
@@ -165,10 +166,12 @@ class Propagator:
 
     def working_size(self, source: tuple[int, int]) -> tuple[int, int]:
         """Size (H, W) at which the method sees frames of a source's size, and that probabilities have."""
+        if isinstance(self.method, Resizing):
+            return self.method.working_size(source, self.size)
         return at_most(source, self.size)
 
     def _working(self, image: Tensor) -> Tensor:
-        """uint8 (3, H, W) -> float (3, H', W') in [0, 1] on the device, the short side at most `size`."""
+        """uint8 (3, H, W) -> float (3, H', W') in [0, 1] on the device, of the working size."""
         pixels = image.to(self.device).float() / 255
         source = (int(image.shape[1]), int(image.shape[2]))
         size = self.working_size(source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import to_cells, to_pixels
 from vostrack.ops.guided import guided
 from vostrack.ops.hypercolumns import colours
+from vostrack.propagate import Propagator
+from vostrack.types import Clip, Frame, LabelMap
 from vostrack.weights import save_weights
 
 
@@ -106,6 +109,26 @@ def test_a_constant_offset_shifts_the_mask() -> None:
     probs = moving.predict(state, features)
     torch.testing.assert_close(probs[:, :, :-2], state.labels[:, :, 2:], atol=1e-5, rtol=0)
     assert probs[:, :, -2:].tolist() == torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1).expand(3, 6, 2).tolist()
+
+
+def test_frames_are_squeezed_to_the_square_and_masks_have_the_size_of_the_frames() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    class Seeing(FixedNet):
+        def embed(self, image: Tensor) -> Tensor:
+            seen.append(tuple(image.shape))
+            return super().embed(image)
+
+    square = RpmNetMethod(Seeing((0, 0)), replace(PAPER, square=64))  # type: ignore[arg-type]
+    mask = torch.zeros(48, 96, dtype=torch.uint8)
+    mask[12:36, 24:72] = 5
+    frames = [Frame(i, Fraction(i), torch.zeros(3, 48, 96, dtype=torch.uint8), str(i)) for i in range(3)]
+    found = list(Propagator(square, 32).run(Clip(frames, {0: LabelMap(mask, (5,))})))
+    assert set(seen) == {(1, 3, 64, 64)}
+    for prediction in found:
+        assert prediction.labels.size == (48, 96)
+        assert (prediction.labels.pixels == mask).float().mean() > 0.94
+    assert RpmNetMethod(FixedNet((0, 0)), PAPER).working_size((48, 96), 24) == (24, 48)  # type: ignore[arg-type]
 
 
 def test_published_propagation_knows_nothing_but_the_frame_before() -> None:

@@ -128,6 +128,20 @@ class Shrinking(Protocol):
         ...
 
 
+@runtime_checkable
+class Resizing(Protocol):
+    """A method that has a say in the size at which it sees frames."""
+
+    def working_size(self, source: tuple[int, int], short_side: int | None) -> tuple[int, int]:
+        """The size (H, W) that frames are resized to.
+
+        Args:
+            source: (H, W) of the clip.
+            short_side: that was asked for, in pixels; None for the source's.
+        """
+        ...
+
+
 class MethodFactory(Protocol):
     """What a registered method's class offers beside the methods above.
 

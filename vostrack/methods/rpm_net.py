@@ -3,12 +3,12 @@
 Paper: RPM-Net, Kim et al., "Robust Pixel-Level Matching Networks for Self-Supervised Video Object Segmentation" (2020).
 
 Differs: the preset `paper` is the published procedure, on frames that keep their shape where the paper makes them
-512 x 512: labels are carried from frame to frame, and the strongest of each cell is kept. What it loses, it never finds
-again. The paper's masks are these strongest labels (Eq. 10). Here they are what is carried on, and masks come from what
-was read (Eq. 8), enlarged before the strongest is taken: edges lie between cells, as they do in no mask of the paper.
-In the preset `default` what the network points to is one candidate among others: the soft matching of `videomatch`
-(`matching.matcher`), on the maps of the embedding module, compares it with the cells around the same place in recent
-frames and with all of the given frame.
+512 x 512, as `square` does: labels are carried from frame to frame, and the strongest of each cell is kept. What it
+loses, it never finds again. The paper's masks are these strongest labels (Eq. 10). Here they are what is carried on,
+and masks come from what was read (Eq. 8), enlarged before the strongest is taken: edges lie between cells, as they do
+in no mask of the paper. In the preset `default` what the network points to is one candidate among others: the soft
+matching of `videomatch` (`matching.matcher`), on the maps of the embedding module, compares it with the cells around
+the same place in recent frames and with all of the given frame.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from vostrack.methods.objectives.rpm_net import RpmNetObjective
 from vostrack.nets.resnet import DEPTHS
 from vostrack.nets.rpm_net import CHANNELS, RpmNet, receptive_field, warp
 from vostrack.ops.color import normalised_rgb
-from vostrack.ops.grid import sample_cells, to_cells
+from vostrack.ops.grid import at_most, sample_cells, to_cells
 from vostrack.ops.hypercolumns import cell_features
 from vostrack.weights import Adopt
 
@@ -53,6 +53,13 @@ class RpmConfig(SoftMatcherConfig, group="published parts"):
     fine_stages: tuple[int, ...] = ()
     stride: int = setting(RpmNet.stride, choices=(RpmNet.stride,))
     views: int = 2
+    square: int = setting(
+        0,
+        "side of the square that frames are squeezed to, whatever the working size; 0 keeps their shape",
+        low=0,
+        high=8192,
+        unit="pixels",
+    )
     pointed_only: bool = setting(
         False, "whether labels are read only where the network points; of the other settings only the edges then count"
     )
@@ -100,6 +107,11 @@ class RpmNetMethod:
     def stride(self) -> int:
         """Pixels from cell to cell."""
         return self.net.stride
+
+    def working_size(self, source: tuple[int, int], short_side: int | None) -> tuple[int, int]:
+        """The square, if there is one; section 3.2 has 512 x 512."""
+        side = self.config.square
+        return (side, side) if side else at_most(source, short_side)
 
     def encode(self, image: Tensor) -> Tensor:
         """Embeddings (32, h, w), and what is matched (C, h, w): the chosen maps as unit vectors, and colours."""
