@@ -256,7 +256,7 @@ def test_the_modules_of_the_ablation_have_the_layers_of_its_table() -> None:
     }
     for kind, (kernel, rate, count) in table.items():
         with torch.device("meta"):
-            layers = RpmNetMethod.nets[f"resnet18-{kind}"]().matching.layers
+            layers: Any = RpmNetMethod.nets[f"resnet18-{kind}"]().matching.layers
         assert len(layers) == count
         for layer in layers:
             assert (layer.conv[0].kernel_size, layer.conv[0].dilation) == ((kernel, kernel), (rate, rate))
