@@ -1,7 +1,8 @@
 """Tables of settings in the pages, made from the declarations: `python docs/write_settings.py` writes them.
 
 They stand between markers: `<!-- settings: NAME -->`, where the name is that of a method, "adaptation" or "crf", or
-`<!-- recipes: NAME -->` for the recipes of a method's training; `<!-- end -->` ends either.
+`<!-- recipes: NAME -->` for the recipes of a method's training, or `<!-- notes: SEVERITY -->` for the
+codes of warnings or of notes; `<!-- end -->` ends any of them.
 
 A method whose configuration is based on that of another one lists only what differs from it; its page names the other.
 """
@@ -15,18 +16,21 @@ from pathlib import Path
 
 from vostrack.cli.settings import as_text, limits
 from vostrack.config import Config, settings_of
+from vostrack.notes import Code
 
-_MARKED = re.compile(r"(<!-- (settings|recipes): ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_MARKED = re.compile(r"(<!-- (settings|recipes|notes): ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def with_tables(page: str) -> str:
     """The text of a page with all of its tables up to date."""
+    return _MARKED.sub(lambda match: f"{match[1]}{_table(match[2], match[3])}\n{match[4]}", page)
 
-    def table(match: re.Match[str]) -> str:
-        presets = _presets(match[2], match[3])
-        return f"{match[1]}{_tables(presets, _base(presets['default']))}\n{match[4]}"
 
-    return _MARKED.sub(table, page)
+def _table(kind: str, name: str) -> str:
+    if kind == "notes":
+        return _codes(name)
+    presets = _presets(kind, name)
+    return _tables(presets, _base(presets["default"]))
 
 
 def _presets(kind: str, name: str) -> Mapping[str, Config]:
@@ -65,6 +69,11 @@ def _tables(presets: Mapping[str, Config], base: Config | None) -> str:
             values = (as_text(getattr(config, each.name)) for config in presets.values())
             lines.append(_row(f"`{each.name}`", *values, limits(each), each.meaning))
     return "\n".join([*lines, ""])
+
+
+def _codes(severity: str) -> str:
+    rows = [_row(f"`{code}`", code.meaning) for code in Code if code.severity == severity]
+    return "\n".join(["", _row("code", "meaning"), "|---|---|", *rows, ""])
 
 
 def _row(*cells: str) -> str:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from vostrack.errors import MaskError
+from vostrack.notes import Note
 
 BACKGROUND = 0
 VOID = 255
@@ -63,7 +64,7 @@ class FrameStream(Protocol):
     stored_size: tuple[int, int]
     fps: Fraction | None
     count: int | None
-    notes: list[str]
+    notes: list[Note]
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames; raises `InputError` where the source breaks off or a frame cannot be decoded."""

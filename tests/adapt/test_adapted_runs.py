@@ -159,9 +159,11 @@ def test_a_live_adaptation_that_the_clip_is_too_short_for_says_so(
     summary = run(clip, masks[0], tmp_path / "out", "live", adapt_settings=options)
     run(clip, masks[0], tmp_path / "plain", None)
     assert results(tmp_path / "out") == results(tmp_path / "plain")
-    assert summary["warnings"] == ["the adaptation had no effect: 5 of 8 steps to warm up were done"]
+    text = "the adaptation had no effect: 5 of 8 steps to warm up were done"
+    assert summary["warnings"] == [{"code": "adapt-idle", "text": text}]
     (few,) = run(clip, masks, tmp_path / "two")["warnings"]
-    assert few == "4 steps of adaptation are few and can make masks worse: 100 or more are advised"
+    text = "4 steps of adaptation are few and can make masks worse: 100 or more are advised"
+    assert few == {"code": "adapt-short", "text": text}
 
 
 def test_settings_that_go_with_no_adaptation_are_refused(clip: Path, masks: dict[int, Path], tmp_path: Path) -> None:

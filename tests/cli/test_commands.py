@@ -19,6 +19,7 @@ from vostrack.cli.console import FrameBar, Stopped
 from vostrack.cli.methods import SCORES
 from vostrack.errors import DatasetError, InputError, MaskError, MethodError, OutputError, VostrackError, WeightsError
 from vostrack.methods import METHODS
+from vostrack.notes import Code, Note
 from vostrack.weights import read_manifest
 
 
@@ -285,8 +286,8 @@ def test_text_of_others_cannot_steer_the_terminal(capfd: pytest.CaptureFixture[s
     assert run(["segment", "a.mp4", "-m", "m.png", "--\x1b[2J"]) == 2
     assert "\x1b[2J" not in capfd.readouterr().err
     bar = FrameBar("dog\x1b[2J.mp4")
-    bar.note("two lines\nof \x1b[2J text")
-    assert capfd.readouterr().err == "note: two lines\nof \\x1b[2J text\n"
+    bar.note(Note(Code.MASK_LATE, "two lines\nof \x1b[2J text"))
+    assert capfd.readouterr().err == "warning [mask-late] two lines\nof \\x1b[2J text\n"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")

@@ -25,7 +25,7 @@ COMMANDS = {
         for inner, command in getattr(group, "commands", {}).items()
     },
 }
-GROUPS = {"Arguments", "Input", "Output", "Method", "Refinement", "Rules", "Run"}
+GROUPS = {"Arguments", "Input", "Output", "Method", "Refinement", "Evaluation", "Rules", "Run"}
 
 
 def page(command: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -36,7 +36,7 @@ def page(command: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return [line.strip() for line in result.output.splitlines() if line.strip()]
 
 
-@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"train"}))
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_examples_come_first_a_line_each(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = page(command, monkeypatch)
     first = lines.index("Examples:")
@@ -51,7 +51,7 @@ def test_flags_have_no_type(command: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert "<bool>" not in "\n".join(page(command, monkeypatch))
 
 
-@pytest.mark.parametrize("command", ["segment", "demo", "inspect", "score", "speed", "benchmark run"])
+@pytest.mark.parametrize("command", ["segment", "demo", "train", "inspect", "score", "speed", "benchmark run"])
 def test_options_are_in_groups(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = page(command, monkeypatch)
     titles = [line.strip("╭─╮ ") for line in lines if line.startswith("╭")]

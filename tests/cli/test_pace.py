@@ -10,6 +10,7 @@ import pytest
 
 from vostrack.cli.console import Form, FrameBar
 from vostrack.cli.pace import Pace, duration
+from vostrack.notes import Code, Note
 
 
 class Clock:
@@ -90,14 +91,16 @@ def test_quiet_says_nothing_of_it(clock: Clock, capfd: pytest.CaptureFixture[str
 def test_json_lines_for_programs(clock: Clock, capfd: pytest.CaptureFixture[str]) -> None:
     with FrameBar("dog.mp4", form=Form.JSONL) as bar:
         follow(bar, clock, 10, 10, 0.4)
-        bar.note("two\nlines")
+        bar.note(Note(Code.MASK_LATE, "two\nlines"))
     failing = FrameBar("dog.mp4", form=Form.JSONL)
     with contextlib.suppress(ZeroDivisionError), failing:
         failing.phase("training")
         follow(failing, clock, 4, None, 10.0)
         raise ZeroDivisionError
     told = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
-    assert {tuple(each) for each in told} == {("event", "done", "total", "seconds", "phase", "note")}
+    assert {tuple(each) for each in told} == {
+        ("event", "done", "total", "seconds", "phase", "note", "code", "severity")
+    }
     assert [(each["event"], each["done"]) for each in told] == [
         ("start", 0),
         ("progress", 1),
@@ -112,5 +115,5 @@ def test_json_lines_for_programs(clock: Clock, capfd: pytest.CaptureFixture[str]
         *(("progress", done) for done in (1, 2, 3, 4)),
         ("failed", 4),
     ]
-    assert told[6]["note"] == "two\nlines"
+    assert [told[6][key] for key in ("note", "code", "severity")] == ["two\nlines", "mask-late", "warning"]
     assert (told[-1]["phase"], told[-1]["total"], told[-1]["seconds"]) == ("training", None, 40)

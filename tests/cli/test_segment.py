@@ -92,16 +92,22 @@ def test_notes_go_to_stderr(vostrack: Run) -> None:
     Image.fromarray(colors[truth(ids=(1, 2))]).save("colors.png")
     code, printed, said = vostrack(*segment("-o", "out", "--no-overlay", "--json", mask="colors.png"))
     assert code == 0
-    warnings = json.loads(printed)["warnings"]
-    assert warnings
-    for warning in warnings:
-        assert f"note: {warning}" in said.splitlines()
+    summary = json.loads(printed)
+    (note,) = summary["notes"]
+    assert (note["code"], summary["warnings"]) == ("mask-ids", [])
+    assert f"note [mask-ids] {note['text']}" in said.splitlines()
 
 
 def test_outputs_can_be_chosen(vostrack: Run) -> None:
     assert vostrack(*segment("-q", "-o", "out", "--no-overlay", "--objects", "--probs"))[0] == 0
     assert {path.name for path in Path("out").iterdir()} >= {"masks", "objects", "probs"}
     assert not Path("out/overlay.mp4").exists()
+
+
+def test_the_look_of_the_overlay_can_be_chosen(vostrack: Run) -> None:
+    code, printed, _ = vostrack(*segment("--json", "-q", "--overlay-style", "checkerboard", "--overlay-labels"))
+    assert (code, json.loads(printed)["overlay"]) == (0, {"style": "checkerboard", "labels": True})
+    refused(vostrack(*segment("-o", "other", "--overlay-style", "tinted")), 2, "--overlay-style")
 
 
 def test_full_size_and_masks_of_later_frames_are_taken(vostrack: Run) -> None:

@@ -30,6 +30,7 @@ from tests.video.media import noise, read, write_video
 from vostrack.device import choose_device
 from vostrack.errors import InputError, MaskError, OutputError, OutputExistsError, VostrackError
 from vostrack.files import write_bytes
+from vostrack.notes import Note, by_severity
 from vostrack.run.callbacks import Callbacks
 from vostrack.run.segment import default_folder, segment
 from vostrack.video import writer
@@ -124,7 +125,7 @@ def test_the_summary_says_what_was_done(clip: Path, mask: Path, tmp_path: Path) 
         found = summary["objects"][str(object_id)]
         assert (found["first_frame"], found["last_frame"]) == (0, COUNT - 1)
         assert 100 < found["smallest_area"] <= found["mean_area"] <= found["largest_area"] < 500
-    assert summary["warnings"] == []
+    assert (summary["warnings"], summary["notes"]) == ([], [])
 
 
 def test_an_object_that_vanishes_is_in_the_summary(tmp_path: Path, mask: Path) -> None:
@@ -133,12 +134,12 @@ def test_an_object_that_vanishes_is_in_the_summary(tmp_path: Path, mask: Path) -
         top, left = corners(index)[1]
         images[index][top : top + 16, left : left + 16] = 105
     clip = write_video(tmp_path / "clip.mp4", images, options={"crf": "12"})
-    notes: list[str] = []
+    notes: list[Note] = []
     watch = Callbacks()
     watch.note = notes.append  # type: ignore[method-assign, assignment]
     summary = run(clip, mask, tmp_path / "out", callbacks=watch)
-    assert "object 200 vanished at frame 7" in summary["warnings"]
-    assert summary["warnings"] == notes
+    assert {"code": "object-vanished", "text": "object 200 vanished at frame 7"} in summary["warnings"]
+    assert {key: summary[key] for key in ("warnings", "notes")} == by_severity(notes)
     assert summary["objects"]["200"]["last_frame"] == 6
 
 
@@ -299,9 +300,49 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(clip: Path, mask: Path, tm
     summary = run(clip, masks, out, outputs=outputs, resume=True)
     assert results(out) == results(plain)
     assert not (out / ".vostrack" / "state.safetensors").exists()
-    for key in ("objects", "frames", "warnings", "masks", "config"):
+    for key in ("objects", "frames", "warnings", "notes", "masks", "config"):
         assert summary[key] == expected[key]
     assert summary["seconds_per_frame"]["model"] < 1
+
+
+def test_a_summary_of_warnings_without_codes_is_given_again(clip: Path, mask: Path, tmp_path: Path) -> None:
+    run(clip, mask, tmp_path / "out")
+    path = tmp_path / "out" / "summary.json"
+    old = {key: value for key, value in json.loads(path.read_text()).items() if key not in ("notes", "overlay")}
+    path.write_text(json.dumps(old | {"warnings": ["object 1 vanished at frame 7"]}))
+    assert run(clip, mask, tmp_path / "out", resume=True)["warnings"] == ["object 1 vanished at frame 7"]
+
+
+def test_an_overlay_in_another_look_is_drawn_again_from_the_masks(clip: Path, mask: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"overlay_style": "outline", "overlay_labels": True}
+    fresh = run(clip, mask, tmp_path / "fresh", **options)
+    first = run(clip, mask, tmp_path / "out")
+    with pytest.raises(Stop):
+        run(clip, mask, tmp_path / "out", resume=True, callbacks=StopAfter(2), **options)
+    assert run(clip, mask, tmp_path / "out", resume=True) == json.loads(json.dumps(first)), "it is as it was"
+    again = run(clip, mask, tmp_path / "out", resume=True, **options)
+    assert (first["overlay"], again["overlay"]) == ({"style": "tint", "labels": False}, fresh["overlay"])
+    assert again["seconds_per_frame"] == first["seconds_per_frame"], "nothing was followed again"
+    assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
+
+
+def test_an_interrupted_run_may_go_on_with_an_overlay_in_another_look(clip: Path, mask: Path, tmp_path: Path) -> None:
+    fresh = run(clip, mask, tmp_path / "fresh", overlay_style="cutout")
+    with pytest.raises(Stop):
+        run(clip, mask, tmp_path / "out", callbacks=StopAfter(3))
+    assert run(clip, mask, tmp_path / "out", resume=True, overlay_style="cutout")["overlay"] == fresh["overlay"]
+    overlays = [(tmp_path / name / "overlay.mp4").read_bytes() for name in ("out", "fresh")]
+    assert overlays[0] == overlays[1]
+
+
+def test_a_wrong_look_is_refused_and_none_is_in_the_summary_of_no_overlay(
+    clip: Path, mask: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(VostrackError, match="did you mean 'outline'"):
+        run(clip, mask, tmp_path / "out", overlay_style="outlines")
+    with pytest.raises(VostrackError, match="overlay_labels must be True or False"):
+        run(clip, mask, tmp_path / "out", overlay_labels=1)
+    assert run(clip, mask, tmp_path / "out", outputs=["masks"], overlay_style="cutout")["overlay"] is None
 
 
 def test_resuming_a_complete_run_gives_its_summary(clip: Path, mask: Path, tmp_path: Path) -> None:

@@ -37,13 +37,13 @@ def test_objects_have_first_and_last_frame_and_areas() -> None:
 
 
 def test_an_object_that_vanishes_is_reported() -> None:
-    assert list(log({2: [3, 3, 0, 0], 1: [1, 1, 1, 1]}).warnings()) == ["object 2 vanished at frame 2"]
+    assert list(log({2: [3, 3, 0, 0], 1: [1, 1, 1, 1]}).notes()) == ["object 2 vanished at frame 2"]
 
 
 def test_times_out_of_sight_are_reported_but_not_without_end() -> None:
-    assert list(log({2: [3, 0, 0, 3, 3]}).warnings()) == ["object 2 was out of sight from frame 1 to frame 2"]
-    assert list(log({2: [3, 0, 3]}).warnings()) == ["object 2 was out of sight in frame 1"]
-    lines = list(log({2: [3, 0] * 8 + [1]}).warnings())
+    assert list(log({2: [3, 0, 0, 3, 3]}).notes()) == ["object 2 was out of sight from frame 1 to frame 2"]
+    assert list(log({2: [3, 0, 3]}).notes()) == ["object 2 was out of sight in frame 1"]
+    lines = list(log({2: [3, 0] * 8 + [1]}).notes())
     assert len(lines) == 6
     assert lines[-1] == "object 2 was out of sight 3 more times"
 
@@ -52,7 +52,7 @@ def test_an_object_that_was_never_there_has_no_frames() -> None:
     followed = log({2: [0, 0]})
     assert followed.objects()["2"]["first_frame"] is None
     assert followed.objects()["2"]["mean_area"] == 0.0
-    assert list(followed.warnings()) == []
+    assert list(followed.notes()) == []
 
 
 def test_peak_memory_is_that_of_this_process_in_mebibytes() -> None:

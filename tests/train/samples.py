@@ -16,8 +16,9 @@ from tests.fakes import FakeMethod
 from vostrack.methods.base import Batch, ClipSpec, Objective
 from vostrack.methods.recipe import Recipe
 from vostrack.train.data.cache import FrameCache
-from vostrack.train.loop import StepReport, train
+from vostrack.train.loop import train
 from vostrack.train.parallel import ProcessGroup
+from vostrack.train.reports import StepReport
 from vostrack.train.settings import TrainConfig
 
 CPU = torch.device("cpu")

@@ -20,7 +20,8 @@ from vostrack.errors import InputError, OutputError
 from vostrack.methods.base import Batch
 from vostrack.methods.recipe import Recipe
 from vostrack.train.data.cache import FrameCache
-from vostrack.train.loop import CHECKPOINT, METRICS, EvaluationReport, train
+from vostrack.train.loop import CHECKPOINT, METRICS, train
+from vostrack.train.reports import EvaluationReport
 from vostrack.train.settings import TrainConfig, learning_rate, share_done
 
 

@@ -145,19 +145,19 @@ class TestPrompts:
 
     def test_several_frames_in_any_order(self, tmp_path: Path) -> None:
         later, first = self.save(tmp_path, "l.png", boxes(7)), self.save(tmp_path, "f.png", boxes(1, 2, 255))
-        prompts, notes = read_prompts({120: later, 5: first}, SIZE)
+        prompts, notes, *_ = read_prompts({120: later, 5: first}, SIZE)
         assert [(frame, labels.ids) for frame, labels in prompts.items()] == [(5, (1, 2)), (120, (7,))]
         assert notes == [
             "f.png: grey values are object ids, and 255 is void, not an object",
             "the first mask is for frame 5: frames before it get empty masks",
         ]
-        assert read_prompts({}, SIZE) == ({}, [])
+        assert read_prompts({}, SIZE) == ({}, [], {}, {})
 
     def test_a_colour_keeps_the_id_of_the_first_mask(self, tmp_path: Path) -> None:
         first = self.save(tmp_path, "f.png", boxes(RED, WHITE))
         colors = [(WHITE,), (RED,), (WHITE, RED, BLUE)]
         others = [self.save(tmp_path, f"{place}.png", boxes(*part)) for place, part in enumerate(colors)]
-        prompts, notes = read_prompts(dict(enumerate([first, *others])), SIZE)
+        prompts, notes, *_ = read_prompts(dict(enumerate([first, *others])), SIZE)
         assert [labels.ids for labels in prompts.values()] == [(1, 2), (2,), (1,), (1, 2, 3)]
         check_boxes(prompts[3], 2, 1, 3)
         assert notes[0] == "f.png: colours became objects: #ff0000 = 1, #ffffff = 2"
@@ -169,7 +169,7 @@ class TestPrompts:
             self.save(tmp_path, "0.png", PALETTE[boxes(9, 1)]),
             self.save(tmp_path, "1.png", boxes((0, 0, 0), (0, 0, 0), RED)),
         ]
-        prompts, _ = read_prompts(dict(enumerate(paths)), SIZE)
+        prompts, _, *_ = read_prompts(dict(enumerate(paths)), SIZE)
         assert [labels.ids for labels in prompts.values()] == [(1, 9), (2,)]
 
     def test_nearly_the_same_colour_of_another_mask(self, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ class TestPrompts:
             self.save(tmp_path, "1.png", boxes((200, 9, 90))),
             self.save(tmp_path, "2.png", boxes((205, 0, 95), (0, 0, 0), (100, 0, 90))),
         ]
-        prompts, _ = read_prompts(dict(enumerate(paths)), SIZE)
+        prompts, _, *_ = read_prompts(dict(enumerate(paths)), SIZE)
         assert [labels.ids for labels in prompts.values()] == [(1, 2), (1,), (1, 3)]
 
     @pytest.mark.parametrize("place", [0, 2])
@@ -201,13 +201,13 @@ class TestPrompts:
 
     def test_colours_much_alike_in_one_mask_are_two_objects(self, tmp_path: Path) -> None:
         paths = [self.save(tmp_path, f"{i}.png", boxes(RED, *[(0xE5, 0, 0)] * i)) for i in range(2)]
-        prompts, _ = read_prompts(dict(enumerate(paths)), SIZE)
+        prompts, _, *_ = read_prompts(dict(enumerate(paths)), SIZE)
         assert [labels.ids for labels in prompts.values()] == [(1,), (1, 2)]
 
     def test_palette_colours_keep_their_ids(self, tmp_path: Path) -> None:
         places = ((1,), (0, 9), (0, 0, 200))
         paths = [self.save(tmp_path, f"{place[-1]}.png", PALETTE[boxes(*place)]) for place in places]
-        prompts, notes = read_prompts(dict(enumerate(paths)), SIZE)
+        prompts, notes, *_ = read_prompts(dict(enumerate(paths)), SIZE)
         assert [labels.ids for labels in prompts.values()] == [(1,), (9,), (200,)]
         assert notes == []
 
@@ -271,7 +271,7 @@ class TestSizes:
         mask = LabelMap(torch.from_numpy(boxes(3, 200)), (3, 7, 200))
         with pytest.raises(MaskError, match="the mask of frame 0 is 32x24, the clip is 64x48"):
             read_prompts({0: mask}, (48, 64))
-        prompts, notes = read_prompts({0: mask}, (48, 64), Reading(resize_mask=True))
+        prompts, notes, *_ = read_prompts({0: mask}, (48, 64), Reading(resize_mask=True))
         np.testing.assert_array_equal(prompts[0].pixels.numpy(), boxes(3, 200).repeat(2, 0).repeat(2, 1))
         assert prompts[0].ids == (3, 7, 200)
         assert notes == ["mask of frame 0: resized from 32x24 to 64x48"]

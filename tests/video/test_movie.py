@@ -15,8 +15,10 @@ import torch
 
 from tests.forks import finish, fork
 from vostrack.errors import OutputError
+from vostrack.notes import Note
 from vostrack.types import Frame, LabelMap, Prediction
-from vostrack.video.overlay import OverlayWriter, draw_overlay
+from vostrack.video.drawing import draw_overlay
+from vostrack.video.overlay import OverlayWriter
 from vostrack.video.reader import open_clip
 
 FINE = Fraction(1, 15360)
@@ -109,7 +111,7 @@ def predictions(times: Sequence[Fraction], size: tuple[int, int] = (48, 64)) -> 
 
 def overlay(
     folder: Path, given: Sequence[Prediction], source: Path | None = None, fps: Fraction | None = None
-) -> tuple[Path, list[str]]:
+) -> tuple[Path, list[Note]]:
     writer = OverlayWriter(folder, source=source, fps=fps)
     for prediction in given:
         writer.write(prediction)

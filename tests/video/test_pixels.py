@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.video.media import corners, difference, jpeg, read, solid, write_packets, write_video, yuv
+from vostrack.notes import Note
 
 COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (200, 100, 50), (20, 180, 220)]
 BT709, BT601, SMPTE240M, BT2020 = 1, 6, 7, 9
@@ -112,7 +113,7 @@ def test_rotation_and_mirrors_are_applied(tmp_path: Path, degrees: int, mirror: 
 
 
 def test_the_turn_is_told_in_words(tmp_path: Path) -> None:
-    def notes(degrees: int, **mirror: bool) -> list[str]:
+    def notes(degrees: int, **mirror: bool) -> list[Note]:
         path = tmp_path / "clip.mov"
         write_video(path, [corners()], setup=lambda stream: stream.set_display_rotation(degrees, **mirror))
         return read(path)[0].notes

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from vostrack.errors import InputError
+from vostrack.notes import Note
 from vostrack.video.series import frame_files
 
 LEFT = "left out, since not named like the frames: "
@@ -17,7 +18,7 @@ def numbered(count: int, form: str = "{:05d}.jpg") -> list[str]:
     return [form.format(index) for index in range(count)]
 
 
-def chosen(folder: Path, *names: str) -> tuple[list[str], list[str]]:
+def chosen(folder: Path, *names: str) -> tuple[list[str], list[Note]]:
     for name in names:
         (folder / name).touch()
     paths, notes = frame_files(folder)

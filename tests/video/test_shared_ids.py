@@ -102,7 +102,7 @@ class TestKindsOfMasks:
         for name, value in (("a/dog", 1), ("a/ear", 2), ("b/ear", 2)):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             Image.fromarray(boxes(1, 2) == value).save(tmp_path / f"{name}.png")
-        prompts, notes = read_prompts({0: tmp_path / "a", 40: tmp_path / "b"}, SIZE)
+        prompts, notes, *_ = read_prompts({0: tmp_path / "a", 40: tmp_path / "b"}, SIZE)
         np.testing.assert_array_equal(prompts[40].pixels.numpy(), boxes(0, 2))
         assert notes[-1] == "b: ids with regard to earlier masks: ear.png = 2"
 

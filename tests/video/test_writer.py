@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from vostrack.errors import OutputError
+from vostrack.notes import Code, Note
 from vostrack.types import Frame, LabelMap, Prediction
 from vostrack.video.palette import PALETTE
 from vostrack.video.writer import WRITERS, Destination, ThreadedWriter, Writer
@@ -146,7 +147,7 @@ class Recorder:
     def __init__(
         self, at: int = -1, act: Callable[[], object] = lambda: None, finishing: Callable[[], object] = lambda: None
     ):
-        self.notes = ["a note"]
+        self.notes = [Note(Code.MASK_LATE, "a note")]
         self.calls: list[object] = []
         self.threads: set[int] = set()
         self._at, self._act, self._finishing = at, act, finishing

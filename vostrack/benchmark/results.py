@@ -22,6 +22,7 @@ from vostrack.benchmark.score import finite, totals
 from vostrack.benchmark.sequence_run import MASKS, Outcome
 from vostrack.errors import InputError
 from vostrack.files import OutputRoot, read_json, shown
+from vostrack.notes import Code, Note
 from vostrack.run.passes import PARTS
 
 FORMAT = "vostrack-benchmark-1"
@@ -67,7 +68,8 @@ def _joined(earlier: Mapping[str, Any], report: dict[str, Any], out: Path) -> di
     for name in sorted(earlier["variants"].keys() - report["variants"]):
         if Path(name).name == name != ".." and name.isprintable() and (out / name / RESULTS).is_file():
             if differ := _differences(earlier, report, name):
-                notes.append(f"{name} of an earlier run is not in this table: other {', '.join(differ)}")
+                text = f"{name} of an earlier run is not in this table: other {', '.join(differ)}"
+                notes.append(Note(Code.VARIANT_LEFT_OUT, text))
             else:
                 kept.append(name)
     variants, timing = ({name: part["variants"][name] for name in kept} for part in (earlier, earlier["timing"]))
@@ -145,12 +147,13 @@ def _report(
     }
 
 
-def _notes(dataset: Dataset, outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
+def _notes(dataset: Dataset, outcomes: Mapping[str, Sequence[Outcome]]) -> list[Note]:
     """What is not scored, and why."""
     notes = [outcome.note for done in outcomes.values() for outcome in done if outcome.note]
     given = [sequence.name for sequence in dataset.sequences if not sequence.scored]
     if given and not dataset.submission:
-        notes.append(f"not scored, since there are no masks but the given ones: {named(given)}")
+        text = f"not scored, since there are no masks but the given ones: {named(given)}"
+        notes.append(Note(Code.TRUTH_MISSING, text))
     return list(dict.fromkeys(notes))
 
 

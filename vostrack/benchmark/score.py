@@ -34,6 +34,7 @@ from vostrack.benchmark.pool import run_all
 from vostrack.benchmark.result_folders import FolderPair, find_pairs
 from vostrack.errors import DatasetError, NoObjectError
 from vostrack.files import shown
+from vostrack.notes import Code, Note
 from vostrack.run.callbacks import Callbacks, checked_callbacks
 
 FramePair = tuple[str, Iterable[int], Labels, Labels]
@@ -101,7 +102,7 @@ class Scores:
 
     objects: tuple[ObjectScore, ...]
     rules: Rules = OFFICIAL
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     @property
     def sequences(self) -> int:
@@ -219,9 +220,9 @@ def score_folders(
     return scores
 
 
-def score_folder(pair: FolderPair, rules: Rules = OFFICIAL) -> tuple[list[ObjectScore], list[str]]:
+def score_folder(pair: FolderPair, rules: Rules = OFFICIAL) -> tuple[list[ObjectScore], list[Note]]:
     """Score the folders of one sequence, as `score_folders` does: its objects, and notes of what is not scored."""
-    notes: list[str] = []
+    notes: list[Note] = []
     first, *others = pair.files.items()
     masks = (
         (Path(true).stem, read_mask(pair.results / found), read_mask(pair.truth / true)) for true, found in others[:-1]
@@ -229,7 +230,7 @@ def score_folder(pair: FolderPair, rules: Rules = OFFICIAL) -> tuple[list[Object
     try:
         return score_masks(pair.name, read_mask(pair.truth / first[0]), masks, rules, notes.append), notes
     except NoObjectError as error:
-        return [], [str(error)]
+        return [], [Note(Code.SEQUENCE_NOT_SCORED, str(error))]
 
 
 def score_masks(
@@ -237,7 +238,7 @@ def score_masks(
     first: Labels,
     pairs: Iterable[tuple[str, Labels, Labels]],
     rules: Rules = OFFICIAL,
-    note: Callable[[str], None] = lambda text: None,
+    note: Callable[[Note], None] = lambda note: None,
 ) -> list[ObjectScore]:
     """Score one sequence of label maps, uint8 (H, W).
 
@@ -257,7 +258,8 @@ def score_masks(
     used = objects.used()
     if late := [str(number) for number in sorted(objects.true - {score.object_id for score in scores})]:
         hint = "" if rules.late_objects else "; the rules can be told to score late objects"
-        note(f"{shown(sequence)}: not scored, since they appear too late: {named(late)}{hint}")
+        text = f"{shown(sequence)}: not scored, since they appear too late: {named(late)}{hint}"
+        note(Note(Code.OBJECTS_NOT_SCORED, text))
     return [score for score in scores if score.object_id in used]
 
 

@@ -22,6 +22,7 @@ from vostrack.benchmark.datasets.layouts import Part, Sequence, read_labels
 from vostrack.benchmark.score import ObjectScore, score_sequence
 from vostrack.errors import DatasetError, NoObjectError, VostrackError
 from vostrack.files import OutputRoot, read_json, sha256, shown
+from vostrack.notes import Code, Note
 from vostrack.run.passes import PARTS, Passes
 from vostrack.run.pipeline import Pipeline, PipelineConfig, load_pipeline
 from vostrack.types import LabelMap, Prediction
@@ -94,7 +95,7 @@ class Outcome:
     written: tuple[str, ...]
     seconds: Mapping[str, float]
     again: bool
-    note: str | None = None
+    note: Note | None = None
 
 
 def run_sequence(task: Task) -> Outcome:
@@ -114,7 +115,7 @@ def run_sequence(task: Task) -> Outcome:
             task.root.write_json(task.record, asdict(record))
         rows = score_sequence(task.sequence, task.masks, task.jump)
     except NoObjectError as error:
-        note = f"{shown(task.sequence.name)} is left out: {error}"
+        note = Note(Code.SEQUENCE_NOT_SCORED, f"{shown(task.sequence.name)} is left out: {error}")
         return Outcome((), 0, (), dict.fromkeys(PARTS, 0.0), False, note)
     except VostrackError as error:
         if task.sequence.name not in str(error):

@@ -65,9 +65,12 @@ def options(
 ) -> None:
     """Follow objects through video: a clip and a mask of its first frame go in, a mask for every frame comes out.
 
-    Try it, and then follow what you chose in the first frame of your own clip:
+    Examples:
         vostrack demo
         vostrack segment video.mp4 --mask first.png
+
+    The first needs no footage of yours. For the second, save the first frame of your clip as an image and paint the
+    objects on it, each in a flat colour, and all else black.
     """
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from vostrack.cli.console import Stopped, plain, print_note, progress_bar
 from vostrack.files import shown
+from vostrack.notes import Note
 from vostrack.run.callbacks import Callbacks
 
 if TYPE_CHECKING:
@@ -36,9 +37,9 @@ class SequenceBar(Callbacks):
         """Show how many sequences are done."""
         self._bar.update(self._task, completed=done, total=total)
 
-    def note(self, text: str) -> None:
+    def note(self, note: Note) -> None:
         """Print a note above the bar."""
-        print_note(self._console, text)
+        print_note(self._console, note)
 
     def cancelled(self) -> bool:
         """Whether Ctrl-C was pressed: where it falls into a callback of C code, Python drops the exception."""

@@ -26,6 +26,7 @@ from rich.progress import (
 from vostrack.cli.pace import Pace, duration
 from vostrack.errors import counted
 from vostrack.files import escaped
+from vostrack.notes import WARNING, Code, Note
 from vostrack.run.callbacks import Callbacks
 
 LINE_SECONDS = 30.0
@@ -97,9 +98,12 @@ def progress_bar(console: Console, *columns: ProgressColumn, quiet: bool = False
     return Progress(name, BarColumn(), *columns, *times, console=console, disable=quiet or not console.is_terminal)
 
 
-def print_note(console: Console, text: str) -> None:
-    """Print a note, above a bar that is drawn there."""
-    console.print(f"note: {plain(text)}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+def print_note(console: Console, note: Note) -> None:
+    """Print a note, above a bar that is drawn there; a warning stands out."""
+    severity = note.code.severity
+    style = "yellow" if severity == WARNING else ""
+    text = f"{severity} [{note.code}] {plain(note)}"
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 class Form(StrEnum):
@@ -173,20 +177,21 @@ class FrameBar(Callbacks):
         if not self._quiet:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def _emit(self, event: str, note: str | None = None) -> None:
+    def _emit(self, event: str, note: str | None = None, code: Code | None = None) -> None:
         """Print an object for programs, where they are wanted."""
         if self._json:
             pace = self._pace
             told = {"event": event, "done": pace.done, "total": pace.total, "seconds": round(pace.seconds, 3)}
-            line = json.dumps(told | {"phase": self._phase or None, "note": note})
+            kind = {"code": code and str(code), "severity": code and code.severity}
+            line = json.dumps(told | {"phase": self._phase or None, "note": note} | kind)
             print(line, file=sys.stderr, flush=True)
 
-    def note(self, text: str) -> None:
+    def note(self, note: Note) -> None:
         """Print a note above the bar."""
         if self._json:
-            self._emit("note", text)
+            self._emit("note", note, note.code)
         elif not self._quiet:
-            print_note(self.console, text)
+            print_note(self.console, note)
 
     def __enter__(self) -> Self:
         self._signals.__enter__()

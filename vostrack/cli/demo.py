@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from vostrack.cli.benchmark_tables import print_json
 from vostrack.cli.console import FrameBar, Stopped
-from vostrack.cli.help import Json, Method, Overwrite, Weights, in_input, in_output
+from vostrack.cli.help import Json, Method, OverlayLabels, OverlayStyle, Overwrite, Weights, in_input, in_output
 from vostrack.errors import OutputExistsError
 from vostrack.files import OutputRoot, lock_folder, read_json, remove_partials, shown
 from vostrack.methods import DEFAULT
+from vostrack.video.look import Style
 
 if TYPE_CHECKING:
     from vostrack.benchmark.score import Scores
@@ -35,6 +36,8 @@ def demo(
     frames: Annotated[int, in_input("--frames", metavar="N", min=3, max=_MOST_FRAMES, help="Length of the clip.")] = 36,
     size: Annotated[int, in_input("--size", metavar="PX", min=48, max=1080, help="Height of the clip.")] = 240,
     out: Annotated[Path, in_output("--out", "-o", metavar="DIR", help="Output folder.")] = Path("vostrack_demo"),
+    overlay_style: OverlayStyle = Style.TINT,
+    overlay_labels: OverlayLabels = False,
     overwrite: Overwrite = False,
     json: Json = False,
     method: Method = DEFAULT,
@@ -56,7 +59,8 @@ def demo(
     try:
         with lock_folder(out):
             _refuse(out, overwrite)  # another demo may have held the lock until now
-            report, scores = _run(out, method, weights, frames, size)
+            look = {"overlay_style": overlay_style, "overlay_labels": overlay_labels}
+            report, scores = _run(out, method, weights, frames, size, look)
     except Stopped as stop:
         stop.args = ("start again with the same command",)
         raise
@@ -66,7 +70,9 @@ def demo(
         print(_message(out, method, scores, time.perf_counter() - start))
 
 
-def _run(out: Path, method: str, weights: str | None, frames: int, size: int) -> tuple[dict[str, Any], Scores]:
+def _run(
+    out: Path, method: str, weights: str | None, frames: int, size: int, look: dict[str, Any]
+) -> tuple[dict[str, Any], Scores]:
     """Make the clip, segment it and score the masks; a report for `--json` and the scores."""
     from vostrack.benchmark.result_folders import FolderPair
     from vostrack.benchmark.score import Scores, score_folder
@@ -81,7 +87,8 @@ def _run(out: Path, method: str, weights: str | None, frames: int, size: int) ->
         names = [path.name for path in write_clip(out, frames, (height, width), bar.progress)]
     clip, first, truth, result = (out / name for name in _PARTS)
     with FrameBar("following") as bar:
-        summary = segment(clip, first, result, method=method, weights=weights, size=None, overwrite=True, callbacks=bar)
+        options = {"method": method, "weights": weights, "size": None, "overwrite": True, **look}
+        summary = segment(clip, first, result, callbacks=bar, **options)
     scores = Scores(
         tuple(score_folder(FolderPair("demo", result / "masks", truth, dict(zip(names, names, strict=True))))[0])
     )

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from vostrack.methods import WORKING_SIZE, registered
+from vostrack.video.look import Style
 
 in_input, in_output, in_method, in_refinement, in_run = (
     partial(typer.Option, rich_help_panel=group) for group in ("Input", "Output", "Method", "Refinement", "Run")
@@ -31,20 +32,40 @@ InvertMask = Annotated[bool, in_input("--invert-mask", help="Exchange object and
 NoBackground = Annotated[bool, in_input("--no-background", help="Objects may fill the frame.")]
 Method = Annotated[
     str,
-    in_method("--method", metavar="NAME", help="See `vostrack methods`.", autocompletion=lambda: list(registered())),
+    in_method(
+        "--method",
+        metavar="NAME",
+        help="How objects are followed; see `vostrack methods`.",
+        autocompletion=lambda: list(registered()),
+    ),
 ]
 Weights = Annotated[
     str | None,
-    in_method("--weights", metavar="FILE", help="Weights file or name.", show_default="the method's own"),
+    in_method(
+        "--weights",
+        metavar="FILE",
+        help="A file of weights, or a name; see `vostrack weights`.",
+        show_default="the method's own",
+    ),
 ]
 Size = Annotated[
     str,
-    in_method("--size", metavar="PX", help=f"{WORKING_SIZE.meaning.capitalize()}, in {WORKING_SIZE.unit}, or `full`."),
+    in_method(
+        "--size",
+        metavar="PX",
+        help=f"{WORKING_SIZE.meaning.capitalize()}, in {WORKING_SIZE.unit}, or `full`; less is quicker.",
+    ),
 ]
 DEFAULT_SIZE = str(WORKING_SIZE.default)
-Device = Annotated[str, in_run("--device", metavar="NAME", help="auto, cpu, cuda or mps.")]
+Device = Annotated[str, in_run("--device", metavar="NAME", help="Where it computes: auto, cpu, cuda or mps.")]
 Jobs = Annotated[int, in_run("--jobs", "-j", metavar="N", min=1, help="Number of processes.")]
 Overwrite = Annotated[bool, in_output("--overwrite", help="Replace earlier results.")]
+OverlayStyle = Annotated[
+    Style, in_output("--overlay-style", metavar="STYLE", help=f"How objects are shown: {', '.join(Style)}.")
+]
+OverlayLabels = Annotated[
+    bool, in_output("--overlay-labels", help="Write ids, names and frame numbers on the overlay.")
+]
 Json = Annotated[bool, in_output("--json", help="Print the results as JSON on stdout.")]
 
 

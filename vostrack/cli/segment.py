@@ -20,6 +20,8 @@ from vostrack.cli.help import (
     Json,
     Method,
     NoBackground,
+    OverlayLabels,
+    OverlayStyle,
     Overwrite,
     ResizeMask,
     Size,
@@ -32,6 +34,7 @@ from vostrack.cli.help import (
 )
 from vostrack.cli.settings import parse_all_settings, parse_color, parse_size
 from vostrack.methods import DEFAULT
+from vostrack.video.look import Style
 
 _SMALLER = 240
 
@@ -40,7 +43,12 @@ def segment(
     clip: ClipPath,
     mask: Annotated[
         list[str],
-        in_input("--mask", "-m", metavar="[FRAME:]PATH", help="Mask of the first frame, or of another. Repeatable."),
+        in_input(
+            "--mask",
+            "-m",
+            metavar="[FRAME:]PATH",
+            help="Image of the objects in the first frame, or in another: flat colours on black. Repeatable.",
+        ),
     ],
     resize_mask: ResizeMask = False,
     background: Background = None,
@@ -51,6 +59,8 @@ def segment(
         in_output("--out", "-o", metavar="DIR", help="Output folder.", show_default="CLIP_vostrack beside the clip"),
     ] = None,
     overlay: Annotated[bool, in_output("--overlay/--no-overlay", help="Write overlay.mp4.")] = True,
+    overlay_style: OverlayStyle = Style.TINT,
+    overlay_labels: OverlayLabels = False,
     objects: Annotated[bool, in_output("--objects", help="Also write a black and white PNG per object.")] = False,
     probs: Annotated[bool, in_output("--probs", help="Also write probabilities (.npz).")] = False,
     overwrite: Overwrite = False,
@@ -58,7 +68,9 @@ def segment(
     method: Method = DEFAULT,
     size: Size = DEFAULT_SIZE,
     weights: Weights = None,
-    preset: Annotated[str, in_method(metavar="NAME", help="Named settings of the method.")] = "default",
+    preset: Annotated[
+        str, in_method(metavar="NAME", help="Named settings of the method; `vostrack methods NAME` lists them.")
+    ] = "default",
     set_: Annotated[
         list[str] | None, in_method("--set", metavar="KEY=VALUE", help="Change a setting of the method. Repeatable.")
     ] = None,
@@ -76,7 +88,10 @@ def segment(
         in_refinement("--adapt-set", metavar="KEY=VALUE", help="Change a setting of the adaptation. Repeatable."),
     ] = None,
     refine: Annotated[
-        str | None, in_refinement("--refine", metavar="crf", help="Refine the masks.", show_default="no")
+        str | None,
+        in_refinement(
+            "--refine", metavar="crf", help="Fit the borders of the masks to edges of the image.", show_default="no"
+        ),
     ] = None,
     refine_set: Annotated[
         list[str] | None,
@@ -137,6 +152,8 @@ def segment(
             refine=refine,
             **settings,
             outputs=[name for name, on in wanted.items() if on],
+            overlay_style=overlay_style,
+            overlay_labels=overlay_labels,
             resize_mask=resize_mask,
             background=parse_color(background),
             invert_mask=invert_mask,

@@ -6,22 +6,24 @@ from collections import deque
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 from rich.console import Console
 
-from vostrack.cli.console import FrameBar, StopSignals, progress_bar
+from vostrack.cli.console import FrameBar, StopSignals, print_note, progress_bar
+from vostrack.cli.help import Device
 from vostrack.cli.settings import parse_settings, sentence
 from vostrack.config import Config, setting_of
 from vostrack.errors import counted
 from vostrack.methods.recipe import Recipe
+from vostrack.notes import Code, Note
+from vostrack.train.reports import EvaluationReport, Report, TrainCallbacks
 from vostrack.train.settings import TrainConfig
 
 if TYPE_CHECKING:
-    from vostrack.train.loop import Report
     from vostrack.train.parallel import ProcessGroup
-    from vostrack.train.run import TrainingRun, TrainOptions
+    from vostrack.train.run import TrainOptions
 
 _WINDOW = 50
 """Steps whose mean loss is shown, and from one line to the next where there is no progress bar."""
@@ -38,74 +40,78 @@ def _setting(panel: str | None, config: Config, name: str, *names: str, **more: 
 
 
 _DEFAULTS = TrainConfig()
-_general = partial(_option, None)
-_footage, _evaluation, _machine = (partial(_option, panel) for panel in ("Footage", "Evaluation", "Machine"))
-_recipe = partial(_option, "Recipe")
-_changed = partial(_setting, "Recipe", Recipe(), show_default=False)
+_DATA = "$VOSTRACK_DATA/clips or ./clips"
+_input, _output, _method, _evaluation, _run = (
+    partial(_option, panel) for panel in ("Input", "Output", "Method", "Evaluation", "Run")
+)
+_changed = partial(_setting, "Method", Recipe(), show_default=False)
 """An option that changes a setting of the recipe, whose value is the default."""
 
 
 def train(
     data: Annotated[
         list[Path] | None,
-        _footage("Folder of videos or of frame folders. Repeatable.", "--data", "-d", show_default="see below"),
+        _input("Folder of videos or of frame folders. Repeatable.", "--data", "-d", metavar="DIR", show_default=_DATA),
     ] = None,
     stills: Annotated[
-        list[Path] | None, _footage("Folder of single images, set in motion. Repeatable.", show_default="none")
+        list[Path] | None, _input("Folder of images, set in motion. Repeatable.", metavar="DIR", show_default="none")
     ] = None,
-    cache: Annotated[Path | None, _footage("Folder for decoded frames.", show_default="OUT/cache")] = None,
-    cache_size: Annotated[float, _setting("Footage", _DEFAULTS, "cache_size")] = _DEFAULTS.cache_size,
+    cache: Annotated[Path | None, _input("Folder for decoded frames.", metavar="DIR", show_default="OUT/cache")] = None,
+    cache_size: Annotated[float, _setting("Input", _DEFAULTS, "cache_size", metavar="GB")] = _DEFAULTS.cache_size,
+    out: Annotated[
+        Path | None, _output("Folder of the run.", "--out", "-o", metavar="DIR", show_default="runs/METHOD")
+    ] = None,
+    board: Annotated[bool, _output("Log for TensorBoard to OUT/tensorboard.", "--board")] = False,
+    picture_minutes: Annotated[
+        float, _setting("Output", _DEFAULTS, "picture_minutes", "--pictures", metavar="MIN")
+    ] = _DEFAULTS.picture_minutes,
     method: Annotated[
-        str, _general("What to train; `best` takes the weights of `anchors` and `mast-mem`.", "--method")
+        str,
+        _method("What to train; `best` takes the weights of `anchors` and `mast-mem`.", "--method", metavar="NAME"),
     ] = "anchors",
-    out: Annotated[Path | None, _general("Folder of the run.", "--out", "-o", show_default="runs/METHOD")] = None,
-    resume: Annotated[bool, _general("Go on with the run in --out.", "--resume")] = False,
-    max_minutes: Annotated[
-        float | None, _setting(None, _DEFAULTS, "max_minutes", show_default="none")
-    ] = _DEFAULTS.max_minutes,
-    recipe: Annotated[str, _recipe("Named settings of the method's training.")] = "default",
     start: Annotated[
-        str | None, _recipe("Weights to start from: file, name, or `random`.", "--from", show_default=False)
+        str | None,
+        _method("Weights to start from: file, name, or `random`.", "--from", metavar="FILE", show_default=False),
     ] = None,
-    steps: Annotated[int | None, _changed("steps")] = None,
-    batch: Annotated[int | None, _changed("batch")] = None,
-    crop: Annotated[int | None, _changed("crop")] = None,
-    lr: Annotated[float | None, _changed("learning_rate", "--lr")] = None,
+    recipe: Annotated[str, _method("Named settings of the method's training.", metavar="NAME")] = "default",
     options: Annotated[
         list[str] | None,
-        _recipe("Any setting of the recipe. Repeatable.", "--set", metavar="KEY=VALUE", show_default=False),
+        _method("Change a setting of the recipe. Repeatable.", "--set", metavar="KEY=VALUE", show_default=False),
     ] = None,
-    seed: Annotated[int, _setting("Recipe", _DEFAULTS, "seed")] = _DEFAULTS.seed,
+    steps: Annotated[int | None, _changed("steps", metavar="N")] = None,
+    batch: Annotated[int | None, _changed("batch", metavar="N")] = None,
+    crop: Annotated[int | None, _changed("crop", metavar="PX")] = None,
+    lr: Annotated[float | None, _changed("learning_rate", "--lr", metavar="RATE")] = None,
+    seed: Annotated[int, _setting("Method", _DEFAULTS, "seed", metavar="N")] = _DEFAULTS.seed,
     held_out: Annotated[
-        Path | None, _evaluation("Folder of clips with masks, laid out as DAVIS.", show_default="none")
+        Path | None, _evaluation("Folder of clips with masks, laid out as DAVIS.", metavar="DIR", show_default="none")
     ] = None,
-    evaluate_every: Annotated[int, _setting("Evaluation", _DEFAULTS, "evaluate_every")] = _DEFAULTS.evaluate_every,
+    evaluate_every: Annotated[
+        int, _setting("Evaluation", _DEFAULTS, "evaluate_every", metavar="N")
+    ] = _DEFAULTS.evaluate_every,
     patience: Annotated[
-        int | None, _setting("Evaluation", _DEFAULTS, "patience", show_default="never")
+        int | None, _setting("Evaluation", _DEFAULTS, "patience", metavar="N", show_default="never")
     ] = _DEFAULTS.patience,
-    picture_minutes: Annotated[
-        float, _setting("Evaluation", _DEFAULTS, "picture_minutes", "--pictures")
-    ] = _DEFAULTS.picture_minutes,
-    board: Annotated[bool, _evaluation("Log for TensorBoard to OUT/tensorboard.", "--board")] = False,
-    device: Annotated[str, _machine("auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[str, _setting("Machine", _DEFAULTS, "precision")] = _DEFAULTS.precision,
-    micro_batches: Annotated[int, _setting("Machine", _DEFAULTS, "micro_batches")] = _DEFAULTS.micro_batches,
-    compiled: Annotated[bool, _setting("Machine", _DEFAULTS, "compile", "--compile")] = _DEFAULTS.compile,
+    max_minutes: Annotated[
+        float | None, _setting("Run", _DEFAULTS, "max_minutes", metavar="MIN", show_default="none")
+    ] = _DEFAULTS.max_minutes,
+    resume: Annotated[bool, _run("Go on with the run in --out.", "--resume")] = False,
+    device: Device = "auto",
+    precision: Annotated[str, _setting("Run", _DEFAULTS, "precision", metavar="BITS")] = _DEFAULTS.precision,
+    micro_batches: Annotated[int, _setting("Run", _DEFAULTS, "micro_batches", metavar="N")] = _DEFAULTS.micro_batches,
+    compiled: Annotated[bool, _setting("Run", _DEFAULTS, "compile", "--compile")] = _DEFAULTS.compile,
 ) -> None:
     """Train a method's weights on footage; most methods need no masks.
 
-    Without --data it takes $VOSTRACK_DATA/clips or ./clips. What is not given, the method's recipe says.
+    Examples:
+        vostrack train --data footage/ --max-minutes 60
+        vostrack train --data footage/ --from anchors --lr 1e-4 --max-minutes 60
+        vostrack train --data footage/ --max-minutes 60 --resume
 
     The run folder gets checkpoint.pt, metrics.jsonl, pictures and, at the end, METHOD.safetensors for
-    `vostrack segment --weights`. Several GPUs: torchrun --nproc-per-node 2 -m vostrack train ...
+    `vostrack segment --weights`. What is not given, the method's recipe says.
 
-    [bold]Examples[/bold]
-
-    vostrack train --data footage/ --max-minutes 60
-
-    vostrack train --data footage/ --from anchors --lr 1e-4 --max-minutes 60
-
-    vostrack train --data footage/ --max-minutes 60 --resume
+    Several GPUs: torchrun --nproc-per-node 2 -m vostrack train ...
     """
     from vostrack.train.parallel import join_group
     from vostrack.train.run import TrainOptions, default_data
@@ -158,7 +164,7 @@ def _train(options: TrainOptions, group: ProcessGroup) -> None:
     console = Console(stderr=True, soft_wrap=True, highlight=False, quiet=not group.leads)
     if options.config.precision == "bf16" and not has_fast_bfloat16(group.device):
         slow = f"bfloat16 is slow on this device ({group.device.type}): --precision auto takes what is quick"
-        console.print(slow, style="yellow", markup=False)
+        print_note(console, Note(Code.PRECISION_SLOW, slow))
     run = TrainingRun(options, group)
     with run.locked():
         with FrameBar("decoding", not group.leads, "clip") as bar:
@@ -166,7 +172,8 @@ def _train(options: TrainOptions, group: ProcessGroup) -> None:
         console.print(f"{counted(len(run.cache.clips), 'clip')}, {counted(run.cache.frame_count, 'frame')} of footage")
         if run.held_out is not None:
             console.print(f"{counted(len(run.held_out.clips), 'clip')} held out for evaluation")
-        path = _run(run, options.method, console)
+        with _TrainBar(options.method, console) as progress:
+            path = run.run(progress)
         if group.leads:
             console.print(f"weights: {path}\n{_verdict(path)}", markup=False)
     command = f"vostrack segment CLIP --mask MASK --method {options.method} --weights {path}"
@@ -185,23 +192,39 @@ def _verdict(path: Path) -> str:
     return f"{found}: better" if best > start else f"{found}: no better, so they are what training started from"
 
 
-def _run(run: TrainingRun, method: str, console: Console) -> Path:
-    from vostrack.train.loop import EvaluationReport
+class _TrainBar(TrainCallbacks):
+    """Progress of the training: a bar on a terminal, and else a line now and then."""
 
-    recent: deque[float] = deque(maxlen=_WINDOW)
-    with StopSignals(console, "this step") as signals, progress_bar(console) as bar:
-        task = bar.add_task(method, total=1.0)
+    def __init__(self, method: str, console: Console) -> None:
+        self._method, self._console, self._bar = method, console, progress_bar(console)
+        self._signals, self._task = StopSignals(console, "this step"), self._bar.add_task(method, total=1.0)
+        self._recent: deque[float] = deque(maxlen=_WINDOW)
 
-        def reported(report: Report) -> None:
-            if isinstance(report, EvaluationReport):
-                best = ", the best yet" if report.best else ""
-                console.print(f"{method}: step {report.step}, held-out J {report.mean:.4f}{best}", markup=False)
-            else:
-                recent.append(report.losses["loss"])
-                text = f"{method}: step {report.step}, loss {fmean(recent):.4f}"
-                bar.update(task, completed=report.done, description=text)
-                if not console.is_terminal and report.step % _WINDOW == 0:
-                    console.print(text, markup=False)
-            signals.check()
+    def report(self, report: Report) -> None:
+        """Show the mean loss of recent steps, or an evaluation; raises `Stopped` if the user wants to stop."""
+        if isinstance(report, EvaluationReport):
+            best = ", the best yet" if report.best else ""
+            self._print(f"{self._method}: step {report.step}, held-out J {report.mean:.4f}{best}")
+        else:
+            self._recent.append(report.losses["loss"])
+            text = f"{self._method}: step {report.step}, loss {fmean(self._recent):.4f}"
+            self._bar.update(self._task, completed=report.done, description=text)
+            if not self._console.is_terminal and report.step % _WINDOW == 0:
+                self._print(text)
+        self._signals.check()
 
-        return run.run(reported, lambda note: console.print(note, style="yellow", markup=False))
+    def note(self, note: Note) -> None:
+        """Print a note above the bar."""
+        print_note(self._console, note)
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+    def __enter__(self) -> Self:
+        self._signals.__enter__()
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+        self._signals.__exit__(*error)

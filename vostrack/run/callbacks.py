@@ -6,6 +6,7 @@ Imports no torch, so that the command line can derive its progress bar from it.
 from __future__ import annotations
 
 from vostrack.errors import VostrackError
+from vostrack.notes import Note
 
 
 class Callbacks:
@@ -23,10 +24,10 @@ class Callbacks:
         """
 
     def phase(self, name: str) -> None:
-        """Called where a run in several phases enters one: "resuming", "following", "training", "segmenting"."""
+        """Called where a run enters a phase: "resuming", "following", "training", "segmenting" or "drawing"."""
 
-    def note(self, text: str) -> None:
-        """Called with each thing worth knowing, one line, as soon as it is known."""
+    def note(self, note: Note) -> None:
+        """Called with each thing worth knowing, as soon as it is known: a line of text, whose `code` says its kind."""
 
     def cancelled(self) -> bool:
         """Asked after each frame or step; where it says yes, the run stops with `vostrack.Cancelled`."""

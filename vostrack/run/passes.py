@@ -25,6 +25,7 @@ import torch
 from vostrack.adapt.adaptation import Adaptation, AdaptFilter, AdaptState
 from vostrack.adapt.config import FEW_ITERATIONS
 from vostrack.errors import Cancelled
+from vostrack.notes import Code, Note
 from vostrack.propagate import EnginePosition, Propagator
 from vostrack.refine.base import RefineFilter
 from vostrack.run.callbacks import Callbacks, checked_callbacks
@@ -36,6 +37,8 @@ PARTS = ("decode", "model", "adapt", "refine", "write")
 """What the time of a run goes to."""
 
 RESUMING, FIRST_PASS, TRAINING, SECOND_PASS = "resuming", "following", "training", "segmenting"
+DRAWING = "drawing"
+"""The phases of a run; the last is that of an overlay alone."""
 
 SAVE_SECONDS = 20.0
 """Seconds from one save to the next; an adaptation's state is large and saved a third as often."""
@@ -128,7 +131,7 @@ class Passes:
             prefetch: frames that are decoded ahead; 0 to read in the caller's thread.
         """
         self.seconds = dict.fromkeys(PARTS, 0.0)
-        self.notes: list[str] = []
+        self.notes: list[Note] = []
         self.frames, self.skipped = 0, 0.0
         self._pipeline, self._masks, self._stream, self._reopen = pipeline, masks, stream, reopen
         self._callbacks = checked_callbacks(callbacks)
@@ -139,11 +142,11 @@ class Passes:
         self._filters: dict[str, Filter] = {"refine": link} if link and not self._feedback else {}
         self._probs = probs or bool(self._filters)
 
-    def note(self, text: str) -> None:
+    def note(self, note: Note) -> None:
         """Keep a note and pass it on, once."""
-        if text not in self.notes:
-            self.notes.append(text)
-            self._callbacks.note(text)
+        if note not in self.notes:
+            self.notes.append(note)
+            self._callbacks.note(note)
 
     def run(self) -> Generator[Prediction, None, None]:
         """All passes.
@@ -177,7 +180,8 @@ class Passes:
         def predictions(coming: Iterator[Frame]) -> Iterator[Prediction]:
             yield from engine.run(Clip(coming, self._masks))
             if adaptation and adaptation.steps < (needed := adaptation.config.live_warm_up):
-                self.note(f"the adaptation had no effect: {adaptation.steps} of {needed} steps to warm up were done")
+                text = f"the adaptation had no effect: {adaptation.steps} of {needed} steps to warm up were done"
+                self.note(Note(Code.ADAPT_IDLE, text))
 
         save, every = self._saving(engine, adaptation)
         yield from self._final(self._stream, engine.position.next_frame, predictions, "model", filters, save, every)
@@ -213,9 +217,8 @@ class Passes:
     def _learn(self, engine: Propagator, adaptation: Adaptation) -> None:
         """First of two passes, and the training that follows; what is done already is left out."""
         if (steps := adaptation.config.iterations) < FEW_ITERATIONS:
-            self.note(
-                f"{steps} steps of adaptation are few and can make masks worse: {FEW_ITERATIONS} or more are advised"
-            )
+            text = f"{steps} steps of adaptation are few and can make masks worse: {FEW_ITERATIONS} or more are advised"
+            self.note(Note(Code.ADAPT_SHORT, text))
         save, every = self._saving(engine, adaptation)
         if not adaptation.steps:
             self._watch(engine, adaptation, save, every)
@@ -273,8 +276,8 @@ class Passes:
             self.skipped = time.perf_counter() - start
             chain = _FilterChain(frames, self._tell, save, every if self._store else inf)
             yield from chain.through(self._wanted(predictions(coming)), tuple(filters.values()))
-        for text in frames.notes:
-            self.note(text)
+        for note in frames.notes:
+            self.note(note)
         self._spend(decode=frames.busy, **{part: chain.seconds})
         self._spend(**{name: link.seconds for name, link in filters.items()})
         if self._feedback:

@@ -15,17 +15,19 @@ from typing import Any
 import torch
 
 from vostrack.adapt.adaptation import AdaptState
-from vostrack.errors import InputError, VostrackError, unknown_name
+from vostrack.errors import Cancelled, InputError, VostrackError, unknown_name
 from vostrack.files import lock_folder
 from vostrack.methods import DEFAULT, WORKING_SIZE
+from vostrack.notes import Code, Note, by_severity
 from vostrack.propagate import EnginePosition, check_prompts
 from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.folder import OutputFolder, digest, fingerprint
-from vostrack.run.passes import Passes
+from vostrack.run.passes import DRAWING, Passes
 from vostrack.run.pipeline import PipelineConfig, load_pipeline
 from vostrack.run.summary import ObjectLog, peak_rss_mb
 from vostrack.types import Frame, FrameStream, LabelMap
 from vostrack.video.ground import Reading
+from vostrack.video.look import Look, Style
 from vostrack.video.masks import GivenMask, by_frame, read_prompts
 from vostrack.video.reader import open_clip
 from vostrack.video.writer import WRITERS, Destination, ThreadedWriter
@@ -50,6 +52,8 @@ def segment(
     refine: str | None = None,
     refine_settings: Mapping[str, Any] | None = None,
     outputs: Iterable[str] = ("masks", "overlay"),
+    overlay_style: str = "tint",
+    overlay_labels: bool = False,
     resize_mask: bool = False,
     background: int | tuple[int, int, int] | None = None,
     invert_mask: bool = False,
@@ -71,8 +75,11 @@ def segment(
         adapt_preset: its named settings.
         adapt_settings: settings of it to change, by name.
         outputs: what to write, among "masks", "overlay", "objects", "probs"; masks are always written.
+        overlay_style: "tint" and "outline" draw over the clip, "cutout" and "checkerboard" put a ground behind objects.
+        overlay_labels: whether the overlay has the ids and names of objects, and the numbers of frames.
         overwrite: whether the results of an earlier run in the output folder are replaced.
-        resume: whether an interrupted run there is continued, or missing files of a complete one are made again.
+        resume: whether an interrupted run there is continued, or missing files of a complete one are made again; the
+            overlay of a complete one is drawn again where it should look otherwise.
         callbacks: what is called on the way.
 
     Returns:
@@ -97,25 +104,25 @@ def segment(
         refine=refine,
         refine_settings=refine_settings or {},
     )
-    _check_types(clip, overwrite=overwrite, resume=resume)
-    reading = Reading(resize_mask, background, invert_mask, no_background)
+    _check_types(clip, overwrite=overwrite, resume=resume, overlay_labels=overlay_labels)
+    style, reading = _style(overlay_style), Reading(resize_mask, background, invert_mask, no_background)
     callbacks = checked_callbacks(callbacks)  # before anything that is there is replaced
-    source, given, wanted = Path(clip), by_frame(masks), _outputs(outputs)
+    source, masks, wanted = Path(clip), by_frame(masks), _outputs(outputs)
     pipeline = load_pipeline(config)
     with open_clip(source) as stream:
-        prompts, notes = read_prompts(given, stream.size, reading, stream.stored_size)
-        check_prompts(prompts, stream.count)
-        folder = OutputFolder(Path(out) if out is not None else default_folder(source), prompts, given)
-        folder.check_place([source, *(Path(mask) for mask in given.values() if isinstance(mask, str | Path))])
-        record = pipeline.record() | _inputs(source, prompts, reading) | {"outputs": wanted}
+        given = read_prompts(masks, stream.size, reading, stream.stored_size)
+        look = Look(style, overlay_labels, given.colors, given.names)
+        check_prompts(given.labels, stream.count)
+        folder = OutputFolder(Path(out) if out is not None else default_folder(source), given.labels, masks)
+        folder.check_place([source, *(Path(mask) for mask in masks.values() if isinstance(mask, str | Path))])
+        record = pipeline.record() | _inputs(source, given.labels, reading) | {"outputs": wanted}
         with lock_folder(folder.path):
             finished = folder.prepare(record, overwrite=overwrite, resume=resume)
+            store = _FolderStore(folder, ["overlay"] if finished else wanted, source, stream.fps, look)
             if finished is not None:
-                return finished
-            store = _FolderStore(folder, wanted, source, stream.fps)
-            build = partial(Passes, pipeline, prompts, stream, lambda: open_clip(source), callbacks=callbacks)
-            passes = build(probs="probs" in wanted, store=store)
-            return _write(passes, store, stream, notes, record)
+                return _looking_right(store, stream, callbacks, finished)
+            passes = partial(Passes, pipeline, given.labels, stream, partial(open_clip, source), callbacks=callbacks)
+            return _write(passes(probs="probs" in wanted, store=store), store, stream, given.notes, record)
 
 
 def _check_types(clip: object, **flags: object) -> None:
@@ -143,12 +150,21 @@ def _outputs(names: Iterable[str]) -> list[str]:
     return wanted
 
 
+def _style(name: str) -> Style:
+    try:
+        return Style(name)
+    except ValueError:
+        raise VostrackError(unknown_name("overlay style", str(name), map(str, Style))) from None
+
+
 class _FolderStore:
     """Keeps a run in its output folder; a `Store`."""
 
-    def __init__(self, folder: OutputFolder, outputs: Sequence[str], source: Path, fps: Fraction | None) -> None:
-        self.folder, self.log = folder, ObjectLog()
-        to = Destination(folder.path, None if source.is_dir() else source, fps, folder.refills)
+    def __init__(
+        self, folder: OutputFolder, outputs: Sequence[str], source: Path, fps: Fraction | None, look: Look
+    ) -> None:
+        self.folder, self.log, self.look = folder, ObjectLog(), look
+        to = Destination(folder.path, None if source.is_dir() else source, fps, folder.refills, look)
         writers = {name: WRITERS[name](to) for name in outputs}
         self.writing = ThreadedWriter(list(writers.values()))
         self._overlay = writers.get("overlay")
@@ -176,21 +192,21 @@ class _FolderStore:
 
 
 def _write(
-    passes: Passes, store: _FolderStore, stream: FrameStream, notes: Sequence[str], record: Mapping[str, Any]
+    passes: Passes, store: _FolderStore, stream: FrameStream, notes: Sequence[Note], record: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Write all predictions, and the summary at the end."""
     start, folder, log = time.perf_counter(), store.folder, store.log
     refill = "files of this complete run are missing: it is done again, and those still there are kept"
-    for text in (*notes, *([refill] if folder.refills else [])):
-        passes.note(text)
+    for note in (*notes, *([Note(Code.RUN_REFILLED, refill)] if folder.refills else [])):
+        passes.note(note)
     with store.writing as writing, closing(passes.run()) as predictions:
         for prediction in predictions:
             folder.announce(prediction.frame)
             writing.write(prediction)
             log.add(prediction)
     passes.seconds["write"] += writing.seconds
-    for text in (*writing.notes, *log.warnings()):
-        passes.note(text)
+    for note in (*writing.notes, *log.notes()):
+        passes.note(note)
     if not log.frames:
         raise InputError(f"{stream.name} has no frames: check the file")
     total = time.perf_counter() - start - passes.skipped
@@ -198,6 +214,7 @@ def _write(
     seconds["decode"] = passes.seconds["decode"] / log.frames  # a run that goes on decodes all of them
     summary = {
         **record,
+        "overlay": store.look.record() if "overlay" in record["outputs"] else None,
         "out": str(folder.path),
         "frames": log.frames,
         "frame_size": list(stream.size),
@@ -205,10 +222,28 @@ def _write(
         "seconds_per_frame": {name: round(value, 4) for name, value in seconds.items()},
         "peak_rss_mb": peak_rss_mb(),
         "python": platform.python_version(),
-        "warnings": passes.notes,
+        **by_severity(passes.notes),
     }
     folder.complete(summary)
     return summary
+
+
+def _looking_right(
+    store: _FolderStore, stream: FrameStream, callbacks: Callbacks, summary: dict[str, Any]
+) -> dict[str, Any]:
+    """The summary of a complete run, whose overlay is drawn again, from its masks, if another look is wanted."""
+    if summary.get("overlay", Look().record()) in (None, store.look.record()):
+        return summary
+    callbacks.phase(DRAWING)
+    with store.writing:
+        for frame in stream:
+            store.done(frame)
+            callbacks.progress(frame.index + 1, stream.count)
+            if callbacks.cancelled():
+                raise Cancelled(f"cancelled after {frame.index + 1} frames: the overlay is as it was")
+    drawn = {**summary, "overlay": store.look.record()}
+    store.folder.complete(drawn)
+    return drawn
 
 
 def default_folder(source: Path) -> Path:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from vostrack.notes import Code, Note
 from vostrack.types import Prediction
 
 _MOST_GAPS = 5
@@ -32,16 +33,17 @@ class ObjectLog:
         """By id: first and last frame with a pixel, frames with one, and the area in pixels where visible."""
         return {str(object_id): track.report() for object_id, track in sorted(self._areas.items())}
 
-    def warnings(self) -> Iterator[str]:
-        """A line for each object that vanished or was out of sight for a while."""
+    def notes(self) -> Iterator[Note]:
+        """One for each object that vanished or was out of sight for a while."""
         for object_id, track in sorted(self._areas.items()):
             for start, end in track.gaps[:_MOST_GAPS]:
                 when = f"in frame {start}" if start == end else f"from frame {start} to frame {end}"
-                yield f"object {object_id} was out of sight {when}"
+                yield Note(Code.OBJECT_HIDDEN, f"object {object_id} was out of sight {when}")
             if len(track.gaps) > _MOST_GAPS:
-                yield f"object {object_id} was out of sight {len(track.gaps) - _MOST_GAPS} more times"
+                more = len(track.gaps) - _MOST_GAPS
+                yield Note(Code.OBJECT_HIDDEN, f"object {object_id} was out of sight {more} more times")
             if track.last is not None and track.last < self.frames - 1:
-                yield f"object {object_id} vanished at frame {track.last + 1}"
+                yield Note(Code.OBJECT_VANISHED, f"object {object_id} vanished at frame {track.last + 1}")
 
 
 @dataclass

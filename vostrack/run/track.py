@@ -104,13 +104,13 @@ def _start(
     """Open the frames and read the masks; where that fails, the frames are closed."""
     stream = _open(frames)
     try:
-        prompts, notes = read_prompts(by_frame(masks), stream.size, reading, stream.stored_size)
-        check_prompts(prompts, stream.count)
+        given = read_prompts(by_frame(masks), stream.size, reading, stream.stored_size)
+        check_prompts(given.labels, stream.count)
         # A generator of the caller's runs in the caller's thread.
         ahead = 0 if isinstance(stream, ArrayStream) else _AHEAD
-        passes = Passes(pipeline, prompts, stream, _no_second_pass, callbacks=callbacks, prefetch=ahead)
-        for text in notes:
-            passes.note(text)
+        passes = Passes(pipeline, given.labels, stream, _no_second_pass, callbacks=callbacks, prefetch=ahead)
+        for note in given.notes:
+            passes.note(note)
     except BaseException:
         stream.close()
         raise

@@ -32,7 +32,7 @@ from vostrack.train.data.stills import homography_clip
 from vostrack.train.data.thinning import FRAME_RATE
 from vostrack.train.parallel import ProcessGroup
 from vostrack.types import BACKGROUND, VOID, Clip, Frame, LabelMap, Prediction
-from vostrack.video.overlay import draw_overlay
+from vostrack.video.drawing import draw_overlay
 
 ROWS, COLUMNS = 3, 4
 """Clips of a picture, and frames that it shows of each."""

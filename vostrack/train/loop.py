@@ -26,53 +26,11 @@ from vostrack.methods.recipe import Recipe
 from vostrack.train.data.batches import Crop, choose, cut
 from vostrack.train.data.cache import FrameCache
 from vostrack.train.parallel import ProcessGroup
+from vostrack.train.reports import EvaluationReport, Report, StepReport
 from vostrack.train.settings import TrainConfig, learning_rate, share_done
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What one step did.
-
-    Attributes:
-        step: its number, from 1.
-        seconds: that the run has taken, with its decoding.
-        done: share of the training that is done, in [0, 1].
-        learning_rate: of this step.
-        losses: by name.
-    """
-
-    step: int
-    seconds: float
-    done: float
-    learning_rate: float
-    losses: dict[str, float]
-
-
-@dataclass(frozen=True)
-class EvaluationReport:
-    """How good the network is after a step.
-
-    Attributes:
-        step, seconds, done: as of a `StepReport`.
-        held_out: score of each held-out clip.
-        mean: of these scores.
-        best: whether it is the best mean yet.
-        first: the mean before the first step.
-    """
-
-    step: int
-    seconds: float
-    done: float
-    held_out: dict[str, float]
-    mean: float
-    best: bool
-    first: float
-
-
-Report = StepReport | EvaluationReport
 
 
 @dataclass(frozen=True)

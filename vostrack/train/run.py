@@ -21,12 +21,14 @@ from vostrack.files import OutputRoot, lock_folder, output_error, remove_partial
 from vostrack.methods import build_net, method_class
 from vostrack.methods.base import Method, Objective
 from vostrack.methods.recipe import Recipe
+from vostrack.notes import Code, Note
 from vostrack.run.callbacks import Callbacks
 from vostrack.train.data.cache import FrameCache, build_cache
 from vostrack.train.data.footage import Source, find_footage, find_labelled, find_stills
 from vostrack.train.evaluate import held_out_scores, method_now, write_picture
-from vostrack.train.loop import CHECKPOINT, METRICS, EvaluationReport, Report, StepReport, settled, train
+from vostrack.train.loop import CHECKPOINT, METRICS, settled, train
 from vostrack.train.parallel import ProcessGroup
+from vostrack.train.reports import EvaluationReport, Report, StepReport, TrainCallbacks
 from vostrack.train.settings import TrainConfig
 
 BEST = "best.safetensors"
@@ -161,13 +163,11 @@ class TrainingRun:
         self.held_out = FrameCache(held) if self._to_hold_out else None
         self.cache.hold_where_it_fits(self._group.device)
 
-    def run(self, on_report: Callable[[Report], None], on_note: Callable[[str], None]) -> Path:
+    def run(self, callbacks: TrainCallbacks) -> Path:
         """Train and write the weights: those of the best evaluation, or the last ones where nothing is held out.
 
         Args:
-            on_report: called after each step and each evaluation with its report; what it raises ends the run, in all
-                processes after the same step, and the run can then be resumed.
-            on_note: called with what went wrong and does not end the run.
+            callbacks: told in every process.
 
         Returns:
             The weights file.
@@ -198,10 +198,10 @@ class TrainingRun:
                 for name, value in _scalars(last).items():
                     board(name, value, last.step)
                 if time.monotonic() - self._drawn_at > 60 * options.config.picture_minutes:
-                    self._draw(last.step, on_note)
-                group.together(partial(on_report, last))
+                    self._draw(last.step, callbacks)
+                group.together(partial(callbacks.report, last))
             if last is not None:
-                self._draw(last.step, on_note)
+                self._draw(last.step, callbacks)
             return self._finish(last)
 
     def _check(self) -> None:
@@ -249,7 +249,7 @@ class TrainingRun:
         """The method with the network as it stands."""
         return method_now(self._factory, self._net, self._group.device)
 
-    def _draw(self, step: int, on_note: Callable[[str], None]) -> None:
+    def _draw(self, step: int, callbacks: Callbacks) -> None:
         """Draw `pictures/STEP.png` if it is wanted and not there; what goes wrong there must not end the run."""
         options = self._options
         if not self._group.leads or options.config.picture_minutes <= 0 or step == self._drawn_step:
@@ -258,7 +258,8 @@ class TrainingRun:
             path = self._root.new(f"{PICTURES}/{step:06d}.png").final
             write_picture(path, self.held_out or self.cache, self._method(), self._group.device)
         except Exception as error:
-            on_note(f"no picture of step {step}: {type(error).__name__}: {error}")
+            text = f"no picture of step {step}: {type(error).__name__}: {error}"
+            callbacks.note(Note(Code.PICTURE_FAILED, text))
         self._drawn_at, self._drawn_step = time.monotonic(), step
 
     def _finish(self, last: Report | None) -> Path:

@@ -30,7 +30,7 @@ class TrainConfig(Config):
         20.0,
         "size that decoded frames may have; fewer are kept if they would take more",
         above=0,
-        high=1e9,
+        high=1_000_000,
         unit="GB",
     )
     evaluate_every: int = setting(200, "steps from one evaluation to the next, if there is footage for it", low=1)

@@ -26,6 +26,7 @@ from av.video.frame import PictureType
 from torch import Tensor
 
 from vostrack.errors import InputError
+from vostrack.notes import Code, Note
 from vostrack.types import Frame
 from vostrack.video.damage import Damage
 from vostrack.video.images import is_multi_picture
@@ -129,10 +130,11 @@ class VideoStream(ClipStream):
         self.notes += self._convert.notes
         films = [video for video in self._container.streams.video if not video.disposition & _COVER]
         if len(films) > 1 and not _may_be_still(self._container, self._video):
-            self.notes.append(
+            text = (
                 f"the file has {len(films)} videos: that of {size_text(self.stored_size)} (stream {self._video.index}) "
                 "is used; save another as a file of its own to use that"
             )
+            self.notes.append(Note(Code.CLIP_SEVERAL, text))
 
     def _frames(self) -> Iterator[Frame]:
         tick, step = self._video.time_base or Fraction(1), 1 / (self.fps or NOMINAL_RATE)
@@ -157,20 +159,22 @@ class VideoStream(ClipStream):
                 ) from error
         self.notes += self._losses(damage, index, end)
 
-    def _losses(self, damage: Damage, read: int, end: Fraction) -> list[str]:
+    def _losses(self, damage: Damage, read: int, end: Fraction) -> list[Note]:
         """Notes on what did not come, after the last frame; `end` is when that ends, by the container's clock."""
         notes = damage.notes()
         if self._damaged and not damage.broken.count:
-            notes.append(f"damaged packets in the file: {self._damaged}; some frames may look broken")
+            text = f"damaged packets in the file: {self._damaged}; some frames may look broken"
+            notes.append(Note(Code.PACKETS_DAMAGED, text))
         if read == 1 and self._container.streams.audio:
-            notes.append("one frame beside sound: this may be a cover picture, not a clip")
+            notes.append(Note(Code.CLIP_COVER, "one frame beside sound: this may be a cover picture, not a clip"))
         counted = 0 if self._interlaced or self._video.codec_context.name in _HIDDEN else self._packets
         promised = self.count or counted
         if read < promised - _MISCOUNT:
-            notes.append(f"the file promises {promised} frames, {read} could be decoded")
+            notes.append(Note(Code.CLIP_CUT_OFF, f"the file promises {promised} frames, {read} could be decoded"))
         elif self._ends is not None and end + _EARLY / (self.fps or NOMINAL_RATE) < self._ends:
             late = float(self._ends - end)
-            notes.append(f"the last frame ends {late:.2f} s before the file says: the end may be missing")
+            text = f"the last frame ends {late:.2f} s before the file says: the end may be missing"
+            notes.append(Note(Code.CLIP_CUT_OFF, text))
         return notes
 
     def _image(self, index: int, picture: av.VideoFrame) -> Tensor:
@@ -228,9 +232,11 @@ class VideoStream(ClipStream):
         """
         self._packets -= lost
         if lost:
-            self.notes.append(f"the start is missing: {lost} frames cannot be decoded; frame 0 is the first that can")
+            text = f"the start is missing: {lost} frames cannot be decoded; frame 0 is the first that can"
+            self.notes.append(Note(Code.CLIP_START, text))
         elif is_cut and first.pict_type in (PictureType.P, PictureType.B):
-            self.notes.append("the start is missing: frame 0 builds on frames before it, and may look broken")
+            text = "the start is missing: frame 0 builds on frames before it, and may look broken"
+            self.notes.append(Note(Code.CLIP_START, text))
 
     def _decode_damaged(self, packet: Packet[av.VideoStream]) -> list[av.VideoFrame]:
         """What can be seen of a packet that its decoder refuses because it was asked to."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from vostrack.notes import Code, Note
+
 # So many runs of frames are named; of the others there is only the number.
 _MOST_NAMED = 8
 # Gaps in time mean something only where nearly all frames come at an even pace.
@@ -67,13 +69,13 @@ class Damage:
         self._last = time
         self._index = index
 
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Note]:
         """One line for damaged frames, and one for gaps in time; none where there are none."""
         notes = []
         if self.broken.count:
-            notes.append(
-                f"damaged frames: {self.broken.count} ({self.broken}); those that build on them may look broken too"
-            )
+            text = f"damaged frames: {self.broken.count} ({self.broken}); those that build on them may look broken too"
+            notes.append(Note(Code.FRAMES_DAMAGED, text))
         if self._gaps.count and self._even >= _EVEN * self._index:
-            notes.append(f"missing frames: {self._missing}, by the times of the others; after frame {self._gaps}")
+            text = f"missing frames: {self._missing}, by the times of the others; after frame {self._gaps}"
+            notes.append(Note(Code.FRAMES_MISSING, text))
         return notes

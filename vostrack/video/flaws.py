@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from vostrack.notes import Code, Note
 from vostrack.types import BACKGROUND, VOID
 from vostrack.video.mask_labels import object_ids, thin_ids
 from vostrack.video.snap import Bools, Bytes, grown, interior
@@ -19,20 +20,21 @@ _LEAST_SPECKS, _SPECK_SHARE = 16, 0.02
 _OUTLINE, _LINE = 2, 4
 
 
-def notes(pixels: Bytes) -> list[str]:
+def notes(pixels: Bytes) -> list[Note]:
     """What looks like an accident in ids (H, W), one line each."""
     return _thin_note(pixels) + _rim_note(pixels) + _speck_note(pixels) + _outline_note(pixels)
 
 
-def _thin_note(pixels: Bytes) -> list[str]:
+def _thin_note(pixels: Bytes) -> list[Note]:
     """Point out objects that look like the soft edges of others."""
     many, thin = len(object_ids(pixels)), len(thin_ids(pixels))
     if many < 8 or 2 * thin <= many:
         return []
-    return [f"{thin} of {many} objects are nowhere 3 pixels wide; if these are soft edges, draw without smoothing"]
+    text = f"{thin} of {many} objects are nowhere 3 pixels wide; if these are soft edges, draw without smoothing"
+    return [Note(Code.MASK_THIN, text)]
 
 
-def _rim_note(pixels: Bytes) -> list[str]:
+def _rim_note(pixels: Bytes) -> list[Note]:
     """Point out rims of other ids around objects, as a mask of ids has them that was smoothed or resized smoothly."""
     inner = interior(pixels)
     rows, columns = np.nonzero(~inner)
@@ -43,13 +45,14 @@ def _rim_note(pixels: Bytes) -> list[str]:
     count = int(is_rim.sum())
     if count < _LEAST_RIM or count < _RIM_SHARE * (high - low > 1).sum():
         return []
-    return [
+    text = (
         f"{count} pixels at edges have an id between those on both sides: if the mask of ids was smoothed, or resized "
         "with smoothing, do it again without (nearest pixel)"
-    ]
+    )
+    return [Note(Code.MASK_RIM, text)]
 
 
-def _speck_note(pixels: Bytes) -> list[str]:
+def _speck_note(pixels: Bytes) -> list[Note]:
     """Point out pixels that stand alone, as where shades became black and white dots."""
     level, upright = pixels[:, 1:] == pixels[:, :-1], pixels[1:] == pixels[:-1]
     like = np.zeros(pixels.shape, np.bool_)
@@ -62,10 +65,10 @@ def _speck_note(pixels: Bytes) -> list[str]:
     count = min(int((alone & is_ground).sum()), int((alone & ~is_ground).sum()))
     if count < max(_LEAST_SPECKS, _SPECK_SHARE * (~is_ground).sum()):
         return []
-    return [f"{alone.sum()} pixels stand alone: if the mask was dithered, save it without"]
+    return [Note(Code.MASK_SPECKS, f"{alone.sum()} pixels stand alone: if the mask was dithered, save it without")]
 
 
-def _outline_note(pixels: Bytes) -> list[str]:
+def _outline_note(pixels: Bytes) -> list[Note]:
     """Point out objects that are drawn as an outline alone."""
     free, notes = pixels == BACKGROUND, []
     for number in object_ids(pixels):
@@ -76,9 +79,8 @@ def _outline_note(pixels: Bytes) -> list[str]:
             continue
         inside = int((_enclosed(part) & free).sum())
         if inside > _OUTLINE * part.sum():
-            notes.append(
-                f"object {number} is an outline around {inside} pixels of background; fill it if they belong to it"
-            )
+            text = f"object {number} is an outline around {inside} pixels of background; fill it if they belong to it"
+            notes.append(Note(Code.MASK_OUTLINE, text))
     return notes
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from vostrack.errors import InputError
 from vostrack.files import open_regular
+from vostrack.notes import Code, Note
 from vostrack.types import Frame
 from vostrack.video.series import frame_files, image_files
 from vostrack.video.stream import NOMINAL_RATE, ClipStream, check_size, reason, size_text
@@ -242,7 +243,7 @@ def _has_16_bits(image: Image.Image) -> bool:
     return bool(tiles) and ";16" in str(tiles[0].args)
 
 
-def read_image(path: Path, bits: int = 16) -> tuple[Tensor, tuple[int, int], list[str]]:
+def read_image(path: Path, bits: int = 16) -> tuple[Tensor, tuple[int, int], list[Note]]:
     """Read one image: uint8 (3, H, W), the stored size (H, W), and notes.
 
     Args:
@@ -337,18 +338,19 @@ def to_rgb(image: Image.Image, where: str, bits: int = 16) -> npt.NDArray[np.uin
     return np.asarray(image.convert("RGB"))
 
 
-def _notes(image: Image.Image, bits: int = 16) -> list[str]:
+def _notes(image: Image.Image, bits: int = 16) -> list[Note]:
     deep = image.mode.startswith("I;16") or _has_16_bits(image)
     notes = []
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-        notes.append(f"stored as {size_text((image.height, image.width))}, shown upright as its EXIF tag says")
+        stored = size_text((image.height, image.width))
+        notes.append(Note(Code.CLIP_TURNED, f"stored as {stored}, shown upright as its EXIF tag says"))
     if deep:
         used = f" of which {bits} are used," if bits < 16 else ","
-        notes.append(f"16-bit source{used} reduced to 8 bits")
+        notes.append(Note(Code.CLIP_BITS, f"16-bit source{used} reduced to 8 bits"))
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # phones store versions of one photo
-        notes.append("an image of the folder holds several pictures: its first one is used")
+        notes.append(Note(Code.IMAGE_PAGES, "an image of the folder holds several pictures: its first one is used"))
     if image.has_transparency_data:
-        notes.append("transparency is ignored: the colours stored under it are shown")
+        notes.append(Note(Code.CLIP_TRANSPARENT, "transparency is ignored: the colours stored under it are shown"))
     return notes
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from vostrack.errors import MaskError
+from vostrack.notes import Code, Note
 from vostrack.types import BACKGROUND, MAX_OBJECTS, VOID
 from vostrack.video.ground import Color, Reading, border_share, dark_ground, full_range, named_ground
 from vostrack.video.palette import RECOGNISED, palette_ids
@@ -41,14 +42,16 @@ class Labels:
         colors: for an image in colours, the colour that each id was drawn in; else empty.
         names: what each id was drawn in, as `Reading.background` names it; by default the id itself.
         palette: for a palette image, the colours that its ids are shown in, which mean nothing by themselves.
+        titles: what to call the objects beside their ids, where files of theirs are named after them.
         chosen: whether the ids were chosen here, or may not be meant as ids, as that of 0 and 1 in grey.
     """
 
     pixels: Bytes
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
     colors: dict[int, Color] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     palette: dict[int, Color] = field(default_factory=dict)
+    titles: dict[int, str] = field(default_factory=dict)
     chosen: bool = False
 
 
@@ -155,15 +158,24 @@ def color_ids(colors: Sequence[Color], where: str, tolerance: int = 0, ground: C
     return [numbers.get(color, BACKGROUND) for color in colors]
 
 
-def color_note(colors: Mapping[int, Color]) -> list[str]:
+def color_note(colors: Mapping[int, Color]) -> list[Note]:
     """Say which colour became which id, unless that is plain: the palette's colours, or white alone."""
     if all(red == green == blue and number in (1, red) for number, (red, green, blue) in colors.items()):
         return []
     found = palette_ids(np.array(list(colors.values()), np.uint8), _OFF)
     if found is not None and found.tolist() == list(colors):
-        return ["white is void, not an object, beside colours of the palette"] if VOID in colors else []
+        text = "white is void, not an object, beside colours of the palette"
+        return [Note(Code.MASK_VOID, text)] if VOID in colors else []
     names = [f"{hex_name(color)} = {number}" for number, color in sorted(colors.items())]
-    return [f"colours became objects: {listed(names)}"]
+    return [Note(Code.MASK_IDS, f"colours became objects: {listed(names)}")]
+
+
+def painted(labels: Labels) -> dict[int, Color]:
+    """The colours that objects were painted in, by id; none where all are greys, which stand for something else."""
+    colors = labels.colors or labels.palette
+    if all(min(color) == max(color) for color in colors.values()):
+        return {}
+    return {number: color for number, color in colors.items() if number != VOID}
 
 
 def hex_name(color: Color) -> str:
@@ -226,15 +238,15 @@ def _from_index(image: Image.Image, where: str, reading: Reading) -> Labels:
         return _grounded(pixels, colors, where, reading)
     used = np.flatnonzero(np.bincount(pixels.ravel(), minlength=256)).tolist()
     if VOID in used and not object_ids(pixels):
-        note = "palette index 255 stands for void, but there is no other object: taken as object 1"
-        return Labels((pixels == VOID).astype(np.uint8), [note], chosen=True)
+        text = "palette index 255 stands for void, but there is no other object: taken as object 1"
+        return Labels((pixels == VOID).astype(np.uint8), [Note(Code.MASK_IDS, text)], chosen=True)
     palette = {
         index: (int(r), int(g), int(b)) for index, (r, g, b) in enumerate(colors) if index in used and index % VOID
     }
     black = [index for index in used if not colors[index].any()]
     if black and BACKGROUND in used and colors[BACKGROUND].any():
-        note = f"palette index 0 is the background, though it is index {black[0]} that is black"
-        return Labels(pixels, [note], palette=palette)
+        text = f"palette index 0 is the background, though it is index {black[0]} that is black"
+        return Labels(pixels, [Note(Code.MASK_GROUND, text)], palette=palette)
     return Labels(pixels, palette=palette)
 
 
@@ -257,7 +269,7 @@ def _grounded(pixels: Bytes, colors: Bytes | None, where: str, reading: Reading)
         table[used[ground]] = BACKGROUND
         if BACKGROUND in used:
             table[BACKGROUND] = min(set(range(1, VOID)) - set(used) | {used[ground]} - {VOID})
-            notes = [f"0 is not the background: it became object {table[BACKGROUND]}"]
+            notes = [Note(Code.MASK_IDS, f"0 is not the background: it became object {table[BACKGROUND]}")]
     labels = table[pixels]
     if VOID in used and not object_ids(labels):
         labels = (labels == VOID).astype(np.uint8)
@@ -282,29 +294,32 @@ def _from_alpha(channels: Bytes, alpha: Bytes, where: str, reading: Reading, los
             labels.pixels[~opaque] = BACKGROUND
             black = opaque & (labels.pixels == BACKGROUND)
             if (black & interior(black)).any():
-                notes.append("black is background where it is opaque too; paint objects in other colours")
+                text = "black is background where it is opaque too; paint objects in other colours"
+                notes.append(Note(Code.MASK_BLACK, text))
             labels.notes += notes
             return labels
         except _PictureError:
-            notes.append(
+            text = (
                 "its colours are not flat, so all that is opaque became one object; "
                 "draw with a hard brush, each object in one colour, to have several"
             )
+            notes.append(Note(Code.MASK_MERGED, text))
     return Labels(
         opaque.astype(np.uint8),
-        ["object 1 was taken from the alpha channel", *notes],
+        [Note(Code.MASK_ALPHA, "object 1 was taken from the alpha channel"), *notes],
         names={1: "what is opaque"},
         chosen=True,
     )
 
 
-def _faint_note(alpha: Bytes, opaque: Bools) -> list[str]:
+def _faint_note(alpha: Bytes, opaque: Bools) -> list[Note]:
     """Point out areas of even, weak opacity, which soft edges are not: a second brush may have been a marker."""
     faint = interior(alpha) & ~opaque & (alpha >= _FAINT)
     if not faint.any():
         return []
     level, most = (100 * int(alpha) / 255 for alpha in (np.bincount(alpha[faint]).argmax(), alpha.max()))
-    return [f"areas that are {level:.0f}% opaque are background, as others are {most:.0f}%; paint objects fully opaque"]
+    text = f"areas that are {level:.0f}% opaque are background, as others are {most:.0f}%; paint objects fully opaque"
+    return [Note(Code.MASK_FAINT, text)]
 
 
 def _from_channels(
@@ -332,26 +347,28 @@ def _from_channels(
     drawn = {number: color for number, color in zip(ids, colors, strict=True) if number}
     names = {number: _color_name(color, colored) for number, color in drawn.items()}
     if lossy and any(color == (number,) * 3 for number, color in drawn.items()):
-        assumed.append("ids in a lossy format may be off by a little; save them as a PNG")
+        assumed.append(Note(Code.MASK_LOSSY, "ids in a lossy format may be off by a little; save them as a PNG"))
     chosen = list(drawn) == [1] or any(color != (number,) * 3 for number, color in drawn.items())
     return Labels(np.array(ids, np.uint8)[flat.index], notes + assumed, drawn if colored else {}, names, chosen=chosen)
 
 
 def _color_labels(
     flat: Flat, colored: bool, tolerance: int, where: str, reading: Reading
-) -> tuple[list[int], list[Color], list[str]]:
+) -> tuple[list[int], list[Color], list[Note]]:
     """Choose the ids for the areas of an image: ids and colours of the areas, and what was assumed."""
     is_gray, levels = flat.colors.shape[1] == 1, flat.colors.astype(np.int64)
     notes = []
     guess = reading.background is None and not reading.no_background
     if is_gray and guess and (full_range(levels) != levels).any():
-        levels, notes = full_range(levels), ["grey values from 16 to 235 were taken as black to white"]
+        levels = full_range(levels)
+        notes = [Note(Code.MASK_RANGE, "grey values from 16 to 235 were taken as black to white")]
     colors = [(int(c[0]), int(c[-2]), int(c[-1])) for c in levels.repeat(3 // levels.shape[1], axis=1)]
     names = [_color_name(color, colored) for color in colors]
     ground = named_ground(colors, reading, where, names, not tolerance)
     if guess:
         ground = dark_ground(flat.index, colors, tolerance)
-        notes += [] if ground is None else [f"{names[ground]}, nearly black, is the background"]
+        if ground is not None:
+            notes.append(Note(Code.MASK_GROUND, f"{names[ground]}, nearly black, is the background"))
     others = [color for place, color in enumerate(colors) if place != ground]
     if not is_gray or (ground is not None and any(max(color) <= tolerance for color in others)):
         return color_ids(colors, where, tolerance, None if ground is None else colors[ground]), colors, notes
@@ -374,7 +391,7 @@ def _clean(values: Sequence[int], tolerance: int) -> list[int]:
     return [255 if value and alone else value for value in cleaned]
 
 
-def _gray_ids(values: Sequence[int], colored: bool, wide: bool, where: str) -> tuple[list[int], list[str]]:
+def _gray_ids(values: Sequence[int], colored: bool, wide: bool, where: str) -> tuple[list[int], list[Note]]:
     """Choose the ids for grey values, and say what was assumed.
 
     Args:
@@ -396,13 +413,14 @@ def _gray_ids(values: Sequence[int], colored: bool, wide: bool, where: str) -> t
         # Somebody painted in black, grey and white; read as ids, white would be void and an object be lost.
         numbers = {BACKGROUND: BACKGROUND} | {value: number for number, value in enumerate(others, 1)}
         names = listed([f"{value} = {number}" for value, number in numbers.items() if number])
-        return [numbers[value] for value in values], [f"evenly spread grey values became objects: {names}"]
+        note = Note(Code.MASK_IDS, f"evenly spread grey values became objects: {names}")
+        return [numbers[value] for value in values], [note]
     if wide and others[0] > _LARGEST_USUAL_ID:
         raise MaskError(
             f"{where} has areas of {listed(list(map(str, others)))}, where 255 may be an object or void: "
             "number the objects from 1, or paint each in a colour of its own"
         )
-    return list(values), ["grey values are object ids, and 255 is void, not an object"]
+    return list(values), [Note(Code.MASK_VOID, "grey values are object ids, and 255 is void, not an object")]
 
 
 def _eight_bits(values: npt.NDArray[np.generic], where: str) -> Bytes:
@@ -435,18 +453,20 @@ def _eight_bits(values: npt.NDArray[np.generic], where: str) -> Bytes:
     return numbers.astype(np.uint8)
 
 
-def _faded_note(flat: Flat, colored: bool) -> list[str]:
+def _faded_note(flat: Flat, colored: bool) -> list[Note]:
     """Point out areas that may have been objects."""
     colors = [] if flat.faded is None else flat.faded.tolist()
     if not colors:
         return []
     names = listed([_color_name((c[0], c[-2 % len(c)], c[-1]), colored) for c in colors])
-    return [f"even areas of {names} were taken for soft edges; if they are objects, draw with hard edges"]
+    text = f"even areas of {names} were taken for soft edges; if they are objects, draw with hard edges"
+    return [Note(Code.MASK_FADED, text)]
 
 
-def _snap_note(flat: Flat) -> str:
+def _snap_note(flat: Flat) -> Note:
     kinds = f"{flat.between} in-between values" if flat.between > 1 else "an in-between value"
-    return (
+    return Note(
+        Code.MASK_SNAPPED,
         f"{flat.moved} pixels of {kinds} (anti-aliased edges or compression) "
-        f"were snapped to the nearest of {len(flat.colors)} labels"
+        f"were snapped to the nearest of {len(flat.colors)} labels",
     )

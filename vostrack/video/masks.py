@@ -11,9 +11,9 @@ import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from vostrack.errors import MaskError
 from vostrack.files import shown
+from vostrack.notes import Code, Note
 from vostrack.types import BACKGROUND, MAX_OBJECTS, VOID, LabelMap
 from vostrack.video import flaws, mask_labels
 from vostrack.video.ground import Color, Reading, check_ground, inverted
@@ -55,10 +56,29 @@ class MaskFile:
     Attributes:
         labels: the objects; `ids` ascend, and each has a pixel.
         notes: what a user may want to know, one line each: what was assumed, resized or snapped.
+        colors: by id, the colour (R, G, B) that an object was painted in, where it was painted in one.
+        names: by id, the name of its file, where each object has a file of its own that is named after it.
     """
 
     labels: LabelMap
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
+    colors: Mapping[int, Color] = field(default_factory=dict)
+    names: Mapping[int, str] = field(default_factory=dict)
+
+
+class Prompts(NamedTuple):
+    """The masks of several frames.
+
+    Attributes:
+        labels: by frame, frames ascending.
+        notes: all notes, each with the name of its mask.
+        colors, names: of the objects, as in the first mask that tells.
+    """
+
+    labels: dict[int, LabelMap]
+    notes: list[Note]
+    colors: dict[int, Color]
+    names: dict[int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +163,12 @@ def read_prompts(
     size: tuple[int, int],
     reading: Reading = PLAIN,
     stored_size: tuple[int, int] | None = None,
-) -> tuple[dict[int, LabelMap], list[str]]:
+) -> Prompts:
     """Read the masks of several frames; see `read_mask` for files, `array_labels` for arrays and tensors.
 
     A PIL image means what its file would. A `LabelMap` is taken as it is, at most resized. A colour is the same
     object in all masks, with the id that it has in the first, and an object whose id was chosen here, since it is in
     another colour or alone, is refused in the place of a known object with another id.
-
-    Returns:
-        The label maps by frame, frames ascending, and all notes, each with the name of its mask.
 
     Raises:
         MaskError: a mask cannot be used.
@@ -164,10 +181,14 @@ def read_prompts(
     loaded = {frame: _load(masks[frame], names[frame], request) for frame in names}
     share_ids({names[frame]: mask.labels if isinstance(mask, MaskFile) else mask for frame, mask in loaded.items()})
     files = {frame: _finish(labels) for frame, labels in loaded.items()}
-    notes = [f"{names[frame]}: {note}" for frame, file in files.items() for note in file.notes]
+    notes = [note.of(names[frame]) for frame, file in files.items() for note in file.notes]
     if first := min(files, default=0):
-        notes.append(f"the first mask is for frame {first}: frames before it get empty masks")
-    return {frame: file.labels for frame, file in files.items()}, notes
+        notes.append(Note(Code.MASK_LATE, f"the first mask is for frame {first}: frames before it get empty masks"))
+    read = Prompts({frame: file.labels for frame, file in files.items()}, notes, {}, {})
+    for file in reversed(files.values()):
+        read.colors.update(file.colors)
+        read.names.update(file.names)
+    return read
 
 
 def _load(mask: GivenMask, name: str, request: _Request) -> Labels | MaskFile:
@@ -195,9 +216,8 @@ def _read_file(path: Path, request: _Request) -> Labels:
     where = f"mask {shown(path)}"
     labels = _fitted(mask_labels.image_labels(image, where, request.reading, lossy=lossy), where, request)
     if has_pages:
-        labels.notes.append(
-            "it has several pages or frames, and the first alone is read; save others as files of their own"
-        )
+        text = "it has several pages or frames, and the first alone is read; save others as files of their own"
+        labels.notes.append(Note(Code.MASK_PAGES, text))
     return labels
 
 
@@ -314,7 +334,7 @@ def _fitted(labels: Labels, where: str, request: _Request) -> Labels:
     return labels
 
 
-def _resized(pixels: Bytes, size: tuple[int, int]) -> tuple[Bytes, list[str]]:
+def _resized(pixels: Bytes, size: tuple[int, int]) -> tuple[Bytes, list[Note]]:
     """Scale a label map (H, W) with the nearest pixel, centres on centres; a note says so."""
     if pixels.shape == size:
         return pixels, []
@@ -323,7 +343,8 @@ def _resized(pixels: Bytes, size: tuple[int, int]) -> tuple[Bytes, list[str]]:
         for source, target in zip(pixels.shape, size, strict=True)
     )
     height, width = pixels.shape
-    return pixels[rows[:, None], columns], [f"resized from {width}x{height} to {size_text(size)}"]
+    note = Note(Code.MASK_RESIZED, f"resized from {width}x{height} to {size_text(size)}")
+    return pixels[rows[:, None], columns], [note]
 
 
 def _read_folder(folder: Path, request: _Request) -> Labels:
@@ -339,9 +360,9 @@ def _read_folder(folder: Path, request: _Request) -> Labels:
                 f"mask {shown(path)} has {len(found)} objects, but a folder needs one file per object; "
                 "give this file itself, as FRAME:PATH for a later frame"
             )
-        notes += [f"{shown(path.name)}: {note}" for note in labels.notes]
+        notes += [note.of(shown(path.name)) for note in labels.notes]
         if not found:
-            notes.append(f"{shown(path.name)} is empty: there is no object {number}")
+            notes.append(Note(Code.MASK_EMPTY, f"{shown(path.name)} is empty: there is no object {number}"))
         inside = np.isin(labels.pixels, found)
         covered += int((inside & (pixels != BACKGROUND) & (pixels != VOID)).sum())
         pixels[(labels.pixels == VOID) & (pixels == BACKGROUND)] = VOID
@@ -353,9 +374,9 @@ def _read_folder(folder: Path, request: _Request) -> Labels:
             "`no_background=True`"
         )
     if covered:
-        notes.append(f"{covered} pixels belong to several files; the later file has them")
+        notes.append(Note(Code.MASK_OVERLAP, f"{covered} pixels belong to several files; the later file has them"))
     names = {number: shown(path.name) for number, path in zip(ids, paths, strict=True)}
-    return Labels(pixels, notes, names=names, chosen=chosen)
+    return Labels(pixels, notes, names=names, chosen=chosen, titles=_titles(dict(zip(ids, paths, strict=True))))
 
 
 def _object_files(folder: Path) -> list[Path]:
@@ -373,14 +394,22 @@ def _object_files(folder: Path) -> list[Path]:
     return sorted(paths, key=lambda path: natural_key(path.name))
 
 
-def _file_ids(paths: Sequence[Path]) -> tuple[list[int], list[str]]:
+def _file_ids(paths: Sequence[Path]) -> tuple[list[int], list[Note]]:
     """Ids for the files of a folder, and a note where they are not the numbers in the names."""
     endings = [re.search(r"[0-9]+$", path.stem) for path in paths]
     numbers = [int(ending[0]) for ending in endings if ending]
     if len(set(numbers)) == len(paths) and set(numbers) <= set(range(1, VOID)):
         return numbers, []
     names = listed([f"{shown(path.name)} = {number}" for number, path in enumerate(paths, 1)])
-    return list(range(1, len(paths) + 1)), [f"files became objects in the order of their names: {names}"]
+    note = Note(Code.MASK_IDS, f"files became objects in the order of their names: {names}")
+    return list(range(1, len(paths) + 1)), [note]
+
+
+def _titles(files: Mapping[int, Path]) -> dict[int, str]:
+    """What files are named after beside their numbers: "dog" of `dog.png` and `dog_2.png`; nothing if all are alike."""
+    titles = {number: shown(re.sub(r"[\W_]*[0-9]+$", "", path.stem)) for number, path in files.items()}
+    alike = len(titles) > 1 and len(set(titles.values())) == 1
+    return {} if alike else {number: title for number, title in titles.items() if title}
 
 
 def _check_overlap(folder: Path, paths: Sequence[Path], covered: int, painted: int) -> None:
@@ -396,6 +425,6 @@ def _finish(labels: Labels | MaskFile) -> MaskFile:
     if isinstance(labels, MaskFile):
         return labels
     pixels = torch.from_numpy(np.array(labels.pixels, order="C"))
-    return MaskFile(
-        LabelMap(pixels, tuple(object_ids(labels.pixels))), (*labels.notes, *mask_labels.color_note(labels.colors))
-    )
+    found = LabelMap(pixels, tuple(object_ids(labels.pixels)))
+    notes = (*labels.notes, *mask_labels.color_note(labels.colors))
+    return MaskFile(found, notes, mask_labels.painted(labels), labels.titles)

@@ -1,6 +1,6 @@
-"""The overlay: a tint in each object's colour and a bright line around it, as a picture and as a video.
+"""The overlay as a video; `drawing` draws its frames.
 
-The video is H.264 with the time of every frame kept, and the source's audio packets as they are: they are copied one by
+It is H.264 with the time of every frame kept, and the source's audio packets as they are: they are copied one by
 one, and left out with a note where an MP4 file cannot hold them. The same predictions give the same bytes.
 """
 
@@ -16,89 +16,23 @@ from pathlib import Path
 
 import av
 import numpy as np
-import numpy.typing as npt
 from av.audio.stream import AudioStream
 from av.codec.context import Flags
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
-from torch import Tensor
 
 from vostrack.errors import OutputError
 from vostrack.files import OutputRoot, PartialFile, make_folder, shown
-from vostrack.types import BACKGROUND, VOID, Prediction
+from vostrack.notes import Code, Note
+from vostrack.types import Prediction
 from vostrack.video.container import BROKEN, open_container, shown_stream, stamp_of
-from vostrack.video.palette import PALETTE
+from vostrack.video.drawing import Painter, Pixels
+from vostrack.video.look import Look
 from vostrack.video.stream import NOMINAL_RATE, first_line
 
 # Ticks a second at least, so that any rate is met well, and at most, so that a long gap still fits into an MP4 file.
 _TICKS, _MOST_TICKS = 90_000, 1_000_000
-
-Pixels = npt.NDArray[np.uint8]
-
-# The palette's first colours have a largest channel of 128; at full brightness the line stands out from tint and scene.
-_LINE = (PALETTE * (255.0 / np.maximum(PALETTE.max(axis=1, keepdims=True), 1))).astype(np.uint8)
-
-
-def draw_overlay(image: Pixels | Tensor, labels: Pixels, alpha: float = 0.5) -> Pixels:
-    """Draw the objects of a label map over an image.
-
-    Args:
-        image: uint8 RGB, an array (H, W, 3) or a tensor (3, H, W).
-        labels: uint8 (H, W) object ids; background and void are not drawn.
-        alpha: strength of the tint, 0 to 1.
-
-    Returns:
-        A new image, uint8 (H, W, 3).
-    """
-    # A colour plane at a time: numpy is twice as fast where pixels of one kind lie side by side.
-    planes: Pixels = np.array(image.numpy() if isinstance(image, Tensor) else image.transpose(2, 0, 1), order="C")
-    objects = np.where(labels == VOID, np.uint8(BACKGROUND), labels)
-    box = _bounds(objects)
-    if box is not None:
-        # Only the box around the objects is touched: in most clips it is a small part of the frame.
-        part, inside = planes[:, box[0], box[1]], objects[box]
-        _blend(part, inside, alpha)
-        y, x = _contour(inside, width=max(1, round(min(labels.shape) / 540))).nonzero()
-        part[:, y, x] = _LINE[inside[y, x]].T
-    return np.ascontiguousarray(planes.transpose(1, 2, 0))
-
-
-def _bounds(objects: Pixels) -> tuple[slice, slice] | None:
-    """A box that holds all objects and a pixel around them, or None where there are none."""
-    rows, columns = np.flatnonzero(objects.any(axis=1)), np.flatnonzero(objects.any(axis=0))
-    if not rows.size:
-        return None
-    return slice(max(rows[0] - 1, 0), rows[-1] + 2), slice(max(columns[0] - 1, 0), columns[-1] + 2)
-
-
-def _blend(planes: Pixels, objects: Pixels, alpha: float) -> None:
-    """Tint the pixels of objects in place; integer arithmetic, 256 standing for 1."""
-    weight = np.full(256, 256 - round(256 * alpha), np.uint16)
-    weight[BACKGROUND] = 256
-    keep = np.take(weight, objects)
-    for plane, colour in zip(planes, PALETTE.T, strict=True):
-        tint = np.take(colour * (256 - weight), objects)
-        plane[...] = (plane * keep + tint) >> 8
-
-
-def _contour(objects: Pixels, width: int) -> npt.NDArray[np.bool_]:
-    """Pixels of objects that are at most `width` steps from a pixel with another label; bool (H, W)."""
-    edge = np.zeros(objects.shape, np.bool_)
-    across, down = objects[:, 1:] != objects[:, :-1], objects[1:] != objects[:-1]
-    _spread(edge, across, down)
-    for _ in range(width - 1):
-        _spread(edge, edge[:, 1:] | edge[:, :-1], edge[1:] | edge[:-1])
-    edge &= objects != BACKGROUND
-    return edge
-
-
-def _spread(edge: npt.NDArray[np.bool_], across: npt.NDArray[np.bool_], down: npt.NDArray[np.bool_]) -> None:
-    """Mark both pixels of each pair of neighbours that is set."""
-    edge[:, 1:] |= across
-    edge[:, :-1] |= across
-    edge[1:] |= down
-    edge[:-1] |= down
 
 
 class OverlayWriter:
@@ -108,19 +42,20 @@ class OverlayWriter:
         notes: what became of the audio, where it could not be kept.
     """
 
-    def __init__(self, folder: Path, *, source: Path | None, fps: Fraction | None) -> None:
+    def __init__(self, folder: Path, *, source: Path | None, fps: Fraction | None, look: Look | None = None) -> None:
         """Nothing is opened before the first frame; see `writer.Destination` for the arguments."""
-        self.notes: list[str] = []
+        self.notes: list[Note] = []
         self._folder = folder
         self._partial = PartialFile(OutputRoot(folder).at("overlay.mp4"))
         self._source_path = source
         self._fps = fps or NOMINAL_RATE
+        self._painter = Painter(look)
         self._movie: _Movie | None = None
 
     def write(self, prediction: Prediction) -> None:
         """Draw and encode a frame; raises `OutputError`."""
         frame = prediction.frame
-        picture = _even(draw_overlay(frame.image, prediction.labels.pixels.cpu().numpy()))
+        picture = _even(self._painter.draw(frame.image, prediction.labels.pixels.cpu().numpy(), frame.index))
         with self._reported():
             if self._movie is None:
                 make_folder(self._folder)
@@ -147,7 +82,8 @@ class OverlayWriter:
             return _Source(self._source_path, self.notes) if self._source_path else None
         except BROKEN as error:
             why = first_line(error)
-            self.notes.append(f"no audio in the overlay: {shown(self._source_path)} cannot be read again: {why}")
+            text = f"no audio in the overlay: {shown(self._source_path)} cannot be read again: {why}"
+            self.notes.append(Note(Code.AUDIO_DAMAGED, text))
             return None
 
     @contextlib.contextmanager
@@ -165,7 +101,7 @@ class OverlayWriter:
 class _Source:
     """What an overlay takes over from its source: the unit of time, the audio, and how long the last frame lasts."""
 
-    def __init__(self, path: Path, notes: list[str]) -> None:
+    def __init__(self, path: Path, notes: list[Note]) -> None:
         self._path = path
         self._notes = notes
         self._damaged = False
@@ -203,7 +139,8 @@ class _Source:
     def report_damage(self, error: Exception) -> None:
         """Note, once, that audio is missing."""
         if not self._damaged:
-            self._notes.append(f"audio is missing in the overlay: {shown(self._path)} is damaged: {first_line(error)}")
+            text = f"audio is missing in the overlay: {shown(self._path)} is damaged: {first_line(error)}"
+            self._notes.append(Note(Code.AUDIO_DAMAGED, text))
         self._damaged = True
 
     def close(self) -> None:
@@ -221,7 +158,8 @@ class _Source:
                 trial.add_stream_from_template(audio)
                 trial.start_encoding()
         except BROKEN:
-            self._notes.append(f"no audio in the overlay: an MP4 file cannot hold {audio.codec_context.name}")
+            text = f"no audio in the overlay: an MP4 file cannot hold {audio.codec_context.name}"
+            self._notes.append(Note(Code.AUDIO_LEFT_OUT, text))
             return None
         return audio
 

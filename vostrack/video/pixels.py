@@ -18,6 +18,7 @@ from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import Colorspace, ColorTrc, Interpolation, VideoReformatter
 from torch import Tensor
 
+from vostrack.notes import Code, Note
 from vostrack.video.stream import size_text
 
 Quarter = tuple[int, int, int, int]
@@ -69,9 +70,11 @@ class PictureConverter:
         self.size = (height, width) if self._quarter[0] else (width, height)
         self.notes = _format_notes(first)
         if self._scaled != stored:
-            self.notes.append(f"pixels are not square: {size_text(stored)} is shown as {size_text(self._scaled)}")
+            text = f"pixels are not square: {size_text(stored)} is shown as {size_text(self._scaled)}"
+            self.notes.append(Note(Code.CLIP_SQUARED, text))
         if self._quarter != UPRIGHT:
-            self.notes.append(f"stored as {size_text(stored)}, shown {turn_text(self._quarter)}")
+            text = f"stored as {size_text(stored)}, shown {turn_text(self._quarter)}"
+            self.notes.append(Note(Code.CLIP_TURNED, text))
 
     def __call__(self, picture: av.VideoFrame) -> Tensor:
         """Convert one picture.
@@ -150,20 +153,22 @@ def _matrix(picture: av.VideoFrame) -> Colorspace:
     return _MATRICES.get(picture.colorspace, guess)
 
 
-def _format_notes(picture: av.VideoFrame) -> list[str]:
+def _format_notes(picture: av.VideoFrame) -> list[Note]:
     notes = []
     components = picture.format.components
     bits = max(component.bits for component in components)
     if bits > 8:
-        notes.append(f"{bits}-bit source, reduced to 8 bits")
+        notes.append(Note(Code.CLIP_BITS, f"{bits}-bit source, reduced to 8 bits"))
     if picture.color_trc in _HDR:
-        notes.append(f"high dynamic range ({_HDR[picture.color_trc]}) is not tone-mapped, so colours look pale")
+        text = f"high dynamic range ({_HDR[picture.color_trc]}) is not tone-mapped, so colours look pale"
+        notes.append(Note(Code.CLIP_HDR, text))
     if not picture.format.is_rgb and picture.colorspace not in {_RGB, _UNSPECIFIED, *_MATRICES}:
-        notes.append(f"colour matrix {picture.colorspace} is not supported, so colours are approximate")
+        text = f"colour matrix {picture.colorspace} is not supported, so colours are approximate"
+        notes.append(Note(Code.CLIP_COLOURS, text))
     if any(component.is_alpha for component in components) and _is_transparent(picture):
-        notes.append("transparency is ignored: the colours stored under it are shown")
+        notes.append(Note(Code.CLIP_TRANSPARENT, "transparency is ignored: the colours stored under it are shown"))
     if picture.interlaced_frame:
-        notes.append("interlaced source, used without deinterlacing")
+        notes.append(Note(Code.CLIP_INTERLACED, "interlaced source, used without deinterlacing"))
     return notes
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vostrack.errors import InputError
 from vostrack.files import shown
+from vostrack.notes import Code, Note
 from vostrack.video.stream import reason
 
 ENDINGS = (".avif", ".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -41,7 +42,7 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
     return [int(part) if position % 2 else part for position, part in enumerate(parts)], name
 
 
-def frame_files(folder: Path) -> tuple[list[Path], list[str]]:
+def frame_files(folder: Path) -> tuple[list[Path], list[Note]]:
     """The images of a folder that are frames, in natural order, and notes on what is left out or missing.
 
     Where half of the images or more are numbered in one way, those without a number (`mask.png` beside `00000.jpg`) and
@@ -66,9 +67,10 @@ def frame_files(folder: Path) -> tuple[list[Path], list[str]]:
     paths = sorted((path for path in images if path.stem in frames), key=lambda path: natural_key(path.stem))
     notes = _repeats([path.stem for path in paths], folder) + _holes([path.stem for path in paths])
     if len(paths) > 1 and not any("#" in shape for shape in shapes):
-        notes.append(f"names without numbers: frames are taken in the order {_listed([path.name for path in paths])}")
+        order = _listed([path.name for path in paths])
+        notes.append(Note(Code.FRAMES_ORDER, f"names without numbers: frames are taken in the order {order}"))
     if left_out := sorted([path.name for path in images if path.stem in left] + [path.name for path in unread]):
-        notes.append(f"left out, since not named like the frames: {_listed(left_out)}")
+        notes.append(Note(Code.IMAGES_LEFT_OUT, f"left out, since not named like the frames: {_listed(left_out)}"))
     return paths, notes
 
 
@@ -200,7 +202,7 @@ def _refuse_below_zero(stems: Sequence[str], folder: Path) -> None:
             )
 
 
-def _repeats(stems: Sequence[str], folder: Path) -> list[str]:
+def _repeats(stems: Sequence[str], folder: Path) -> list[Note]:
     """A note where numbers start again, as those of a second view do; raises `InputError` where all have copies."""
     rows = [re.findall(r"\d+", stem) for stem in stems]
     if len({_shape(stem) for stem in stems}) > 1 or len(stems) < 6:
@@ -218,7 +220,8 @@ def _repeats(stems: Sequence[str], folder: Path) -> list[str]:
             )
     elif len(first) <= _MOST_SERIES:
         again = [after for before, after in pairwise(stems) if _last(after) < _last(before)]
-        return [f"numbers start again at {_listed(again)}: taken as one clip, one part after the other"]
+        text = f"numbers start again at {_listed(again)}: taken as one clip, one part after the other"
+        return [Note(Code.FRAMES_AGAIN, text)]
     return []
 
 
@@ -226,7 +229,7 @@ def _last(stem: str) -> int:
     return int(re.findall(r"\d+", stem)[-1])
 
 
-def _holes(stems: Sequence[str]) -> list[str]:
+def _holes(stems: Sequence[str]) -> list[Note]:
     """A note where the numbers of a series have a few gaps."""
     if len({_shape(stem) for stem in stems}) > 1 or len(stems) < 4:
         return []
@@ -238,7 +241,7 @@ def _holes(stems: Sequence[str]) -> list[str]:
     after = [stems[index] for index, step in enumerate(steps) if step > usual]
     if usual < 1 or not after or len(after) > max(1, len(steps) // 10):
         return []
-    return [f"frames may be missing: the numbers jump after {_listed(after)}"]
+    return [Note(Code.FRAMES_MISSING, f"frames may be missing: the numbers jump after {_listed(after)}")]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vostrack.errors import MaskError
+from vostrack.notes import Code, Note
 from vostrack.types import MAX_OBJECTS, VOID, LabelMap
 from vostrack.video import mask_labels
 from vostrack.video.ground import Color
@@ -114,8 +115,10 @@ def _choose_ids(labels: Labels, colors: Mapping[int, Color], known: _Known, name
         ids[number] = new
     if values and any(number != new for number, new in ids.items()):
         names = [f"{labels.names.get(number, number)} = {new}" for number, new in sorted(ids.items())]
-        told = [note for note in labels.notes if "became objects" not in note]
-        labels.notes = [*told, f"ids with regard to earlier masks: {mask_labels.listed(names)}"]
+        told = [note for note in labels.notes if note.code is not Code.MASK_IDS]
+        shared = Note(Code.MASK_IDS, f"ids with regard to earlier masks: {mask_labels.listed(names)}")
+        labels.notes = [*told, shared]
+    labels.titles = {ids.get(number, number): title for number, title in labels.titles.items()}
     table = np.arange(VOID + 1, dtype=np.uint8)
     table[list(ids)] = list(ids.values())
     labels.pixels = table[labels.pixels]

@@ -16,6 +16,7 @@ from threading import Lock
 from typing import Self
 
 from vostrack.errors import InputError
+from vostrack.notes import Note
 from vostrack.types import Frame, FrameStream
 
 MAX_PIXELS = 8192 * 8192
@@ -41,7 +42,7 @@ class ClipStream(ABC):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.notes: list[str] = []
+        self.notes: list[Note] = []
         self._started = False
         self._closed = False
         # Closing a container under a running decoder is a crash of the interpreter, so the two take turns.

@@ -25,7 +25,9 @@ from PIL import Image
 
 from vostrack.errors import OutputError
 from vostrack.files import OutputRoot, shown, write_bytes
+from vostrack.notes import Note
 from vostrack.types import Prediction
+from vostrack.video.look import Look
 from vostrack.video.overlay import OverlayWriter
 from vostrack.video.palette import palette_image
 
@@ -39,12 +41,14 @@ class Destination:
         source: the video file, for the overlay's timing and audio; None for a folder of images.
         fps: average frame rate, where known.
         keep: whether files of frames that are there stay as they are.
+        look: of the overlay.
     """
 
     folder: Path
     source: Path | None = None
     fps: Fraction | None = None
     keep: bool = False
+    look: Look | None = None
 
 
 class Writer(Protocol):
@@ -54,7 +58,7 @@ class Writer(Protocol):
         notes: one line for each thing that a user may want to know ("no audio: ...").
     """
 
-    notes: list[str]
+    notes: list[Note]
 
     def write(self, prediction: Prediction) -> None:
         """Write a frame; frames come in order. Raises `OutputError`."""
@@ -76,7 +80,7 @@ class FileWriter:
         self, folder: Path, render: Callable[[Prediction], Iterator[tuple[str, bytes]]], keep: bool = False
     ) -> None:
         """Take the output folder and a function that gives paths below it, and their contents, for a prediction."""
-        self.notes: list[str] = []
+        self.notes: list[Note] = []
         self._root = OutputRoot(folder)
         self._render, self._keep = render, keep
 
@@ -145,7 +149,7 @@ WRITERS: dict[str, Callable[[Destination], Writer]] = {
     "masks": lambda to: FileWriter(to.folder, mask_files, to.keep),
     "objects": lambda to: FileWriter(to.folder, object_files, to.keep),
     "probs": lambda to: FileWriter(to.folder, prob_files, to.keep),
-    "overlay": lambda to: OverlayWriter(to.folder, source=to.source, fps=to.fps),
+    "overlay": lambda to: OverlayWriter(to.folder, source=to.source, fps=to.fps, look=to.look),
 }
 
 
@@ -176,7 +180,7 @@ class ThreadedWriter:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vostrack-writer")
 
     @property
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Note]:
         """The notes of all writers; complete after `finish`."""
         return [note for writer in self._writers for note in writer.notes]
 

@@ -30,7 +30,7 @@ from vostrack.errors import OutputError
 from vostrack.files import OutputRoot
 from vostrack.methods import FLOOR
 from vostrack.types import VOID
-from vostrack.video.overlay import draw_overlay
+from vostrack.video.drawing import draw_overlay
 
 REPORT = "report.html"
 TEMPLATES = Environment(

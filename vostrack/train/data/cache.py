@@ -25,6 +25,7 @@ from torch import Tensor
 from vostrack.benchmark.datasets.mask_folders import read_mask
 from vostrack.errors import DatasetError, InputError, counted
 from vostrack.files import OutputRoot, lock_folder, output_error, plain, read_json, remove_partials, shown
+from vostrack.notes import Code, Note
 from vostrack.ops.grid import resize_image
 from vostrack.ops.labels import resize_labels
 from vostrack.run.callbacks import Callbacks
@@ -224,10 +225,11 @@ def build_cache(
             if not index.is_finished:
                 _decode(sources, folder, index, until, callbacks)
     if index.cut:
-        callbacks.note(
+        text = (
             f"{len(index.clips)} of {counted(len(sources), 'clip')} are in {shown(folder)}: the time for decoding was "
             "over, or `cache_size` reached; delete it to decode again"
         )
+        callbacks.note(Note(Code.FOOTAGE_INCOMPLETE, text))
     return FrameCache(folder)
 
 
@@ -271,7 +273,7 @@ def _decode(sources: Sequence[Source], folder: Path, index: _Index, until: float
                 while index.done < len(sources) and not index.cut:
                     problem = decoder.append(sources[index.done], limits[index.done])
                     if problem and not index.cut:
-                        callbacks.note(f"left out: {problem}")
+                        callbacks.note(Note(Code.FOOTAGE_LEFT_OUT, f"left out: {problem}"))
                     index.done += 1
                     callbacks.progress(index.done, len(sources))
                     if time.monotonic() - saved > _SAVED_EVERY:
@@ -296,12 +298,14 @@ def _planned(sources: Sequence[Source], folder: Path, index: _Index, callbacks: 
     limits = [max(2, int(frames * index.share)) if index.share < 1 and frames else limit for frames, _ in estimates]
     rest = list(zip(estimates, limits, strict=True))[index.done :]
     size = sum(each * min(frames, most or frames) for (frames, each), most in rest)
-    callbacks.note(f"decoding {counted(len(rest), 'clip')}: about {_megabytes(size)} in {shown(folder)}")
+    text = f"decoding {counted(len(rest), 'clip')}: about {_megabytes(size)} in {shown(folder)}"
+    callbacks.note(Note(Code.FOOTAGE_SIZE, text))
     if index.share < 1:
-        callbacks.note(
+        text = (
             f"all frames would take about {_megabytes(whole)}: the first {index.share:.0%} of each clip are kept; "
             "`cache_size` allows more"
         )
+        callbacks.note(Note(Code.FOOTAGE_SHORTENED, text))
     if shutil.disk_usage(folder).free < size:
         raise output_error(OSError(errno.ENOSPC, ""), folder / _FRAMES, size)
     return limits
