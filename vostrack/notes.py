@@ -30,6 +30,7 @@ class Code(Enum):
     CLIP_INTERLACED = WARNING, "interlaced frames are used as they are"
     CLIP_TRANSPARENT = WARNING, "transparency is ignored: the colours stored under it are shown"
     IMAGES_LEFT_OUT = WARNING, "images of the folder are not named like its frames"
+    CLIP_FLAT = WARNING, "frames have few colours, as masks have: the masks may have been given as the clip"
     IMAGE_PAGES = WARNING, "of an image with several pictures the first one is used"
     CLIP_BITS = NOTE, "more than 8 bits a channel are reduced to 8"
     CLIP_COLOURS = NOTE, "the colour matrix is not supported, so colours are approximate"

@@ -49,6 +49,18 @@ def test_order_is_natural_and_names_are_kept(tmp_path: Path) -> None:
     assert order(tmp_path) == ["Shot 1", "shot 2", "shot 03", "shot 10", "shot 010.5"]
 
 
+@pytest.mark.parametrize("mode", ["P", "L", "1"])
+def test_masks_given_as_the_clip_are_pointed_out(tmp_path: Path, mode: str) -> None:
+    mask = np.zeros((48, 64), np.uint8)
+    mask[8:30, 10:40] = 1 if mode == "P" else 255
+    image = Image.fromarray(mask, "L").convert(mode) if mode != "P" else Image.fromarray(mask, "P")
+    for index in range(3):
+        image.save(tmp_path / f"{index:05d}.png")
+    clip, _ = read(tmp_path)
+    assert clip.notes == ["frames have few colours, as masks: give the footage if they are masks"]
+    assert str(clip.notes[0].code) == "clip-flat"
+
+
 def test_other_files_are_left_alone(tmp_path: Path) -> None:
     save(tmp_path, "1.png", "2.png", ".hidden.png", "._2.png")
     for name in (".DS_Store", "Thumbs.db", "notes.txt", "clip.mp4"):
@@ -153,7 +165,7 @@ def test_transparency_is_ignored_and_noted(tmp_path: Path) -> None:
     layered.save(tmp_path / "2.png")
     clip, frames = read(tmp_path)
     assert [difference(frame, corners()) for frame in frames] == [0, 0]
-    assert clip.notes == ["transparency is ignored: the colours stored under it are shown"]
+    assert clip.notes[0] == "transparency is ignored: the colours stored under it are shown"
 
 
 @pytest.mark.parametrize(("mode", "ending"), [("L", "png"), ("1", "png"), ("P", "bmp"), ("LA", "png"), ("CMYK", "jpg")])

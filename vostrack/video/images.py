@@ -30,7 +30,8 @@ from vostrack.video.stream import NOMINAL_RATE, ClipStream, check_size, reason, 
 _FORMATS = ("AVIF", "BMP", "JPEG", "PNG", "TIFF", "WEBP")
 # So many images are looked at first to learn how many of their 16 bits are used.
 _SAMPLES = 8
-
+# Footage hardly gets by with so few colours.
+_MASK_COLORS = 16
 # Chunks of a WebP that are looked at before it counts as lossy.
 _MOST_CHUNKS = 64
 
@@ -351,6 +352,9 @@ def _notes(image: Image.Image, bits: int = 16) -> list[Note]:
         notes.append(Note(Code.IMAGE_PAGES, "an image of the folder holds several pictures: its first one is used"))
     if image.has_transparency_data:
         notes.append(Note(Code.CLIP_TRANSPARENT, "transparency is ignored: the colours stored under it are shown"))
+    # One colour alone may be a fade.
+    if image.mode in ("1", "L", "P") and len(image.getcolors(_MASK_COLORS) or ()) > 1:
+        notes.append(Note(Code.CLIP_FLAT, "frames have few colours, as masks: give the footage if they are masks"))
     return notes
 
 
