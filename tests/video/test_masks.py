@@ -80,7 +80,7 @@ class TestErrors:
             read(tmp_path, pixels)
 
     def test_too_large_ids(self, tmp_path: Path) -> None:
-        with pytest.raises(MaskError, match="has the id 300, and ids go up to 254"):
+        with pytest.raises(MaskError, match="has the value 300: ids go up to 254"):
             read(tmp_path, np.full(SIZE, 300, np.uint16))
 
     def test_too_many_colours(self, tmp_path: Path) -> None:
