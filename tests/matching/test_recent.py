@@ -91,7 +91,8 @@ def test_recent_frames_follow_an_object_whose_looks_change() -> None:
 
 
 def test_a_template_keeps_so_many_cells_of_each_label_at_most() -> None:
-    state = method(template=7).begin(features(0), given())
+    """At 480p; a frame of 36 pixels keeps as many in proportion to its area."""
+    state = method(template=round(7 * (480 / 36) ** 2)).begin(features(0), given())
     (template,) = state.sets.templates
     assert template.counts == (7, 7, 7)
     known = {tuple(key.tolist()) for key in features(0).flatten(1).T}
@@ -115,11 +116,12 @@ def test_what_is_wanted_is_found_as_if_all_were(grid: tuple[int, int], reach: fl
     wanted[3:9, 5:11] = True
     wanted[-1, -1] = True
     rows = query.permute(1, 2, 0).contiguous()
+    matters = torch.stack((wanted, wanted & (torch.arange(grid[0]) > 5)[:, None]))
     all_cells, some = (
         recent_similarities(rows, bank, radius=3, reach=reach, top_k=2, scale=10.0, wanted=given)
-        for given in (None, wanted)
+        for given in (None, matters)
     )
-    for expected, found in zip(all_cells, some, strict=True):
-        torch.testing.assert_close(found[wanted.flatten()], expected[wanted.flatten()])
+    for expected, found, cells in zip(all_cells, some, matters.flatten(1), strict=True):
+        torch.testing.assert_close(found[cells], expected[cells])
     if max(grid) > 100:
         assert (some[0] == -torch.inf).all(1).float().mean() > 0.5, "most tiles hold nothing that is wanted"

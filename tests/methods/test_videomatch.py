@@ -182,11 +182,18 @@ def test_updates_can_be_switched_off(front: bool, back: bool) -> None:
 
 
 @pytest.mark.parametrize("context", [0, 2])
-def test_what_is_out_of_reach_need_not_be_matched(context: int) -> None:
+@pytest.mark.parametrize("others", [False, True])
+def test_what_is_out_of_reach_need_not_be_matched(context: int, others: bool) -> None:
     """Without a background update the rest of the frame is background unseen; within reach nothing changes."""
     found = []
     for update in (True, False):
-        chosen = method(background_update=update, foreground_update=False, context=context, max_displacement=60.0)
+        chosen = method(
+            background_update=update,
+            foreground_update=False,
+            context=context,
+            max_displacement=60.0,
+            others_are_background=others,
+        )
         state, _ = started(chosen)
         found.append(chosen.predict(state, frame(2)))
         reach = ~state.places.outside(60.0).all(0)

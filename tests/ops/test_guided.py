@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vostrack.ops.guided import guided
+from vostrack.ops.guided import guided, guided_where_doubtful
 
 
 def naive(probs: Tensor, image: Tensor, radius: int, epsilon: float) -> Tensor:
@@ -65,3 +65,15 @@ def test_an_image_without_edges_gives_a_mean() -> None:
     assert out[1, 4, 4] == pytest.approx(1 / 9, abs=1e-5)  # the mean over 9 squares of means over 9 pixels: 9 / 81
     assert out[1, 4, 6] == pytest.approx(3 / 81, abs=1e-5)
     assert out[1, 0, 0] == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "place", [(slice(20, 31), slice(30, 44)), (slice(0, 3), slice(68, 70)), (slice(0, 0), slice(0, 0))]
+)
+def test_what_is_background_all_around_need_not_be_filtered(place: tuple[slice, slice]) -> None:
+    """An object inside, one in a corner, and none."""
+    generator = torch.Generator().manual_seed(2)
+    image, object_ = torch.rand(3, 50, 70, generator=generator), torch.zeros(50, 70)
+    object_[place] = torch.rand(object_[place].shape, generator=generator)
+    probs = torch.stack((1 - object_, object_))
+    torch.testing.assert_close(guided_where_doubtful(probs, image, 3, 1e-3), guided(probs, image, 3, 1e-3))

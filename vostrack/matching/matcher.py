@@ -25,7 +25,7 @@ from vostrack.matching.recent import recent_similarities
 from vostrack.matching.sets import AddedFeatures, FeatureSets, Template
 from vostrack.matching.settings import SoftMatcherConfig
 from vostrack.ops.grid import size_of, to_cells, to_pixels
-from vostrack.ops.guided import guided
+from vostrack.ops.guided import guided_where_doubtful
 from vostrack.ops.hypercolumns import principal_axes, project
 from vostrack.ops.labels import harden
 from vostrack.ops.matching import erode, fuse, unfuse
@@ -81,7 +81,7 @@ class SoftMatcher:
         keys, recent = _rows(grid), self._started(grid, soft_labels)
         templates = (
             *(state.sets.templates if state else ()),
-            Template.of(keys, hard_labels.flatten(), count, self.config.template),
+            Template.of(keys, hard_labels.flatten(), count, self._template(grid)),
         )
         empty = (AddedFeatures.empty(self.config.capacity, keys),) * (count - 1)
         masks = masks_of(hard_labels, count)
@@ -100,15 +100,20 @@ class SoftMatcher:
         """The prediction for what `query` gives, with further similarities (N, L) with cells of each label, or none."""
         config, outside = self.config, self._outside(state)
         wanted = self._wanted(outside)
+        chosen = wanted[0].flatten()
         recent = self._recent(state, query, wanted)
         if recent and further:
             recent = [torch.cat(pair, 1) for pair in zip(recent, further, strict=True)]
-        chosen = wanted.flatten()
         foreground, background = state.sets.scores(
-            _rows(query)[chosen], config.top_k, [x[chosen] for x in recent or further], config.others_are_background
+            _rows(query)[chosen],
+            config.top_k,
+            [x[chosen] for x in recent or further],
+            config.others_are_background,
+            wanted.flatten(1)[:, chosen],
         )
-        log_odds = query.new_full((len(foreground), *wanted.shape), -_LIMIT, dtype=foreground.dtype)
-        log_odds[:, wanted] = (config.scale * (foreground - background)).clamp(max=_LIMIT)
+        log_odds = query.new_zeros(outside.shape, dtype=foreground.dtype)
+        log_odds[:, wanted[0]] = (config.scale * (foreground - background)).clamp(max=_LIMIT)
+        log_odds = log_odds.masked_fill(~wanted[1:], -_LIMIT)
         return fuse(log_odds - _REMOVED * outside, config.foreground_threshold)
 
     def remember(self, state: MatchingState, features: Tensor, probs: Tensor) -> MatchingState:
@@ -140,11 +145,17 @@ class SoftMatcher:
         if not config.edge_radius:
             return pixels
         radius = max(1, round(config.edge_radius * min(size_of(image)) / SHORT_SIDE))
-        return guided(pixels, image, radius, config.edge_contrast**2)
+        return guided_where_doubtful(pixels, image, radius, config.edge_contrast**2)
 
     def shrink(self, probs: Tensor) -> Tensor:
         """Average of the pixels around each cell."""
         return to_cells(probs, self.stride)
+
+    def _template(self, grid: Tensor) -> int:
+        """How many cells of each label are kept of a frame with projected features (C', h, w); 0 for all."""
+        most = self.config.template
+        side = self.stride * min(grid.shape[1:])
+        return most and max(1, round(most * min(1.0, side / SHORT_SIDE) ** 2))
 
     def _key(self, grid: Tensor) -> Tensor:
         """Projected features (C', h, w) in the precision of the comparison."""
@@ -164,13 +175,16 @@ class SoftMatcher:
         return state.places.outside(self.config.max_displacement)
 
     def _wanted(self, outside: Tensor) -> Tensor:
-        """bool (h, w): cells that must be matched; what no object can have reached is background without it.
+        """bool (K, h, w): cells to match with each label, with the background those that matter to any.
 
-        But where outliers are added to the background, what they would have been taken for must be known.
+        What an object cannot have reached is not the object, whatever it looks like. But where outliers are added to
+        the background, what they would have been taken for must be known.
         """
         if self.config.background_update:
-            return outside.new_ones(outside.shape[1:])
-        return ~outside.all(0)
+            return outside.new_ones(len(outside) + 1, *outside.shape[1:])
+        reached = ~outside
+        near = reached.any(0, keepdim=True)
+        return torch.cat((near, near.expand_as(reached) if self.config.others_are_background else reached))
 
     def _recent(self, state: MatchingState, query: Tensor, wanted: Tensor) -> list[Tensor]:
         """Similarities (N, L) of cells (C', h, w) with those of each label in recent frames, if there are any."""

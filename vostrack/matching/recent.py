@@ -33,17 +33,18 @@ def recent_similarities(
         reach: share of the short side up to which fewer cells are searched beyond that (`ops.window.far_ring`).
         top_k: how many.
         scale: weight of the similarities.
-        wanted: bool (h, w), which cells matter; None for all.
+        wanted: bool (K, h, w), which cells matter to which label; None for all.
 
     Returns:
-        (N, L) for each of the K labels, L at least `top_k`; -inf where the grid holds fewer cells, or where the cell
-        is not wanted.
+        (N, L) for each of the K labels, L at least `top_k`; -inf where the grid holds fewer cells. Where a cell is not
+        wanted for a label, it may be -inf too.
     """
     keys, values = bank.used_keys, bank.used_values
     priors = log_prior(values, scale)
     window = Window(radius, disk=True)
-    everywhere = torch.ones(query.shape[:2], dtype=torch.bool, device=query.device) if wanted is None else wanted
-    found = [_best_of_each(query, everywhere, keys, priors, window, top_k)]
+    every = torch.ones(values.shape[-1], *query.shape[:2], dtype=torch.bool, device=query.device)
+    matter = (every if wanted is None else wanted).permute(1, 2, 0)
+    found = [_best_of_each(query, matter, keys, priors, window, top_k)]
     ring, step = far_ring(window, reach, (query.shape[0], query.shape[1]))
     if not ring.is_empty:
         coarse, there = keys[::step, ::step].contiguous(), priors[::step, ::step]
@@ -51,7 +52,7 @@ def recent_similarities(
         def search(part: Tensor, matter: Tensor) -> tuple[Tensor, ...]:
             return _best_of_each(part, matter, coarse, there, ring, top_k)
 
-        found.append(in_parts((query, everywhere), step, search))
+        found.append(in_parts((query, matter), step, search))
     return [torch.cat(parts, 1) for parts in zip(*found, strict=True)]
 
 
@@ -70,14 +71,17 @@ def log_prior(values: Tensor, scale: float) -> Tensor:
 def _best_of_each(
     query: Tensor, wanted: Tensor, keys: Tensor, priors: Tensor, window: Window, top_k: int
 ) -> tuple[Tensor, ...]:
-    """(N, top_k) for each label, the highest similarities in a window plus numbers (h, w, T, K)."""
+    """(N, top_k) for each label, the highest similarities in a window plus numbers (h, w, T, K).
+
+    `wanted` is bool (h, w, K).
+    """
     height, width, _ = query.shape
     flat = priors.flatten(0, 2).T.contiguous()
     best = torch.full((len(flat), height, width, top_k), -torch.inf, device=query.device)
-    for tile in tiles(query, keys, window, wanted):
+    for tile in tiles(query, keys, window, wanted.any(2)):
         count = min(top_k, tile.similarity.shape[1])
-        for similarities, prior in zip(best, flat[:, tile.index], strict=True):
-            similarity = largest(tile.similarity + prior, count)[0]
-            there = similarities[tile.place][..., :count]
+        for label in wanted[tile.place].flatten(0, 1).any(0).nonzero().flatten().tolist():
+            similarity = largest(tile.similarity + flat[label, tile.index], count)[0]
+            there = best[label][tile.place][..., :count]
             there.copy_(similarity.view_as(there))
     return best.flatten(1, 2).unbind()

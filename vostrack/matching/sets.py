@@ -43,9 +43,15 @@ class Template:
         chosen = [_evenly(part, most) if most else part for part in parts]
         return cls(torch.cat(chosen), tuple(len(part) for part in chosen))
 
-    def best(self, query: Tensor, top_k: int) -> list[Tensor]:
-        """Highest similarities (N, L) with the cells of each channel."""
-        return [best_keys(query, part, top_k)[0] for part in torch.split(self.keys, list(self.counts))]
+    def best(self, query: Tensor, top_k: int, wanted: Tensor | None = None) -> list[Tensor]:
+        """Highest similarities (N, L) with the cells of each channel; -inf where not `wanted`, bool (K, N)."""
+        parts = torch.split(self.keys, list(self.counts))
+        if wanted is None:
+            return [best_keys(query, part, top_k)[0] for part in parts]
+        found = [query.new_full((len(query), min(top_k, len(p))), -torch.inf, dtype=torch.float32) for p in parts]
+        for best, part, rows in zip(found, parts, wanted, strict=False):
+            best[rows] = best_keys(query[rows], part, top_k)[0]
+        return found
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,12 @@ class FeatureSets:
     background: tuple[AddedFeatures, ...]
 
     def scores(
-        self, query: Tensor, top_k: int, recent: Sequence[Tensor] = (), others_are_background: bool = True
+        self,
+        query: Tensor,
+        top_k: int,
+        recent: Sequence[Tensor] = (),
+        others_are_background: bool = True,
+        wanted: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Matching scores with the foreground and with the background of each object.
 
@@ -156,12 +167,13 @@ class FeatureSets:
             top_k: similarities that count.
             recent: further similarities (N, L) with cells of each label; or none.
             others_are_background: whether the background of an object holds the other objects.
+            wanted: bool (K, N), which queries matter to which label; None for all.
 
         Returns:
-            (O, N) each, -inf where a set is empty.
+            (O, N) each, -inf where a set is empty or a query does not matter.
         """
         rows: list[list[Tensor]] = [[], []]
-        for number, (sides, count) in enumerate(self._matched(query, top_k, others_are_background), 1):
+        for number, (sides, count) in enumerate(self._matched(query, top_k, others_are_background, wanted), 1):
             further = (
                 recent[number : number + 1],
                 [recent[k] for k in _others(number, len(recent), others_are_background)],
@@ -184,10 +196,10 @@ class FeatureSets:
         return replace(self, foreground=tuple(rows[0]), background=tuple(rows[1]))
 
     def _matched(
-        self, query: Tensor, top_k: int, others_are_background: bool
+        self, query: Tensor, top_k: int, others_are_background: bool, wanted: Tensor | None = None
     ) -> Iterator[tuple[tuple[Side, Side], int]]:
         """Foreground and background of each object, and how many similarities count for it."""
-        found = [template.best(query, top_k) for template in self.templates]
+        found = [template.best(query, top_k, wanted) for template in self.templates]
         for number, added in enumerate(zip(self.foreground, self.background, strict=True), 1):
             known = [template for template in self.templates if number < len(template.counts)]
             own = sum(template.counts[number] for template in known)

@@ -100,7 +100,11 @@ class SoftMatcherConfig(UpdateConfig, EdgeConfig, RecentConfig, GridConfig, grou
     scale: float = setting(40.0, "weight of the matching scores in the softmax; large is sharp", above=0)
     top_k: int = setting(3, "number of best similarities whose mean is the matching score", low=1)
     template: int = setting(
-        6500, "maximum number of cells of each label kept from a given frame; 0 keeps all", low=0, group="memory"
+        6500,
+        "maximum number of cells of each label kept from a given frame of 480p or more, and of smaller ones fewer in "
+        "proportion to their area; 0 keeps all",
+        low=0,
+        group="memory",
     )
     others_are_background: bool = setting(False, "whether objects are background to each other; else they compete")
     foreground_threshold: float = setting(0.5, "probability from which a cell belongs to an object", above=0, below=1)

@@ -13,6 +13,37 @@ from torch.nn.functional import avg_pool2d
 _LUMINANCE = (0.299, 0.587, 0.114)  # of gamma-encoded RGB, ITU-R BT.601
 
 
+_NOWHERE = 1e-3
+"""Probability below which no label but the background's can come to be seen for all that filtering does."""
+
+
+def guided_where_doubtful(probs: Tensor, image: Tensor, radius: int, epsilon: float) -> Tensor:
+    """As `guided`, in the smallest rectangle outside of which all is background; elsewhere nothing is changed.
+
+    Args:
+        probs: (K, H, W), at least 0, summing to 1 over K; channel 0 is the background.
+        image, radius, epsilon: as for `guided`.
+
+    Returns:
+        (K, H, W).
+    """
+    doubtful = probs[0] < 1 - _NOWHERE
+    if not doubtful.any():
+        return probs
+    # Means over squares of means over squares: an object reaches two radii far, and so does the border of a rectangle.
+    rows, columns = (_reach(doubtful.any(dim), 4 * radius) for dim in (1, 0))
+    out = probs.clone()
+    inner = (slice(None), rows, columns)
+    out[inner] = guided(probs[inner], image[inner], radius, epsilon)
+    return out
+
+
+def _reach(there: Tensor, margin: int) -> slice:
+    """From the first to the last place that is true, and some more."""
+    places = there.nonzero()
+    return slice(max(0, int(places[0]) - margin), int(places[-1]) + margin + 1)
+
+
 def guided(probs: Tensor, image: Tensor, radius: int, epsilon: float) -> Tensor:
     """Label probabilities that follow the edges of an image: locally each is a linear function of the luminance.
 
