@@ -32,11 +32,13 @@ app = typer.Typer(name="benchmark", cls=DefaultGroup, no_args_is_help=True)
 
 @app.callback()
 def benchmark() -> None:
-    """Run methods over a dataset and score them: `vostrack benchmark DATASET ...`, with the options of `run`.
+    """Run methods over a dataset and score them, or compare two results.
 
     Examples:
         vostrack benchmark davis17 --root DAVIS --method mast-mem
         vostrack benchmark compare results/anchors results/mast-mem
+
+    `run` may be left out; `vostrack benchmark run --help` shows its options.
     """
 
 

@@ -53,7 +53,7 @@ def inspect(
     weights: Weights = None,
     size: Size = DEFAULT_SIZE,
 ) -> None:
-    """Draw where a method looks for the matches of some pixels, over two overlaid frames and over their features.
+    """Draw where a method looks for the matches of some pixels of a frame in another one.
 
     Examples:
         vostrack inspect dog.mp4 --frame 12

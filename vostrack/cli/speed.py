@@ -18,7 +18,7 @@ def speed(
     repeats: Annotated[int, in_run(metavar="N", min=1, help="Runs of each; the best counts.")] = 3,
     device: Device = "auto",
 ) -> None:
-    """Time one frame of label propagation, restricted to windows and dense-and-masked, in one run.
+    """Time label propagation on this machine: restricted to windows, and dense as a reference.
 
     Examples:
         vostrack speed --channels 512 --height 480 --width 854

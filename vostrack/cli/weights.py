@@ -18,12 +18,14 @@ app = typer.Typer(name="weights", cls=DefaultGroup)
 
 @app.callback()
 def weights() -> None:
-    """List the weights and the folders that are searched for them: `vostrack weights`, with the options of `list`.
+    """List the weights that are found, check them, or join those of two methods.
 
     Examples:
         vostrack weights --verify
         vostrack weights runs/anchors/anchors.safetensors
         vostrack weights join anchors.safetensors mast-mem.safetensors out.safetensors
+
+    `list` may be left out.
     """
 
 
