@@ -59,16 +59,17 @@ def rows(features: Tensor) -> Tensor:
     return features.flatten(1).T
 
 
-def mean_best(x: Tensor, keys: Tensor, count: int) -> float:
-    return sum(sorted((float(x @ key) for key in keys), reverse=True)[:count]) / count
+def mean_best(x: Tensor, keys: Tensor, top_k: int) -> float:
+    """Mean of the K highest similarities: of all of a smaller set, and for 0."""
+    best = sorted((float(x @ key) for key in keys), reverse=True)[: top_k or None]
+    return sum(best) / len(best)
 
 
 def naive_initial(query: Tensor, front: Tensor, back: Tensor, config: SoftMatcherConfig) -> Tensor:
     """y_t,init of one object (h, w): two-way softmax of the weighted scores."""
-    count = min(config.top_k, max(1, min(len(front), len(back)) // 4))
     out = []
     for x in rows(query.double()):
-        a, b = (math.exp(config.scale * mean_best(x, keys.double(), count)) for keys in (front, back))
+        a, b = (math.exp(config.scale * mean_best(x, keys.double(), config.top_k)) for keys in (front, back))
         out.append(a / (a + b))
     return torch.tensor(out).view(GRID)
 
@@ -116,6 +117,41 @@ def test_prediction_equals_the_equations(given: Tensor, removal: bool) -> None:
     torch.testing.assert_close(probs, expected.float(), atol=1e-5, rtol=1e-4)
     best = torch.stack(final).max(0)
     assert torch.equal(probs.argmax(0), torch.where(best.values >= SMALL.foreground_threshold, best.indices + 1, 0))
+
+
+@pytest.mark.parametrize("top_k", [1, 20, 100, 0], ids=["hard", "published", "100", "all"])
+def test_k_is_k_however_small_an_object(top_k: int) -> None:
+    """Figure 5(a): K from 1 to 100, and all; the smaller object here has nine cells."""
+    assert (PAPER.top_k, PAPER.top_share) == (20, 0)
+    given = labels((1, 4, 1, 4), (6, 11, 8, 13))
+    chosen = method(top_k=top_k, outlier_removal=False)
+    state, features = started(chosen, given)
+    for _ in range(2):  # without, then with added features
+        probs, added = chosen.predict(state, features), state.sets
+        parts = [split(state, k) for k in (1, 2)]
+        sets = [
+            (torch.cat((front, added.foreground[k].used)), torch.cat((back, added.background[k].used)))
+            for k, (front, back) in enumerate(parts)
+        ]
+        odds = torch.stack([naive_initial(features, *pair, replace(SMALL, top_k=top_k)).logit() for pair in sets])
+        found = (probs[1:] / probs[:1]).log() + math.log(0.4 / 0.6)
+        torch.testing.assert_close(found, odds.float(), atol=1e-4, rtol=1e-4)
+        state = chosen.remember(state, features, probs)
+
+
+def test_the_mean_over_all_similarities_does_without_recent_frames() -> None:
+    with pytest.raises(MethodError, match="set context to 0"):
+        SoftMatcherConfig(top_k=0)
+
+
+@pytest.mark.parametrize("score", [0.0, 0.6])
+def test_the_foreground_can_be_matched_alone(score: float) -> None:
+    """Section 4.4: one soft matching layer; the background's score is a constant."""
+    chosen = method(background_score=score, outlier_removal=False, foreground_threshold=0.5)
+    state, features = started(chosen, ONE)
+    front, _ = split(state, 1)
+    expected = [1 / (1 + math.exp(SMALL.scale * (score - mean_best(x, front, 3)))) for x in rows(features)]
+    torch.testing.assert_close(chosen.predict(state, features)[1], torch.tensor(expected).view(GRID))
 
 
 def test_labels_that_are_no_rivals_compete_in_one_softmax() -> None:
@@ -343,7 +379,7 @@ def test_fine_stages_are_those_of_a_larger_image_cell_by_cell(size: tuple[int, i
         {"stride": 2},
         {"colour": -1.0},
         {"scale": 0.0},
-        {"top_k": 0},
+        {"top_k": -1},
         {"max_displacement": 0.0},
         {"max_displacement": math.nan},
         {"erosion": -1.0},

@@ -29,11 +29,11 @@ def unit(count: int, seed: int, channels: int = 6) -> Tensor:
 
 
 def naive_matching(query: Tensor, keys: Tensor, top_k: int) -> Tensor:
-    """Mean of the K highest cosine similarities, with loops in float64."""
+    """Mean of the K highest cosine similarities, of all for 0, with loops in float64."""
     scores = []
     for x in query.double():
         cosines = sorted((float(x @ m.double() / (x.norm() * m.double().norm())) for m in keys), reverse=True)
-        best = cosines[:top_k]
+        best = cosines[: top_k or None]
         scores.append(sum(best) / len(best))
     return torch.tensor(scores)
 
@@ -47,7 +47,9 @@ def naive_distance(mask: Tensor, y: int, x: int) -> float:
     return min(((v - y) ** 2 + (u - x) ** 2 for v, u in mask.nonzero().tolist()), default=math.inf)
 
 
-@pytest.mark.parametrize(("cells", "features", "top_k"), [(7, 30, 20), (5, 4, 20), (1, 1, 1), (9, 12, 1), (4, 12, 12)])
+@pytest.mark.parametrize(
+    ("cells", "features", "top_k"), [(7, 30, 20), (5, 4, 20), (1, 1, 1), (9, 12, 1), (4, 12, 12), (6, 30, 0)]
+)
 def test_score_is_the_mean_of_the_highest_similarities(cells: int, features: int, top_k: int) -> None:
     query, keys = unit(cells, 0), unit(features, 1)
     expected = naive_matching(query, keys, top_k).float()
@@ -62,7 +64,8 @@ def test_score_does_not_depend_on_the_size_of_chunks(monkeypatch: pytest.MonkeyP
 
 
 def test_score_of_an_empty_set_is_below_all_others() -> None:
-    assert soft_matching(unit(3, 0), unit(0, 1), 5).tolist() == [-math.inf] * 3
+    for top_k in (5, 0):
+        assert soft_matching(unit(3, 0), unit(0, 1), top_k).tolist() == [-math.inf] * 3
 
 
 def test_a_set_can_be_matched_in_parts() -> None:
@@ -74,10 +77,19 @@ def test_a_set_can_be_matched_in_parts() -> None:
 
 def test_fewer_similarities_count_where_a_set_is_small() -> None:
     sizes = [(1000, 1000), (80, 900), (900, 79), (4, 900), (3, 900), (900, 0)]
-    assert [neighbours(20, *size) for size in sizes] == [20, 20, 19, 1, 1, 1]
+    assert [neighbours(20, 0.25, *size) for size in sizes] == [20, 20, 19, 1, 1, 1]
+    assert [neighbours(0, 0.25, *size) for size in sizes] == [0] * 6
     query, front, back = unit(9, 0), unit(13, 1), unit(100, 2)
     expected = naive_matching(query, front, 3) - naive_matching(query, back, 3)
-    torch.testing.assert_close(matching_difference(query, front, back, 20), expected.float())
+    torch.testing.assert_close(matching_difference(query, front, back, 20, 0.25), expected.float())
+
+
+@pytest.mark.parametrize("top_k", [20, 0])
+def test_without_a_limit_k_counts_in_any_set(top_k: int) -> None:
+    query, front, back = unit(9, 0), unit(13, 1), unit(100, 2)
+    assert [neighbours(top_k, 0, *size) for size in ((1000, 1000), (3, 900), (0, 0))] == [top_k] * 3
+    expected = naive_matching(query, front, top_k) - naive_matching(query, back, top_k)
+    torch.testing.assert_close(matching_difference(query, front, back, top_k), expected.float())
 
 
 def test_gradients_reach_the_features_that_count() -> None:

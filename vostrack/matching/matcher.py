@@ -10,7 +10,8 @@ removed. Sure cells of the object and removed ones are added to the two sets.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import log
 
 import torch
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vostrack.device import working_type
-from vostrack.matching.finetune import fine_tune
+from vostrack.matching.finetune import Describe, fine_tune
 from vostrack.matching.location import SHORT_SIDE, LastSeen, in_cells, masks_of
 from vostrack.matching.memory import FrameBank
 from vostrack.matching.recent import recent_similarities
@@ -49,12 +50,14 @@ class MatchingState:
         sets: foreground and background of each object.
         recent: the last frames; None without a context.
         places: where each object was last seen.
+        block: weights of the part of the network that is fitted to the clip; empty where none is.
     """
 
     projection: Tensor
     sets: FeatureSets
     recent: FrameBank | None
     places: LastSeen
+    block: tuple[Tensor, ...] = ()
 
 
 class SoftMatcher:
@@ -76,8 +79,8 @@ class SoftMatcher:
         """Make a frame whose labels were given a template; added features are dropped."""
         soft_labels, count = to_cells(labels, self.stride), len(labels)
         hard_labels = harden(soft_labels)
-        projection = self._projection(features, hard_labels) if state is None else state.projection
-        grid = project(features, projection)
+        block, projection = self._fitted(features, hard_labels) if state is None else (state.block, state.projection)
+        grid = project(self.described(features, block), projection)
         keys, recent = _rows(grid), self._started(grid, soft_labels)
         templates = (
             *(state.sets.templates if state else ()),
@@ -86,7 +89,7 @@ class SoftMatcher:
         empty = (AddedFeatures.empty(self.config.capacity, keys),) * (count - 1)
         masks = masks_of(hard_labels, count)
         places = state.places.after(masks, given=True) if state else LastSeen.of(masks)
-        return MatchingState(projection, FeatureSets(templates, empty, empty), recent, places)
+        return MatchingState(projection, FeatureSets(templates, empty, empty), recent, places, block)
 
     def predict(self, state: MatchingState, features: Tensor) -> Tensor:
         """Two-way softmax of the matching scores, without outliers, fused over the objects (section 3.2 to 3.4)."""
@@ -94,7 +97,18 @@ class SoftMatcher:
 
     def query(self, state: MatchingState, features: Tensor) -> Tensor:
         """Features (C, h, w) projected (C', h, w), in the precision of the comparison."""
-        return self._key(project(features, state.projection))
+        return self._key(self._grid(state, features))
+
+    def block(self) -> tuple[Tensor, ...]:
+        """Weights of the part of the network that `described` runs, to be fitted to a clip; by default none."""
+        return ()
+
+    def described(self, features: Tensor, block: Sequence[Tensor]) -> Tensor:
+        """What is compared (C', h, w), of what `encode` gives (C, h, w), with some weights such as `block` gives."""
+        return features
+
+    def _grid(self, state: MatchingState, features: Tensor) -> Tensor:
+        return project(self.described(features, state.block), state.projection)
 
     def labelled(self, state: MatchingState, query: Tensor, further: list[Tensor]) -> Tensor:
         """The prediction for what `query` gives, with further similarities (N, L) with cells of each label, or none."""
@@ -110,7 +124,10 @@ class SoftMatcher:
             [x[chosen] for x in recent or further],
             config.others_are_background,
             wanted.flatten(1)[:, chosen],
+            config.top_share,
         )
+        if config.background_score is not None:
+            background = torch.full_like(foreground, config.background_score)
         log_odds = query.new_zeros(outside.shape, dtype=foreground.dtype)
         log_odds[:, wanted[0]] = (config.scale * (foreground - background)).clamp(max=_LIMIT)
         log_odds = log_odds.masked_fill(~wanted[1:], -_LIMIT)
@@ -123,21 +140,24 @@ class SoftMatcher:
         """
         masks = masks_of(probs.argmax(0), len(probs))
         places = state.places.after(masks)
-        grid = project(features, state.projection)
+        grid = self._grid(state, features)
         recent = state.recent.add(self._key(grid), probs) if state.recent else None
         if not self.config.foreground_update and not self.config.background_update:
-            return MatchingState(state.projection, state.sets, recent, places)
+            return replace(state, recent=recent, places=places)
         outliers, nothing = self._outliers(state, probs), torch.zeros_like(masks)
         sure = self._sure(masks, probs) & ~outliers if self.config.foreground_update else nothing
         sets = state.sets.counted(
-            _rows(grid[:, ::_SAMPLE, ::_SAMPLE]), self.config.top_k, self.config.others_are_background
+            _rows(grid[:, ::_SAMPLE, ::_SAMPLE]),
+            self.config.top_k,
+            self.config.others_are_background,
+            self.config.top_share,
         )
         sets = sets.extended(
             _rows(grid),
             sure.flatten(1),
             (outliers if self.config.background_update else nothing).flatten(1),
         )
-        return MatchingState(state.projection, sets, recent, places)
+        return replace(state, sets=sets, recent=recent, places=places)
 
     def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
         """Bilinear from cells to pixels, then along the edges of the image (He et al., "Guided Image Filtering")."""
@@ -196,15 +216,30 @@ class SoftMatcher:
             grid, bank, radius=config.radius, reach=config.reach, top_k=config.top_k, scale=config.scale, wanted=wanted
         )
 
-    def _projection(self, features: Tensor, hard_labels: Tensor) -> Tensor:
-        """Principal axes of the first frame, fine-tuned if that is asked for."""
+    def _fitted(self, features: Tensor, hard_labels: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Weights of the block, and principal axes, of the first frame; either may be fine-tuned."""
+        config, block = self.config, self.block()
+        if config.finetune_steps and block:
+            block = self._tuned(lambda weights: self.described(features, weights), block, hard_labels)
+        described, labels = self.described(features, block), F.one_hot(hard_labels).permute(2, 0, 1)
+        axes = principal_axes(described, config.axes, config.whitening, labels)
+        if config.finetune_steps and not block:
+            start = axes if len(axes) else torch.eye(len(described), device=described.device)
+            (axes,) = self._tuned(lambda weights: project(described, weights[0]), [start], hard_labels)
+        return block, axes
+
+    def _tuned(self, describe: Describe, start: Sequence[Tensor], hard_labels: Tensor) -> tuple[Tensor, ...]:
         config = self.config
-        labels = F.one_hot(hard_labels).permute(2, 0, 1)
-        axes = principal_axes(features, config.axes, config.whitening, labels)
-        if not config.finetune_steps:
-            return axes
-        steps, rate = config.finetune_steps, config.finetune_rate
-        return fine_tune(features, hard_labels, axes, steps=steps, rate=rate, scale=config.scale, top_k=config.top_k)
+        return fine_tune(
+            describe,
+            start,
+            hard_labels,
+            steps=config.finetune_steps,
+            rate=config.finetune_rate,
+            scale=config.scale,
+            top_k=config.top_k,
+            top_share=config.top_share,
+        )
 
     def _outliers(self, state: MatchingState, probs: Tensor) -> Tensor:
         """bool (O, h, w): cells that were predicted as foreground initially and lie outside (the set b_t)."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vostrack.ops.affinity import best_keys
-from vostrack.ops.matching import mean_of_best, neighbours
+from vostrack.ops.matching import mean_of_best, neighbours, soft_matching
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,18 @@ class Template:
 
     def best(self, query: Tensor, top_k: int, wanted: Tensor | None = None) -> list[Tensor]:
         """Highest similarities (N, L) with the cells of each channel; -inf where not `wanted`, bool (K, N)."""
-        parts = torch.split(self.keys, list(self.counts))
+        parts = self.parts
         if wanted is None:
             return [best_keys(query, part, top_k)[0] for part in parts]
         found = [query.new_full((len(query), min(top_k, len(p))), -torch.inf, dtype=torch.float32) for p in parts]
         for best, part, rows in zip(found, parts, wanted, strict=False):
             best[rows] = best_keys(query[rows], part, top_k)[0]
         return found
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """The cells (any, C) of each channel."""
+        return torch.split(self.keys, list(self.counts))
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,7 @@ class FeatureSets:
         recent: Sequence[Tensor] = (),
         others_are_background: bool = True,
         wanted: Tensor | None = None,
+        top_share: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
         """Matching scores with the foreground and with the background of each object.
 
@@ -164,39 +170,46 @@ class FeatureSets:
 
         Args:
             query: (N, C), unit vectors; products are computed in its precision.
-            top_k: similarities that count.
+            top_k: similarities that count; 0 for all, without further ones.
             recent: further similarities (N, L) with cells of each label; or none.
             others_are_background: whether the background of an object holds the other objects.
             wanted: bool (K, N), which queries matter to which label; None for all.
+            top_share: as for `ops.matching.neighbours`.
 
         Returns:
             (O, N) each, -inf where a set is empty or a query does not matter.
         """
         rows: list[list[Tensor]] = [[], []]
-        for number, (sides, count) in enumerate(self._matched(query, top_k, others_are_background, wanted), 1):
+        if not top_k:
+            for number in range(1, len(self.foreground) + 1):
+                for row, keys in zip(rows, self._keys(number, others_are_background), strict=True):
+                    row.append(soft_matching(query, keys, 0))
+            return _stacked(rows[0], query), _stacked(rows[1], query)
+        matched = self._matched(query, top_k, others_are_background, top_share, wanted)
+        for number, (sides, count) in enumerate(matched, 1):
             further = (
                 recent[number : number + 1],
                 [recent[k] for k in _others(number, len(recent), others_are_background)],
             )
             for row, (given, added), more in zip(rows, sides, further, strict=True):
                 row.append(mean_of_best([*given, best_keys(query, added.used, count)[0], *more], count))
-        foreground, background = (
-            torch.stack(row) if row else torch.empty(0, len(query), device=query.device) for row in rows
-        )
-        return foreground, background
+        return _stacked(rows[0], query), _stacked(rows[1], query)
 
-    def counted(self, query: Tensor, top_k: int, others_are_background: bool = True) -> Self:
-        """The same sets, with those added features counted that enter the top K of a query (N, C)."""
-        if not any(added.filled for added in (*self.foreground, *self.background)):
+    def counted(self, query: Tensor, top_k: int, others_are_background: bool = True, top_share: float = 0.0) -> Self:
+        """The same sets, with those added features counted that enter the top K of a query (N, C).
+
+        Where all similarities count, so do all features alike.
+        """
+        if not top_k or not any(added.filled for added in (*self.foreground, *self.background)):
             return self
         rows: list[list[AddedFeatures]] = [[], []]
-        for sides, count in self._matched(query, top_k, others_are_background):
+        for sides, count in self._matched(query, top_k, others_are_background, top_share):
             for row, (given, added) in zip(rows, sides, strict=True):
                 row.append(added.counted(query, given, count))
         return replace(self, foreground=tuple(rows[0]), background=tuple(rows[1]))
 
     def _matched(
-        self, query: Tensor, top_k: int, others_are_background: bool, wanted: Tensor | None = None
+        self, query: Tensor, top_k: int, others_are_background: bool, top_share: float, wanted: Tensor | None = None
     ) -> Iterator[tuple[tuple[Side, Side], int]]:
         """Foreground and background of each object, and how many similarities count for it."""
         found = [template.best(query, top_k, wanted) for template in self.templates]
@@ -207,7 +220,17 @@ class FeatureSets:
             parts = [parts for parts in found if number < len(parts)]
             front = [p[number] for p in parts], added[0]
             back = [p[k] for p in parts for k in _others(number, len(p), others_are_background)], added[1]
-            yield (front, back), neighbours(top_k, own + added[0].filled, others + added[1].filled)
+            yield (front, back), neighbours(top_k, top_share, own + added[0].filled, others + added[1].filled)
+
+    def _keys(self, number: int, others_are_background: bool) -> tuple[Tensor, Tensor]:
+        """All features (any, C) of an object's foreground and of its background."""
+        known = [template.parts for template in self.templates if number < len(template.counts)]
+        front = [parts[number] for parts in known]
+        back = [parts[k] for parts in known for k in _others(number, len(parts), others_are_background)]
+        return (
+            torch.cat((*front, self.foreground[number - 1].used)),
+            torch.cat((*back, self.background[number - 1].used)),
+        )
 
     def extended(self, keys: Tensor, foreground: Tensor, background: Tensor) -> Self:
         """With features of a frame added.
@@ -220,6 +243,11 @@ class FeatureSets:
         front = tuple(added.extended(keys[chosen]) for added, chosen in zip(self.foreground, foreground, strict=True))
         back = tuple(added.extended(keys[chosen]) for added, chosen in zip(self.background, background, strict=True))
         return replace(self, foreground=front, background=back)
+
+
+def _stacked(rows: list[Tensor], query: Tensor) -> Tensor:
+    """Scores (O, N) of a query (N, C) from those of each object, if there are any."""
+    return torch.stack(rows) if rows else torch.empty(0, len(query), device=query.device)
 
 
 def _others(number: int, count: int, others_are_background: bool) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vostrack.config import Config, setting
+from vostrack.errors import MethodError
 from vostrack.nets.encoders import VIEWS
 
 AT_480 = "pixels at 480p"
@@ -78,6 +79,12 @@ class UpdateConfig(Config, group="published parts"):
     capacity: int = setting(2000, "maximum number of features added to the object, and to its background", low=2)
     finetune_steps: int = setting(0, "training steps that fit the features to the first frame; 0 takes none", low=0)
     finetune_rate: float = setting(1e-3, "with `finetune_steps`: their learning rate", above=0)
+    finetune_part: str = setting(
+        "projection",
+        "with `finetune_steps`: what they train, a linear map of the features or the network's last block, "
+        "which only the features of preset `paper` allow",
+        choices=("projection", "block"),
+    )
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,18 @@ class SoftMatcherConfig(UpdateConfig, EdgeConfig, RecentConfig, GridConfig, grou
         group="features",
     )
     scale: float = setting(40.0, "weight of the matching scores in the softmax; large is sharp", above=0)
-    top_k: int = setting(3, "number of best similarities whose mean is the matching score", low=1)
+    top_k: int = setting(
+        3, "number of best similarities whose mean is the matching score; 0 for all, without recent frames", low=0
+    )
+    top_share: float = setting(
+        0.25, "share of the smaller set that `top_k` may be at most; 0 for no limit", low=0, high=1
+    )
+    background_score: float | None = setting(
+        None,
+        "matching score of the background, to match the foreground alone; by default it is matched",
+        low=-1,
+        high=1,
+    )
     template: int = setting(
         6500,
         "maximum number of cells of each label kept from a given frame of 480p or more, and of smaller ones fewer in "
@@ -112,3 +130,12 @@ class SoftMatcherConfig(UpdateConfig, EdgeConfig, RecentConfig, GridConfig, grou
     max_displacement: float = setting(
         100.0, "with `outlier_removal`: maximum movement of an object from frame to frame", above=0, unit=AT_480
     )
+
+    def check(self) -> None:
+        """All similarities are those with sets alone; the last block must be what features come from, and only that."""
+        if not self.top_k and self.context:
+            raise MethodError("top_k is 0, for all similarities, which recent frames do not allow: set context to 0")
+        needed = {"stages": (4,), "fine_stages": (), "views": 1, "colour": 0, "stride": 8}
+        if self.finetune_part == "block" and any(getattr(self, name) != value for name, value in needed.items()):
+            wanted = ", ".join(f"{name}={value}" for name, value in needed.items())
+            raise MethodError(f"finetune_part is 'block', the last of the network, which needs {wanted}")

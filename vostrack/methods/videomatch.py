@@ -18,12 +18,14 @@ may correct.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.func import functional_call
 
 from vostrack.device import autocast
 from vostrack.matching.matcher import SoftMatcher
@@ -43,6 +45,7 @@ PAPER = SoftMatcherConfig(
     axes=0,
     scale=LAST.scale,
     top_k=LAST.top_k,
+    top_share=LAST.top_share,
     template=0,
     context=0,
     others_are_background=True,
@@ -63,6 +66,7 @@ class VideoMatchMethod(SoftMatcher):
     nets: ClassVar[Mapping[str, Callable[[], VideoMatchNet]]] = {
         "default": VideoMatchNet,
         "dilated": partial(VideoMatchNet, dilated=True),
+        "resnet101-dilated": partial(VideoMatchNet, dilated=True, depth=101),
     }
     adopts: ClassVar[Mapping[str, Adopt]] = {"anchors": trunk_tensors}
     objective: ClassVar[type[VideoMatchObjective]] = VideoMatchObjective
@@ -73,11 +77,30 @@ class VideoMatchMethod(SoftMatcher):
         self.net = net
 
     def encode(self, image: Tensor) -> Tensor:
-        """Unit vectors of the chosen stages at each scale, concatenated, and colours (C, h, w)."""
+        """Unit vectors of the chosen stages at each scale, concatenated, and colours (C, h, w).
+
+        Where the last block is fitted to each clip, what it takes: `described` runs it with the clip's weights.
+        """
         config, seen = self.config, normalised_rgb(image)[None]
+        if config.finetune_part == "block":
+            return self.net.before_last(seen)[0]
         with autocast(config.precision, image.device):
             scales = self.net.scales(seen, config.stages, config.fine_stages, config.views)
         return cell_features(image, scales, config.stride, config.colour)
+
+    def block(self) -> tuple[Tensor, ...]:
+        """Weights of the last block, where it is fitted to each clip."""
+        if self.config.finetune_part != "block":
+            return ()
+        return tuple(w.detach().clone(memory_format=torch.contiguous_format) for w in self.net.last_block.parameters())
+
+    def described(self, features: Tensor, block: Sequence[Tensor]) -> Tensor:
+        """As for `SoftMatcher`; unit vectors of what the last block makes of them, if it has weights of the clip."""
+        if not block:
+            return features
+        names = (name for name, _ in self.net.last_block.named_parameters())
+        found: Tensor = functional_call(self.net.last_block, dict(zip(names, block, strict=True)), (features[None],))
+        return F.normalize(found, dim=1)[0]
 
     def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
         """Bilinear from cells to pixels; without `edge_radius` of the weighted matching scores, then softmax.

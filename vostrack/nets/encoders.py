@@ -156,26 +156,37 @@ class BestNet(nn.Module):
 
 
 class VideoMatchNet(StagedNet):
-    """ResNet-18 at stride 8 without a head: its stages are what is matched.
+    """ResNet at stride 8 without a head: its stages are what is matched.
 
-    Paper: VideoMatch (Hu et al., 2018), section 4.1.
-    Differs: 18 layers instead of 101.
+    Paper: VideoMatch (Hu et al., 2018), section 4.1: 101 layers, dilated.
+    Differs: the shipped weights have 18 layers.
     """
 
     stage_strides = (4, 8, 8, 8)
 
-    def __init__(self, dilated: bool = False) -> None:
+    def __init__(self, dilated: bool = False, depth: int = 18) -> None:
         """Random weights.
 
         Args:
             dilated: whether the 3x3 convolutions of stages 3 and 4 are dilated, which keeps the reach that they have in
                 a ResNet of stride 32, as published. Weights that were trained without it need it to be off.
+            depth: layers, one of `resnet.DEPTHS`.
         """
         super().__init__()
-        self.trunk = ResNet(strides=(1, 2, 1, 1))
+        self.trunk = ResNet(depth, strides=(1, 2, 1, 1))
         if dilated:
             _dilate(self.trunk.get_submodule("layer3"), first=1, others=2)
             _dilate(self.trunk.get_submodule("layer4"), first=2, others=4)
+
+    @property
+    def last_block(self) -> nn.Module:
+        """The last residual block, whose output is the last stage."""
+        return cast(nn.Sequential, self.trunk.get_submodule("layer4"))[-1]
+
+    def before_last(self, image: Tensor) -> Tensor:
+        """What the last block takes (B, C, h, w), of an image as for `stages`."""
+        last = cast(nn.Sequential, self.trunk.get_submodule("layer4"))
+        return cast(Tensor, last[:-1](self.trunk(image, 3)[-1]))
 
 
 def _dilate(stage: nn.Module, first: int, others: int) -> None:

@@ -17,18 +17,22 @@ from torch import Tensor
 
 from vostrack.ops.affinity import best_keys
 
-_SHARE = 4
 
-
-def neighbours(top_k: int, foreground: int, background: int) -> int:
-    """How many similarities count for sets of such sizes: `top_k`, but a quarter of the smaller set at most.
+def neighbours(top_k: int, top_share: float, foreground: int, background: int) -> int:
+    """How many similarities count for sets of such sizes: `top_k`, but a share of the smaller set at most.
 
     The mean over all of a set is too strict (section 3.2), and so it is over most of a small one. Both sets take the
     same number, since the mean of few is higher than that of many.
 
-    Differs: the paper takes `top_k` of any set.
+    Args:
+        top_k: K; 0 for all.
+        top_share: the largest share of the smaller set; 0 for K of any set, as published.
+        foreground: features of one set.
+        background: features of the other set.
     """
-    return min(top_k, max(1, min(foreground, background) // _SHARE))
+    if not (top_k and top_share):
+        return top_k
+    return min(top_k, max(1, int(min(foreground, background) * top_share)))
 
 
 def mean_of_best(parts: Sequence[Tensor], top_k: int) -> Tensor:
@@ -54,19 +58,26 @@ def soft_matching(query: Tensor, keys: Tensor, top_k: int) -> Tensor:
     Args:
         query: (N, C), unit vectors.
         keys: (M, C), unit vectors.
-        top_k: similarities that count.
+        top_k: similarities that count; 0 for all.
 
     Returns:
         (N,), in [-1, 1]; -inf where the set is empty.
 
-    Paper: VideoMatch, section 3.2.
+    Paper: VideoMatch, section 3.2; all similarities, Figure 5(a).
     """
+    if not top_k and len(keys):  # their mean is the similarity with the mean
+        return (query @ keys.mean(0).to(query.dtype)).float()
     return mean_of_best([best_keys(query, keys, top_k)[0]], top_k)
 
 
-def matching_difference(query: Tensor, foreground: Tensor, background: Tensor, top_k: int) -> Tensor:
-    """Matching score (N,) of features (N, C) with the foreground minus that with the background, (M, C) each."""
-    count = neighbours(top_k, len(foreground), len(background))
+def matching_difference(
+    query: Tensor, foreground: Tensor, background: Tensor, top_k: int, top_share: float = 0.0
+) -> Tensor:
+    """Matching score (N,) of features (N, C) with the foreground minus that with the background, (M, C) each.
+
+    `top_k` and `top_share` are those of `neighbours`.
+    """
+    count = neighbours(top_k, top_share, len(foreground), len(background))
     return soft_matching(query, foreground, count) - soft_matching(query, background, count)
 
 

@@ -41,10 +41,11 @@ class Readout:
     stride: int
     scale: float
     top_k: int
+    top_share: float
 
 
-LAST = Readout((4,), 8, 20.0, 20)
-FINE = Readout((1, 2, 3), 4, 40.0, 3)
+LAST = Readout((4,), 8, 20.0, 20, 0.0)
+FINE = Readout((1, 2, 3), 4, 40.0, 3, 0.25)
 
 
 class VideoMatchObjective(Objective):
@@ -135,7 +136,7 @@ def _pair_loss(features: Tensor, target: Tensor, known: Tensor, readout: Readout
         if not foreground.any() or not background.any():
             continue
         keys, query = pair[0].flatten(1).T, pair[1].flatten(1).T
-        odds = matching_difference(query, keys[foreground], keys[background], readout.top_k)
+        odds = matching_difference(query, keys[foreground], keys[background], readout.top_k, readout.top_share)
         grid, size = pair.shape[2:], (target.shape[2], target.shape[3])
         pixels = to_pixels(readout.scale * odds.view(1, *grid), readout.stride, size)
         total, count = total + matching_loss(pixels[0], object_[1], certain[1]), count + 1
