@@ -151,7 +151,7 @@ def test_scores_are_symmetric_and_between_zero_and_one(pair: tuple[Mask, Mask], 
 @given(masks)
 def test_a_mask_equals_itself(mask: Mask) -> None:
     assert region(mask, mask) == contour(mask, mask) == 1
-    assert jumpcut_error(mask, mask | ~mask) == pytest.approx(100 * (1 - mask.mean()))
+    assert jumpcut_error(mask, mask | ~mask)[0] == pytest.approx(100 * (1 - mask.mean()))
 
 
 @given(pairs)
@@ -247,7 +247,8 @@ def test_jumpcut_error_of_a_worked_example() -> None:
     truth[:2, :2] = True
     missed, doubled = np.zeros_like(truth), np.zeros_like(truth)
     doubled[:2, :4] = doubled[2:, 0] = True
-    assert [jumpcut_error(mask, truth) for mask in (missed, doubled, truth)] == [100, 150, 0]
+    # Six pixels of ten are wrong; by the text of VideoMatch relative to the ten, by JumpCut to the four true ones.
+    assert [jumpcut_error(mask, truth) for mask in (missed, doubled, truth)] == [(100, np.inf), (150, 60), (0, 0)]
 
 
 def test_jumpcut_error_needs_an_object() -> None:

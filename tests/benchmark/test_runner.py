@@ -178,6 +178,9 @@ def test_jumpcut_sees_no_frame_between(tmp_path: Path) -> None:
     assert report["timing"]["variants"]["fake"]["frames"] == 4
     masks = tmp_path / "out" / "fake" / "Annotations" / "bear"
     assert sorted(path.name for path in masks.iterdir()) == ["00016.png", "00032.png"]
+    scores = report["variants"]["fake"]
+    assert scores["attributes"] == {"animal": scores["total"]}
+    assert {"error", "error_of_result"} == scores["total"].keys()
 
 
 def test_attributes_have_their_own_means(tmp_path: Path) -> None:

@@ -11,15 +11,27 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize
 
+from tests.contract import Contract
 from vostrack.errors import MethodError
 from vostrack.matching.matcher import MatchingState
 from vostrack.matching.settings import SoftMatcherConfig
 from vostrack.methods.videomatch import PAPER, VideoMatchMethod
-from vostrack.nets.encoders import VideoMatchNet
+from vostrack.nets.encoders import VideoMatchNet, for_inference
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import resize, to_pixels
 from vostrack.ops.guided import guided
 from vostrack.ops.hypercolumns import colours
+
+
+@pytest.mark.slow
+class TestFittedBlock(Contract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def method(cls) -> VideoMatchMethod:
+        torch.manual_seed(0)
+        config = replace(PAPER, finetune_part="block", finetune_steps=1)
+        return VideoMatchMethod(for_inference(VideoMatchNet()), config)
+
 
 GRID = (12, 14)
 STRIDE = 8

@@ -118,25 +118,30 @@ def statistics(values: Sequence[float] | NDArray[np.float64], official_decay: bo
     return {"mean": float(scores.mean()), "recall": float((scores > 0.5).mean()), "decay": decay}
 
 
-def jumpcut_error(prediction: Mask, truth: Mask) -> float:
-    """JumpCut's error rate of one frame in percent, 100 |P ≠ T| / |T|; it can exceed 100.
+def jumpcut_error(prediction: Mask, truth: Mask) -> tuple[float, float]:
+    """JumpCut's error rate of one frame in percent: 100 |P ≠ T| / |T|, and 100 |P ≠ T| / |P|; either can exceed 100.
+
+    VideoMatch's text divides by the object's pixels in the prediction, which rewards masks that are too large; the
+    JumpCut benchmark divides by those of the truth.
 
     Args:
         prediction: (H, W) mask; the protocol takes that of frame i + d, given the truth at i = 0, 16, ..., 96; d = 16.
         truth: (H, W) mask.
 
+    Returns:
+        Relative to the truth, and to the prediction: infinite where that is empty.
+
     Raises:
         ValueError: the masks differ in size, or the truth is empty.
 
     Paper: Hu et al., "VideoMatch", 2018, section 4.2, after Fan et al., "JumpCut", 2015.
-    Differs: VideoMatch's text divides by the object's pixels in the prediction, which would reward masks that are too
-        large; the JumpCut benchmark divides by those of the truth.
     """
     found, wanted = _pair(prediction, truth)
     size = np.count_nonzero(wanted)
     if not size:
         raise ValueError("no object in the truth, so that it has no error rate")
-    return 100 * (np.count_nonzero(found != wanted) / size)
+    wrong, predicted = np.count_nonzero(found != wanted), np.count_nonzero(found)
+    return 100 * (wrong / size), 100 * (wrong / predicted) if predicted else math.inf
 
 
 def is_binary(labels: Mask) -> bool:

@@ -47,7 +47,7 @@ class ObjectScore:
 
     Attributes:
         object_id: id in the ground truth; 1 in JumpCut, where all of the foreground counts.
-        values: J_mean, J_recall, J_decay, F_mean, F_recall and F_decay, in this order, or the error rate.
+        values: J_mean, J_recall, J_decay, F_mean, F_recall and F_decay, in this order, or the error rates.
         curves: values of single frames: "frames", which are their names, and "J" and "F", or "error".
     """
 
@@ -356,10 +356,16 @@ def _given_objects(sequence: layouts.Sequence) -> dict[int, str]:
 
 def _jump_scores(sequence: str, frames: Iterable[FramePair]) -> list[ObjectScore]:
     curves: dict[str, list[Any]] = {"frames": [], "error": []}
+    literal = []
     for frame, _, result, truth in frames:
         try:
-            curves["error"].append(jumpcut_error(result, truth))
-        except ValueError as error:
-            raise DatasetError(f"{shown(sequence)}, frame {frame}: {error}") from error
+            error, relative_to_result = jumpcut_error(result, truth)
+        except ValueError as problem:
+            raise DatasetError(f"{shown(sequence)}, frame {frame}: {problem}") from problem
         curves["frames"].append(frame)
-    return [ObjectScore(sequence, 1, {"error": float(np.mean(curves["error"]))}, curves)] if curves["frames"] else []
+        curves["error"].append(error)
+        literal.append(relative_to_result)
+    if not literal:
+        return []
+    values = {"error": float(np.mean(curves["error"])), "error_of_result": float(np.mean(literal))}
+    return [ObjectScore(sequence, 1, values, curves)]

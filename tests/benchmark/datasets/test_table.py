@@ -14,6 +14,7 @@ from tests import fakes
 from tests.benchmark import trees
 from vostrack.benchmark.datasets.layouts import Part, read_labels
 from vostrack.benchmark.datasets.table import DATASETS, open_dataset, read_list
+from vostrack.benchmark.published import PUBLISHED
 from vostrack.errors import DatasetError
 from vostrack.run.callbacks import Callbacks
 
@@ -158,6 +159,30 @@ def test_youtube_objects_is_sparse_and_grouped_by_class(tmp_path: Path) -> None:
     assert cat.scored == ("00005", "00010")
     assert len(cat.parts[0].frames or ()) == 12
     assert (cat.attributes, dog.attributes) == (("cat",), ("dog",))
+
+
+def test_categories_of_jumpcut_are_those_of_videomatch() -> None:
+    """Table 3, OURS: the means of the categories and of all sequences."""
+    rows = {
+        "animal": ({"bear": 5.14, "giraffe": 11.96, "goat": 4.73, "pig": 5.12}, 6.74),
+        "human": ({"couple": 11.77, "park": 11.42, "station": 9.98}, 11.06),
+        "static": ({"car": 1.86, "cup": 5.38, "pot": 5.55, "toy": 2.81}, 3.90),
+        "snapcut": ({"animation": 6.15, "fish": 12.21, "horse": 8.25}, 8.87),
+        "fast": (
+            {"bball": 6.19, "cheetah": 7.61, "dance": 17.31, "hiphop": 10.49, "kongfu": 4.05}
+            | {"skater": 13.57, "supertramp": 22.12, "tricking": 8.32},
+            11.21,
+        ),
+    }
+    assert {name: text.split() for name, text in DATASETS["jumpcut"].categories.items()} == {
+        name: list(errors) for name, (errors, _) in rows.items()
+    }
+    for errors, mean in rows.values():
+        assert sum(errors.values()) / len(errors) == pytest.approx(mean, abs=0.006)
+    every = [error for errors, _ in rows.values() for error in errors.values()]
+    assert len(every) == DATASETS["jumpcut"].splits["all"]
+    (published,) = (row for row in PUBLISHED if row.dataset == "jumpcut")
+    assert sum(every) / len(every) == pytest.approx(published.values["error"], abs=0.006)
 
 
 def test_jumpcut_carries_masks_over_the_distance_and_nothing_between(tmp_path: Path) -> None:

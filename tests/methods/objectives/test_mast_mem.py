@@ -262,6 +262,8 @@ def test_jitter_changes_the_asked_share_of_clips_and_each_frame_in_its_own_way()
 
 def test_recipes_hold_the_settings_of_the_paper() -> None:
     pairs, memory = RECIPES["paper"], RECIPES["momentum-paper"]
+    sides = [MastObjective(MastNet(2), RECIPES[name]).clips.short_side for name in ("default", "paper")]
+    assert sides == [224, 2 * 384]  # crops from half of the short side on are not enlarged
     for recipe in (pairs, memory):
         assert (recipe.crop, recipe.batch, recipe.radius, recipe.jitter) == (384, 48, 12, 0.3)
     assert (pairs.references, pairs.momentum, pairs.steps, pairs.start) == (1, 0.0, 120_000, "")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from torchvision.models import resnet101
 
 from vostrack.errors import MethodError
 from vostrack.matching.finetune import fine_tune, held_out_loss
@@ -23,10 +24,11 @@ from vostrack.methods.objectives.videomatch import (
     VideoMatchObjective,
 )
 from vostrack.methods.videomatch import PAPER, VideoMatchMethod
-from vostrack.nets.encoders import AnchorsNet, VideoMatchNet
+from vostrack.nets.encoders import AnchorsNet, VideoMatchNet, for_inference
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import to_cells, to_pixels
 from vostrack.ops.hypercolumns import hypercolumns, project
+from vostrack.ops.labels import harden
 
 SIDE = 64
 
@@ -143,6 +145,9 @@ def test_settings_are_the_published_ones() -> None:
     low, high = trained.clips.scale
     # At a scale of 1 the crop is cut from a frame whose short side has 480 pixels.
     assert (256 / low / 480, 256 / high / 480) == pytest.approx((1.5, 0.5))
+    assert trained.clips.short_side == 480
+    published = RECIPES["paper"]
+    assert (published.net, published.readouts, published.steps) == ("resnet101-dilated", ("last",), 1000)
 
 
 def test_statistics_stay_where_training_starts_from_weights() -> None:
@@ -171,6 +176,35 @@ def test_weights_of_anchors_fill_the_network(name: str) -> None:
     assert [torch.equal(a, b) for a, b in zip(ours, theirs, strict=True)] == [True, True, *[name == "default"] * 2]
 
 
+def test_the_published_network_is_a_dilated_resnet_101() -> None:
+    """Torchvision's with dilation in place of strides has the same last stage, at stride 8, with the same weights."""
+    net = VideoMatchMethod.nets["resnet101-dilated"]().eval()
+    theirs = resnet101(replace_stride_with_dilation=[False, True, True]).eval()
+    theirs.load_state_dict(net.trunk.state_dict(), strict=False)
+    image = torch.rand(1, 3, 33, 49, generator=torch.Generator().manual_seed(0))
+    layers = list(theirs.children())[:-2]
+    with torch.no_grad():
+        expected = nn.Sequential(*layers)(image)
+        found = net.stages(image, 4)[-1]
+    assert found.shape == (1, 2048, 5, 7)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.slow
+def test_ten_steps_of_the_published_recipe_lower_the_loss() -> None:
+    trained, batch = objective("paper"), pair(torch.stack((box(1), box(1, 12))))
+    trained.learning_rate = 1e-4  # with the published one, and random weights, ten steps change little
+    optimizer, values = trained.optimizer(), []
+    for _ in range(10):
+        found = losses(trained, batch)
+        assert set(found) == {"loss", "last"}
+        optimizer.zero_grad()
+        found["loss"].backward()
+        optimizer.step()
+        values.append(float(found["loss"].detach()))
+    assert values[-1] < values[0]
+
+
 def test_dilation_follows_the_strides_that_were_taken_away() -> None:
     trunk = VideoMatchMethod.nets["dilated"]().trunk
     stages: list[list[Any]] = [list(trunk.get_submodule(f"layer{stage}").modules()) for stage in (1, 2, 3, 4)]
@@ -195,8 +229,9 @@ def scene() -> tuple[Tensor, Tensor]:
     return normalize(torch.cat((telling, 2 * torch.randn(20, 20, 24, generator=generator))), dim=0), hard_labels
 
 
-def held_out(grid: Tensor, hard_labels: Tensor) -> float:
-    values = [held_out_loss(grid, hard_labels, torch.Generator().manual_seed(s), 10.0, 5, 0.25) for s in range(9, 19)]
+def held_out(grid: Tensor, hard_labels: Tensor, scale: float = 10.0, top_k: int = 5, top_share: float = 0.25) -> float:
+    generators = (torch.Generator().manual_seed(seed) for seed in range(9, 19))
+    values = [held_out_loss(grid, hard_labels, each, scale, top_k, top_share) for each in generators]
     return float(torch.stack(values).mean())
 
 
@@ -227,6 +262,43 @@ def test_fine_tuning_without_objects_changes_nothing() -> None:
         lambda weights: project(features, weights[0]), [start], nothing, steps=2, rate=0.1, scale=1.0, top_k=5
     )
     assert torch.equal(tuned, start)
+
+
+def test_the_last_block_is_fitted_to_the_clip() -> None:
+    """OURS-FT: the weights of the network's end are those of the clip, and the network stays as it is."""
+    torch.manual_seed(0)
+    net = for_inference(VideoMatchNet())
+    shape = 64, 80
+    hard = torch.zeros(shape, dtype=torch.int64)
+    hard[16:48, 16:56] = 1
+    given = nn.functional.one_hot(hard, 2).permute(2, 0, 1).float()
+    noise = torch.rand(3, *shape, generator=torch.Generator().manual_seed(1))
+    image = 0.5 * noise + 0.2 * given[1]
+    plain = VideoMatchMethod(net, PAPER)
+    tuned = [
+        VideoMatchMethod(net, replace(PAPER, finetune_part="block", finetune_steps=steps, finetune_rate=1e-3))
+        for steps in (0, 5)
+    ]
+    before = {name: weight.clone() for name, weight in net.state_dict().items()}
+    with torch.no_grad():
+        features = plain.encode(image)
+        states = [method.begin(method.encode(image), given) for method in tuned]
+        grids = [m.described(m.encode(image), s.block) for m, s in zip(tuned, states, strict=True)]
+        torch.testing.assert_close(grids[0], features)
+        expected = plain.predict(plain.begin(features, given), features)
+        torch.testing.assert_close(tuned[0].predict(states[0], tuned[0].encode(image)), expected, atol=1e-4, rtol=1e-4)
+        hard_labels = harden(to_cells(given, 8))
+        after, start = (held_out(grid, hard_labels, PAPER.scale, PAPER.top_k, 0) for grid in reversed(grids))
+        assert after < 0.7 * start
+        again = tuned[1].begin(tuned[1].encode(image), given, states[1])
+    assert again.block is states[1].block
+    assert all(torch.equal(before[name], weight) for name, weight in net.state_dict().items())
+
+
+@pytest.mark.parametrize("changes", [{"stages": (3,)}, {"colour": 1.0}, {"views": 2}, {"stride": 4}])
+def test_only_the_last_stage_by_itself_is_fitted_by_its_last_block(changes: dict[str, Any]) -> None:
+    with pytest.raises(MethodError, match=r"finetune_part is 'block'.*stages=\(4,\)"):
+        replace(PAPER, finetune_part="block", **changes)
 
 
 def test_the_tuned_projection_belongs_to_the_clip() -> None:

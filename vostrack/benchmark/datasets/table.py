@@ -50,6 +50,7 @@ class DatasetSpec:
         unlabelled: splits whose masks a server keeps: the results are a submission.
         archive: where the server looks for the folders of masks in `submission.zip`.
         grouped: names of sequences start with their class, which counts as an attribute.
+        categories: sequences by category, which counts as an attribute.
         method_settings: settings that its protocol asks of methods that have them, by name.
     """
 
@@ -66,6 +67,7 @@ class DatasetSpec:
     unlabelled: frozenset[str] = frozenset()
     archive: str = ""
     grouped: bool = False
+    categories: Mapping[str, str] = field(default_factory=dict)
     method_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -122,9 +124,20 @@ DATASETS: dict[str, DatasetSpec] = {
     ),
     "segtrack2": DatasetSpec("SegTrack v2", {"all": 14}, annotations=("GroundTruth",), protocol="given", masks="grey"),
     "youtube-objects": DatasetSpec("YouTube-Objects", {"all": 126}, protocol="given", masks=None, grouped=True),
-    # VideoMatch, 4.3: an object may be anywhere after a jump.
+    # VideoMatch, 4.3: an object may be anywhere after a jump; the categories are those of its Table 3.
     "jumpcut": DatasetSpec(
-        "JumpCut", {"all": 22}, protocol="jump", masks=None, method_settings={"outlier_removal": False}
+        "JumpCut",
+        {"all": 22},
+        protocol="jump",
+        masks=None,
+        method_settings={"outlier_removal": False},
+        categories={
+            "animal": "bear giraffe goat pig",
+            "human": "couple park station",
+            "static": "car cup pot toy",
+            "snapcut": "animation fish horse",
+            "fast": "bball cheetah dance hiphop kongfu skater supertramp tricking",
+        },
     ),
     "folder": DatasetSpec(
         "own clips",
@@ -269,6 +282,7 @@ def _finish(sequence: Sequence, spec: DatasetSpec, attributes: tuple[str, ...]) 
         single = (read_mask(files[0]) for files in firsts if len(files) == 1)
         first = next((labels for labels in single if labels.any()), None)
         masks = "binary" if first is not None and is_binary(first) else "labels"
+    attributes += tuple(name for name, members in spec.categories.items() if sequence.name.lower() in members.split())
     if spec.grouped:
         attributes = (*attributes, sequence.name.split("_")[0].split("-")[0])
     return replace(sequence, masks=masks, attributes=attributes, ignore_void=spec.ignore_void)

@@ -118,7 +118,9 @@ class MastObjective(Objective):
     def __init__(self, net: MastNet, recipe: MastRecipe = RECIPES["default"]) -> None:
         """Train `net` in place, as the recipe says."""
         self.module: QueryAndReferences = QueryAndReferences(net, recipe.momentum)
-        self.clips = ClipSpec(frames=recipe.references + 1, gap=3, crop=recipe.crop)
+        # The smallest crop is half of the short side: it is not enlarged.
+        side = max(ClipSpec.short_side, 2 * recipe.crop)
+        self.clips = ClipSpec(frames=recipe.references + 1, gap=3, crop=recipe.crop, short_side=side)
         self.learning_rate = recipe.learning_rate
         self._stride, self._radius, self._jitter = net.stride, recipe.radius, recipe.jitter
 

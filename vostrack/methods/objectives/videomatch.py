@@ -4,9 +4,10 @@ Paper: VideoMatch (Hu, Huang, Schwing, 2018), sections 3.2 and 4.1. What the pap
 softmax is a constant, a step learns one random object of each clip, and crops whose template lacks object or
 background do not count.
 
-Differs: starts from weights that were trained without labels instead of semantic segmentation. Besides the published
-read-out (last stage, stride 8) the one of the preset `default` is trained with the same loss, so that one set of
-weights serves both.
+Differs: the recipe `paper` trains the published network and read-out (last stage, stride 8), but from random weights
+unless others are given: the paper starts from semantic segmentation. Size of the crops and the batch are not stated.
+The other recipes start from weights that were trained without labels, and train the read-out of the preset `default`
+with the same loss besides, so that one set of weights serves both.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from vostrack.config import setting
 from vostrack.errors import MethodError
 from vostrack.methods.base import Batch, ClipSpec, Objective
 from vostrack.methods.recipe import Recipe
@@ -28,9 +30,6 @@ from vostrack.types import BACKGROUND, VOID
 
 SHORT_SIDES = (240, 720)
 """Short side, in pixels, of frames that crops are cut from: DAVIS's 480, scaled by the published 0.5 to 1.5."""
-
-_DEFAULT = Recipe(start="anchors", crop=256, batch=4, steps=1000, learning_rate=1e-5, schedule="poly")
-RECIPES = {"default": _DEFAULT, "dilated": replace(_DEFAULT, net="dilated")}
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,26 @@ class Readout:
 
 LAST = Readout((4,), 8, 20.0, 20, 0.0)
 FINE = Readout((1, 2, 3), 4, 40.0, 3, 0.25)
+READOUTS = {"last": LAST, "fine": FINE}
+
+
+@dataclass(frozen=True)
+class VideoMatchRecipe(Recipe):
+    """How a network is trained."""
+
+    readouts: tuple[str, ...] = setting(
+        ("last", "fine"),
+        "what is learned: last is the published read-out, fine that of the preset `default`",
+        choices=tuple(READOUTS),
+    )
+
+
+_DEFAULT = VideoMatchRecipe(start="anchors", crop=256, batch=4, steps=1000, learning_rate=1e-5, schedule="poly")
+RECIPES = {
+    "default": _DEFAULT,
+    "dilated": replace(_DEFAULT, net="dilated"),
+    "paper": replace(_DEFAULT, net="resnet101-dilated", start="", readouts=("last",)),
+}
 
 
 class VideoMatchObjective(Objective):
@@ -53,14 +72,15 @@ class VideoMatchObjective(Objective):
 
     recipes = RECIPES
 
-    def __init__(self, net: VideoMatchNet, recipe: Recipe = _DEFAULT) -> None:
+    def __init__(self, net: VideoMatchNet, recipe: VideoMatchRecipe = _DEFAULT) -> None:
         """Train `net` in place, as the recipe says."""
         self.module: VideoMatchNet = net
         scale = (recipe.crop / SHORT_SIDES[1], recipe.crop / SHORT_SIDES[0])
         # Frames of a pair may lie anywhere in their sequence; the longest of DAVIS has 104.
-        self.clips = ClipSpec(frames=2, gap=100, crop=recipe.crop, scale=scale, labels=True)
+        # Crops are cut from frames of 480p, as published: those of a scale above 1 alone are enlarged.
+        self.clips = ClipSpec(frames=2, gap=100, crop=recipe.crop, scale=scale, labels=True, short_side=480)
         self.learning_rate = recipe.learning_rate
-        self._started = bool(recipe.start)
+        self._started, self._readouts = bool(recipe.start), recipe.readouts
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Adam with the published weight decay."""
@@ -74,7 +94,7 @@ class VideoMatchObjective(Objective):
             generator: on the CPU.
 
         Returns:
-            "loss", the mean of "last" and "fine", the losses of the two read-outs.
+            "loss", the mean of those of the recipe's read-outs, which go by their names.
 
         Raises:
             MethodError: the batch has no labels.
@@ -97,10 +117,11 @@ class VideoMatchObjective(Objective):
         losses = {}
         # Similarities close to 1 are told apart by digits that half precision does not have.
         with torch.autocast(frames.device.type, enabled=False):
-            for name, readout in (("last", LAST), ("fine", FINE)):
+            for name in self._readouts:
+                readout = READOUTS[name]
                 features = _features(stages, self.module.stage_strides, readout, frames.shape[-1])
                 losses[name] = _pair_loss(features.view(size, 2, *features.shape[1:]), target, known, readout)
-        return {"loss": (losses["last"] + losses["fine"]) / 2, **losses}
+        return {"loss": torch.stack(list(losses.values())).mean(), **losses}
 
 
 def _random_object(labels: Tensor, generator: torch.Generator) -> int:
