@@ -6,12 +6,13 @@ Each cell of a frame is compared with the cells of the object and with those of 
 mean of its K highest similarities with either goes into a two-way softmax. What is far from the object's last place is
 removed. Sure cells of the object and removed ones are added to the two sets.
 
-Differs: the preset `paper` has the published settings on a smaller network. `default` matches early and middle stages
+Differs: the preset `paper` has the published settings; the shipped weights are of a smaller network, and fine-tuning is
+that of its last block, since a frame is encoded once and for all clips alike. `default` matches early and middle stages
 and the cells' colours on a grid of stride 4, two stages of the frame at twice its size beside them, projected to the
 principal axes of the first frame; masks follow the edges of the image (`ops.guided`); it matches cells
 around the same place in recent frames as well (`matching.recent`) instead of adding sure cells to the
 foreground, and objects are no background to each other, but compete. Outliers are removed and masks eroded on the grid
-of cells; an object that is out of sight may move on with each frame; small sets take a smaller K; the sets are bounded;
+of cells; an object that is out of sight may move on with each frame; by default small sets take a smaller K; the sets are bounded;
 a later mask is one more template, and added features are dropped then, since they come from predictions that the mask
 may correct.
 """
