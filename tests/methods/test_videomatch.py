@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ class TestFittedBlock(Contract):
     def method(cls) -> VideoMatchMethod:
         torch.manual_seed(0)
         config = replace(PAPER, finetune_part="block", finetune_steps=1)
-        return VideoMatchMethod(for_inference(VideoMatchNet()), config)
+        return VideoMatchMethod(cast(VideoMatchNet, for_inference(VideoMatchNet())), config)
 
 
 GRID = (12, 14)

@@ -12,9 +12,9 @@ and the cells' colours on a grid of stride 4, two stages of the frame at twice i
 principal axes of the first frame; masks follow the edges of the image (`ops.guided`); it matches cells
 around the same place in recent frames as well (`matching.recent`) instead of adding sure cells to the
 foreground, and objects are no background to each other, but compete. Outliers are removed and masks eroded on the grid
-of cells; an object that is out of sight may move on with each frame; by default small sets take a smaller K; the sets are bounded;
-a later mask is one more template, and added features are dropped then, since they come from predictions that the mask
-may correct.
+of cells; an object that is out of sight may move on with each frame; by default small sets take a smaller K; the sets
+are bounded; a later mask is one more template, and added features are dropped then, since they come from predictions
+that the mask may correct.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -267,7 +267,7 @@ def test_fine_tuning_without_objects_changes_nothing() -> None:
 def test_the_last_block_is_fitted_to_the_clip() -> None:
     """OURS-FT: the weights of the network's end are those of the clip, and the network stays as it is."""
     torch.manual_seed(0)
-    net = for_inference(VideoMatchNet())
+    net = cast(VideoMatchNet, for_inference(VideoMatchNet()))
     shape = 64, 80
     hard = torch.zeros(shape, dtype=torch.int64)
     hard[16:48, 16:56] = 1
