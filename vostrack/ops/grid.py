@@ -43,7 +43,7 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     return resize(image[None].float(), size, antialias=True)[0].round().clamp(0, 255).byte()
 
 
-def similarity_grid(scale: Tensor, shift: Tensor, flip: Tensor, size: tuple[int, int]) -> Tensor:
+def similarity_grid(scale: Tensor, shift: Tensor, flip: Tensor, size: tuple[int, int], corners: bool = False) -> Tensor:
     """Sampling positions of a zoom with shift and horizontal flip.
 
     Args:
@@ -51,29 +51,31 @@ def similarity_grid(scale: Tensor, shift: Tensor, flip: Tensor, size: tuple[int,
         shift: (B, 2) centre of the window, x then y, in [-1, 1]; the window stays inside where |shift| <= 1 - scale.
         flip: (B,) -1 to flip, +1 not to.
         size: (h, w) of the output.
+        corners: whether -1 and 1 are the centres of the corner pixels instead of the image's edges.
 
     Returns:
-        (B, h, w, 2) positions for `sample`, in [-1, 1] over pixel areas.
+        (B, h, w, 2) positions for `sample`, in [-1, 1].
     """
     theta = scale.new_zeros(len(scale), 2, 3)
     theta[:, 0, 0] = scale * flip
     theta[:, 1, 1] = scale
     theta[:, :, 2] = shift
-    return F.affine_grid(theta, [len(scale), 1, *size], align_corners=False)
+    return F.affine_grid(theta, [len(scale), 1, *size], align_corners=corners)
 
 
-def sample(x: Tensor, positions: Tensor, mode: str = "bilinear") -> Tensor:
-    """Read x at normalised positions (pixel areas).
+def sample(x: Tensor, positions: Tensor, mode: str = "bilinear", corners: bool = False) -> Tensor:
+    """Read x at normalised positions.
 
     Args:
         x: (B, C, H, W).
         positions: (B, h, w, 2), x then y, in [-1, 1].
         mode: "bilinear" or "nearest".
+        corners: as of the positions.
 
     Returns:
         (B, C, h, w); the border is repeated outside.
     """
-    return F.grid_sample(x, positions, mode=mode, padding_mode="border", align_corners=False)
+    return F.grid_sample(x, positions, mode=mode, padding_mode="border", align_corners=corners)
 
 
 def sample_cells(x: Tensor, positions: Tensor, border: bool = False) -> Tensor:
