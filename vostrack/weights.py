@@ -207,7 +207,8 @@ def load(
         method: the method that the weights must be for, unless it adopts them.
         source: from `find`.
         adopts: other methods whose weights are taken as well, each with what picks and renames their tensors. Children
-            of the network that they leave out get the method's own weights.
+            of the network that they leave out get the method's own weights. Under the method's own name stands what
+            fills the network from a smaller one of its own.
 
     Returns:
         What was loaded.
@@ -228,6 +229,9 @@ def load(
         tensors = dict((adopts or {})[origin](tensors))
         children = {name.partition(".")[0] for name in tensors}
         wanted = {name: x for name, x in wanted.items() if name.partition(".")[0] in children} or wanted
+    elif tensors.keys() < wanted.keys() and method in (adopts or {}):
+        filled = dict((adopts or {})[method](tensors))
+        tensors = filled if filled.keys() == wanted.keys() else tensors
     _fit(tensors, wanted, path)
     if len(wanted) < len(net.state_dict()):
         rest = load(net, method, _own(method, path)).sha256

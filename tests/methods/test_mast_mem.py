@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests import naive
 from tests.contract import Contract
-from vostrack.errors import MethodError
+from vostrack.errors import MethodError, WeightsError
 from vostrack.methods import configure, load_method
 from vostrack.methods.mast_mem import MastConfig, MastMethod, MastState, spacing
+from vostrack.nets.encoders import MastNet, MomentumNet
+from vostrack.ops.color import normalised_lab
+from vostrack.weights import find, load, save_weights
 
 GRID = (3, 4)
 
@@ -147,3 +153,111 @@ def test_the_ring_around_the_window_finds_what_moved_out_of_it(reach: float, sha
 def test_settings_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(MethodError, match=list(change)[-1]):
         MastConfig(**change)
+
+
+Cell = tuple[int, int]
+
+
+def square(centre: tuple[int, int], radius: int, step: int, grid: Cell) -> list[Cell]:
+    """Cells of a window whose taps lie so many cells apart; those outside the image are left out."""
+    taps = range(-radius, radius + 1)
+    places = [(centre[0] + step * y, centre[1] + step * x) for y in taps for x in taps]
+    return [(y, x) for y, x in places if 0 <= y < grid[0] and 0 <= x < grid[1]]
+
+
+def naive_readout(query: torch.Tensor, memory: dict[int, tuple[torch.Tensor, torch.Tensor]], now: int) -> torch.Tensor:
+    """Labels (K, h, w) of frame `now`: Zhu et al., Eq. 6 and 7, over all frames of the memory in one softmax.
+
+    Frames that are at most 4 back are searched in a window of 5 x 5 cells. In others it is placed where MAST, Eq. 8,
+    expects the match: the mean place under a softmax over 5 x 5 taps that lie d cells apart, d being 2 from an age of
+    5 on and 3 from an age of 6 on. Features are (C, h, w), labels (h, w).
+    """
+    grid = (query.shape[1], query.shape[2])
+    read = torch.zeros(3, *grid, dtype=torch.float64)
+    for y in range(grid[0]):
+        for x in range(grid[1]):
+            scores: dict[Any, float] = {}
+            for number, (key, _) in memory.items():
+
+                def dot(cell: Cell, key: torch.Tensor = key, y: int = y, x: int = x) -> float:
+                    return float(query[:, y, x].double() @ key[:, cell[0], cell[1]].double())
+
+                centre = (y, x)
+                if now - number > 4:
+                    found = naive.softmax({at: dot(at) for at in square(centre, 2, 3 if now - number > 5 else 2, grid)})
+                    mean = [sum(weight * at[axis] for at, weight in found.items()) for axis in (0, 1)]
+                    centre = (math.floor(mean[0] + 0.5), math.floor(mean[1] + 0.5))
+                scores |= {(number, at): dot(at) for at in square(centre, 2, 1, grid)}
+            for (number, at), weight in naive.softmax(scores).items():
+                read[int(memory[number][1][at]), y, x] += weight
+    return read
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_readout_of_near_and_far_frames_equals_the_formula(seed: int) -> None:
+    """The published settings with smaller windows: of 9 frames, two are far, at two dilations, and two are near."""
+    grid, generator = (7, 10), torch.Generator().manual_seed(seed)
+    config = replace(
+        MastMethod.presets["paper"], first=(0, 4), recent=(1, 3), radius=2, far=4, far_step=3, far_dilation=3
+    )
+    method = MastMethod(blind(), config)
+    features = 1.5 * torch.randn(10, 4, *grid, generator=generator)
+    given = torch.randint(3, (28, 40), generator=generator)
+    state = method.begin(features[0], torch.nn.functional.one_hot(given, 3).permute(2, 0, 1).float())
+    labels = {0: given[::4, ::4]}
+    for number in range(1, 9):
+        probs = torch.rand(3, *grid, generator=generator).softmax(0)
+        labels[number] = probs.argmax(0)
+        state = method.remember(state, features[number], probs)
+    assert [entry.number for entry in method.select(state)] == [0, 4, 6, 8]
+    memory = {number: (features[number], labels[number]) for number in (0, 4, 6, 8)}
+    expected = naive_readout(features[9], memory, 9)
+    torch.testing.assert_close(method.predict(state, features[9]).double(), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def two_encoders(tmp_path_factory: pytest.TempPathFactory) -> tuple[MomentumNet, Path]:
+    torch.manual_seed(0)
+    net = MomentumNet().eval()
+    path = tmp_path_factory.mktemp("weights") / "both.safetensors"
+    save_weights(net, "mast-mem", path, {}, "momentum")
+    load(net, "mast-mem", path)  # in half precision, as it is saved
+    return net, path
+
+
+def test_queries_and_references_have_their_own_encoders(two_encoders: tuple[MomentumNet, Path]) -> None:
+    """Zhu et al., Eq. 5 to 7, from a file with both."""
+    net, path = two_encoders
+    method = load_method("mast-mem", preset="paper", weights=path)[0]
+    first, second = torch.rand(2, 3, 12, 16, generator=torch.Generator().manual_seed(0))
+    labels = torch.nn.functional.one_hot(torch.arange(12 * 16).view(12, 16) % 3, 3).permute(2, 0, 1).float()
+    state = method.begin(method.encode(first), labels)
+    found = method.predict(state, method.encode(second))
+    query, key = net(normalised_lab(second)[None])[0], net.references(normalised_lab(first)[None])[0]
+    keys, values = key.permute(1, 2, 0)[:, :, None], labels[:, ::4, ::4].permute(1, 2, 0)[:, :, None]
+    expected = naive.attention(query.permute(1, 2, 0), keys, values, radius=12).permute(2, 0, 1)
+    torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_two_encoders_work_with_what_the_default_adds(two_encoders: tuple[MomentumNet, Path]) -> None:
+    method = load_method("mast-mem", weights=two_encoders[1])[0]
+    image = torch.rand(3, 24, 32, generator=torch.Generator().manual_seed(0))
+    labels = torch.zeros(2, 24, 32)
+    labels[1, 8:, :16] = 1
+    labels[0] = 1 - labels[1]
+    state = method.begin(method.encode(image), labels)
+    found = method.predict(state, method.encode(image))
+    assert found.shape == (2, 6, 8)
+    torch.testing.assert_close(found.sum(0), torch.ones(6, 8))
+
+
+def test_two_encoders_start_from_weights_of_one(tmp_path: Path) -> None:
+    one, both = MastNet(), MomentumNet()
+    load(one, "mast-mem", find("mast-mem"), MastMethod.adopts)
+    load(both, "mast-mem", find("mast-mem"), MastMethod.adopts)
+    for name, value in one.state_dict().items():
+        assert torch.equal(both.state_dict()[name], value)
+        assert torch.equal(both.references.state_dict()[name], value)
+    save_weights(MastNet(depth=2), "mast-mem", tmp_path / "shallow.safetensors", {}, "shallow")
+    with pytest.raises(WeightsError, match="names differ"):
+        load(both, "mast-mem", tmp_path / "shallow.safetensors", MastMethod.adopts)

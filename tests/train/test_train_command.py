@@ -103,6 +103,8 @@ def test_training_starts_from_weights(footage: Path) -> None:
         (["--batch", "3", "--micro-batches", "2"], 2, "micro_batches must divide"),
         (["--precision", "8"], 2, "precision must be 'auto', '32', 'bf16' or '16', not '8'"),
         (["--from", "nothing"], 8, "nothing"),
+        (["--set", "after=paper"], 2, "the recipe 'paper' gave: train these first, and give their file as --from"),
+        (["--clips", "3"], 5, "there are 2 clips and images, and --clips asks for 3"),
         (["--recipe", "masks"], 5, "expected --data to hold JPEGImages/480p/NAME"),
         (["--held-out", "footage"], 5, "expected --held-out to hold"),
         (["--resume"], 6, "to resume"),
@@ -186,6 +188,12 @@ def test_stills_are_footage_too(footage: Path, capsys: pytest.CaptureFixture[str
     assert "1 clip, 1 frame of footage" in capsys.readouterr().err
     assert train("--stills", "stills", "--data", footage, "--out", "b") == 0
     assert "3 clips, 13 frames" in capsys.readouterr().err
+
+
+def test_the_seed_draws_some_of_the_footage(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--data", footage, "--clips", 1, "--steps", 1) == 0
+    assert "1 clip, 6 frames of footage" in capsys.readouterr().err
+    assert read_details(Path("runs/tiny/tiny.safetensors"))["details"]["config"]["clips"] == 1
 
 
 def test_a_link_that_leads_nowhere_is_left_out_and_named(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,6 +56,7 @@ def train(
     stills: Annotated[
         list[Path] | None, _input("Folder of images, set in motion. Repeatable.", metavar="DIR", show_default="none")
     ] = None,
+    clips: Annotated[int | None, _setting("Input", _DEFAULTS, "clips", metavar="N", show_default="all")] = None,
     cache: Annotated[Path | None, _input("Folder for decoded frames.", metavar="DIR", show_default="OUT/cache")] = None,
     cache_size: Annotated[float, _setting("Input", _DEFAULTS, "cache_size", metavar="GB")] = _DEFAULTS.cache_size,
     out: Annotated[
@@ -120,6 +121,7 @@ def train(
     chosen = _chosen_recipe(method, recipe, options or [], {**given, "learning_rate": lr})
     config = TrainConfig(
         seed=seed,
+        clips=clips,
         max_minutes=max_minutes,
         cache_size=cache_size,
         evaluate_every=evaluate_every,

@@ -106,7 +106,7 @@ def join(
     from vostrack.weights import save_weights
 
     *files, out = parts
-    adopts = method_class(method).adopts
+    adopts = {name: adopt for name, adopt in method_class(method).adopts.items() if name != method}
     if len(files) != len(adopts):
         raise typer.BadParameter(
             f"expected a file for each of {', '.join(adopts) or 'no method'}, then the file to write"

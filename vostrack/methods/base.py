@@ -152,6 +152,7 @@ class MethodFactory(Protocol):
             is none, for a method that needs no network and gets an empty one. Weights files carry the name.
         adopts: other methods whose weights are taken as well, each with what picks and renames their tensors so that
             they fill this method's default network, or whole children of it: the others get the method's own weights.
+            The method's own name stands for its smaller networks, whose weights a larger one starts from.
         objective: what trains its networks; None for a method whose networks are those of others.
         state_type: the dataclass of its states.
     """

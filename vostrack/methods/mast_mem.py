@@ -32,7 +32,7 @@ from vostrack.errors import MethodError
 from vostrack.matching.memory import with_new_objects
 from vostrack.matching.settings import FeatureConfig, SearchConfig
 from vostrack.methods.objectives.mast_mem import MastObjective
-from vostrack.nets.encoders import MastNet
+from vostrack.nets.encoders import MastNet, MomentumNet, both_encoders
 from vostrack.ops.color import normalised_lab
 from vostrack.ops.grid import size_of, to_cells, to_pixels
 from vostrack.ops.hypercolumns import cell_features, principal_axes, project
@@ -129,8 +129,9 @@ class MastMethod:
     nets: ClassVar[Mapping[str, Callable[[], MastNet]]] = {
         "default": MastNet,
         "shallow": partial(MastNet, depth=2),
+        "momentum": MomentumNet,
     }
-    adopts: ClassVar[Mapping[str, Adopt]] = {}
+    adopts: ClassVar[Mapping[str, Adopt]] = {"mast-mem": both_encoders}
     objective: ClassVar[type[MastObjective]] = MastObjective
     state_type = MastState
 
@@ -149,8 +150,17 @@ class MastMethod:
         return self.net.stride
 
     def encode(self, image: Tensor) -> Tensor:
-        """Unit vectors of the chosen stages, concatenated, and colours (C, h, w); or the head's keys (64, h, w)."""
-        net, config, lab = self.net, self.config, normalised_lab(image)[None]
+        """Unit vectors of the chosen stages, concatenated, and colours (C, h, w); or the head's keys (64, h, w).
+
+        Of a network with two encoders, those of the one for queries, then those of the one for references.
+        """
+        if isinstance(self.net, MomentumNet):
+            return torch.cat((self._encoded(self.net, image), self._encoded(self.net.references, image)))
+        return self._encoded(self.net, image)
+
+    def _encoded(self, net: MastNet, image: Tensor) -> Tensor:
+        """What one encoder says of an image."""
+        config, lab = self.config, normalised_lab(image)[None]
         if not config.stages:
             keys: Tensor = net(lab)[0]
             return keys
@@ -161,10 +171,11 @@ class MastMethod:
     def begin(self, features: Tensor, labels: Tensor, state: MastState | None = None) -> MastState:
         """Pin a frame whose labels were given and forget those whose labels were only predicted."""
         cells = to_cells(labels, self.stride) if self.config.soft else labels[:, :: self.stride, :: self.stride]
+        _, references = self._parts(features)
         if state is None:
-            axes = principal_axes(features, self.config.axes, self.config.whitening, cells)
+            axes = principal_axes(references, self.config.axes, self.config.whitening, cells)
             state = MastState(axes, len(labels), 0, (), (), ())
-        given = Memorised(state.next, _keys(features, state), _stored(cells, self.config.soft))
+        given = Memorised(state.next, _keys(references, state), _stored(cells, self.config.soft))
         pinned = tuple(self._propagated_back(entry, given, state.count, len(labels)) for entry in state.pinned)
         state = replace(state, count=len(labels), pinned=(*pinned, given), recent=(), spread=())
         return self._advance(state, given)
@@ -179,12 +190,14 @@ class MastMethod:
         return replace(entry, labels=_stored(labels.permute(2, 0, 1), soft=True))
 
     def predict(self, state: MastState, features: Tensor) -> Tensor:
-        """Labels read from the memory (Zhu et al., Eq. 6-7)."""
-        return self._read(_keys(features, state), state.next, self.select(state), state.count)
+        """Labels read from the memory (Zhu et al., Eq. 5-7)."""
+        queries, _ = self._parts(features)
+        return self._read(_keys(queries, state), state.next, self.select(state), state.count)
 
     def remember(self, state: MastState, features: Tensor, probs: Tensor) -> MastState:
         """Store the frame with its labels."""
-        entry = Memorised(state.next, _keys(features, state), _stored(probs, self.config.soft))
+        _, references = self._parts(features)
+        entry = Memorised(state.next, _keys(references, state), _stored(probs, self.config.soft))
         if entry.number in self.config.first:
             state = replace(state, pinned=(*state.pinned, entry))
         return self._advance(state, entry)
@@ -204,6 +217,11 @@ class MastMethod:
         pinned = state.pinned if self.config.first else ()
         chosen = {entry.number: entry for entry in (*recent, *state.spread, *pinned)}
         return [chosen[number] for number in sorted(chosen)]
+
+    def _parts(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of a frame as a query, and as a reference; the same where there is one encoder."""
+        two = isinstance(self.net, MomentumNet)
+        return (features.chunk(2)[0], features.chunk(2)[1]) if two else (features, features)
 
     def _advance(self, state: MastState, entry: Memorised) -> MastState:
         count, room = state.next + 1, self.config.spread

@@ -25,6 +25,7 @@ class Recipe(Config):
 
     net: str = setting("default", "name of the network's architecture")
     start: str = setting("", "weights that training starts from, by name or file; empty for random ones")
+    after: str = setting("", "recipe that these weights must come from, and without which it does not start")
     crop: int = setting(128, "side of the square crops, a multiple of 32", low=32, high=1024, unit="pixels")
     batch: int = setting(6, "clips in a step", low=1)
     steps: int = setting(2000, "optimiser steps", low=1)

@@ -131,6 +131,31 @@ class MastNet(StagedNet):
         return cast(Tensor, self.head(self.trunk(lab, self.depth)[-1]))
 
 
+class MomentumNet(MastNet):
+    """Two encoders of one kind: itself for the query, and another one for the frames that it attends to.
+
+    Paper: Zhu et al. (2020), Eq. 5.
+
+    Attributes:
+        references: the other one.
+    """
+
+    def __init__(self, depth: int = 4) -> None:
+        """Random weights, different ones; `depth` as for `MastNet`."""
+        super().__init__(depth)
+        self.references = MastNet(depth)
+
+
+_REFERENCES = "references."
+
+
+def both_encoders(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a `MomentumNet` from those of a `MastNet`, which both encoders start as."""
+    if any(name.startswith(_REFERENCES) for name in tensors):
+        return dict(tensors)
+    return {**tensors, **{_REFERENCES + name: tensor for name, tensor in tensors.items()}}
+
+
 class FirstStages(StagedNet):
     """The first stages of another network, without what follows them."""
 

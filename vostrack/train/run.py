@@ -24,7 +24,7 @@ from vostrack.methods.recipe import Recipe
 from vostrack.notes import Code, Note
 from vostrack.run.callbacks import Callbacks
 from vostrack.train.data.cache import FrameCache, build_cache
-from vostrack.train.data.footage import Source, find_footage, find_labelled, find_stills
+from vostrack.train.data.footage import Source, drawn, find_footage, find_labelled, find_stills
 from vostrack.train.evaluate import held_out_scores, method_now, write_picture
 from vostrack.train.loop import CHECKPOINT, METRICS, settled, train
 from vostrack.train.parallel import ProcessGroup
@@ -228,6 +228,11 @@ class TrainingRun:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._options.config.seed)
             net = build_net(method, recipe.net)
+        if recipe.after and not recipe.start:
+            raise MethodError(
+                f"this recipe goes on from weights that the recipe {recipe.after!r} gave: train these first, and give "
+                "their file as `start`"
+            )
         if recipe.start:
             store.load(net, method, store.find(method, recipe.start), self._factory.adopts)
         if self._factory.objective is None:
@@ -235,6 +240,11 @@ class TrainingRun:
         return net, self._factory.objective(net, recipe)
 
     def _found(self) -> list[Source]:
+        """The footage, or what the seed draws from it."""
+        found, config = self._all_found(), self._options.config
+        return found if config.clips is None else drawn(found, config.clips, config.seed)
+
+    def _all_found(self) -> list[Source]:
         """The footage; with masks, where the objective wants them."""
         method, data, stills = self._options.method, self._options.data, self._options.stills
         if not self._objective.clips.labels:

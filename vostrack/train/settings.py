@@ -26,6 +26,7 @@ class TrainConfig(Config):
         above=0,
         unit="minutes",
     )
+    clips: int | None = setting(None, "clips and images that the seed draws from the footage; all if not given", low=1)
     cache_size: float = setting(
         20.0,
         "size that decoded frames may have; fewer are kept if they would take more",

@@ -248,7 +248,7 @@ def test_recipes_hold_the_settings_of_the_paper() -> None:
     assert first.defaults["weight_decay"] == second.defaults["weight_decay"] == 5e-4
     for recipe, gap in ((adam, 2), (sgd, 10)):  # those of the published code
         spec = AnchorsObjective(tiny(), recipe).clips
-        assert (spec.frames, spec.gap, spec.crop, spec.scale) == (5, gap, 256, (0.8, 1.0))
+        assert (spec.frames, spec.source_gap, spec.crop, spec.scale) == (5, gap, 256, (0.8, 1.0))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from vostrack.errors import MethodError
 from vostrack.methods.base import Batch
 from vostrack.methods.mast_mem import MastMethod
 from vostrack.methods.objectives.mast_mem import RECIPES, MastObjective, QueryAndReferences, jitter_strengths
-from vostrack.nets.encoders import MastNet
+from vostrack.nets.encoders import MastNet, MomentumNet
 
 STRIDE, SIDE = 4, 16
 SMALL = replace(RECIPES["momentum"], references=3, radius=1)
@@ -267,12 +267,36 @@ def test_recipes_hold_the_settings_of_the_paper() -> None:
     for recipe in (pairs, memory):
         assert (recipe.crop, recipe.batch, recipe.radius, recipe.jitter) == (384, 48, 12, 0.3)
     assert (pairs.references, pairs.momentum, pairs.steps, pairs.start) == (1, 0.0, 120_000, "")
-    assert (memory.references, memory.momentum, memory.steps, memory.start) == (5, 0.999, 10_000, "mast-mem")
+    assert (memory.references, memory.momentum, memory.steps) == (5, 0.999, 10_000)
     assert memory.learning_rate == 1e-4
+    # From the weights of the pairs, not from those of other recipes; both encoders are kept (Eq. 5).
+    assert (memory.after, memory.start, memory.net) == ("paper", "", "momentum")
     for name in ("momentum", "momentum-paper"):
-        spec = MastObjective(MastNet(), RECIPES[name]).clips
+        spec = MastObjective(MastMethod.nets[RECIPES[name].net](), RECIPES[name]).clips
         assert spec.frames == RECIPES[name].references + 1
     assert isinstance(MastObjective(MastNet(), memory).optimizer(), torch.optim.Adam)
+
+
+def test_the_second_encoder_of_a_network_is_the_copy() -> None:
+    """Eq. 5 and 8: θ_r follows θ_q, learns nothing itself, and stays in what is saved."""
+    torch.manual_seed(0)
+    net = MomentumNet(depth=2)
+    objective = MastObjective(net, replace(RECIPES["momentum-paper"], references=1, radius=1, momentum=0.75))
+    assert reference_copy(objective) is net.references
+    own, learned = (dict(part.named_parameters()) for part in (net.references, MastNet(depth=2)))
+    assert own.keys() == learned.keys()
+    trained = {id(p) for group in objective.optimizer().param_groups for p in group["params"]}
+    assert trained == {id(p) for name, p in net.named_parameters() if not name.startswith("references.")}
+    before = {name: value.detach().clone() for name, value in own.items()}
+    objective.after_step()
+    for name, value in net.references.named_parameters():
+        expected = 0.75 * before[name] + 0.25 * net.get_parameter(name)
+        torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_two_encoders_without_a_momentum_are_refused() -> None:
+    with pytest.raises(MethodError, match="momentum must be above 0"):
+        replace(RECIPES["default"], net="momentum")
 
 
 def test_the_shallow_recipe_trains_all_of_its_network() -> None:

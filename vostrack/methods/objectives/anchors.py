@@ -5,8 +5,8 @@ the paper leaves open (jitter of the whole grid, nearest sampling, the reference
 distance of the frames, momenta of the optimisers and their weight decay) is as in its published code.
 
 Differs: the losses are means over the features, not sums (Eq. 3 and 5), as in that code; the rate falls as the recipe
-says instead of in steps, and is the same for all parameters; frames lie at random distances up to `gap` instead of all
-at that one; the views are cut where the last cells are centred, so that cells of both lie on the same pixels.
+says instead of in steps, and is the same for all parameters; the views are cut where the last cells are centred, so
+that cells of both lie on the same pixels.
 """
 
 from __future__ import annotations
@@ -37,7 +37,16 @@ class AnchorsRecipe(Recipe):
 
     crop: int = setting(128)
     frames: int = setting(5, "frames of a clip (T of Fig. 3)", low=1)
-    gap: int = setting(4, "largest distance from one frame of a clip to the next", low=1, unit="cached frames")
+    gap: int = setting(
+        4, "largest distance from one frame of a clip to the next, of ten a second", low=1, unit="frames"
+    )
+    source_gap: int = setting(
+        0,
+        "frames of the source from one frame of a clip to the next; 0 draws distances up to `gap`",
+        low=0,
+        high=1000,
+        unit="frames",
+    )
     anchor_grid: int = setting(8, "anchors along each side of a frame (N)", low=1)
     view_grid: int = setting(4, "cells along each side that are compared across the views (M)", low=1)
     cross_view: float = setting(0.1, "weight of the comparison across the views (λ of Eq. 6)", low=0)
@@ -58,13 +67,13 @@ class AnchorsRecipe(Recipe):
 
 # The paper scales the short side to between 256 and 320 pixels and cuts 256 of them; its steps are those of Table 3.
 # Gaps are those of its published code (configs/*.yaml): 2 for YouTube-VOS, 10 for Kinetics, TrackingNet and OxUvA.
-_PAPER = AnchorsRecipe(crop=256, batch=16, steps=100_000, learning_rate=1e-4, smallest=0.8, gap=2)
+_PAPER = AnchorsRecipe(crop=256, batch=16, steps=100_000, learning_rate=1e-4, smallest=0.8, source_gap=2)
 RECIPES = {
     "default": AnchorsRecipe(),
     # The steps of both runs of docs/weights.md: a thousand more brought nothing.
     "shipped": AnchorsRecipe(steps=1267, aligned=False),
     "paper": _PAPER,
-    "paper-sgd": replace(_PAPER, gap=10, steps=300_000, learning_rate=1e-3, optimizer="sgd"),
+    "paper-sgd": replace(_PAPER, source_gap=10, steps=300_000, learning_rate=1e-3, optimizer="sgd"),
 }
 
 
@@ -79,7 +88,8 @@ class AnchorsObjective(Objective):
     def __init__(self, net: AnchorsNet, recipe: AnchorsRecipe = RECIPES["default"]) -> None:
         """Train `net` in place, as the recipe says."""
         self.module: AnchorsNet = net
-        self.clips = ClipSpec(recipe.frames, recipe.gap, recipe.crop, scale=(recipe.smallest, 1.0))
+        scale = recipe.smallest, 1.0
+        self.clips = ClipSpec(recipe.frames, recipe.gap, recipe.crop, scale, source_gap=recipe.source_gap)
         self.learning_rate = recipe.learning_rate
         self._recipe = recipe
 

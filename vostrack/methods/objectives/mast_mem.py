@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from vostrack.config import setting
+from vostrack.errors import MethodError
 from vostrack.methods.base import Batch, ClipSpec, Objective
 from vostrack.methods.recipe import Recipe
-from vostrack.nets.encoders import MastNet
+from vostrack.nets.encoders import MastNet, MomentumNet
 from vostrack.ops.color import drop_channel, jitter_lab, normalised_lab
 from vostrack.ops.grid import to_cells, to_pixels
 from vostrack.ops.losses import photometric_loss
@@ -38,6 +39,12 @@ class MastRecipe(Recipe):
     radius: int = setting(6, "half the side of the window that a cell attends to", low=1, unit="cells")
     jitter: float = setting(0.3, "share of the clips whose colours are changed", low=0, high=1)
 
+    def check(self) -> None:
+        """Two encoders need what trains the second one."""
+        super().check()
+        if self.net == "momentum" and not self.momentum:
+            raise MethodError("momentum must be above 0 for the network `momentum`, whose second encoder is the copy")
+
 
 # Zhu et al. give no rate for the pairs: 1e-3 is MAST's, with 12 of them a step. With 4 to 6 it did not lower the loss
 # in 60 steps. Their 1e-4 with the momentum copy goes with large batches: with 4 clips the loss rose by some 4 % in 40
@@ -51,7 +58,9 @@ RECIPES = {
     "momentum": MastRecipe(
         start="mast-mem", crop=96, batch=4, steps=1000, learning_rate=3e-5, references=3, momentum=0.999
     ),
-    "momentum-paper": replace(_PAPER, start="mast-mem", steps=10_000, learning_rate=1e-4, references=5, momentum=0.999),
+    "momentum-paper": replace(
+        _PAPER, net="momentum", after="paper", steps=10_000, learning_rate=1e-4, references=5, momentum=0.999
+    ),
 }
 
 
@@ -61,13 +70,14 @@ class QueryAndReferences(nn.Module):
     Parameters and buffers follow alike. In training both normalise with the statistics of their batches: were it that
     of the batch for one and averages for the other, features that match would not look alike.
 
+    A `MomentumNet` has the copy in it, and its weights hold both. Without, the copy is used in training alone, and the
+    method encodes all frames with the network that it follows, which it comes close to as the learning rate falls.
+
     Paper: Zhu et al. (2020), Eq. 5 and 8.
-    Differs: the copy is used in training alone; the method encodes all frames with the network that it follows, which
-        it comes close to as the learning rate falls.
     """
 
     def __init__(self, net: MastNet, momentum: float) -> None:
-        """Train `net` in place; the copy starts as it is.
+        """Train `net` in place; the copy starts as it is, or as its second encoder is.
 
         Args:
             net: the network.
@@ -77,7 +87,8 @@ class QueryAndReferences(nn.Module):
         self.net, self.momentum = net, momentum
         self.copy: MastNet | None = None
         if momentum:
-            self.copy = deepcopy(net).requires_grad_(False)
+            own = net.references if isinstance(net, MomentumNet) else deepcopy(net)
+            self.copy = own.requires_grad_(False)
             for module in self.copy.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.momentum = 0.0  # its running statistics follow the network's, not its own batches
@@ -103,11 +114,12 @@ class QueryAndReferences(nn.Module):
         """Take a step towards the network (Eq. 8), where there is a copy."""
         if self.copy is None:
             return
-        for own, leading in zip(self.copy.state_dict().values(), self.net.state_dict().values(), strict=True):
+        leading = self.net.state_dict()
+        for name, own in self.copy.state_dict().items():
             if own.is_floating_point():
-                own.lerp_(leading, 1 - self.momentum)
+                own.lerp_(leading[name], 1 - self.momentum)
             else:
-                own.copy_(leading)
+                own.copy_(leading[name])
 
 
 class MastObjective(Objective):

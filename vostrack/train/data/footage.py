@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 from vostrack.benchmark.datasets.layouts import IMAGES, VIDEOS
 from vostrack.benchmark.datasets.mask_folders import list_folder, list_frames
@@ -68,6 +69,17 @@ def find_stills(roots: Sequence[Path]) -> list[Source]:
     if not found:
         raise DatasetError(f"no images in {_listed(roots)}: give the folder that holds them as `stills`")
     return found
+
+
+def drawn(sources: Sequence[Source], count: int, seed: int) -> list[Source]:
+    """Some of the sources, chosen by a seed, in their order.
+
+    Raises:
+        DatasetError: there are fewer.
+    """
+    if count > len(sources):
+        raise DatasetError(f"there are {len(sources)} clips and images, and `clips` asks for {count}: give more `data`")
+    return [sources[index] for index in sorted(Random(seed).sample(range(len(sources)), count))]
 
 
 def find_labelled(roots: Sequence[Path], argument: str = "data") -> list[Source]:
