@@ -91,10 +91,14 @@ def test_recent_frames_follow_an_object_whose_looks_change() -> None:
 
 
 def test_a_template_keeps_so_many_cells_of_each_label_at_most() -> None:
-    """At 480p; a frame of 36 pixels keeps as many in proportion to its area."""
-    state = method(template=round(7 * (480 / 36) ** 2)).begin(features(0), given())
-    (template,) = state.sets.templates
-    assert template.counts == (7, 7, 7)
+    for settings in (
+        {"template": 7},
+        {"template": 0, "template_share": 7 / 99},
+        {"template": 7, "template_share": 0.5},
+    ):
+        state = method(**settings).begin(features(0), given())
+        (template,) = state.sets.templates
+        assert template.counts == (7, 7, 7)
     known = {tuple(key.tolist()) for key in features(0).flatten(1).T}
     assert all(tuple(key.tolist()) in known for key in template.keys)
 

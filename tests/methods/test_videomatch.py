@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +15,9 @@ from tests.contract import Contract
 from vostrack.errors import MethodError
 from vostrack.matching.matcher import MatchingState
 from vostrack.matching.settings import SoftMatcherConfig
+from vostrack.methods import load_method
 from vostrack.methods.videomatch import PAPER, VideoMatchMethod
-from vostrack.nets.encoders import VideoMatchNet, for_inference
+from vostrack.nets.encoders import VideoMatchNet
 from vostrack.ops.color import normalised_rgb
 from vostrack.ops.grid import resize, to_pixels
 from vostrack.ops.guided import guided
@@ -27,10 +28,9 @@ from vostrack.ops.hypercolumns import colours
 class TestFittedBlock(Contract):
     @pytest.fixture(scope="class")
     @classmethod
-    def method(cls) -> VideoMatchMethod:
-        torch.manual_seed(0)
-        config = replace(PAPER, finetune_part="block", finetune_steps=1)
-        return VideoMatchMethod(cast(VideoMatchNet, for_inference(VideoMatchNet())), config)
+    def method(cls) -> Any:
+        settings = {"finetune_part": "block", "finetune_steps": 1}
+        return load_method("videomatch", preset="paper", settings=settings)[0]
 
 
 GRID = (12, 14)

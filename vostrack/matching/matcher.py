@@ -172,10 +172,9 @@ class SoftMatcher:
         return to_cells(probs, self.stride)
 
     def _template(self, grid: Tensor) -> int:
-        """How many cells of each label are kept of a frame with projected features (C', h, w); 0 for all."""
-        most = self.config.template
-        side = self.stride * min(grid.shape[1:])
-        return most and max(1, round(most * min(1.0, side / SHORT_SIDE) ** 2))
+        """How many cells of each label are kept of a frame with projected features (C', h, w)."""
+        cells = grid[0].numel()
+        return min(self.config.template or cells, max(1, round(self.config.template_share * cells)))
 
     def _key(self, grid: Tensor) -> Tensor:
         """Projected features (C', h, w) in the precision of the comparison."""

@@ -119,11 +119,11 @@ class SoftMatcherConfig(UpdateConfig, EdgeConfig, RecentConfig, GridConfig, grou
     )
     template: int = setting(
         6500,
-        "maximum number of cells of each label kept from a given frame of 480p or more, and of smaller ones fewer in "
-        "proportion to their area; 0 keeps all",
+        "maximum number of cells of each label kept from a given frame; 0 keeps all",
         low=0,
         group="memory",
     )
+    template_share: float = setting(1.0, "the same as a share of the frame's cells", above=0, high=1, group="memory")
     others_are_background: bool = setting(False, "whether objects are background to each other; else they compete")
     foreground_threshold: float = setting(0.5, "probability from which a cell belongs to an object", above=0, below=1)
     outlier_removal: bool = setting(True, "whether cells far from the object's last place are removed from it")
