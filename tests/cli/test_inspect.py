@@ -13,21 +13,28 @@ from PIL import Image
 from tests.fakes import IDS, NAME, corners, fake_method, register, truth, write_clip, write_mask
 from vostrack.cli import run
 from vostrack.errors import InputError, MethodError
-from vostrack.methods import METHODS
+from vostrack.methods import METHODS, load_method
 from vostrack.methods.base import Correspondences
 from vostrack.methods.rpm_net import RpmNetMethod
 from vostrack.nets.rpm_net import RpmNet
+from vostrack.ops.grid import to_cells
 from vostrack.run.inspection import (
     MATCHED,
     SAMPLED,
     TARGET,
     choose_points,
+    correspondences,
+    draw_features,
     draw_matching,
+    draw_similarity,
+    encode_pair,
     principal_colours,
     read_frames,
+    sampled_similarity,
 )
-from vostrack.weights import save_weights
+from vostrack.weights import RANDOM, save_weights
 
+ALL = dict(METHODS)
 SIZE = (48, 64)
 SCALE = 10  # frames of 48 pixels are drawn at 480
 
@@ -177,7 +184,7 @@ def test_a_clip_that_is_not_there_is_refused(inspect: Run) -> None:
 
 def test_a_method_that_cannot_be_inspected_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
     code = run(["inspect", "clip.mp4", "--method", NAME])
-    refused((code, *capfd.readouterr()), 2, "fake cannot be inspected")
+    refused((code, *capfd.readouterr()), 2, "fake cannot show its matches", "show similarity or features")
 
 
 def test_frames_are_given_in_the_order_that_was_asked_for(tmp_path: Path) -> None:
@@ -214,7 +221,9 @@ class Pointing(RpmNetMethod):
 
 def test_matches_are_drawn_where_they_are(net: RpmNet) -> None:
     frames = torch.randint(0, 60, (2, 3, *SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    pixels = draw_matching(Pointing(net), frames[0], frames[1], [(10.0, 24.0)])
+    method = Pointing(net)
+    pair = encode_pair(method, frames[0], frames[1], [(10.0, 24.0)])
+    pixels = draw_matching(pair, correspondences(method, pair))
     y, x = colour(pixels[:480], MATCHED).nonzero()
     assert (y.min(), y.max()) == pytest.approx((24.5 * SCALE, 24.5 * SCALE), abs=6)
     assert (x.min(), x.max()) == pytest.approx((10.5 * SCALE, 30.5 * SCALE), abs=8)
@@ -222,9 +231,70 @@ def test_matches_are_drawn_where_they_are(net: RpmNet) -> None:
 
 def test_frames_of_two_sizes_are_refused(net: RpmNet) -> None:
     with pytest.raises(InputError, match="size"):
-        draw_matching(Pointing(net), torch.zeros(3, 8, 8).byte(), torch.zeros(3, 8, 9).byte(), [(0.0, 0.0)])
-    with pytest.raises(MethodError, match="cannot be inspected"):
-        draw_matching(fake_method(), torch.zeros(3, 8, 8).byte(), torch.zeros(3, 8, 8).byte(), [(0.0, 0.0)])
+        encode_pair(Pointing(net), torch.zeros(3, 8, 8).byte(), torch.zeros(3, 8, 9).byte(), [(0.0, 0.0)])
+    pair = encode_pair(fake_method(), *torch.zeros(2, 3, 8, 8).byte(), [(0.0, 0.0)])
+    with pytest.raises(MethodError, match="cannot show its matches"):
+        correspondences(fake_method(), pair)
+
+
+class Colourful(Pointing):
+    """Features are the mean colours of cells of 4 pixels."""
+
+    def encode(self, image: torch.Tensor) -> torch.Tensor:
+        return to_cells(image, 4)
+
+
+def test_the_most_similar_cell_of_the_other_frame_is_marked(net: RpmNet) -> None:
+    """As what a feature is alike to in RPM-Net, figure 9: here the frame moves by 16 pixels."""
+    frame = torch.randint(0, 200, (3, *SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    pair = encode_pair(Colourful(net), frame, torch.roll(frame, 16, 2), [(40.0, 24.0), (48.0, 8.0)])
+    pixels = draw_similarity(pair)
+    assert pixels.shape == (2 * 240, 2 * 320, 3)
+    for row, (x, y) in ((pixels[:240], (40, 24)), (pixels[240:], (48, 8))):
+        for panel, wanted, at in ((row[:, :320], TARGET, x), (row[:, 320:], MATCHED, x - 16)):
+            found = [float(axis.mean()) / 5 for axis in colour(panel, wanted).nonzero()]
+            assert found == pytest.approx([y, at], abs=0.5)
+        assert (row[:, 320:] == 255).all(2).any() or (row[:, 320:] > 150).all(2).any()
+
+
+def test_features_of_both_frames_share_their_colours(net: RpmNet) -> None:
+    frame = torch.randint(0, 200, (3, *SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    pixels = draw_features(encode_pair(Colourful(net), frame, frame, []))
+    assert pixels.shape == (2 * 240, 2 * 320, 3)
+    assert np.array_equal(pixels[:, :320], pixels[:, 320:])
+    assert pixels[240:, :320].std() > 20
+
+
+def test_the_similarity_to_what_is_sampled_is_a_mean_of_cosines(net: RpmNet) -> None:
+    """RPM-Net, section 4.5: of the feature of a pixel with those at its sampling locations."""
+    features = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0))
+    pair = encode_pair(Colourful(net), *torch.zeros(2, 3, 12, 16).byte(), [(4.0, 8.0), (0.0, 0.0)])
+    sampled = [[(0, 0), (2, 3), (2, 1)], [(1, 1)]]
+    places = tuple(4.0 * torch.tensor(cells, dtype=torch.float32) for cells in sampled)
+    found = Correspondences(places, pair.pixels, features, 4)
+    means = []
+    for (y, x), cells in zip(((2, 1), (0, 0)), sampled, strict=True):
+        one = features[:, y, x].double()
+        cosines = [one @ f.double() / (one.norm() * f.double().norm()) for f in (features[:, v, u] for v, u in cells)]
+        means.append(sum(float(value) for value in cosines) / len(cosines))
+    assert sampled_similarity(pair, found) == pytest.approx(sum(means) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_similarity_and_features_of_every_method(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, name, ALL[name])
+    method = load_method(name, weights=RANDOM)[0]
+    frames = torch.randint(0, 200, (2, 3, *SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    pair = encode_pair(method, frames[0], frames[1], [(10.0, 24.0)])
+    assert draw_similarity(pair).shape == (240, 2 * 320, 3)
+    assert draw_features(pair).shape == (2 * 240, 2 * 320, 3)
+
+
+@pytest.mark.parametrize("shown", ["similarity", "features"])
+def test_methods_that_cannot_point_show_what_is_alike(shown: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["inspect", "clip.mp4", "--method", NAME, "--show", shown]) == 0
+    assert "\nnext: open it: " in capfd.readouterr().err
+    assert picture(Path("clip_inspect.png")).shape[1] == 2 * 320
 
 
 def test_features_that_differ_get_colours_that_differ() -> None:

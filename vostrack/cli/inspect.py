@@ -1,8 +1,9 @@
-"""`vostrack inspect`: a picture of where a method looks for the match of a pixel."""
+"""`vostrack inspect`: a picture of what a method sees: matches, similarities, features."""
 
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +25,23 @@ from vostrack.cli.help import (
     in_output,
 )
 from vostrack.cli.settings import parse_color, parse_size
+from vostrack.errors import counted
 from vostrack.files import shown
+
+
+class Shown(StrEnum):
+    """What is drawn."""
+
+    match = "match"
+    similarity = "similarity"
+    features = "features"
+
+
+_NEXT = {
+    Shown.match: "open it: a line from green to yellow joins a pixel and its match",
+    Shown.similarity: "open it: at the left a pixel, at the right what is similar to it, from black over red to white",
+    Shown.features: "open it: what the method takes for alike has like colours, in both frames",
+}
 
 
 def inspect(
@@ -44,6 +61,9 @@ def inspect(
     background: Background = None,
     invert_mask: InvertMask = False,
     no_background: NoBackground = False,
+    show: Annotated[
+        Shown, in_input("--show", help="`match` asks where the method looks; the others take any method.")
+    ] = Shown.match,
     out: Annotated[
         Path | None,
         in_output("--out", "-o", metavar="FILE", help="The PNG.", show_default="CLIP_inspect.png beside the clip"),
@@ -53,15 +73,19 @@ def inspect(
     weights: Weights = None,
     size: Size = DEFAULT_SIZE,
 ) -> None:
-    """Draw where a method looks for the matches of some pixels of a frame in another one.
+    """Draw what a method sees in two frames.
 
     Examples:
         vostrack inspect dog.mp4 --frame 12
         vostrack inspect dog.mp4 --frame 12 --reference 7 --point 420,260
+        vostrack inspect dog.mp4 --frame 12 --show similarity --method best --point 420,260
 
-    Of the methods that come with vostrack, `rpm-net` can tell.
+    `match`: where `rpm-net` looks for the matches of some pixels, over both frames and over their features. Green is a
+    pixel of the frame, red what is sampled for it, yellow its match in the reference frame.
 
-    Green is a pixel of the frame, red the places that are sampled for it, yellow its match in the reference frame.
+    `similarity`: for each pixel, how similar the features of the reference frame are to its own; yellow is the most
+    similar cell. `features`: their three principal components as colours.
+
     Without --point and --mask, points lie all over the frame.
     """
     from vostrack.methods import load_method
@@ -79,13 +103,21 @@ def inspect(
     path = out or clip.with_name(f"{clip.stem}_inspect.png")
     inspection.check_output(path, [clip, *([mask] if mask is not None else [])], overwrite)
     loaded, _ = load_method(method, weights=weights)
-    inspection.inspectable(loaded)
+    if show is Shown.match:
+        inspection.inspectable(loaded)
     known, target = inspection.read_frames(clip, (before, frame))
     points = given or inspection.choose_points((target.shape[1], target.shape[2]), mask, reading)
-    inspection.write_picture(path, inspection.draw_matching(loaded, known, target, points, working))
-    pixels = "1 pixel" if len(points) == 1 else f"{len(points)} pixels"
-    print(f"frame {frame} from frame {before}, {pixels}: {shown(path)}", file=sys.stderr)
-    say_next("open it: a line from green to yellow joins a pixel and its match")
+    pair = inspection.encode_pair(loaded, known, target, points, working)
+    told = ""
+    if show is Shown.match:
+        found = inspection.correspondences(loaded, pair)
+        picture = inspection.draw_matching(pair, found)
+        told = f", similarity to what is sampled {inspection.sampled_similarity(pair, found):.3f}"
+    else:
+        picture = inspection.draw_similarity(pair) if show is Shown.similarity else inspection.draw_features(pair)
+    inspection.write_picture(path, picture)
+    print(f"frame {frame} from frame {before}, {counted(len(points), 'pixel')}{told}: {shown(path)}", file=sys.stderr)
+    say_next(_NEXT[show])
 
 
 def _point(text: str) -> tuple[float, float]:
