@@ -222,7 +222,7 @@ def draw_similarity(pair: Pair) -> Pixels:
 
     Returns:
         uint8 (N H', 2 W', 3), a row for each pixel: at the left the pixel in its frame, at the right the other frame
-        under the cosine of the features, from the least of its cells, dark, to the most similar one, white and marked.
+        under the cosine of the features, from the median of its cells, dark, to the most similar one, white and marked.
     """
     shape, enlarged = pair.enlarged(_SIDE // 2)
     reference, target = (_resized(frame, shape) for frame in pair.frames)
@@ -233,7 +233,8 @@ def draw_similarity(pair: Pair) -> Pixels:
             min(max(0, round(at / pair.stride)), last - 1) for at, last in ((y, asked.shape[1]), (x, asked.shape[2]))
         )
         cosine = torch.einsum("c,chw->hw", asked[:, row, column], known)
-        share = ((cosine - cosine.min()) / (cosine.max() - cosine.min()).clamp(min=1e-9)).clamp(0, 1)
+        low = cosine.median()  # from the least one on, most of a frame would be bright
+        share = ((cosine - low) / (cosine.max() - low).clamp(min=1e-9)).clamp(0, 1)
         best = divmod(int(cosine.argmax()), cosine.shape[1])
         heat = 0.35 * reference + 0.65 * _heat(pair.on_panel(share[None], shape)[0])
         left = _marked(target, [(y * enlarged, x * enlarged)], TARGET)
