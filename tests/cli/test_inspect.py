@@ -232,7 +232,8 @@ def test_matches_are_drawn_where_they_are(net: RpmNet) -> None:
 def test_frames_of_two_sizes_are_refused(net: RpmNet) -> None:
     with pytest.raises(InputError, match="size"):
         encode_pair(Pointing(net), torch.zeros(3, 8, 8).byte(), torch.zeros(3, 8, 9).byte(), [(0.0, 0.0)])
-    pair = encode_pair(fake_method(), *torch.zeros(2, 3, 8, 8).byte(), [(0.0, 0.0)])
+    blank = torch.zeros(3, 8, 8).byte()
+    pair = encode_pair(fake_method(), blank, blank, [(0.0, 0.0)])
     with pytest.raises(MethodError, match="cannot show its matches"):
         correspondences(fake_method(), pair)
 
@@ -268,7 +269,8 @@ def test_features_of_both_frames_share_their_colours(net: RpmNet) -> None:
 def test_the_similarity_to_what_is_sampled_is_a_mean_of_cosines(net: RpmNet) -> None:
     """RPM-Net, section 4.5: of the feature of a pixel with those at its sampling locations."""
     features = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0))
-    pair = encode_pair(Colourful(net), *torch.zeros(2, 3, 12, 16).byte(), [(4.0, 8.0), (0.0, 0.0)])
+    blank = torch.zeros(3, 12, 16).byte()
+    pair = encode_pair(Colourful(net), blank, blank, [(4.0, 8.0), (0.0, 0.0)])
     sampled = [[(0, 0), (2, 3), (2, 1)], [(1, 1)]]
     places = tuple(4.0 * torch.tensor(cells, dtype=torch.float32) for cells in sampled)
     found = Correspondences(places, pair.pixels, features, 4)
