@@ -11,7 +11,17 @@ import vostrack
 from tests.fakes import NAME, PATH, FakeConfig, FakeMethod
 from vostrack import methods
 from vostrack.errors import MethodError
-from vostrack.methods import DEFAULT, METHODS, configure, load_method, method_class, registered, training_recipe
+from vostrack.methods import (
+    DEFAULT,
+    METHODS,
+    QUALITY,
+    configure,
+    load_method,
+    method_class,
+    preset_name,
+    registered,
+    training_recipe,
+)
 
 
 @pytest.fixture
@@ -94,6 +104,14 @@ def test_a_configuration_is_a_preset_with_some_settings_changed() -> None:
     assert configure(NAME, "slow", {"steps": 3}) == FakeConfig(rate=0.01, steps=3)
     with pytest.raises(MethodError, match=r"^fake: rate must be from 0 to 1, not 2\.0$"):
         configure(NAME, settings={"rate": 2})
+
+
+def test_the_default_preset_has_the_name_of_the_one_that_it_equals() -> None:
+    presets = method_class("best").presets
+    assert presets[preset_name("best")] == presets["default"]
+    assert preset_name("best") in QUALITY
+    assert [preset_name("best", name) for name in QUALITY] == list(QUALITY)
+    assert (preset_name("mast-mem"), preset_name("mast-mem", "paper")) == ("default", "paper")
 
 
 def test_a_method_without_a_network_has_no_weights_and_no_recipes() -> None:

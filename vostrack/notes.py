@@ -74,6 +74,9 @@ class Code(Enum):
     VARIANT_LEFT_OUT = WARNING, "a variant of an earlier run is not in the table, since that had other settings"
     TRUTH_MISSING = NOTE, "sequences have no masks but the given ones, so they are not scored"
 
+    # Timing.
+    PROCESSOR_BUSY = WARNING, "other programs are at work, so times are too long"
+
     # Training.
     FOOTAGE_LEFT_OUT = WARNING, "footage that cannot be read is left out"
     FOOTAGE_SHORTENED = WARNING, "the end of each clip is left out, since the cache has no room for it"

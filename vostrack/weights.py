@@ -134,12 +134,13 @@ def available() -> list[WeightsEntry]:
     return list(found.values())
 
 
-def find(method: str, wanted: str | Path | None = None) -> WeightsEntry | Path:
+def find(method: str, wanted: str | Path | None = None, net: str = "default") -> WeightsEntry | Path:
     """Weights for a method.
 
     Args:
         method: the method's name.
         wanted: a file, or a name from a manifest; None for the method's own.
+        net: architecture that these are of, where a method has weights of several.
 
     Raises:
         WeightsError: there are none.
@@ -149,6 +150,8 @@ def find(method: str, wanted: str | Path | None = None) -> WeightsEntry | Path:
     entries = available()
     if wanted is None:
         matching = [entry for entry in entries if entry.method == method]
+        if len(matching) > 1:
+            matching = [entry for entry in matching if architecture(entry) == net]
         if not matching:
             folders = ", ".join(map(str, search_path()))
             raise WeightsError(
@@ -281,10 +284,12 @@ def join(net: nn.Module, method: str, paths: Sequence[Path], adopts: Mapping[str
 
 
 def _own(method: str, path: Path) -> WeightsEntry:
-    """The first weights on the search path that are a method's own, not another's that it adopts."""
+    """The first weights on the search path of a method's default network, and not another's that it adopts."""
     for entry in available():
-        if entry.method == method and entry.path.is_file() and read_details(entry.path)["method"] == method:
-            return entry
+        if entry.method == method and entry.path.is_file():
+            told = read_details(entry.path)
+            if (told["method"], told["net"]) == (method, "default"):
+                return entry
     raise WeightsError(f"{path} fills a part of {method}, and there are no weights of {method} itself for the rest")
 
 

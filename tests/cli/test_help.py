@@ -51,7 +51,9 @@ def test_flags_have_no_type(command: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert "<bool>" not in "\n".join(page(command, monkeypatch))
 
 
-@pytest.mark.parametrize("command", ["segment", "demo", "train", "inspect", "score", "speed", "benchmark run"])
+@pytest.mark.parametrize(
+    "command", ["segment", "demo", "train", "inspect", "score", "speed presets", "speed dense", "benchmark run"]
+)
 def test_options_are_in_groups(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = page(command, monkeypatch)
     titles = [line.strip("╭─╮ ") for line in lines if line.startswith("╭")]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from tests.fakes import finish, register, start, truth, write_clip, write_mask, write_weights
+from tests.fakes import FakeConfig, FakeMethod, finish, register, start, truth, write_clip, write_mask, write_weights
 from tests.video.media import noise, write_video
 from vostrack.cli import console, run
 from vostrack.methods import METHODS, method_class
@@ -57,7 +58,7 @@ def refused(answer: tuple[int, str, str], code: int, *words: str) -> None:
 def test_one_command_gives_masks_an_overlay_and_a_line_for_people(vostrack: Run, tmp_path: Path) -> None:
     code, printed, said = vostrack(*segment())
     assert (code, printed) == (0, "")
-    assert "4 frames, 2 objects" in said
+    assert "fake, preset default: 4 frames, 2 objects" in said
     assert f"results: {tmp_path / 'clip_vostrack'}" in said
     assert f"next: look at {tmp_path / 'clip_vostrack' / 'overlay.mp4'}; where" in said
     assert len(list((tmp_path / "clip_vostrack" / "masks").iterdir())) == 4
@@ -71,6 +72,27 @@ def test_json_prints_the_summary_on_stdout_and_nothing_else(vostrack: Run) -> No
     assert summary == json.loads(Path("out/summary.json").read_text())
     assert (summary["config"]["rate"], summary["size"]) == (0.2, 32)
     assert "frames" not in said
+
+
+def test_a_preset_is_named_by_what_it_means_and_a_quicker_one_is_known(
+    vostrack: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast, default = FakeConfig(rate=0.2), FakeMethod.presets["default"]
+    monkeypatch.setattr(FakeMethod, "presets", {"default": default, "fast": fast, "balanced": default})
+    known = []
+
+    class Bar(console.FrameBar):
+        def __init__(self, *arguments: Any, quicker: str, **options: Any) -> None:
+            known.append(quicker)
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(importlib.import_module("vostrack.cli.segment"), "FrameBar", Bar)
+    assert "fake, preset balanced: 4 frames" in vostrack(*segment("-o", "a"))[2]
+    assert "fake, preset fast: 4 frames" in vostrack(*segment("-o", "b", "--preset", "fast"))[2]
+    assert json.loads(Path("b/summary.json").read_text())["preset"] == "fast"
+    assert vostrack(*segment("-o", "c", "--preset", "fast", "--size", "240"))[0] == 0
+    smaller = "--size 240 if the frames are larger"
+    assert known == [f"--preset fast, or {smaller}", smaller, ""]
 
 
 def test_quiet_prints_nothing_on_success_and_errors_all_the_same(vostrack: Run) -> None:

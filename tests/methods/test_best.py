@@ -22,6 +22,7 @@ from vostrack.ops.color import normalised_lab, normalised_rgb
 from vostrack.ops.grid import resize, to_pixels
 from vostrack.ops.guided import guided
 from vostrack.ops.hypercolumns import colours, hypercolumns
+from vostrack.video.synthetic import clip_size, render
 from vostrack.weights import WeightsEntry, check, find, join, load, read_details, save_weights
 
 SIZE = (120, 162)
@@ -162,6 +163,35 @@ def test_one_network_stands_in_for_the_two() -> None:
     state = fine.begin(features, torch.nn.functional.one_hot((image[0] > 0.5).long(), 2).permute(2, 0, 1).float())
     probs = fine.predict(state, features)
     torch.testing.assert_close(probs.sum(0), torch.ones(13, 17))
+
+
+def test_a_preset_names_the_network_that_weights_are_taken_of() -> None:
+    for preset, name, net in (("default", "best", BestNet), ("fast", "best-fast", DistilledNet)):
+        method, loaded = load_method("best", preset=preset)
+        assert loaded.name == name
+        assert isinstance(method.net, net)
+    assert isinstance(load_method("best", weights="random", preset="fast")[0].net, DistilledNet)
+    assert load_method("best", weights="best-fast")[1].name == "best-fast"
+
+
+def test_one_network_has_no_stages_to_choose_from() -> None:
+    with pytest.raises(MethodError, match="mast_stages chooses stages of two networks, and these weights are of one"):
+        load_method("best", preset="fast", settings={"mast_stages": (2,)})
+    assert load_method("best", settings={"mast_stages": (2,)})[0].config.mast_stages == (2,)
+
+
+def test_the_shipped_network_finds_alike_what_its_teacher_does() -> None:
+    """Where two cells look alike to one, they do to the other: similarities of centred features go together."""
+    pixels, _ = render(3, 12, clip_size(120))
+    image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    found = []
+    for preset in ("default", "fast"):
+        method, _ = load_method("best", preset=preset, settings={"colour": 0.0})
+        with torch.no_grad():
+            rows = method.encode(image).flatten(1).T[::7]
+        rows = torch.nn.functional.normalize(rows - rows.mean(0), dim=1)
+        found.append((rows @ rows.T).flatten())
+    assert torch.corrcoef(torch.stack(found))[0, 1] > 0.9
 
 
 def test_own_weights_are_told_from_adopted_ones_in_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,143 +1,241 @@
-"""Speed of the window-restricted propagation against a plain reference, in one run.
+"""How long the presets of a method take on this machine, by parts, and which one gets a clip done in time.
 
-The reference forms the affinity of all pairs of cells, masks what lies outside the radius and takes the top k of each
-row, as the published label propagation does (in chunks of queries, since the whole matrix takes gigabytes). A ratio of
-two times from the same minute says more than either time: machines are shared, and clocks change.
+Each preset runs in a process of its own, since a process tells no peak of memory but the largest so far. There the
+first frames of the clip go the way of `segment`: the same reader, engine and writers, into a folder that is removed
+afterwards. The functions of the method are timed from outside; no method knows of it.
 """
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import islice, pairwise
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from vostrack.methods.anchors import AnchorsConfig, AnchorsMethod, AnchorsState
-from vostrack.nets.encoders import AnchorsNet
-from vostrack.ops.grid import cells, centres
-from vostrack.ops.window import Window, far_ring
+from vostrack.benchmark.pool import run_all
+from vostrack.errors import InputError, MaskError, counted
+from vostrack.files import shown
+from vostrack.methods import METHODS
+from vostrack.methods.base import Method
+from vostrack.run.callbacks import Callbacks
+from vostrack.run.passes import Passes
+from vostrack.run.pipeline import Pipeline, PipelineConfig, load_pipeline
+from vostrack.run.summary import peak_rss_mb
+from vostrack.types import Frame, FrameStream, LabelMap
+from vostrack.video.reader import open_clip
+from vostrack.video.stream import ClipStream
+from vostrack.video.writer import WRITERS, Destination, ThreadedWriter
 
-_CHUNK = 256
+PARTS = {"encode": "encode", "match": "predict", "remember": "remember", "enlarge": "enlarge"}
+"""Parts of a frame's time that a method takes, and its functions that do them; `begin` is for given masks alone."""
+
+OUTPUTS = ("masks", "overlay")
+_FILL = 5
+"""Frames that fill the memory of a method whose settings do not say how many it looks back."""
+
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
-class OpsBenchmark:
-    """What `compare` measured; seconds are the best of all repeats.
+class SpeedTask:
+    """What is timed in one process.
 
     Attributes:
-        grid: (h, w) cells.
-        frames: memory frames, the first one included.
-        restricted, dense: seconds of the propagation that vostrack uses, and of the reference.
-        equal: share of cells with the same label.
+        pipeline: a method with a preset.
+        clip: whose first frames are used.
+        mask: of its first frame.
+        objects: numbers of objects, each timed by itself.
+        frames: that are timed, after those that fill the memory.
     """
 
-    grid: tuple[int, int]
-    channels: int
+    pipeline: PipelineConfig
+    clip: Path
+    mask: LabelMap
+    objects: tuple[int, ...]
     frames: int
-    restricted: float
-    dense: float
-    equal: float
-    threads: int
-
-    @property
-    def ratio(self) -> float:
-        """How many times faster than the reference."""
-        return self.dense / self.restricted
 
 
-@torch.no_grad()
-def compare(
-    config: AnchorsConfig, channels: int, size: tuple[int, int], repeats: int, device: torch.device
-) -> OpsBenchmark:
-    """Propagate one frame both ways.
+@dataclass(frozen=True)
+class Timing:
+    """What a preset takes with a number of objects.
+
+    Attributes:
+        preset: its name.
+        objects: how many.
+        parts: seconds a frame by part; "decode" and "write" are at work beside the others.
+        seconds: from one mask to the next.
+        peak_rss_mb: largest memory of the process up to then, in MiB, fewer objects included; None if not known.
+        peak_gpu_mb: largest memory on a CUDA device, in MiB; None on another.
+    """
+
+    preset: str
+    objects: int
+    parts: Mapping[str, float]
+    seconds: float
+    peak_rss_mb: float | None
+    peak_gpu_mb: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        figures = {name: round(value, 4) for name, value in self.parts.items()}
+        return asdict(self) | {"parts": figures, "seconds": round(self.seconds, 4), "fps": round(1 / self.seconds, 3)}
+
+
+def time_presets(tasks: Sequence[SpeedTask], callbacks: Callbacks) -> list[Timing]:
+    """Time presets one after the other.
 
     Args:
-        config: of `anchors`, without `axes`.
-        channels: C of the made-up features.
-        size: (H, W) of the image.
-        repeats: how often; the two ways take turns.
-        device: where.
+        tasks: one a preset. Call this under `if __name__ == "__main__"`: processes are spawned.
+        callbacks: called in this process; progress counts presets.
+
+    Raises:
+        VostrackError: as `run_task`; or a process died.
     """
-    grid = cells(size, config.stride)
-    generator = torch.Generator().manual_seed(0)
-    shape = (channels, *grid)
-    base = normalize(torch.randn(shape, generator=generator), dim=0)
-    labels = _disk(size).to(device)
-    method = AnchorsMethod(AnchorsNet(), config)
-    # Features that drift, so that neighbours are found at a distance, as in video.
-    drifted = (torch.roll(base, (t, 2 * t), (1, 2)) for t in range((config.context - 1) * config.spacing + 3))
-    frames = [normalize(each + 0.05 * torch.randn(shape, generator=generator), dim=0).to(device) for each in drifted]
-    state = method.begin(frames[0], labels)
-    for features in frames[1:-1]:
-        state = method.remember(state, features, method.predict(state, features))
-    restricted, dense = [], []
-    for _ in range(repeats):
-        ours, seconds = _timed(lambda: method.predict(state, frames[-1]), device)
-        restricted.append(seconds)
-        plain, seconds = _timed(lambda: dense_reference(state, frames[-1], config), device)
-        dense.append(seconds)
-    equal = float((ours.argmax(0) == plain.argmax(0)).float().mean())
-    memory = state.recent.latest(config.spacing).filled + state.given.filled
-    return OpsBenchmark(grid, channels, memory, min(restricted), min(dense), equal, torch.get_num_threads())
+    timings = []
+    for done, task in enumerate(tasks, 1):
+        (found,) = run_all([partial(run_task, task)], 2, Callbacks(), partial(_register, dict(METHODS)))
+        timings += found
+        callbacks.progress(done, len(tasks))
+    return timings
 
 
-def dense_reference(state: AnchorsState, features: Tensor, config: AnchorsConfig) -> Tensor:
-    """The published propagation, dense and masked.
+def _register(methods: Mapping[str, str]) -> None:
+    """Give a process the methods that its caller registered."""
+    METHODS.update(methods)
 
-    Args:
-        state: of `anchors`, without a projection.
-        features: (C, h, w) of the frame to predict.
-        config: as for `compare`.
 
-    Returns:
-        (K, h, w).
+def run_task(task: SpeedTask) -> list[Timing]:
+    """Time a preset in this process, with the fewest objects first.
+
+    Raises:
+        InputError: the clip is too short to fill the memory.
+        MaskError: the mask cannot be cut into so many objects.
+        VostrackError: as `load_pipeline`.
     """
-    grid = (features.shape[1], features.shape[2])
-    place = centres(grid, features.device).flatten(0, 1).float()
-    banks = (
-        (state.recent.latest(config.spacing), config.radius, config.reach),
-        (state.given, config.first_radius, config.first_reach),
-    )
-    keys = torch.cat([bank.used_keys.permute(2, 0, 1, 3).flatten(0, 2) for bank, _, _ in banks]).float()
-    values = torch.cat([bank.used_values.permute(2, 0, 1, 3).flatten(0, 2) for bank, _, _ in banks])
-    queries = features.flatten(1).T.contiguous()
-    out = []
-    for chunk, here in zip(torch.split(queries, _CHUNK), torch.split(place, _CHUNK), strict=True):
-        affinity = chunk @ keys.T
-        masks = [
-            _outside(here, place, radius, *far_ring(Window(radius, disk=True), reach, grid)).repeat(1, bank.filled)
-            for bank, radius, reach in banks
-        ]
-        affinity = affinity.masked_fill(torch.cat(masks, 1), -1e10) / config.temperature
-        best = affinity.topk(config.top_k, dim=1)
-        weights = best.values.softmax(1)
-        out.append(torch.einsum("nj,njk->nk", weights, values[best.indices]))
-    return torch.cat(out).T.reshape(-1, *grid)
+    pipeline = load_pipeline(task.pipeline)
+    return [_timing(pipeline, task, count) for count in sorted(set(task.objects))]
 
 
-def _outside(here: Tensor, place: Tensor, radius: int, ring: Window, step: int) -> Tensor:
-    """bool (Q, N): which of the cells at `place` (N, 2) the cells at `here` (Q, 2) do not look at."""
-    if not radius:
-        return torch.zeros(len(here), len(place), dtype=torch.bool, device=here.device)
-    far = torch.cdist(here // step, place / step)
-    in_ring = (place % step == 0).all(1) & (far >= ring.inner) & (far < ring.radius)
-    return (torch.cdist(here, place) >= radius) & ~in_ring
+def frames_to_fill(config: Any) -> int:
+    """After how many frames a method with these settings looks back at as many as it ever will."""
+    context, spacing = (getattr(config, name, None) for name in ("context", "spacing"))
+    return _FILL if context is None or spacing is None else max(context - 1, 0) * spacing + 1
 
 
-def _timed(run: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, float]:
-    start = time.perf_counter()
-    result = run()
+def split(mask: LabelMap, count: int) -> LabelMap:
+    """The objects of a mask as so many: as they are, or all of them together, cut into parts of about one area.
+
+    Raises:
+        MaskError: there are fewer pixels than parts.
+    """
+    if count == len(mask.ids):
+        return mask
+    places = ((mask.pixels > 0) & (mask.pixels < 255)).nonzero()
+    if len(places) < count:
+        raise MaskError(f"the mask has {counted(len(places), 'pixel')}, too few for {counted(count, 'object')}")
+    pixels = torch.zeros_like(mask.pixels)
+    for number, part in enumerate(_cut(places, count), 1):
+        pixels[part[:, 0], part[:, 1]] = number
+    return LabelMap(pixels, tuple(range(1, count + 1)))
+
+
+def _cut(places: Tensor, count: int) -> Iterator[Tensor]:
+    """Places (N, 2) in parts, each cut across its longer side."""
+    if count == 1:
+        yield places
+        return
+    axis = int((places.amax(0) - places.amin(0)).argmax())
+    few = count // 2
+    places = places[places[:, axis].argsort(stable=True)]
+    middle = len(places) * few // count
+    yield from _cut(places[:middle], few)
+    yield from _cut(places[middle:], count - few)
+
+
+def timed(
+    method: Method[Any], spent: dict[str, list[float]], device: torch.device, clock: Clock = time.perf_counter
+) -> Method[Any]:
+    """A copy of a method that adds the seconds of each call to `spent`, by part."""
+
+    def measured(part: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def call(*arguments: Any) -> Tensor:
+            start = clock()
+            result = function(*arguments)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            spent[part].append(clock() - start)
+            return result
+
+        return call
+
+    watched = copy.copy(method)
+    for part, name in PARTS.items():
+        # What the method calls itself is that of the original, and is not counted twice.
+        object.__setattr__(watched, name, measured(part, getattr(method, name)))
+    return watched
+
+
+class _Head(ClipStream):
+    """The first frames of a clip."""
+
+    def __init__(self, stream: FrameStream, count: int) -> None:
+        super().__init__(stream.name)
+        self.size, self.stored_size, self.fps, self.count = stream.size, stream.stored_size, stream.fps, count
+        self._stream = stream
+
+    def _frames(self) -> Iterator[Frame]:
+        return islice(self._stream, self.count)
+
+    def _release(self) -> None:
+        self._stream.close()
+
+
+def _timing(pipeline: Pipeline, task: SpeedTask, count: int) -> Timing:
+    spent, ends, device = defaultdict[str, list[float]](list), list[float](), pipeline.device
+    watched = replace(pipeline, method=timed(pipeline.method, spent, device))
+    fill = frames_to_fill(pipeline.method.config)
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return result, time.perf_counter() - start
+        torch.cuda.reset_peak_memory_stats(device)
+    with TemporaryDirectory() as folder, open_clip(task.clip) as stream:
+        to = Destination(Path(folder), fps=stream.fps)
+        passes = Passes(watched, {0: split(task.mask, count)}, _Head(stream, 1 + fill + task.frames), _once)
+        with ThreadedWriter([WRITERS[name](to) for name in OUTPUTS]) as writing, closing(passes.run()) as predictions:
+            for prediction in predictions:
+                writing.write(prediction)
+                ends.append(time.perf_counter())
+    steps = [after - before for before, after in pairwise(ends)][fill:]
+    if not steps:
+        raise InputError(
+            f"{shown(stream.name)} has {counted(len(ends), 'frame')}, and it takes {2 + fill} to time one with a full "
+            "memory: give a longer clip"
+        )
+    parts = {"decode": passes.seconds["decode"] / len(ends)}
+    parts |= {part: median(spent[part][-len(steps) :]) for part in PARTS}
+    parts["write"] = writing.seconds / len(ends)
+    gpu = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
+    return Timing(task.pipeline.preset, count, parts, median(steps), peak_rss_mb(), gpu)
 
 
-def _disk(size: tuple[int, int]) -> Tensor:
-    """One-hot (2, H, W): a disk in the middle."""
-    place = centres(size, torch.device("cpu")).float()
-    middle = torch.tensor(size) / 2
-    inside = ((place - middle).norm(dim=-1) < min(size) / 4).float()
-    return torch.stack((1 - inside, inside))
+def _once() -> FrameStream:
+    raise InputError("the clip is read once")
+
+
+def recommended(seconds: Mapping[str, float], limit: float) -> str | None:
+    """The last preset that stays within a limit; None where none does.
+
+    Args:
+        seconds: by preset, the more accurate ones last.
+        limit: in seconds.
+    """
+    return next((name for name, value in reversed(list(seconds.items())) if value <= limit), None)

@@ -22,7 +22,7 @@ from vostrack.cli.inspect import inspect
 from vostrack.cli.methods import methods
 from vostrack.cli.score import score
 from vostrack.cli.segment import segment
-from vostrack.cli.speed import speed
+from vostrack.cli.speed import app as speed
 from vostrack.cli.train import train
 from vostrack.cli.weights import app as weights
 from vostrack.errors import OutputError, VostrackError
@@ -42,9 +42,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (segment, demo, train, inspect, methods, score, speed):
+for command in (segment, demo, train, inspect, methods, score):
     app.command(cls=Command)(command)
 app.add_typer(benchmark)
+app.add_typer(speed)
 app.add_typer(weights)
 
 

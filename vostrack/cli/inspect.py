@@ -78,7 +78,7 @@ def inspect(
     Examples:
         vostrack inspect dog.mp4 --frame 12
         vostrack inspect dog.mp4 --frame 12 --reference 7 --point 420,260
-        vostrack inspect dog.mp4 --frame 12 --show similarity --method best --point 420,260
+        vostrack inspect dog.mp4 --frame 12 --show similarity --method best
 
     `match`: where `rpm-net` looks for the matches of some pixels, over both frames and over their features. Green is a
     pixel of the frame, red what is sampled for it, yellow its match in the reference frame.

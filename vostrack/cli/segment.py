@@ -33,7 +33,7 @@ from vostrack.cli.help import (
     in_run,
 )
 from vostrack.cli.settings import parse_all_settings, parse_color, parse_size
-from vostrack.methods import DEFAULT
+from vostrack.methods import DEFAULT, QUALITY, method_class, preset_name
 from vostrack.video.look import Style
 
 _SMALLER = 240
@@ -137,7 +137,7 @@ def segment(
     if refine_feedback:
         settings["refine_settings"]["feedback"] = True
     working = parse_size(size)
-    with FrameBar(clip.name, quiet, form=progress, quicker=_quicker(method, working, form)) as bar:
+    with FrameBar(clip.name, quiet, form=progress, quicker=_quicker(method, preset, working, form)) as bar:
         summary: dict[str, Any] = run(
             clip,
             masks,
@@ -165,10 +165,11 @@ def segment(
     printed_summary(summary, json, quiet or progress is Form.JSONL)
 
 
-def _quicker(method: str, size: int | None, adapt: str | None) -> str:
-    """What would take less time; `mast-mem` was faster than `best` in one measurement of both (docs/benchmarks.md)."""
+def _quicker(method: str, preset: str, size: int | None, adapt: str | None) -> str:
+    """What would take less time."""
+    quickest = next((name for name in QUALITY if name in method_class(method).presets), preset)
     ways = ["no --adapt" if adapt == "clip" else "no --adapt-live"] if adapt else []
-    ways += ["--method mast-mem"] if method == DEFAULT else []
+    ways += [f"--preset {quickest}"] if preset_name(method, preset) != quickest else []
     ways += [f"--size {_SMALLER} if the frames are larger"] if size is None or size > _SMALLER else []
     return ", or ".join(ways)
 

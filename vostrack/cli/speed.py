@@ -1,15 +1,253 @@
-"""`vostrack speed`: how much faster the restricted propagation is than a plain reference, on this machine."""
+"""`vostrack speed`: how long presets take on this machine, and `vostrack speed dense`: windows against all pairs."""
 
 from __future__ import annotations
 
+import os
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from textwrap import fill
+from typing import TYPE_CHECKING, Annotated, Any
 
-from vostrack.cli.benchmark_tables import print_json
-from vostrack.cli.help import Device, Json, in_input, in_method, in_run
+import typer
+
+from vostrack.cli.benchmark_tables import SequenceBar, print_json, print_line
+from vostrack.cli.console import say_next
+from vostrack.cli.help import (
+    DEFAULT_SIZE,
+    Background,
+    Command,
+    DefaultGroup,
+    Device,
+    InvertMask,
+    Json,
+    Method,
+    NoBackground,
+    ResizeMask,
+    Size,
+    Weights,
+    in_input,
+    in_method,
+    in_run,
+)
+from vostrack.cli.pace import duration
+from vostrack.cli.settings import parse_color, parse_size
+from vostrack.errors import counted
+from vostrack.files import shown
+from vostrack.methods import DEFAULT, QUALITY, WORKING_SIZE
+from vostrack.notes import Code, Note
+
+if TYPE_CHECKING:
+    from vostrack.benchmark.speed import Timing
+    from vostrack.types import LabelMap
+
+_WIDTH = 80
+_BUSY = 0.7
+_DEMO_FRAMES = 300
+"""Length of the clip that an estimate is for, where there is none of the user's or it does not say."""
+
+_ABOUT = (
+    "Seconds a frame: medians of {} once the memory is full; `all` is the time from one mask to the next. Decoding and "
+    "writing (masks and overlay, means) go on beside the rest. MiB: peak memory of the process."
+)
+
+app = typer.Typer(name="speed", cls=DefaultGroup)
 
 
-def speed(
+@app.callback()
+def speed() -> None:
+    """Time the presets on this machine: `vostrack speed CLIP --mask MASK`, with the options of `presets`.
+
+    Examples:
+        vostrack speed dog.mp4 --mask first.png
+        vostrack speed dense --channels 512 --height 480 --width 854
+    """
+
+
+@app.command("presets", cls=Command)
+def presets(
+    clip: Annotated[
+        Path | None,
+        typer.Argument(metavar="CLIP", help="A video or a folder of images.", show_default="that of `vostrack demo`"),
+    ] = None,
+    mask: Annotated[
+        Path | None, in_input("--mask", "-m", metavar="PATH", help="Mask of its first frame.", show_default=False)
+    ] = None,
+    resize_mask: ResizeMask = False,
+    background: Background = None,
+    invert_mask: InvertMask = False,
+    no_background: NoBackground = False,
+    objects: Annotated[
+        str, in_input("--objects", metavar="N,N,...", help="Numbers of objects, beside that of the mask.")
+    ] = "1,4,16",
+    frames: Annotated[
+        int, in_input(metavar="N", min=1, max=1000, help="Frames to time, after those that fill the memory.")
+    ] = 6,
+    json: Json = False,
+    method: Method = DEFAULT,
+    preset: Annotated[
+        list[str] | None,
+        in_method(
+            "--preset",
+            metavar="NAME",
+            help="Preset to time, the more accurate ones last. Repeatable.",
+            show_default=", ".join(QUALITY),
+        ),
+    ] = None,
+    size: Size = DEFAULT_SIZE,
+    weights: Weights = None,
+    minutes: Annotated[float, in_run(metavar="N", min=0, help="How long the whole clip may take.")] = 10,
+    device: Device = "auto",
+) -> None:
+    """Time each preset by parts, say how long the whole clip would take, and recommend a preset.
+
+    Examples:
+        vostrack speed
+        vostrack speed dog.mp4 --mask first.png
+        vostrack speed dog.mp4 -m first.png --objects 1 --minutes 30
+
+    A few frames are followed as by `vostrack segment`, each preset in a process of its own; the results are dropped.
+    For other numbers of objects than that of the mask, all its objects together are cut into so many parts of one area.
+    Without a clip, that of the demo is made, its objects taken as one. Let nothing else run meanwhile.
+    """
+    from vostrack.benchmark.speed import SpeedTask, time_presets
+    from vostrack.methods import configure, method_class
+    from vostrack.run.pipeline import PipelineConfig
+    from vostrack.video.ground import Reading
+
+    if (clip is None) != (mask is None):
+        raise typer.BadParameter("a clip and the mask of its first frame go together", param_hint="CLIP, --mask")
+    working, counts = parse_size(size), _counts(objects)
+    names = preset or [name for name in QUALITY if name in method_class(method).presets] or ["default"]
+    for name in names:
+        configure(method, name)  # fails, where it does, before anything is made
+    reading = Reading(resize_mask, parse_color(background), invert_mask, no_background)
+    with TemporaryDirectory() as folder, SequenceBar("timing presets", "start again with the same command") as bar:
+        if clip is None or mask is None:
+            source, given, about = _demo(Path(folder), method, names, frames, working)
+        else:
+            source, (given, about) = clip, _opened(clip, mask, reading)
+        numbers = (len(given.ids), *counts)
+        configs = [
+            PipelineConfig(method=method, preset=name, weights=weights, size=working, device=device) for name in names
+        ]
+        if (note := _busy()) is not None:
+            bar.note(Note(Code.PROCESSOR_BUSY, note))
+        timings = time_presets([SpeedTask(config, source, given, numbers, frames) for config in configs], bar)
+    report = _report(timings, about, minutes, device) | {"method": method, "size": working, "timed_frames": frames}
+    if json:
+        print_json(report)
+    else:
+        _print(report, timings)
+        _say_next(report, clip, mask, size)
+
+
+def _busy() -> str | None:
+    """What to say where other programs keep the processor busy, as far as the system tells."""
+    cores, load = os.cpu_count() or 1, os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load < cores * _BUSY:
+        return None
+    return f"other programs are at work (load {load:.1f}, {counted(cores, 'core')}): all times will be too long"
+
+
+def _counts(text: str) -> list[int]:
+    from vostrack.types import MAX_OBJECTS
+
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and 0 < int(part) <= MAX_OBJECTS for part in parts):
+        raise typer.BadParameter(f"expected numbers from 1 to {MAX_OBJECTS} such as 1,4,16", param_hint="--objects")
+    return [int(part) for part in parts]
+
+
+def _opened(clip: Path, mask: Path, reading: Any) -> tuple[LabelMap, dict[str, Any]]:
+    """The mask of a clip's first frame, and what is to be said of the clip."""
+    from vostrack.video.masks import read_prompts
+    from vostrack.video.reader import open_clip
+
+    with open_clip(clip) as stream:
+        prompts = read_prompts({0: mask}, stream.size, reading, stream.stored_size).labels
+        about = {"clip": clip.name, "frame_size": list(stream.size), "frames": stream.count}
+    return prompts[0], about | {"objects": len(prompts[0].ids)}
+
+
+def _demo(
+    folder: Path, method: str, names: Sequence[str], frames: int, size: int | None
+) -> tuple[Path, LabelMap, dict[str, Any]]:
+    """A clip that is just long enough, and all its objects as one."""
+    from vostrack.benchmark.speed import frames_to_fill, split
+    from vostrack.methods import configure
+    from vostrack.video.ground import Reading
+    from vostrack.video.synthetic import clip_size, write_clip
+
+    fill = max(frames_to_fill(configure(method, name)) for name in names)
+    write_clip(folder, 1 + fill + frames, clip_size(max(size or int(WORKING_SIZE.default), 48)))
+    given, about = _opened(folder / "clip.mp4", folder / "first.png", Reading())
+    return folder / "clip.mp4", split(given, 1), about | {"clip": None, "frames": None, "objects": 1}
+
+
+def _report(timings: Sequence[Timing], about: Mapping[str, Any], minutes: float, device: str) -> dict[str, Any]:
+    """All that was found, as `--json` prints it."""
+    import torch
+
+    from vostrack.benchmark.speed import recommended
+    from vostrack.device import choose_device
+
+    count = about["frames"] or _DEMO_FRAMES
+    seconds = {each.preset: each.seconds * count for each in timings if each.objects == about["objects"]}
+    return {
+        **about,
+        "device": str(choose_device(device)),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "timings": [each.to_json() for each in timings],
+        "estimate": {"frames": count, "seconds": {name: round(value, 1) for name, value in seconds.items()}},
+        "minutes": minutes,
+        "recommended": recommended(seconds, 60 * minutes),
+    }
+
+
+def _print(report: Mapping[str, Any], timings: Sequence[Timing]) -> None:
+    """Print a table of seconds a frame, in 80 columns, and what follows from it."""
+    height, width = report["frame_size"]
+    many, threads = counted(report["objects"], "object"), counted(report["threads"], "thread")
+    about = (
+        f"{width}x{height}, {many}; {report['method']}, size {report['size'] or 'full'}, {report['device']}, {threads}"
+    )
+    print_line(f"{shown(report['clip'] or 'clip of the demo')}: {about}\n")
+    wide = {part: max(len(part), 6) for part in timings[0].parts}
+    print_line(f"{'preset':<9}objects {' '.join(f'{part:>{wide[part]}}' for part in wide)}    all   fps   MiB")
+    for each in timings:
+        parts = " ".join(f"{_figure(value):>{wide[part]}}" for part, value in each.parts.items())
+        memory = f"{each.peak_rss_mb:.0f}" if each.peak_rss_mb else "-"
+        rate = f"{_figure(each.seconds):>6} {_figure(1 / each.seconds)[:5]:>5}"
+        print_line(f"{shown(each.preset):<9}{each.objects:>7} {parts} {rate} {memory:>5}")
+    print_line("\n" + fill(_ABOUT.format(report["timed_frames"]), _WIDTH))
+    estimate, chosen, limit = report["estimate"], report["recommended"], duration(60 * report["minutes"])
+    times = ", ".join(f"{name} {duration(value)}" for name, value in estimate["seconds"].items())
+    verdict = f"Recommended: {chosen}, the most accurate within {limit}." if chosen else f"None is done within {limit}."
+    whole = "All " if report["frames"] else ""
+    print_line(fill(f"{whole}{estimate['frames']} frames, {many}: {times}. {verdict}", _WIDTH))
+
+
+def _figure(value: float) -> str:
+    """A number in six characters: "0.123", "120.00"."""
+    return f"{value:.3f}"[:6]
+
+
+def _say_next(report: Mapping[str, Any], clip: Path | None, mask: Path | None, size: str) -> None:
+    chosen = report["recommended"]
+    preset = chosen or next(iter(report["estimate"]["seconds"]))
+    words = ["vostrack", "segment", str(clip or "VIDEO.mp4"), "--mask", str(mask or "FIRST.png"), "--preset", preset]
+    words += ["--method", report["method"]] if report["method"] != DEFAULT else []
+    smaller = "240" if not chosen and (report["size"] or 9999) > 240 else size
+    words += ["--size", smaller] if smaller != DEFAULT_SIZE else []
+    say_next(shlex.join(words))
+
+
+@app.command("dense", cls=Command)
+def dense(
     height: Annotated[int, in_input(metavar="PX", min=16, max=2160, help="Height of the image.")] = 480,
     width: Annotated[int, in_input(metavar="PX", min=16, max=3840, help="Width of the image.")] = 854,
     json: Json = False,
@@ -21,9 +259,9 @@ def speed(
     """Time label propagation on this machine: restricted to windows, and dense as a reference.
 
     Examples:
-        vostrack speed --channels 512 --height 480 --width 854
+        vostrack speed dense --channels 512 --height 480 --width 854
     """
-    from vostrack.benchmark.speed import compare
+    from vostrack.benchmark.dense import compare
     from vostrack.device import choose_device
     from vostrack.methods import configure
 

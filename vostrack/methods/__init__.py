@@ -32,6 +32,8 @@ METHODS = {
     "copy": "vostrack.methods.copy:CopyMethod",
 }
 DEFAULT = "best"
+QUALITY = ("fast", "balanced", "accurate")
+"""Presets that a method may have, each slower and more accurate than the one before."""
 FLOOR = "copy"
 """The method that does nothing: what benchmarks measure others against."""
 WORKING_SIZE = Setting(
@@ -84,6 +86,16 @@ def configure(name: str, preset: str = "default", settings: Mapping[str, Any] | 
         MethodError: an unknown preset or setting, or a value of the wrong kind or out of range.
     """
     return _chosen(name, "preset", method_class(name).presets, preset, settings)
+
+
+def preset_name(name: str, preset: str = "default") -> str:
+    """What a preset is called for people: `default` by the name of the preset that it equals, if there is one.
+
+    Raises:
+        MethodError: no such method.
+    """
+    presets = method_class(name).presets
+    return next((each for each in QUALITY if preset == "default" and presets.get(each) == presets[preset]), preset)
 
 
 def training_recipe(name: str, recipe: str = "default", settings: Mapping[str, Any] | None = None) -> Any:
@@ -155,10 +167,11 @@ def load_method(
         if weights is not None:
             raise MethodError(f"{name} has no network: leave `weights` out")
         return factory(nn.Identity(), config), store.LoadedWeights(store.NONE, "")
+    network = getattr(config, "network", "default")  # few methods have a choice
     if weights == store.RANDOM:
-        net, loaded = store.initialised(partial(build_net, name))
+        net, loaded = store.initialised(partial(build_net, name, network))
     else:
-        source = store.find(name, weights)
+        source = store.find(name, weights, network)
         net = build_net(name, store.architecture(source))
         loaded = store.load(net, name, source, factory.adopts)
     return factory(for_inference(net).to(device), config), loaded

@@ -15,43 +15,66 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from vostrack.config import setting
 from vostrack.device import autocast
+from vostrack.errors import MethodError
 from vostrack.matching.matcher import SoftMatcher
 from vostrack.matching.settings import SoftMatcherConfig
 from vostrack.methods.objectives.distil import DistilObjective
 from vostrack.nets.distilled import DistilledNet
-from vostrack.nets.encoders import BestNet, trunk_tensors
+from vostrack.nets.encoders import BestNet, mean_over_views, trunk_tensors
 from vostrack.ops.color import normalised_lab, normalised_rgb
 from vostrack.ops.grid import cells
 from vostrack.ops.hypercolumns import colours, hypercolumns
 from vostrack.weights import Adopt
 
+TWO, ONE = "default", "distilled"
+"""Networks that features may come from, by the names of their architectures."""
+
 
 @dataclass(frozen=True)
 class BestConfig(SoftMatcherConfig, group="features"):
-    """Settings of the propagation: those of `videomatch`, and one more."""
+    """Settings of the propagation: those of `videomatch`, and a few more."""
 
-    stages: tuple[int, ...] = setting((1, 2, 3), "stages of the anchors network to take", choices=(1, 2, 3))
-    fine_stages: tuple[int, ...] = setting((1, 2), choices=(1, 2, 3))
+    network: str = setting(
+        TWO,
+        f"what gives the features where no weights are named: {TWO} is two networks, {ONE} one that learned from them",
+        choices=(TWO, ONE),
+    )
+    stages: tuple[int, ...] = setting(
+        (1, 2, 3), "of two networks: stages of that of anchors to take", choices=(1, 2, 3)
+    )
+    fine_stages: tuple[int, ...] = setting(
+        (1, 2),
+        "of two networks: stages of that of anchors for the frame at twice its size; empty for none",
+        choices=(1, 2, 3),
+    )
     views: int = 2
     mast_stages: tuple[int, ...] = setting(
-        (1, 2), "stages of the mast-mem network to take beside these; empty for none", choices=(1, 2), empty=True
+        (1, 2), "of two networks: stages of that of mast-mem to take; empty for none", choices=(1, 2), empty=True
     )
 
 
+# What one network learned of the directions that vary least is uncertain: fewer of them count, and less.
+PRESETS = {
+    "default": BestConfig(),
+    "accurate": BestConfig(),
+    "fast": BestConfig(network=ONE, views=1, axes=64, whitening=0.6, template_share=0.26),
+}
+
+
 class BestMethod(SoftMatcher):
-    """Soft matching of features of two networks; masks follow the edges of the image."""
+    """Soft matching of features of one network or of two; masks follow the edges of the image."""
 
     name: ClassVar[str] = "best"
     paper: ClassVar[str] = "none; the parts of the others that measured best together"
-    presets: ClassVar[Mapping[str, BestConfig]] = {"default": BestConfig()}
-    nets: ClassVar[Mapping[str, Callable[[], BestNet | DistilledNet]]] = {"default": BestNet, "distilled": DistilledNet}
+    presets: ClassVar[Mapping[str, BestConfig]] = PRESETS
+    nets: ClassVar[Mapping[str, Callable[[], BestNet | DistilledNet]]] = {TWO: BestNet, ONE: DistilledNet}
     adopts: ClassVar[Mapping[str, Adopt]] = {
         "anchors": partial(trunk_tensors, stages=3, prefix="anchors."),
         "mast-mem": partial(trunk_tensors, stages=2, prefix="mast."),
@@ -63,6 +86,8 @@ class BestMethod(SoftMatcher):
         """A method with a network in evaluation mode."""
         super().__init__(config or self.presets["default"])
         self.net = net
+        if isinstance(net, DistilledNet):
+            _refuse_stages(self.config)
 
     def encode(self, image: Tensor) -> Tensor:
         """What the network or the networks say of each cell, and its colours (C, h, w)."""
@@ -81,10 +106,20 @@ class BestMethod(SoftMatcher):
         config, rgb, lab = self.config, normalised_rgb(images), normalised_lab(images)
         with autocast(config.precision, images.device):
             if isinstance(self.net, DistilledNet):
-                step = config.stride // self.net.stride
-                return cast(Tensor, self.net(torch.cat((rgb, lab), 1))).float()[:, :, ::step, ::step]
+                step, net, both = config.stride // self.net.stride, self.net, torch.cat((rgb, lab), 1)
+                (said,) = mean_over_views(lambda seen: [net(seen)], both, (net.coarsest,), config.views)
+                return said[:, :, ::step, ::step]
             nets = self.net.anchors.scales(rgb, config.stages, config.fine_stages, config.views)
             if config.mast_stages:
                 nets.append(self.net.mast.chosen_stages(lab, config.mast_stages, config.views))
         size = cells((images.shape[2], images.shape[3]), config.stride)
         return torch.cat([hypercolumns(stages, config.stride, size) for stages in nets], 1)
+
+
+def _refuse_stages(config: BestConfig) -> None:
+    """One network has no stages to choose from: a choice must not be passed over."""
+    for name in ("stages", "fine_stages", "mast_stages"):
+        if getattr(config, name) != getattr(PRESETS["default"], name):
+            raise MethodError(
+                f"{name} chooses stages of two networks, and these weights are of one: use `network={TWO}`"
+            )

@@ -27,11 +27,14 @@ class DistilledNet(nn.Module):
     """Coordinates of each cell at stride 4, from stages at strides 4, 8 and 16 that are added up on the finest grid.
 
     Attributes:
+        stride: pixels from cell to cell.
+        coarsest: the same of the coarsest stage.
         deviation: (160,), of each coordinate over the footage that it was trained on; the network itself gives
             coordinates of deviation 1.
     """
 
     stride = 4
+    coarsest = 16
     deviation: Tensor
 
     def __init__(self) -> None:

@@ -1,0 +1,112 @@
+"""`vostrack speed`: a table in 80 columns, JSON, a preset that fits, and what cannot be timed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes import register, write_clip, write_mask
+from vostrack.benchmark.speed import Timing
+from vostrack.cli import run
+
+PARTS = dict.fromkeys(("decode", "encode", "match", "remember", "enlarge", "write"), 12.3456)
+
+
+def timings(tasks: Sequence[Any], callbacks: object, seconds: dict[str, float]) -> list[Timing]:
+    return [
+        Timing(task.pipeline.preset, count, PARTS, seconds[task.pipeline.preset], 12345.6, None)
+        for task in tasks
+        for count in sorted(set(task.objects))
+    ]
+
+
+@pytest.fixture(autouse=True)
+def takes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """Says how many seconds a frame presets take; nothing is run."""
+    register(monkeypatch, tmp_path / "weights")
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "clip.mp4", 10)
+    write_mask(tmp_path / "first.png")
+
+    def say(**seconds: float) -> None:
+        monkeypatch.setattr("vostrack.benchmark.speed.time_presets", partial(timings, seconds=seconds))
+
+    say(fast=30, balanced=60, accurate=120, default=1, slow=100)
+    return say
+
+
+CLIP = ["speed", "clip.mp4", "--mask", "first.png"]
+
+
+def test_a_table_in_80_columns_and_the_preset_that_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*CLIP, "--objects", "1,16"]) == 0
+    printed, said = capsys.readouterr()
+    lines = printed.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith("clip.mp4: 64x48, 2 objects; best, size 480, ")
+    rows = [line.split() for line in lines[3:9]]
+    assert [(row[0], row[1]) for row in rows] == [
+        (name, count) for name in ("fast", "accurate") for count in ("1", "2", "16")
+    ]
+    assert rows[0][2:] == [*["12.346"] * 6, "30.000", "0.033", "12346"]
+    text = " ".join(lines[10:])
+    assert "All 10 frames, 2 objects: fast 5 min, accurate 20 min." in text
+    assert "Recommended: fast, the most accurate within 10 min." in text
+    assert said.splitlines()[-1] == "next: vostrack segment clip.mp4 --mask first.png --preset fast"
+
+
+def test_where_none_fits_the_quickest_and_a_smaller_size_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*CLIP, "--minutes", "4"]) == 0
+    printed, said = capsys.readouterr()
+    assert "None is done within 4 min." in " ".join(printed.splitlines())
+    assert said.splitlines()[-1].endswith("--preset fast --size 240")
+
+
+def test_presets_of_another_method_are_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*CLIP, "--method", "fake", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert {each["preset"] for each in report["timings"]} == {"default"}, "it has none of the others"
+    assert [each["objects"] for each in report["timings"]] == [1, 2, 4, 16]
+    assert report["timings"][0].items() >= {"seconds": 1, "fps": 1, "peak_rss_mb": 12345.6, "peak_gpu_mb": None}.items()
+    assert (report["frames"], report["frame_size"], report["method"]) == (10, [48, 64], "fake")
+    assert report["estimate"] == {"frames": 10, "seconds": {"default": 10}}
+    assert report["recommended"] == "default"
+    assert run([*CLIP, "--method", "fake", "--preset", "default", "--preset", "slow", "--size", "96"]) == 0
+    assert capsys.readouterr().err.splitlines()[-1].endswith("--preset default --method fake --size 96")
+
+
+def test_without_a_clip_that_of_the_demo_is_made(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["speed", "--size", "48", "--frames", "1", "--objects", "4"]) == 0
+    printed, said = capsys.readouterr()
+    assert printed.startswith("clip of the demo: 86x48, 1 object;")
+    assert "\n300 frames, 1 object: fast 2.5 h" in printed
+    assert "vostrack segment VIDEO.mp4 --mask FIRST.png --preset fast" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["clip.mp4"], "go together"),
+        (["--mask", "first.png"], "go together"),
+        ([*CLIP[1:], "--objects", "1,none"], "such as 1,4,16"),
+        ([*CLIP[1:], "--objects", "0"], "from 1 to 254"),
+        ([*CLIP[1:], "--preset", "quickest"], "quickest"),
+    ],
+)
+def test_what_cannot_be_timed_is_refused(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["speed", *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_windows_against_all_pairs(capsys: pytest.CaptureFixture[str]) -> None:
+    size = ["--height", "32", "--width", "40", "--channels", "4", "--repeats", "1"]
+    assert run(["speed", "dense", *size, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["equal"] == 1
+    assert run(["speed", "dense", *size]) == 0
+    assert "equal labels           100.0000%" in capsys.readouterr().out
