@@ -112,7 +112,10 @@ def test_losses_are_random_only_through_the_generator(first: First, objective: A
     with torch.no_grad():
         assert float(loss(objective)) == pytest.approx(first.loss, rel=1e-5)
         parts = [torch.stack(list(losses(objective, seed).values())) for seed in (0, 1, 2, 3)]
-        assert max(float((part / parts[0] - 1).abs().max()) for part in parts) > 1e-3
+        change = max(float((part / parts[0] - 1).abs().max()) for part in parts)
+        assert change > 1e-3 or (change == 0 and getattr(first.objective.recipe, "whole", False)), (
+            "of all recipes only the published one of rpm-net, which takes whole frames, draws nothing"
+        )
     # A run that resumes restores the generator alone.
     assert torch.equal(torch.get_rng_state(), before)
 
