@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import errno
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -37,6 +39,7 @@ else:
 _MOST_BYTES = 64 << 20
 LOCK_NAME = ".vostrack.lock"
 _LONGEST = 400
+_MOST_NAMES = 2000
 # Deeper folders break programs that walk through them, also those that should delete them.
 _MOST_PARTS = 200
 _PREFIX, _SUFFIX = ".vostrack-", ".part"
@@ -482,6 +485,17 @@ def shown(text: object) -> str:
     """A path or name for a message: `escaped`, and without its middle where it is very long."""
     words = str(text)
     return escaped(words if len(words) <= _LONGEST else f"{words[: _LONGEST // 2]} ... {words[-_LONGEST // 2 :]}")
+
+
+def nearest(path: Path) -> str:
+    """What a path that is not there may have meant, for a message; empty if nothing beside it has a similar name."""
+    try:
+        with os.scandir(path.parent) as entries:
+            names = [entry.name for entry in itertools.islice(entries, _MOST_NAMES) if entry.name != path.name]
+    except (OSError, ValueError):
+        return ""
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.7)
+    return f"; did you mean {shown(path.with_name(close[0]))}?" if close else ""
 
 
 def escaped(text: str) -> str:

@@ -39,6 +39,7 @@ class Code(Enum):
 
     # Given masks.
     MASK_LATE = WARNING, "the first mask is of a later frame, and frames before it get empty masks"
+    MASK_NUMBER = WARNING, "the file of a mask has the number of another frame than the one that it is given for"
     MASK_PAGES = WARNING, "of a mask file with several pages the first one is read"
     MASK_EMPTY = WARNING, "a file of a folder of masks is empty, so its object is not followed"
     MASK_OVERLAP = WARNING, "files of a folder of masks overlap, and the later file has the pixels"

@@ -82,6 +82,12 @@ def test_an_unknown_command_is_an_error_of_usage(capsys: pytest.CaptureFixture[s
     assert "segmnt" in capsys.readouterr().err
 
 
+def test_a_clip_in_the_place_of_a_command_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["my dog.mp4", "--mask", "first.png"]) == 2
+    said = capsys.readouterr().err
+    assert "No such command 'my dog.mp4'. Did you mean vostrack segment 'my dog.mp4'? (see `vostrack --help`)" in said
+
+
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [

@@ -120,6 +120,11 @@ def test_notes_go_to_stderr(vostrack: Run) -> None:
     assert f"note [mask-ids] {note['text']}" in said.splitlines()
 
 
+def test_a_mask_with_the_number_of_another_frame_is_pointed_out(vostrack: Run) -> None:
+    write_mask(Path("00003.png"))
+    assert "warning [mask-number] 00003.png is used for frame 0; if it" in vostrack(*segment(mask="00003.png"))[2]
+
+
 def test_outputs_can_be_chosen(vostrack: Run) -> None:
     assert vostrack(*segment("-q", "-o", "out", "--no-overlay", "--objects", "--probs"))[0] == 0
     assert {path.name for path in Path("out").iterdir()} >= {"masks", "objects", "probs"}
@@ -253,7 +258,7 @@ def test_a_disk_that_is_read_only(vostrack: Run, small_disk: Path) -> None:
 
 def test_options_that_are_missing_or_malformed_are_errors_of_usage(vostrack: Run) -> None:
     for arguments, words in (
-        (["segment", "clip.mp4"], "Missing option '--mask'"),
+        (["segment", "clip.mp4"], "Missing option '--mask' / '-m'. To make one, save the first frame as an image"),
         (["segment", "clip.mp4", "first.png"], "Missing option '--mask' / '-m'. Did you mean --mask first.png?"),
         (["segment", "clip.mp4", "first.png", "--size", "240"], "Did you mean --mask first.png?"),
         (["segment"], "Missing argument"),

@@ -68,6 +68,11 @@ class TestFolders:
 
 
 class TestErrors:
+    def test_a_similar_name_is_offered(self, tmp_path: Path) -> None:
+        (tmp_path / "first.png").touch()
+        with pytest.raises(MaskError, match=r"frist.png is missing; did you mean .*first.png\?$"):
+            read_mask(tmp_path / "frist.png", SIZE)
+
     def test_missing_and_not_a_file(self, tmp_path: Path) -> None:
         for path in (tmp_path / "none.png", tmp_path / "a\0b", Path("/dev/zero"), tmp_path / ("x" * 300)):
             with pytest.raises(MaskError):

@@ -25,9 +25,10 @@ from tests.video.media import (
     write_video,
 )
 from vostrack.errors import InputError
+from vostrack.notes import Code
 from vostrack.types import FrameStream
 from vostrack.video.pixels import PictureConverter
-from vostrack.video.reader import open_clip
+from vostrack.video.reader import number_notes, open_clip
 
 
 @pytest.mark.parametrize(
@@ -203,6 +204,26 @@ def test_tags_that_are_not_unicode_do_no_harm(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["missing.mp4", "missing\nline.mp4", "\0.mp4", "a" * 5000])
 def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
     assert "expected a video file or a folder of images" in refusal(f"{tmp_path}/{name}")
+
+
+def test_a_similar_name_is_offered(tmp_path: Path) -> None:
+    (tmp_path / "lucia.mp4").touch()
+    meant = refusal(tmp_path / "lucia.mov")
+    assert meant == f"cannot find clip '{tmp_path / 'lucia.mov'}'; did you mean {tmp_path / 'lucia.mp4'}?"
+
+
+def test_masks_with_the_number_of_another_frame_are_pointed_out(tmp_path: Path) -> None:
+    (tmp_path / "frames").mkdir()
+    for number in range(3, 7):
+        Image.new("RGB", (8, 8)).save(tmp_path / "frames" / f"{number:05}.png")
+    with open_clip(tmp_path / "frames") as clip:
+        masks: dict[int, object] = {0: "m/00005.png", 1: "4.png", 2: "9.png", 3: np.zeros((8, 8))}
+        (note,) = number_notes(masks, clip)
+        assert note == "00005.png is used for frame 0; if it is of frame 2, give it as 2:00005.png"
+        assert note.code is Code.MASK_NUMBER
+    with open_clip(write_video(tmp_path / "clip.mp4", ramp(8))) as clip:
+        assert number_notes({0: Path("00000.png"), 1: "1.png", 2: "00003.png", 3: "8.png", 4: "mask.png"}, clip) == []
+        assert [note.split()[0] for note in number_notes({0: "00005.png", 3: "2.png"}, clip)] == ["00005.png", "2.png"]
 
 
 @pytest.mark.parametrize("name", ["%05d.jpg", "%d.png", "*.jpg", "0000?.png", "[0-9]*.png"])

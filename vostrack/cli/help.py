@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,6 +71,10 @@ OverlayLabels = Annotated[
 Json = Annotated[bool, in_output("--json", help="Print the results as JSON on stdout.")]
 
 
+_HINTS = {"--mask": "To make one, save the first frame as an image and paint objects in flat colours, all else black"}
+"""How to come by the value of a required option."""
+
+
 def joined(text: str) -> str:
     """A docstring with each paragraph on one line, for the terminal to wrap, and its examples on a line each."""
     return "\n\n".join(
@@ -110,12 +116,20 @@ class Command(_Page, TyperCommand):
             flags = getattr(error.param, "opts", [""])
             if hasattr(error, "param_type") and flags[0].startswith("-"):  # the only one that has a type: it is missing
                 left = self.make_parser(ctx).parse_args(given)[1]
-                error.message += f"Did you mean {flags[0]} {left[0]}?" if left else ""
+                error.message += f"Did you mean {flags[0]} {left[0]}?" if left else _HINTS.get(flags[0], "")
             raise
 
 
 class Group(_Page, TyperGroup):
-    """A group of commands whose help page is laid out in this way."""
+    """A group of commands whose help page is laid out in this way, and which knows a clip in a command's place."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Where the first word is a file or a folder, `segment` was forgotten."""
+        word = args[0]
+        clip = word not in self.commands and (Path(word).suffix or os.path.exists(word))
+        if clip and "segment" in self.commands and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {word!r}. Did you mean {ctx.command_path} segment {shlex.quote(word)}?")
+        return super().resolve_command(ctx, args)
 
 
 class DefaultGroup(Group):

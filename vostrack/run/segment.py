@@ -29,7 +29,7 @@ from vostrack.types import Frame, FrameStream, LabelMap
 from vostrack.video.ground import Reading
 from vostrack.video.look import Look, Style
 from vostrack.video.masks import GivenMask, by_frame, read_prompts
-from vostrack.video.reader import open_clip
+from vostrack.video.reader import number_notes, open_clip
 from vostrack.video.writer import WRITERS, Destination, ThreadedWriter
 
 OUTPUTS = tuple(WRITERS)
@@ -122,7 +122,8 @@ def segment(
             if finished is not None:
                 return _looking_right(store, stream, callbacks, finished)
             passes = partial(Passes, pipeline, given.labels, stream, partial(open_clip, source), callbacks=callbacks)
-            return _write(passes(probs="probs" in wanted, store=store), store, stream, given.notes, record)
+            notes = given.notes + number_notes(masks, stream)
+            return _write(passes(probs="probs" in wanted, store=store), store, stream, notes, record)
 
 
 def _check_types(clip: object, **flags: object) -> None:

@@ -17,7 +17,7 @@ from vostrack.types import FrameStream, Prediction
 from vostrack.video.ground import Reading
 from vostrack.video.images import ArrayStream
 from vostrack.video.masks import GivenMask, by_frame, read_prompts
-from vostrack.video.reader import open_clip
+from vostrack.video.reader import number_notes, open_clip
 
 _AHEAD = 4
 
@@ -104,12 +104,13 @@ def _start(
     """Open the frames and read the masks; where that fails, the frames are closed."""
     stream = _open(frames)
     try:
-        given = read_prompts(by_frame(masks), stream.size, reading, stream.stored_size)
+        masks = by_frame(masks)
+        given = read_prompts(masks, stream.size, reading, stream.stored_size)
         check_prompts(given.labels, stream.count)
         # A generator of the caller's runs in the caller's thread.
         ahead = 0 if isinstance(stream, ArrayStream) else _AHEAD
         passes = Passes(pipeline, given.labels, stream, _no_second_pass, callbacks=callbacks, prefetch=ahead)
-        for note in given.notes:
+        for note in given.notes + number_notes(masks, stream):
             passes.note(note)
     except BaseException:
         stream.close()

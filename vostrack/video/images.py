@@ -95,6 +95,11 @@ class FolderStream(_ImageStream):
         self.count = len(self._paths)
         _check_sizes(self._paths)
 
+    @property
+    def names(self) -> list[str]:
+        """Of the frames, in order, until it is closed."""
+        return [path.stem for path in self._paths]
+
     def _images(self) -> Iterator[tuple[str, str, Tensor]]:
         image = self._image
         del self._image

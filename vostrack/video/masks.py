@@ -22,7 +22,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from vostrack.errors import MaskError
-from vostrack.files import shown
+from vostrack.files import nearest, shown
 from vostrack.notes import Code, Note
 from vostrack.types import BACKGROUND, MAX_OBJECTS, VOID, LabelMap
 from vostrack.video import flaws, mask_labels
@@ -238,7 +238,8 @@ def _open_image(path: Path, request: _Request) -> tuple[Image.Image, bool, bool]
     where = f"mask {shown(path)}"
     try:
         if not path.is_file():  # a pipe or a device could block or never end
-            raise MaskError(f"{where} is missing; expected an image file, or a folder with one file per object")
+            fix = nearest(path) or "; expected an image file, or a folder with one file per object"
+            raise MaskError(f"{where} is missing{fix}")
         if path.stat().st_size > _MAX_BYTES:
             raise MaskError(f"{where} is larger than {_MAX_BYTES >> 20} MB; save it as a PNG with flat colours")
         # Pillow warns of damage and of large images; what matters of that is an error here. It gets an open file since

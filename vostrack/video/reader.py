@@ -8,16 +8,20 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 from vostrack.errors import InputError
-from vostrack.files import open_regular
+from vostrack.files import nearest, open_regular, shown
+from vostrack.notes import Code, Note
+from vostrack.types import FrameStream
 from vostrack.video.container import VideoStream
 from vostrack.video.images import AnimationStream, FolderStream, is_animated_webp
 from vostrack.video.stream import ClipStream, first_line, reason
 
 # A path folds the slashes of an address into one.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
+_NUMBER = re.compile("[0-9]{1,9}")
 _PATTERN = re.compile(r"%\d*d|[*?]|\[.+\]")
 PLAYLISTS = {".asx", ".concat", ".ffconcat", ".m3u", ".m3u8", ".mpd", ".pls", ".sdp"}
 """Files of these names list others, which FFmpeg would open."""
@@ -70,6 +74,24 @@ def open_clip(path: str | os.PathLike[str]) -> ClipStream:
     return AnimationStream(source) if animated else VideoStream(source)
 
 
+def number_notes(masks: Mapping[int, object], stream: FrameStream) -> list[Note]:
+    """Notes on masks, by frame, whose files have the number of another frame of the clip."""
+    names = stream.names if isinstance(stream, FolderStream) else None
+    frames = {int(name): index for index, name in enumerate(names or ()) if _NUMBER.fullmatch(name)}
+    count = 0 if names else stream.count or 0
+    notes = []
+    for frame, mask in sorted(masks.items()):
+        path = Path(mask) if isinstance(mask, str | Path) else Path()
+        number = int(path.stem) if _NUMBER.fullmatch(path.stem) else 0
+        meant = frames.get(number, number if number < count else frame)
+        # Tools that save the frames of a video begin with 0 or with 1.
+        if number and meant != frame and (names or meant != frame + 1):
+            name = shown(path.name)
+            text = f"{name} is used for frame {frame}; if it is of frame {meant}, give it as {meant}:{name}"
+            notes.append(Note(Code.MASK_NUMBER, text))
+    return notes
+
+
 def _not_found(text: str, error: Exception) -> str:
     """What is said of a clip that is not there, and perhaps means something else than a path."""
     if _ADDRESS.match(text):
@@ -83,4 +105,7 @@ def _not_found(text: str, error: Exception) -> str:
             f"{text!r} is a pattern that stands for many files; give the folder {folder!r} if these are the frames of "
             "a clip, else one video"
         )
-    return f"cannot find clip {text!r}: expected a video file or a folder of images, found: {first_line(error)}"
+    expected, found = ": expected a video file or a folder of images", f", found: {first_line(error)}"
+    if isinstance(error, FileNotFoundError):
+        return f"cannot find clip {text!r}{nearest(Path(text)) or expected}"
+    return f"cannot find clip {text!r}{expected}{found}"
