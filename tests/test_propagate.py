@@ -3,13 +3,15 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tests.fakes import IDS, SIZE, fake_method, pictures, truth
+from tests.fakes import IDS, SIZE, FakeConfig, fake_method, pictures, truth
+from tests.steps import SteppingMethod
 from vostrack.errors import MaskError
 from vostrack.propagate import Propagator, check_prompts
 from vostrack.types import Clip, Frame, LabelMap, Prediction
@@ -171,3 +173,33 @@ def test_no_gradients_are_kept_and_the_callers_mode_is_left_alone() -> None:
         assert prediction.probs is not None
         assert not prediction.probs.requires_grad
         assert not prediction.probs.is_inference()
+
+
+# Methods that do all in one step.
+
+
+def stepping(clip: Clip, **settings: Any) -> list[Prediction]:
+    return list(Propagator(SteppingMethod(nn.Identity(), FakeConfig()), **settings).run(clip))
+
+
+def test_a_method_that_does_all_in_one_step_sees_each_frame_once_from_the_first_mask_on() -> None:
+    propagator = Propagator(SteppingMethod(nn.Identity(), FakeConfig()), keep_probs=True)
+    out = list(propagator.run(Clip(frames(8), {2: labels(), 5: labels(0, (7,))})))
+    assert [prediction.labels.ids for prediction in out] == [()] * 2 + [IDS] * 3 + [(*IDS, 7)] * 3
+    assert propagator.position.state.frames == 6
+    assert torch.equal(out[4].labels.pixels, torch.roll(labels().pixels, 2, 1))
+    assert all(x.probs is not None and x.probs.argmax(0).any() == x.labels.pixels.any() for x in out)
+
+
+def test_it_gets_masks_at_the_working_size_and_what_they_say_holds_at_the_size_of_the_clip() -> None:
+    out = stepping(Clip(frames(4, scale=2), {0: labels(scale=2), 2: labels(3, (200,), scale=2)}), size=SIZE[0])
+    assert torch.equal(out[0].labels.pixels, labels(scale=2).pixels)
+    said = labels(3, (200,), scale=2).pixels == 200
+    assert torch.equal(out[2].labels.pixels == 200, said)
+    assert (out[2].labels.pixels == 3).any()
+    assert out[3].labels.pixels.shape == said.shape
+
+
+def test_it_refuses_a_mask_of_another_size() -> None:
+    with pytest.raises(MaskError, match=r"the mask for frame 1 has size"):
+        stepping(Clip(frames(3), {0: labels(), 1: labels(scale=2)}))

@@ -62,6 +62,7 @@ class Code(Enum):
 
     # A run.
     RUN_REFILLED = NOTE, "files of a complete run are missing and are made again"
+    RUN_ANEW = NOTE, "the method cannot go on in the middle of a clip, so a resumed run follows it from the start"
     OBJECT_HIDDEN = WARNING, "an object has no pixel in some frames, and comes back"
     OBJECT_VANISHED = WARNING, "an object has no pixel from a frame to the end"
     ADAPT_IDLE = WARNING, "the clip is too short for an adaptation with these settings, which had no effect"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vostrack.errors import MaskError
 from vostrack.methods import WORKING_SIZE
-from vostrack.methods.base import Method, Resizing, Shrinking
+from vostrack.methods.base import Method, Resizing, Shrinking, Stepping
 from vostrack.ops.grid import at_most, resize, size_of
 from vostrack.ops.labels import correct, one_hot, resize_labels, strongest, without_void
 from vostrack.types import BACKGROUND, VOID, Clip, Frame, LabelMap, Prediction
@@ -61,7 +61,7 @@ class Propagator:
 
     def __init__(
         self,
-        method: Method[Any],
+        method: Method[Any] | Stepping,
         size: int | None = WORKING_SIZE.default,
         device: torch.device | str = "cpu",
         keep_probs: bool = False,
@@ -116,6 +116,8 @@ class Propagator:
                 self.position = EnginePosition(None, (), frame.index + 1)
                 nothing = LabelMap(torch.zeros(frame.image.shape[1:], dtype=torch.uint8), ())
                 return Prediction(frame, nothing, torch.ones_like(image[:1]).cpu() if self.keep_probs else None)
+            if isinstance(self.method, Stepping):
+                return self._whole_step(self.method, frame, image, given)
             wanted = self.keep_probs or self._feedback is not None
             features = self.method.encode(image)
             if position.state is None:
@@ -134,6 +136,19 @@ class Propagator:
             self.position = EnginePosition(state, position.ids, frame.index + 1)
             return prediction if self.keep_probs else replace(prediction, probs=None)
 
+    def _whole_step(self, method: Stepping, frame: Frame, image: Tensor, given: LabelMap | None) -> Prediction:
+        """A frame through a method that does all in one step."""
+        ids, said = self.position.ids, None
+        if given is not None:
+            ids = self._ids_with(given, frame)
+            said = LabelMap(resize_labels(given.pixels, size_of(image)).to(self.device), given.ids)
+        state, probs = method.step(image, said, self.position.state)
+        pixels = strongest(probs, ids, (frame.image.shape[1], frame.image.shape[2]))
+        if given is not None:
+            pixels = without_void(correct(pixels, given.pixels, given.ids))
+        self.position = EnginePosition(state, ids, frame.index + 1)
+        return Prediction(frame, LabelMap(pixels, ids), probs.cpu() if self.keep_probs else None)
+
     def _corrected(self, cells: Tensor, prediction: Prediction, size: tuple[int, int]) -> Tensor:
         """Probabilities of cells (K, h, w): those of a prediction where it has another label, elsewhere as they are.
 
@@ -149,20 +164,25 @@ class Propagator:
         self, frame: Frame, features: Tensor, image: Tensor, given: LabelMap, predicted: Tensor | None
     ) -> Prediction:
         """A frame with a given mask: its objects are what the mask says, the others stay as predicted."""
-        if given.pixels.shape != frame.image.shape[1:]:
-            size, wanted = list(given.size), list(frame.image.shape[1:])
-            raise MaskError(f"the mask for frame {frame.index} has size {size}, but the frame has {wanted} (H, W)")
-        known = self.position.ids
-        ids = (*known, *(i for i in given.ids if i not in known))
+        ids = self._ids_with(given, frame)
         if predicted is None:
             pixels = without_void(given.pixels)
         else:
             pixels = without_void(correct(predicted, given.pixels, given.ids))
         small = resize_labels(pixels, (image.shape[1], image.shape[2])).to(self.device)
         labels = one_hot(small, ids)
+        assert not isinstance(self.method, Stepping)
         state = self.method.begin(features, labels, self.position.state)
         self.position = EnginePosition(state, ids, frame.index + 1)
         return Prediction(frame, LabelMap(pixels, ids), labels.cpu() if self.keep_probs else None)
+
+    def _ids_with(self, given: LabelMap, frame: Frame) -> tuple[int, ...]:
+        """All ids once a frame's mask is known; raises `MaskError` where that is of another size than the frame."""
+        if given.pixels.shape != frame.image.shape[1:]:
+            size, wanted = list(given.size), list(frame.image.shape[1:])
+            raise MaskError(f"the mask for frame {frame.index} has size {size}, but the frame has {wanted} (H, W)")
+        known = self.position.ids
+        return (*known, *(i for i in given.ids if i not in known))
 
     def working_size(self, source: tuple[int, int]) -> tuple[int, int]:
         """Size (H, W) at which the method sees frames of a source's size, and that probabilities have."""

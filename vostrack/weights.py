@@ -1,6 +1,6 @@
 """Where weights lie, whether they are whole, and how they get into a network.
 
-A folder of weights holds `manifest.toml` and safetensors files. Nothing is ever unpickled, a file is hashed before it
+A folder of weights holds `manifest.toml` and safetensors files. Nothing in it is unpickled, a file is hashed before it
 is read, and every tensor must fit: there are no random weights in silence. Knows nothing of what the networks do.
 """
 
@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from vostrack.checkpoint import read_checkpoint
 from vostrack.errors import WeightsError, unknown_name
 from vostrack.files import open_regular, parse_json, read_toml, sha256, shown, write_bytes
 
@@ -155,7 +156,7 @@ def find(method: str, wanted: str | Path | None = None, net: str = "default") ->
         if not matching:
             folders = ", ".join(map(str, search_path()))
             raise WeightsError(
-                f"no weights for method {method!r} in {folders}: train some, or name a file as `weights`"
+                f"no weights for method {method!r} in {folders}: train or convert some, or name a file as `weights`"
             )
         return matching[0]
     path = Path(wanted)
@@ -283,6 +284,36 @@ def join(net: nn.Module, method: str, paths: Sequence[Path], adopts: Mapping[str
     return details
 
 
+def converted(path: Path, nets: Mapping[str, Callable[[], nn.Module]]) -> tuple[str, nn.Module, list[str]]:
+    """The network that a checkpoint of another package fills.
+
+    Args:
+        path: of a file that `torch.save` wrote of tensors by name.
+        nets: what builds each network that it may be for, by architecture.
+
+    Returns:
+        The architecture, its network, filled, and the names of tensors that it has no use for.
+
+    Raises:
+        WeightsError: the file is missing, damaged or holds anything but tensors, or they fit none of the networks.
+    """
+    tensors, refusal = read_checkpoint(path), None
+    for name, build in nets.items():
+        net = build()
+        own = net.state_dict()
+        # How many batches normalisation has seen decides nothing, and older files are without it.
+        counts = {key: x for key, x in own.items() if key.endswith(".num_batches_tracked")}
+        found = counts | {key: x for key, x in tensors.items() if key in own}
+        try:
+            _fit(found, own, path)
+        except WeightsError as error:
+            refusal = refusal or error
+            continue
+        net.load_state_dict({key: x.to(own[key].dtype) for key, x in found.items()})
+        return name, net, sorted(tensors.keys() - own.keys())
+    raise refusal or WeightsError(f"there is no network that {shown(path)} could fill: choose another method")
+
+
 def _own(method: str, path: Path) -> WeightsEntry:
     """The first weights on the search path of a method's default network, and not another's that it adopts."""
     for entry in available():
@@ -321,9 +352,14 @@ def _fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Pa
 
 
 def save_weights(
-    net: nn.Module, method: str, path: Path, details: Mapping[str, Any], architecture: str = "default"
+    net: nn.Module,
+    method: str,
+    path: Path,
+    details: Mapping[str, Any],
+    architecture: str = "default",
+    half: bool = True,
 ) -> None:
-    """Write a network's weights in half precision, whole or not at all.
+    """Write a network's weights, whole or not at all.
 
     Args:
         net: the network.
@@ -331,13 +367,14 @@ def save_weights(
         path: of the safetensors file.
         details: how it was trained; kept in the file's metadata as JSON.
         architecture: name of the network among the method's.
+        half: whether in half precision.
 
     Raises:
         WeightsError: a value is not finite, or too large for half precision.
         OutputError: the file cannot be written.
     """
     tensors = {
-        name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in net.state_dict().items()
     }
     for name, tensor in tensors.items():

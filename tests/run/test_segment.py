@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import steps
 from tests.fakes import (
     IDS,
     SIZE,
@@ -30,6 +31,7 @@ from tests.video.media import noise, read, write_video
 from vostrack.device import choose_device
 from vostrack.errors import InputError, MaskError, OutputError, OutputExistsError, VostrackError
 from vostrack.files import write_bytes
+from vostrack.methods import METHODS
 from vostrack.notes import Note, by_severity
 from vostrack.run.callbacks import Callbacks
 from vostrack.run.segment import default_folder, segment
@@ -343,6 +345,24 @@ def test_a_wrong_look_is_refused_and_none_is_in_the_summary_of_no_overlay(
     with pytest.raises(VostrackError, match="overlay_labels must be True or False"):
         run(clip, mask, tmp_path / "out", overlay_labels=1)
     assert run(clip, mask, tmp_path / "out", outputs=["masks"], overlay_style="cutout")["overlay"] is None
+
+
+def test_a_method_whose_state_cannot_be_saved_starts_anew_and_says_so(
+    clip: Path, mask: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METHODS, steps.NAME, steps.PATH)
+    monkeypatch.setattr("vostrack.run.passes.SAVE_SECONDS", 0.0)
+    plain, out = tmp_path / "plain", tmp_path / "out"
+    masks = {2: mask}
+    before = segment(clip, masks, plain, method=steps.NAME)["notes"]
+    for count in (2, 6, 4):  # the first one before there is a mask, and a state
+        with pytest.raises(Stop):
+            segment(clip, masks, out, method=steps.NAME, resume=True, callbacks=StopAfter(count))
+    summary = segment(clip, masks, out, method=steps.NAME, resume=True)
+    assert results(out) == results(plain)
+    anew = "steps cannot go on in the middle of a clip: it follows the clip anew"
+    assert summary["notes"] == [*before, {"code": "run-anew", "text": anew}]
+    assert segment(clip, masks, out, method=steps.NAME, resume=True) == json.loads(json.dumps(summary))
 
 
 def test_resuming_a_complete_run_gives_its_summary(clip: Path, mask: Path, tmp_path: Path) -> None:

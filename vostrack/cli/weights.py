@@ -1,4 +1,4 @@
-"""`vostrack weights`: which weights there are and whether they are whole, and `vostrack weights join`."""
+"""`vostrack weights`: which weights there are and whether they are whole; `weights join` and `weights convert`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def weights() -> None:
         vostrack weights --verify
         vostrack weights runs/anchors/anchors.safetensors
         vostrack weights join anchors.safetensors mast-mem.safetensors out.safetensors
+        vostrack weights convert cutie-base-mega.pth
 
     `list` may be left out.
     """
@@ -99,8 +100,6 @@ def join(
     Examples:
         vostrack weights join anchors.safetensors mast-mem.safetensors out.safetensors
     """
-    from vostrack.errors import OutputExistsError
-    from vostrack.files import shown
     from vostrack.methods import build_net, method_class
     from vostrack.weights import join as join_weights
     from vostrack.weights import save_weights
@@ -111,9 +110,52 @@ def join(
         raise typer.BadParameter(
             f"expected a file for each of {', '.join(adopts) or 'no method'}, then the file to write"
         )
-    if out.exists() and not overwrite:
-        raise OutputExistsError(f"{shown(out)} is there already: choose another name, or --overwrite")
+    _check_free(out, overwrite)
     net = build_net(method)
     save_weights(net, method, out, join_weights(net, method, files, adopts))
+    _say_written(out, method)
+
+
+@app.command("convert", cls=Command)
+def convert(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What the package's authors give, such as a .pth.")],
+    out: Annotated[
+        Path | None, typer.Argument(metavar="OUT", help="The file to write; beside FILE if left out.")
+    ] = None,
+    method: Annotated[str, typer.Option("--method", metavar="NAME", help="Whose weights they are.")] = "cutie",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier file.")] = False,
+) -> None:
+    """Make the weights of `cutie` from a checkpoint of its authors.
+
+    Nothing is taken from the checkpoint but tensors, which must fill the network.
+
+    Examples:
+        vostrack weights convert cutie-base-mega.pth
+    """
+    from vostrack.files import sha256, shown
+    from vostrack.methods import method_class
+    from vostrack.weights import converted, save_weights
+
+    out = out or file.with_suffix(".safetensors")
+    _check_free(out, overwrite)
+    architecture, net, unused = converted(file, method_class(method).nets)
+    details = {"converted_from": file.name, "sha256": sha256(file)}
+    save_weights(net, method, out, details, architecture, half=False)
+    if unused:
+        print(f"left out, since the network does not have them: {shown(', '.join(unused))}", file=sys.stderr)
+    _say_written(out, method)
+
+
+def _check_free(out: Path, overwrite: bool) -> None:
+    from vostrack.errors import OutputExistsError
+    from vostrack.files import shown
+
+    if out.exists() and not overwrite:
+        raise OutputExistsError(f"{shown(out)} is there already: choose another name, or --overwrite")
+
+
+def _say_written(out: Path, method: str) -> None:
+    from vostrack.files import shown
+
     print(f"weights: {shown(out)}", file=sys.stderr)
     say_next(f"vostrack segment CLIP --mask MASK --method {method} --weights {shlex.quote(str(out))}")

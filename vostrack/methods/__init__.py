@@ -29,6 +29,7 @@ METHODS = {
     "mast-mem": "vostrack.methods.mast_mem:MastMethod",
     "videomatch": "vostrack.methods.videomatch:VideoMatchMethod",
     "rpm-net": "vostrack.methods.rpm_net:RpmNetMethod",
+    "cutie": "vostrack.methods.cutie:CutieMethod",
     "copy": "vostrack.methods.copy:CopyMethod",
 }
 DEFAULT = "best"

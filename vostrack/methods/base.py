@@ -13,6 +13,11 @@ In prose, and checked by one suite over every registered method (tests/methods/t
 5. The same calls give the same results, bit by bit, on the same machine.
 6. States are bounded: they do not grow with the length of the clip, only with the number of given masks.
 
+An engine of others may encode, predict and remember in one step of an object that changes. Such a method is a
+`Stepping` one: `step` stands in the place of all these calls, and that object is its state. Rules 1, 3, 5 and 6 hold
+but for the dataclass, 2 and 4 have no meaning. Its state cannot be saved, nor can one go back to an earlier one: a run
+that is resumed follows its clip anew, and says so.
+
 Letters: H, W image pixels at the working resolution; h, w feature cells; C channels; K label channels with the
 background.
 """
@@ -28,6 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from vostrack.config import Config
+from vostrack.types import LabelMap
 from vostrack.weights import Adopt
 
 S = TypeVar("S")
@@ -138,6 +144,39 @@ class Resizing(Protocol):
         Args:
             source: (H, W) of the clip.
             short_side: that was asked for, in pixels; None for the source's.
+        """
+        ...
+
+
+@runtime_checkable
+class Stepping(Protocol):
+    """A method that has one step in the place of the calls of `Method`.
+
+    Attributes:
+        name, state_type, config, net: as every method has them.
+    """
+
+    name: ClassVar[str]
+    state_type: ClassVar[type[Any]]
+
+    @property
+    def config(self) -> Any: ...
+
+    @property
+    def net(self) -> nn.Module: ...
+
+    def step(self, image: Tensor, given: LabelMap | None, state: Any = None) -> tuple[Any, Tensor]:
+        """Take the next frame.
+
+        Args:
+            image: float32 (3, H, W) in [0, 1], RGB.
+            given: what a person says about this frame, pixels (H, W) on the image's device: its objects become what it
+                says, new ones join in its order, and those that it does not name are predicted.
+            state: of the clip so far, or None at its first mask. It is changed, and of no more use if this raises.
+
+        Returns:
+            The state, which is the same object if one was given, and probabilities (K, H, W), at least 0, summing to 1
+            over K, of this frame and all objects up to it.
         """
         ...
 

@@ -101,6 +101,7 @@ class OutputFolder:
     """Where the results of one run go.
 
     Attributes:
+        resumes: whether `prepare` found an unfinished run to go on with.
         refills: whether `prepare` found a complete run that lacks files: it is done again from its start, nothing is
             saved on the way, and what is there, which somebody may have retouched, is kept.
     """
@@ -109,7 +110,7 @@ class OutputFolder:
         self, path: Path, masks: Mapping[int, LabelMap] | None = None, given: Mapping[int, object] | None = None
     ) -> None:
         """Name the folder, and the masks of the run by frame, also as they were given; nothing is created yet."""
-        self.path, self.refills = path, False
+        self.path, self.resumes, self.refills = path, False, False
         self._masks, self._given = masks or {}, given or {}
         self._root = OutputRoot(path)
         self._run, self._two_passes = "", False
@@ -151,7 +152,8 @@ class OutputFolder:
         ours, unfinished = ((self.path / name).exists() for name in (_RECORD, _STATE))
         if resume and ours:
             self._check_same(record)
-            return self._finished(record) if (self.path / _SUMMARY).exists() else None
+            self.resumes = not (self.path / _SUMMARY).exists()
+            return None if self.resumes else self._finished(record)
         there = [name for name in _RESULTS if os.path.lexists(self.path / name)]
         if not there and unfinished:
             there = ["an unfinished run"]

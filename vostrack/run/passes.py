@@ -25,6 +25,7 @@ import torch
 from vostrack.adapt.adaptation import Adaptation, AdaptFilter, AdaptState
 from vostrack.adapt.config import FEW_ITERATIONS
 from vostrack.errors import Cancelled
+from vostrack.methods.base import Stepping
 from vostrack.notes import Code, Note
 from vostrack.propagate import EnginePosition, Propagator
 from vostrack.refine.base import RefineFilter
@@ -47,7 +48,13 @@ _ADAPTED = 3
 
 
 class Store(Protocol):
-    """Where a run is kept, so that it can be resumed."""
+    """Where a run is kept, so that it can be resumed.
+
+    Attributes:
+        resumes: whether an earlier run is gone on with.
+    """
+
+    resumes: bool
 
     def load(self, state_type: type[Any], device: torch.device) -> tuple[EnginePosition, AdaptState | None]:
         """Where the engine and its adaptation stopped; their beginning where nothing was saved."""
@@ -136,6 +143,7 @@ class Passes:
         self._pipeline, self._masks, self._stream, self._reopen = pipeline, masks, stream, reopen
         self._callbacks = checked_callbacks(callbacks)
         self._only, self._store, self._prefetch = only, store, prefetch
+        self._anew = isinstance(pipeline.method, Stepping)  # its state cannot be saved
         refiner = pipeline.refiner()
         link = RefineFilter(refiner, masks, probs or refiner.feedback) if refiner else None
         self._feedback = link if refiner and refiner.feedback else None
@@ -164,6 +172,9 @@ class Passes:
         start = EnginePosition(), None
         position, adapted = self._store.load(pipeline.method.state_type, pipeline.device) if self._store else start
         adaptation = Adaptation(self._masks, pipeline.adapt, pipeline.device, adapted) if pipeline.adapt else None
+        if self._store and self._store.resumes and self._anew and adapted is None:
+            text = f"{pipeline.config.method} cannot go on in the middle of a clip: it follows the clip anew"
+            self.note(Note(Code.RUN_ANEW, text))
         keep_probs = self._probs and form != "clip"
         feedback = self._feedback.refined if self._feedback else None
         engine = Propagator(pipeline.method, pipeline.config.size, pipeline.device, keep_probs, position, feedback)
@@ -209,7 +220,7 @@ class Passes:
         """What keeps engine and adaptation, and after how many seconds it should."""
 
         def save() -> None:
-            if self._store:
+            if self._store and not (self._anew and engine.position.state is not None):
                 self._store.save(engine.position, adaptation.state if adaptation else None)
 
         return save, SAVE_SECONDS * (_ADAPTED if adaptation else 1)
@@ -303,7 +314,7 @@ class Passes:
     def _tell(self, done: int, total: int | None) -> None:
         self._callbacks.progress(done, total)
         if self._callbacks.cancelled():
-            again = ": resume to go on" if self._store else ""
+            again = f": resume to {'start anew' if self._anew else 'go on'}" if self._store else ""
             raise Cancelled(f"cancelled after {done} of {total or 'all'}{again}")
 
     def _spend(self, **seconds: float) -> None:

@@ -22,7 +22,7 @@ from vostrack.device import choose_device
 from vostrack.errors import MethodError, VostrackError
 from vostrack.files import plain, shown
 from vostrack.methods import DEFAULT, WORKING_SIZE, load_method
-from vostrack.methods.base import Method
+from vostrack.methods.base import Method, Stepping
 from vostrack.refine import make_refiner
 from vostrack.refine.base import Refiner
 from vostrack.weights import LoadedWeights
@@ -98,7 +98,7 @@ class Pipeline:
     """
 
     config: PipelineConfig
-    method: Method[Any]
+    method: Method[Any] | Stepping
     weights: LoadedWeights
     device: torch.device
     adapt: AdaptConfig | None

@@ -164,7 +164,7 @@ class _FolderStore:
     def __init__(
         self, folder: OutputFolder, outputs: Sequence[str], source: Path, fps: Fraction | None, look: Look
     ) -> None:
-        self.folder, self.log, self.look = folder, ObjectLog(), look
+        self.folder, self.resumes, self.log, self.look = folder, folder.resumes, ObjectLog(), look
         to = Destination(folder.path, None if source.is_dir() else source, fps, folder.refills, look)
         writers = {name: WRITERS[name](to) for name in outputs}
         self.writing = ThreadedWriter(list(writers.values()))
