@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import BinaryIO
@@ -29,7 +30,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         with open_regular(path) as file:
             _check_parts(file)
             file.seek(0)
-            loaded = torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of tensors that are refused below
+                loaded = torch.load(file, map_location="cpu", weights_only=True)
         if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
             raise ValueError("it is not a network's tensors by name")
         for name, tensor in loaded.items():
@@ -40,7 +43,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"there are no weights at {shown(path)}: check the path") from error
     except pickle.UnpicklingError as error:  # whose own text advises to trust the file
         raise WeightsError(
-            f"{shown(path)} holds more than tensors, which is not safe: get it from its authors"
+            f"{shown(path)} is damaged, or holds more than tensors, which is not safe: get it from its authors"
         ) from error
     except Exception as error:  # whatever a damaged file provokes
         short = shown(error)[:200] or type(error).__name__

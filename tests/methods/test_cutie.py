@@ -136,7 +136,7 @@ def test_weights_of_other_sizes_of_the_network_and_no_download(monkeypatch: pyte
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cutie", None)
+    monkeypatch.setitem(sys.modules, "omegaconf", None)
     with pytest.raises(
         VostrackError, match=r"needs rf-cutie, which cannot be imported .*pip install 'vostrack\[cutie\]'"
     ):

@@ -46,7 +46,7 @@ class CutieMethod:
     """The engine of rf-cutie. Its object is the state of a clip."""
 
     name: ClassVar[str] = "cutie"
-    paper: ClassVar[str] = "Cutie (Cheng et al., 2024), learned from human masks"
+    paper: ClassVar[str] = "learned from human masks"  # Cheng et al. (2024); the list has to fit a terminal
     presets: ClassVar[Mapping[str, CutieConfig]] = {"default": CutieConfig(), "long": CutieConfig(long_term=True)}
     nets: ClassVar[Mapping[str, Callable[[], nn.Module]]]
     adopts: ClassVar[Mapping[str, Adopt]] = {}
