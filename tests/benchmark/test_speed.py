@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests import steps
 from tests.fakes import NAME, FakeMethod, fake_method, truth, write_clip
 from vostrack.benchmark.speed import SpeedTask, frames_to_fill, recommended, run_task, split, time_presets, timed
-from vostrack.errors import InputError, MaskError
-from vostrack.methods import configure
+from vostrack.errors import InputError, MaskError, MethodError
+from vostrack.methods import METHODS, configure
 from vostrack.methods.base import Shrinking
 from vostrack.run.callbacks import Callbacks
 from vostrack.run.pipeline import PipelineConfig
@@ -107,6 +109,14 @@ def test_a_clip_that_does_not_fill_the_memory_is_refused(tmp_path: Path) -> None
     with pytest.raises(InputError, match="c has 6 frames, and it takes 7"):
         run_task(task(tmp_path, length=6))
     assert run_task(task(tmp_path, length=7))
+
+
+def test_a_method_that_does_all_in_one_step_has_no_parts_to_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METHODS, steps.NAME, steps.PATH)
+    with pytest.raises(MethodError, match="steps does all in one step"):
+        run_task(replace(task(tmp_path), pipeline=PipelineConfig(method=steps.NAME)))
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests import steps
 from tests.fakes import IDS, NAME, corners, fake_method, register, truth, write_clip, write_mask
 from vostrack.cli import run
 from vostrack.errors import InputError, MethodError
@@ -187,6 +188,14 @@ def test_a_method_that_cannot_be_inspected_is_refused(capfd: pytest.CaptureFixtu
     refused((code, *capfd.readouterr()), 2, "fake cannot show its matches", "show similarity or features")
 
 
+def test_a_method_that_does_all_in_one_step_is_refused(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METHODS, steps.NAME, steps.PATH)
+    code = run(["inspect", "clip.mp4", "--method", steps.NAME, "--show", "features"])
+    refused((code, *capfd.readouterr()), 2, "steps does all in one step")
+
+
 def test_frames_are_given_in_the_order_that_was_asked_for(tmp_path: Path) -> None:
     third, first = read_frames(tmp_path / "clip.mp4", (2, 0))
     for image, index in ((third, 2), (first, 0)):
@@ -282,8 +291,8 @@ def test_the_similarity_to_what_is_sampled_is_a_mean_of_cosines(net: RpmNet) -> 
     assert sampled_similarity(pair, found) == pytest.approx(sum(means) / 2, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_similarity_and_features_of_every_method(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", [name for name in ALL if not hasattr(method_class(name), "step")])
+def test_similarity_and_features_of_every_method_that_has_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHODS, name, ALL[name])
     method = load_method(name, weights=RANDOM if method_class(name).nets else None)[0]
     frames = torch.randint(0, 200, (2, 3, *SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

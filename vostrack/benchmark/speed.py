@@ -27,7 +27,7 @@ from vostrack.benchmark.pool import run_all
 from vostrack.errors import InputError, MaskError, counted
 from vostrack.files import shown
 from vostrack.methods import METHODS
-from vostrack.methods.base import Method
+from vostrack.methods.base import Method, in_parts
 from vostrack.run.callbacks import Callbacks
 from vostrack.run.passes import Passes
 from vostrack.run.pipeline import Pipeline, PipelineConfig, load_pipeline
@@ -203,7 +203,7 @@ class _Head(ClipStream):
 
 def _timing(pipeline: Pipeline, task: SpeedTask, count: int) -> Timing:
     spent, ends, device = defaultdict[str, list[float]](list), list[float](), pipeline.device
-    watched = replace(pipeline, method=timed(pipeline.method, spent, device))
+    watched = replace(pipeline, method=timed(in_parts(pipeline.method), spent, device))
     fill = frames_to_fill(pipeline.method.config)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -89,6 +89,7 @@ def inspect(
     Without --point and --mask, points lie all over the frame.
     """
     from vostrack.methods import load_method
+    from vostrack.methods.base import in_parts
     from vostrack.run import inspection
     from vostrack.video.ground import Reading
 
@@ -102,7 +103,7 @@ def inspect(
     before = frame - 1 if reference is None else reference
     path = out or clip.with_name(f"{clip.stem}_inspect.png")
     inspection.check_output(path, [clip, *([mask] if mask is not None else [])], overwrite)
-    loaded, _ = load_method(method, weights=weights)
+    loaded = in_parts(load_method(method, weights=weights)[0])
     if show is Shown.match:
         inspection.inspectable(loaded)
     known, target = inspection.read_frames(clip, (before, frame))

@@ -18,7 +18,7 @@ app = typer.Typer(name="weights", cls=DefaultGroup)
 
 @app.callback()
 def weights() -> None:
-    """List the weights that are found, check them, or join those of two methods.
+    """List the weights that are found, check them, join those of two methods, or convert a checkpoint.
 
     Examples:
         vostrack weights --verify

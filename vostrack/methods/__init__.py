@@ -109,8 +109,9 @@ def training_recipe(name: str, recipe: str = "default", settings: Mapping[str, A
     if not factory.nets:
         raise MethodError(f"{name} has no network to train: choose another method")
     if factory.objective is None:
-        parts = " or ".join(factory.adopts) or "another method"
-        raise MethodError(f"{name} is not trained itself: train {parts}, whose weights it takes as `weights`")
+        parts = " or ".join(factory.adopts)
+        fix = f"train {parts}, whose weights it takes" if parts else "its weights come from elsewhere"
+        raise MethodError(f"{name} cannot be trained here: {fix}")
     return _chosen(name, "recipe", factory.objective.recipes, recipe, settings)
 
 

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from vostrack.config import Config
+from vostrack.errors import MethodError
 from vostrack.types import LabelMap
 from vostrack.weights import Adopt
 
@@ -179,6 +180,17 @@ class Stepping(Protocol):
             over K, of this frame and all objects up to it.
         """
         ...
+
+
+def in_parts(method: Method[Any] | Stepping) -> Method[Any]:
+    """The method, if it has the calls of `Method`.
+
+    Raises:
+        MethodError: it does all in one step.
+    """
+    if isinstance(method, Stepping):
+        raise MethodError(f"{method.name} does all in one step, so its parts cannot be seen: choose another method")
+    return method
 
 
 class MethodFactory(Protocol):

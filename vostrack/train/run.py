@@ -236,7 +236,7 @@ class TrainingRun:
         if recipe.start:
             store.load(net, method, store.find(method, recipe.start), self._factory.adopts)
         if self._factory.objective is None:
-            raise MethodError(f"{method} is not trained itself")
+            raise MethodError(f"{method} cannot be trained here")
         return net, self._factory.objective(net, recipe)
 
     def _found(self) -> list[Source]:
