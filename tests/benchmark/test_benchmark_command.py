@@ -79,6 +79,7 @@ def test_command_prints_a_table(tmp_path: Path) -> None:
     text = " ".join(run.stdout.split())
     assert "DAVIS-2017 val, subset of 2 of 30" in text
     assert "fake-slow" in text
+    assert "adapt s/frame" not in run.output, "nothing was spent on it"
     for word in ("cat", "J&F", "J mean", "F decay", "model s/frame", "weights fake-1"):
         assert word in text
     with (out / "results.csv").open() as file:

@@ -139,6 +139,14 @@ def test_what_cannot_be_compared_is_refused(other: Mapping[str, Any], message: s
         compare(first, second)
 
 
+def test_results_that_are_not_there_come_with_a_similar_name(tmp_path: Path) -> None:
+    first = results(tmp_path / "mast-mem", BEFORE)
+    with pytest.raises(InputError, match=r"there are no results in .*mastmem; did you mean .*mast-mem\?$"):
+        compare(first, tmp_path / "mastmem")
+    with pytest.raises(InputError, match=r"there are no results in [^ ]*: it has no results.json$"):
+        compare(first, tmp_path)
+
+
 def test_command_shows_changes_and_the_interval(tmp_path: Path) -> None:
     first, second = results(tmp_path / "a", BEFORE), results(tmp_path / "b", shifted(0.01, 0.05) | {"s00": 0.1})
     run = CliRunner().invoke(cli.app, ["benchmark", "compare", str(first), str(second)])

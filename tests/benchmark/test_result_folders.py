@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from tests.benchmark.sequences import clip, folders, save, scored
@@ -115,6 +116,28 @@ def test_names_of_a_terminal_stay_plain(tmp_path: Path) -> None:
     with pytest.raises(DatasetError) as caught:
         score_folders(results, truth)
     assert "\x1b" not in str(caught.value)
+
+
+def test_results_in_the_place_of_the_truth_are_known(tmp_path: Path) -> None:
+    run = runs(tmp_path, "dog") / "dog_vostrack"
+    save(tmp_path / "truth", clip(1, ids=(1, 2, 3)), "dog")
+    with pytest.raises(DatasetError, match=r"only 1, 2; .*; the ground truth, .*dog_vostrack.*, is of a run"):
+        score_folders(tmp_path / "truth" / "dog", run)
+
+
+def test_a_folder_of_masks_has_the_name_of_its_clip(tmp_path: Path) -> None:
+    run = runs(tmp_path, "dog") / "dog_vostrack"
+    shutil.copytree(run, tmp_path / "mine" / "dog")
+    for truth in (tmp_path / "mine" / "dog", tmp_path / "mine" / "dog" / "masks"):
+        assert {row.sequence for row in score_folders(run, truth).objects} == {"dog"}
+
+
+def test_command_asks_about_masks_that_do_not_overlap(tmp_path: Path) -> None:
+    run = runs(tmp_path, "dog") / "dog_vostrack"
+    for path in (run / "masks").glob("*.png"):
+        Image.new("L", clip(1)[0].shape[::-1]).save(path)
+    said = CliRunner().invoke(cli.app, ["score", str(run), str(tmp_path / "truth" / "dog")])
+    assert said.stderr.splitlines()[-1] == "next: nothing overlaps: are these masks of the same clip?"
 
 
 def test_command_scores_a_run(tmp_path: Path) -> None:

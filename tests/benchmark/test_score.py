@@ -203,7 +203,7 @@ def test_result_with_more_objects_than_the_truth_is_refused(ids: tuple[int, ...]
 
 
 def test_0_255_result_for_several_objects_is_refused() -> None:
-    with pytest.raises(DatasetError, match="result has object 255, the ground truth only 1, 2"):
+    with pytest.raises(DatasetError, match="object 255, the ground truth only 1, 2; objects need the ids of"):
         scored(binary(clip(1)), clip(1))
 
 

@@ -50,11 +50,18 @@ def find_pairs(results: Path, truth: Path, sequences: Sequence[str] | None) -> l
     return [FolderPair(name, folders[name], truths[name], _match(name, folders[name], truths[name])) for name in chosen]
 
 
+def is_run(masks: Path) -> bool:
+    """Whether a folder of masks is in the output folder of a run."""
+    return (masks.resolve().parent / "summary.json").is_file()
+
+
 def _truth_folders(truth: Path) -> dict[str, Path]:
-    """Folders of ground truth by sequence; `truth` itself may be that of one."""
+    """Folders of ground truth by sequence; `truth` itself may be that of one, and `masks` has the name of its clip."""
     found = {name: truth / name for name in list_folder(truth) if list_frames(truth / name)}
     if not found and list_frames(truth):
         found = {truth.resolve().name: truth}
+    if list(found) == ["masks"]:
+        found = {found["masks"].resolve().parent.name.removesuffix("_vostrack") or "masks": found["masks"]}
     if not found:
         raise DatasetError(f"no ground truth in {shown(truth)}: expected folders of PNG files, SEQUENCE/00000.png")
     return found

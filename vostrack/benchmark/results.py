@@ -21,7 +21,7 @@ from vostrack.benchmark.datasets.table import Dataset
 from vostrack.benchmark.score import finite, totals
 from vostrack.benchmark.sequence_run import MASKS, Outcome
 from vostrack.errors import InputError
-from vostrack.files import OutputRoot, read_json, shown
+from vostrack.files import OutputRoot, nearest, read_json, shown
 from vostrack.notes import Code, Note
 from vostrack.run.passes import PARTS
 
@@ -114,6 +114,9 @@ def read_results(path: Path) -> dict[str, Any]:
         report = read_json(file, most=1 << 30)
         if not isinstance(report, dict) or report.get("format") != FORMAT:
             raise ValueError("it was not written by `vostrack benchmark`")
+    except FileNotFoundError as error:
+        close = f": it has no {RESULTS}" if file != path else nearest(path)
+        raise InputError(f"there are no results in {shown(path)}{close}") from error
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read results {shown(file)}: {shown(error)}") from error
     return report

@@ -31,7 +31,7 @@ from vostrack.benchmark.datasets import layouts
 from vostrack.benchmark.datasets.mask_folders import Labels, named, read_mask
 from vostrack.benchmark.metrics import VOID, contour, is_binary, jumpcut_error, object_labels, region, statistics
 from vostrack.benchmark.pool import run_all
-from vostrack.benchmark.result_folders import FolderPair, find_pairs
+from vostrack.benchmark.result_folders import FolderPair, find_pairs, is_run
 from vostrack.errors import DatasetError, NoObjectError
 from vostrack.files import shown
 from vostrack.notes import Code, Note
@@ -231,6 +231,12 @@ def score_folder(pair: FolderPair, rules: Rules = OFFICIAL) -> tuple[list[Object
         return score_masks(pair.name, read_mask(pair.truth / first[0]), masks, rules, notes.append), notes
     except NoObjectError as error:
         return [], [Note(Code.SEQUENCE_NOT_SCORED, str(error))]
+    except DatasetError as error:
+        if not is_run(pair.truth):
+            raise
+        raise DatasetError(
+            f"{error}; the ground truth, {shown(pair.truth)}, is of a run: give results first"
+        ) from error
 
 
 def score_masks(
@@ -306,7 +312,14 @@ class _Objects:
         for number, where in self._found.items():
             if number not in self.true | self._first:
                 ids = named([str(number) for number in sorted(self.true)])
-                raise DatasetError(f"{where}: result has object {number}, the ground truth only {ids or 'background'}")
+                fix = (
+                    "for a single object, results hold 0 and 1, or 0 and 255"
+                    if self.true <= {1}
+                    else "objects need the ids of the ground truth"
+                )
+                raise DatasetError(
+                    f"{where}: result has object {number}, the ground truth only {ids or 'background'}; {fix}"
+                )
         if not self.true:
             raise NoObjectError(f"{self._sequence}: no object in the ground truth, so it is not scored")
         return self.true | self._found.keys()

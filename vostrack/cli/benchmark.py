@@ -47,7 +47,9 @@ def run(
     dataset: Annotated[
         str,
         typer.Argument(
-            metavar="DATASET", help="davis16, davis17, ytvos18, ytvos19, mose, lvos, vost, ...", show_default=False
+            metavar="DATASET",
+            help="davis16, davis17, ytvos18, ytvos19, mose, lvos, vost, ...; `folder` for your own clips.",
+            show_default=False,
         ),
     ],
     root: Annotated[
@@ -60,9 +62,7 @@ def run(
     sequences: Annotated[
         str | None, in_input(metavar="NAMES", help="Only these, separated by commas.", show_default="all")
     ] = None,
-    limit: Annotated[
-        int | None, in_input(metavar="N", min=1, help="Only the first so many.", show_default="all")
-    ] = None,
+    limit: Annotated[int | None, in_input(metavar="N", min=1, help="Only the first N.", show_default="all")] = None,
     allow_subset: Annotated[bool, in_input("--allow-subset", help="Leave out sequences that are not there.")] = False,
     distance: Annotated[int, in_input(metavar="N", min=1, help="JumpCut: how far masks are carried, in frames.")] = 16,
     out: Annotated[Path, in_output("--out", "-o", metavar="DIR", help="Folder for masks and scores.")] = Path(

@@ -66,7 +66,9 @@ class SequenceBar(Callbacks):
 
 
 def print_results(report: Mapping[str, Any]) -> None:
-    """Print a table of a report: sequences and totals down, variants across."""
+    """Print a table of a report: sequences and totals down, variants across; no times of what nothing was spent on."""
+    from vostrack.benchmark.datasets.table import titled
+
     dataset, variants = report["dataset"], report["variants"]
     main, caption = "J&F", "J&F of sequences, means over objects"
     if dataset["distance"] is not None:
@@ -78,9 +80,10 @@ def print_results(report: Mapping[str, Any]) -> None:
     totals = [variant["total"] for variant in variants.values()]
     means = [(key.replace("_", " "), *(number(total[key]) for total in totals)) for key in totals[-1]]
     seconds = [report["timing"]["variants"][name]["seconds_per_frame"] for name in variants]
-    times = [(f"{part} s/frame", *(number(each[part]) for each in seconds)) for part in seconds[-1]]
+    used = [part for part in seconds[-1] if any(each[part] for each in seconds)]
+    times = [(f"{part} s/frame", *(number(each[part]) for each in seconds)) for part in used]
     about = [dataset["subset"], "not scored: no masks but the given ones" if dataset["submission"] else None]
-    title = ", ".join(filter(None, (f"{dataset['title']} {dataset['split']}", *about)))
+    title = ", ".join(filter(None, (titled(dataset["title"], dataset["split"]), *about)))
     print_table(("", *variants), sequences, means + times, title=title, caption=caption)
     for name, variant in variants.items():
         weights = variant["settings"]["weights"]

@@ -30,7 +30,7 @@ Background = Annotated[
         show_default="black",
     ),
 ]
-InvertMask = Annotated[bool, in_input("--invert-mask", help="Exchange object and background.")]
+InvertMask = Annotated[bool, in_input("--invert-mask", help="Swap object and background.")]
 NoBackground = Annotated[bool, in_input("--no-background", help="Objects may fill the frame.")]
 Method = Annotated[
     str,

@@ -67,7 +67,10 @@ def score(
     print_table(columns, objects, [("all", *(number(value, 3) for value in total.values()))], caption=means)
     if json is not None:
         write_json(json, scores.to_json())
-    if len(scores.objects) > 1:
-        say_next(f"look at the masks of {min(scores.objects, key=lambda row: main_value(row.values)).name}, the lowest")
+    lowest = min(scores.objects, key=lambda row: main_value(row.values))
+    if not any(main_value(row.values) for row in scores.objects):
+        say_next("nothing overlaps: are these masks of the same clip?")
+    elif len(scores.objects) > 1:
+        say_next(f"look at the masks of {lowest.name}, the lowest")
     else:
         say_next("look at the frames that lost most: --json FILE keeps the values of each")

@@ -75,7 +75,7 @@ def segment(
         list[str] | None, in_method("--set", metavar="KEY=VALUE", help="Change a setting of the method. Repeatable.")
     ] = None,
     adapt: Annotated[
-        bool, in_refinement("--adapt", help="Mend the masks in a second pass, after learning from all of them.")
+        bool, in_refinement("--adapt", help="Improve the masks in a second pass, after learning from all of them.")
     ] = False,
     adapt_live: Annotated[
         bool, in_refinement("--adapt-live", help="The same in one pass, from earlier frames only.")

@@ -256,7 +256,7 @@ def dense(
     repeats: Annotated[int, in_run(metavar="N", min=1, help="Runs of each; the best counts.")] = 3,
     device: Device = "auto",
 ) -> None:
-    """Time label propagation on this machine: restricted to windows, and dense as a reference.
+    """Time label propagation on this machine: matching within windows, against matching with the whole frame.
 
     Examples:
         vostrack speed dense --channels 512 --height 480 --width 854
@@ -273,8 +273,8 @@ def dense(
     print(
         f"grid {result.grid[0]}x{result.grid[1]}, {result.channels} channels, {result.frames} frames in memory, "
         f"{result.threads} threads\n"
-        f"restricted to windows  {result.restricted:.2f} s a frame\n"
-        f"dense and masked       {result.dense:.2f} s a frame\n"
+        f"within windows         {result.restricted:.2f} s a frame\n"
+        f"with the whole frame   {result.dense:.2f} s a frame\n"
         f"ratio                  {result.ratio:.1f}\n"
         f"equal labels           {result.equal:.4%}"
     )

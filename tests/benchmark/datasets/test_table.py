@@ -235,6 +235,13 @@ def test_root_is_found_in_the_environment_and_in_data(tmp_path: Path, monkeypatc
         open_dataset("jumpcut")
 
 
+def test_a_root_that_is_one_folder_too_high_is_pointed_out(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "clips" / "dog").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(DatasetError, match=r"there are no sequences in .* below it; did you mean .*mine\?$"):
+        open_dataset("folder", tmp_path)
+
+
 def test_unknown_names_are_refused(tmp_path: Path) -> None:
     trees.davis17(tmp_path)
     with pytest.raises(DatasetError, match="unknown dataset 'davis18'; did you mean"):

@@ -140,7 +140,7 @@ DATASETS: dict[str, DatasetSpec] = {
         },
     ),
     "folder": DatasetSpec(
-        "own clips",
+        "Own clips",
         {"all": None},
         images=("JPEGImages/*", "JPEGImages", "clips"),
         annotations=("Annotations/*", "Annotations"),
@@ -148,6 +148,11 @@ DATASETS: dict[str, DatasetSpec] = {
         masks=None,
     ),
 }
+
+
+def titled(title: str, split: str) -> str:
+    """What a dataset and its split are called in a heading."""
+    return title if split == "all" else f"{title} {split}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +328,11 @@ def _find(name: str, spec: DatasetSpec, root: Path | None, split: str) -> tuple[
         raise DatasetError(lacking[0])
     wanted = " or ".join(f"{pattern}/SEQUENCE".format(split=split) for pattern in spec.images)
     where = " or ".join(map(shown, places))
-    raise DatasetError(f"{spec.title} is not in {where}: expected {wanted} below it; name its folder as `root`")
+    what = f"{spec.title} is not" if None not in spec.splits.values() else "there are no sequences"
+    below = (root / name for name in list_folder(root)) if root and root.is_dir() else iter(())
+    fits = (f"did you mean {shown(folder)}?" for folder in below if any(_image_folders(folder, spec, split)))
+    fix = next(fits, "name its folder as `root`")
+    raise DatasetError(f"{what} in {where}: expected {wanted} below it; {fix}")
 
 
 def _image_folders(place: Path, spec: DatasetSpec, split: str) -> Iterator[Path]:

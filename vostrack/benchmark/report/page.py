@@ -22,7 +22,7 @@ from PIL import Image
 from vostrack.benchmark.compare import Comparison, paired
 from vostrack.benchmark.datasets.layouts import Sequence, read_labels
 from vostrack.benchmark.datasets.mask_folders import Labels, frame_order, read_mask
-from vostrack.benchmark.datasets.table import Dataset
+from vostrack.benchmark.datasets.table import Dataset, titled
 from vostrack.benchmark.published import published
 from vostrack.benchmark.results import RESULTS, TABLE
 from vostrack.benchmark.sequence_run import MASKS, open_frames
@@ -70,7 +70,7 @@ def write_report(out: Path, dataset: Dataset, report: Mapping[str, Any]) -> Path
     frames = {name: _by_frame(variant, figure) for name, variant in variants.items()}
     seconds = {name: timing["variants"][name]["seconds_per_frame"]["model"] for name in variants}
     text = TEMPLATES.get_template(f"{REPORT}.j2").render(
-        title=f"{dataset.spec.title} {dataset.split}",
+        title=titled(dataset.spec.title, dataset.split),
         notes=report["dataset"]["notes"],
         dataset=dataset,
         variants=variants,
