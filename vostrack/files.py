@@ -13,7 +13,6 @@ import difflib
 import errno
 import hashlib
 import io
-import itertools
 import json
 import math
 import os
@@ -489,13 +488,11 @@ def shown(text: object) -> str:
 
 def nearest(path: Path) -> str:
     """What a path that is not there may have meant, for a message; empty if nothing beside it has a similar name."""
-    try:
-        with os.scandir(path.parent) as entries:
-            names = [entry.name for entry in itertools.islice(entries, _MOST_NAMES) if entry.name != path.name]
-    except (OSError, ValueError):
-        return ""
-    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.7)
-    return f"; did you mean {shown(path.with_name(close[0]))}?" if close else ""
+    with contextlib.suppress(OSError, ValueError), os.scandir(path.parent) as entries:
+        names = [entry.name for _, entry in zip(range(_MOST_NAMES), entries, strict=False) if entry.name != path.name]
+        for close in difflib.get_close_matches(path.name, names, n=1, cutoff=0.7):
+            return f"; did you mean {shown(path.with_name(close))}?"
+    return ""
 
 
 def escaped(text: str) -> str:
