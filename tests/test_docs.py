@@ -23,6 +23,7 @@ import vostrack
 from tests.contract import Contract
 from vostrack import Clip, Frame, LabelMap, Propagator, load_method, open_clip
 from vostrack import cli as command_line
+from vostrack.cli import console
 from vostrack.errors import VostrackError
 from vostrack.files import sha256
 from vostrack.methods import METHODS, build_net, method_class, training_recipe
@@ -216,7 +217,7 @@ def exit_codes() -> set[int]:
         return {kind.exit_code}.union(*(below(child) for child in kind.__subclasses__()))
 
     usage, stopped = 2, {128 + number for number in (1, signal.SIGINT, signal.SIGTERM)}  # Windows has no SIGHUP
-    return {0, usage, command_line.OUT_OF_MEMORY, command_line.INTERRUPTED} | stopped | below(VostrackError)
+    return {0, usage, console.OUT_OF_MEMORY, console.INTERRUPTED} | stopped | below(VostrackError)
 
 
 def test_the_table_of_exit_codes_is_complete() -> None:

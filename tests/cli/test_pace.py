@@ -71,7 +71,7 @@ def test_without_a_terminal_there_is_a_line_every_half_minute(clock: Clock, capf
 def test_a_long_run_is_told_in_its_first_minute_what_is_quicker(
     clock: Clock, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with FrameBar("dog.mp4", quicker="--size 240") as bar:
+    with FrameBar("dog.mp4", quicker=lambda: "--size 240") as bar:
         bar.phase("resuming")
         follow(bar, clock, 3, 400, 15.0)
         bar.phase("segmenting")
@@ -83,7 +83,7 @@ def test_a_long_run_is_told_in_its_first_minute_what_is_quicker(
 
 def test_quiet_says_nothing_of_it(clock: Clock, capfd: pytest.CaptureFixture[str]) -> None:
     for form in Form:
-        with FrameBar("dog.mp4", quiet=True, form=form, quicker="x") as bar:
+        with FrameBar("dog.mp4", quiet=True, form=form, quicker=lambda: "x") as bar:
             follow(bar, clock, 9, 400, 15.0)
     assert capfd.readouterr().err == ""
 
@@ -96,8 +96,9 @@ def test_json_lines_for_programs(clock: Clock, capfd: pytest.CaptureFixture[str]
     with contextlib.suppress(ZeroDivisionError), failing:
         failing.phase("training")
         follow(failing, clock, 4, None, 10.0)
-        raise ZeroDivisionError
+        raise ZeroDivisionError("by\nzero")
     told = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert (told[-1]["note"], told[-1].pop("exit_code")) == ("by zero", 1)
     assert {tuple(each) for each in told} == {
         ("event", "done", "total", "seconds", "phase", "note", "code", "severity")
     }

@@ -416,6 +416,8 @@ def test_resuming_with_other_inputs_or_settings_names_what_differs(clip: Path, m
         arguments: dict[str, Any] = {"clip": clip, "mask": mask, "out": out} | changes
         with pytest.raises(OutputError, match=rf"cannot resume in .*, since this changed: .*{words}.*; use"):
             run(**arguments, resume=True)
+    with pytest.raises(OutputError, match=r'since this changed: method from "fake" to "copy"; use'):
+        segment(clip, mask, out, method="copy", resume=True)
     assert tree(out) == before
     assert run(clip, mask, out, resume=True)["frames"] == COUNT
 

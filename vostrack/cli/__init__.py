@@ -6,7 +6,6 @@ Importing this imports neither torch nor numpy: commands import what they need w
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import sys
@@ -15,7 +14,7 @@ from typing import Annotated, Any, TextIO, cast
 import typer
 
 from vostrack.cli.benchmark import app as benchmark
-from vostrack.cli.console import Stopped, plain
+from vostrack.cli.console import INTERRUPTED, OUT_OF_MEMORY, Stopped, exit_code, plain
 from vostrack.cli.demo import demo
 from vostrack.cli.help import Command, Group
 from vostrack.cli.inspect import inspect
@@ -27,12 +26,8 @@ from vostrack.cli.train import train
 from vostrack.cli.weights import app as weights
 from vostrack.errors import OutputError, VostrackError
 
-OUT_OF_MEMORY = 7
-INTERRUPTED = 130
 _LONGEST = 300
 """Characters of an error that nobody foresaw: a compiler's can fill a screen."""
-
-_OUT_OF_MEMORY_SIGNS = ("out of memory", "allocate memory", "not enough memory", "failed to map segment")
 
 app = typer.Typer(
     name="vostrack",
@@ -144,16 +139,16 @@ def _report(error: Exception) -> int:
     if isinstance(error, VostrackError):
         print(f"error: {plain(with_flags(' '.join(str(error).splitlines())))}", file=sys.stderr)
         return error.exit_code
-    text = " ".join(str(error).split())
-    if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY_SIGNS):
+    text, code = " ".join(str(error).split()), exit_code(error)
+    if code == OUT_OF_MEMORY:
         print(
             "error: out of memory: use a smaller --size, such as 240, or give the process more memory", file=sys.stderr
         )
-        return OUT_OF_MEMORY
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) and error.filename is None:
+        return code
+    if isinstance(error, OSError) and code == OutputError.exit_code:
         _drop_output()
         print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
-        return OutputError.exit_code
+        return code
     text = plain(text)
     short = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
     print(f"error: unexpected {type(error).__name__}: {short} (run again with vostrack --debug ...)", file=sys.stderr)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
@@ -24,7 +26,7 @@ from rich.progress import (
 )
 
 from vostrack.cli.pace import Pace, duration
-from vostrack.errors import counted
+from vostrack.errors import OutputError, VostrackError, counted
 from vostrack.files import escaped
 from vostrack.methods import preset_name
 from vostrack.notes import WARNING, Code, Note
@@ -36,12 +38,26 @@ LINE_SECONDS = 30.0
 LONG_SECONDS = 600.0
 """A run that takes longer is told what would be quicker."""
 
+OUT_OF_MEMORY = 7
+INTERRUPTED = 130
+_OUT_OF_MEMORY_SIGNS = ("out of memory", "allocate memory", "not enough memory", "failed to map segment")
 _JSON_SECONDS, _ESTIMATE_SECONDS = 1.0, 20.0
 
 
 def plain(text: object) -> str:
     """Text of others for the terminal, lines kept: control characters, which could steer it, are escaped."""
     return "\n".join(map(escaped, str(text).split("\n")))
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of a command that ended with an error which is none of usage."""
+    if isinstance(error, VostrackError):
+        return error.exit_code
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY_SIGNS):
+        return OUT_OF_MEMORY
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) and error.filename is None:
+        return OutputError.exit_code
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else int(getattr(error, "exit_code", 1))
 
 
 class Stopped(BaseException):
@@ -118,7 +134,12 @@ class FrameBar(Callbacks):
     """Progress on stderr, with an ETA; the first Ctrl-C ends the run after the frame at hand, the second at once."""
 
     def __init__(
-        self, name: str, quiet: bool = False, unit: str = "frame", form: Form = Form.AUTO, quicker: str = ""
+        self,
+        name: str,
+        quiet: bool = False,
+        unit: str = "frame",
+        form: Form = Form.AUTO,
+        quicker: Callable[[], str] = lambda: "",
     ) -> None:
         """Prepare; nothing is drawn where stderr is not a terminal: then there is a line every half minute.
 
@@ -127,7 +148,7 @@ class FrameBar(Callbacks):
             quiet: whether nothing is shown at all.
             unit: what is counted.
             form: how it is shown.
-            quicker: what would take less time, said early in a run that takes long.
+            quicker: gives what would take less time, asked for and said early in a run that takes long.
         """
         self.console = Console(stderr=True)
         self._quiet, self._json, self._quicker = quiet, form is Form.JSONL and not quiet, quicker
@@ -167,7 +188,8 @@ class FrameBar(Callbacks):
         if self._estimated or left is None or seconds < _ESTIMATE_SECONDS or self._phase == "resuming":
             return
         self._estimated = True
-        quicker = f"; quicker: {self._quicker}" if self._quicker and seconds + left > LONG_SECONDS else ""
+        ways = self._quicker() if seconds + left > LONG_SECONDS else ""
+        quicker = f"; quicker: {ways}" if ways else ""
         text = f"about {duration(seconds + left)} {'for ' + self._phase if self._phase else 'in all'}{quicker}"
         if self._json:
             self._emit("estimate", text)
@@ -178,13 +200,13 @@ class FrameBar(Callbacks):
         if not self._quiet:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def _emit(self, event: str, note: str | None = None, code: Code | None = None) -> None:
+    def _emit(self, event: str, note: str | None = None, code: Code | None = None, **more: int) -> None:
         """Print an object for programs, where they are wanted."""
         if self._json:
             pace = self._pace
             told = {"event": event, "done": pace.done, "total": pace.total, "seconds": round(pace.seconds, 3)}
             kind = {"code": code and str(code), "severity": code and code.severity}
-            line = json.dumps(told | {"phase": self._phase or None, "note": note} | kind)
+            line = json.dumps(told | {"phase": self._phase or None, "note": note} | kind | more)
             print(line, file=sys.stderr, flush=True)
 
     def note(self, note: Note) -> None:
@@ -200,10 +222,13 @@ class FrameBar(Callbacks):
         self._emit("start")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._bar.stop()
-        self._signals.__exit__(kind, *error)
-        self._emit("end" if kind is None else "failed")
+        self._signals.__exit__(kind, error, trace)
+        if error is None:
+            self._emit("end")
+        else:
+            self._emit("failed", " ".join(str(error).split()) or type(error).__name__, exit_code=exit_code(error))
 
 
 def say_next(text: str) -> None:
@@ -218,7 +243,8 @@ def printed_summary(summary: dict[str, Any], as_json: bool, quiet: bool = False)
         return
     if quiet:
         return
-    seconds = summary["seconds_per_frame"]
+    seconds, out = summary["seconds_per_frame"], Path(summary["out"]).absolute()
+    out = out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out
     # An adaptation or a refinement that did not run is None in the summary.
     names = [name for name in seconds if name != "total" and summary.get(name, True)]
     parts = ", ".join(f"{name} {seconds[name]:.2f}" for name in names)
@@ -226,8 +252,8 @@ def printed_summary(summary: dict[str, Any], as_json: bool, quiet: bool = False)
     named = f"{summary['method']}, preset {preset_name(summary['method'], summary['preset'])}"
     print(
         f"{named}: {counted(summary['frames'], 'frame')}, {objects}, {seconds['total']:.2f} s a frame "
-        f"({parts}), peak {summary['peak_rss_mb']} MiB\nresults: {plain(summary['out'])}",
+        f"({parts}), peak {summary['peak_rss_mb']} MiB\nresults: {plain(out)}",
         file=sys.stderr,
     )
-    look = Path(summary["out"], "overlay.mp4" if "overlay" in summary["outputs"] else "masks")
+    look = Path(out, "overlay.mp4" if "overlay" in summary["outputs"] else "masks")
     say_next(f"look at {look}; where masks go wrong, give one for that frame: -m FRAME:PATH --overwrite")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -137,7 +138,8 @@ def segment(
     if refine_feedback:
         settings["refine_settings"]["feedback"] = True
     working = parse_size(size)
-    with FrameBar(clip.name, quiet, form=progress, quicker=_quicker(method, preset, working, form)) as bar:
+    quicker = partial(_quicker, clip, method, preset, working, form)
+    with FrameBar(clip.name, quiet, form=progress, quicker=quicker) as bar:
         summary: dict[str, Any] = run(
             clip,
             masks,
@@ -165,12 +167,20 @@ def segment(
     printed_summary(summary, json, quiet or progress is Form.JSONL)
 
 
-def _quicker(method: str, preset: str, size: int | None, adapt: str | None) -> str:
-    """What would take less time."""
+def _quicker(clip: Path, method: str, preset: str, size: int | None, adapt: str | None) -> str:
+    """What would take less time; opens the clip, since frames are never enlarged to the working size."""
+    from vostrack.errors import VostrackError
+    from vostrack.video.reader import open_clip
+
+    try:
+        with open_clip(clip) as stream:
+            short = min(stream.size)
+    except VostrackError:
+        short = 0
     quickest = next((name for name in QUALITY if name in method_class(method).presets), preset)
     ways = ["no --adapt" if adapt == "clip" else "no --adapt-live"] if adapt else []
     ways += [f"--preset {quickest}"] if preset_name(method, preset) != quickest else []
-    ways += [f"--size {_SMALLER} if the frames are larger"] if size is None or size > _SMALLER else []
+    ways += [f"--size {_SMALLER}"] if min(size or short, short) > _SMALLER else []
     return ", or ".join(ways)
 
 

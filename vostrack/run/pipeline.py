@@ -160,12 +160,14 @@ def load_pipeline(config: PipelineConfig) -> Pipeline:
 def changes(before: Mapping[str, Any], now: Mapping[str, Any], most: int = 6) -> str:
     """What differs between two records of JSON, for a message: "size from 480 to 240, config.radius from 8 to 12".
 
-    Empty where nothing does. Long values, such as hashes, are named alone; of many differences the first are named.
+    Empty where nothing does. Long values, such as hashes, are named alone; of many differences the first are named, the
+    method before all others and without what belongs to it.
     """
     earlier, later = dict(_leaves(before)), dict(_leaves(now))
+    own = ("config.", "weights.", "preset") if earlier.get("method") != later.get("method") else ()
     words = []
-    for name in dict.fromkeys((*earlier, *later)):
-        if earlier.get(name) != later.get(name):
+    for name in dict.fromkeys(("method", *earlier, *later)):
+        if earlier.get(name) != later.get(name) and not name.startswith(own):
             texts = [json.dumps(each.get(name)) for each in (earlier, later)]
             values = f" from {texts[0]} to {texts[1]}" if max(map(len, texts)) <= 24 else ""
             words.append(shown(f"{name[:60]}{values}"))
