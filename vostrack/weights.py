@@ -51,6 +51,7 @@ class WeightsEntry:
         licence: of the weights.
         trained_on: what footage they learned from.
         scores: measured figures, by name.
+        net: architecture that the file fills, where a method has weights of several.
         folder: of the manifest and the file.
     """
 
@@ -62,6 +63,7 @@ class WeightsEntry:
     licence: str
     trained_on: str
     scores: dict[str, float] = field(default_factory=dict)
+    net: str = "default"
     folder: Path = Path()
 
     def __post_init__(self) -> None:
@@ -141,7 +143,7 @@ def find(method: str, wanted: str | Path | None = None, net: str = "default") ->
     Args:
         method: the method's name.
         wanted: a file, or a name from a manifest; None for the method's own.
-        net: architecture that these are of, where a method has weights of several.
+        net: architecture that the method's own are of.
 
     Raises:
         WeightsError: there are none.
@@ -150,9 +152,7 @@ def find(method: str, wanted: str | Path | None = None, net: str = "default") ->
         return Path(wanted)
     entries = available()
     if wanted is None:
-        matching = [entry for entry in entries if entry.method == method]
-        if len(matching) > 1:
-            matching = [entry for entry in matching if architecture(entry) == net]
+        matching = [entry for entry in entries if (entry.method, entry.net) == (method, net)]
         if not matching:
             folders = ", ".join(map(str, search_path()))
             raise WeightsError(
@@ -317,10 +317,9 @@ def converted(path: Path, nets: Mapping[str, Callable[[], nn.Module]]) -> tuple[
 def _own(method: str, path: Path) -> WeightsEntry:
     """The first weights on the search path of a method's default network, and not another's that it adopts."""
     for entry in available():
-        if entry.method == method and entry.path.is_file():
-            told = read_details(entry.path)
-            if (told["method"], told["net"]) == (method, "default"):
-                return entry
+        ours = (entry.method, entry.net) == (method, "default") and entry.path.is_file()
+        if ours and read_details(entry.path)["method"] == method:
+            return entry
     raise WeightsError(f"{path} fills a part of {method}, and there are no weights of {method} itself for the rest")
 
 

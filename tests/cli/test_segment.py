@@ -158,6 +158,13 @@ def test_resume_and_overwrite(vostrack: Run) -> None:
     assert "exclude each other" in said
 
 
+@pytest.mark.parametrize("look", [["--overlay-labels"], ["--overlay-style", "cutout"]])
+def test_a_look_without_an_overlay_is_refused(vostrack: Run, look: list[str]) -> None:
+    code, _, said = vostrack(*segment("--no-overlay", *look))
+    assert code == 2
+    assert "there is no overlay with --no-overlay" in " ".join(said.split())
+
+
 # What cannot be done: one line on stderr, and an exit code for its class.
 
 

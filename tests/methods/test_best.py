@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vostrack import device as precision
 from vostrack.errors import MethodError, WeightsError
-from vostrack.methods import DEFAULT, build_net, load_method
+from vostrack.methods import DEFAULT, build_net, load_method, method_class
 from vostrack.methods.best import BestConfig, BestMethod
 from vostrack.methods.videomatch import VideoMatchMethod
 from vostrack.nets.distilled import CHANNELS, DistilledNet
@@ -22,6 +22,7 @@ from vostrack.ops.color import normalised_lab, normalised_rgb
 from vostrack.ops.grid import resize, to_pixels
 from vostrack.ops.guided import guided
 from vostrack.ops.hypercolumns import colours, hypercolumns
+from vostrack.train.evaluate import method_now
 from vostrack.video.synthetic import clip_size, render
 from vostrack.weights import WeightsEntry, check, find, join, load, read_details, save_weights
 
@@ -171,7 +172,23 @@ def test_a_preset_names_the_network_that_weights_are_taken_of() -> None:
         assert loaded.name == name
         assert isinstance(method.net, net)
     assert isinstance(load_method("best", weights="random", preset="fast")[0].net, DistilledNet)
-    assert load_method("best", weights="best-fast")[1].name == "best-fast"
+    named, loaded = load_method("best", weights="best-fast")
+    assert (loaded.name, named.config.network) == ("best-fast", "distilled")
+    trained = method_now(method_class("best"), DistilledNet(), torch.device("cpu"), "distilled")
+    assert trained.config == BestMethod.presets["fast"]
+
+
+def test_a_damaged_file_of_one_network_does_not_stop_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The manifest says of which network a file is; no other file is looked at."""
+    shipped = find("best")
+    assert isinstance(shipped, WeightsEntry)
+    (tmp_path / "manifest.toml").write_text((shipped.folder / "manifest.toml").read_text())
+    (tmp_path / "best.safetensors").write_bytes(shipped.path.read_bytes())
+    (tmp_path / "best-fast.safetensors").write_bytes(b"cut off")
+    monkeypatch.setattr("vostrack.weights.search_path", lambda: [tmp_path])
+    assert load_method("best")[1].name == "best"
+    with pytest.raises(WeightsError, match="best-fast"):
+        load_method("best", preset="fast")
 
 
 def test_one_network_has_no_stages_to_choose_from() -> None:

@@ -28,7 +28,7 @@ from rich.progress import (
 from vostrack.cli.pace import Pace, duration
 from vostrack.errors import OutputError, VostrackError, counted
 from vostrack.files import escaped
-from vostrack.methods import preset_name
+from vostrack.methods import preset_name, registered
 from vostrack.notes import WARNING, Code, Note
 from vostrack.run.callbacks import Callbacks
 
@@ -249,7 +249,10 @@ def printed_summary(summary: dict[str, Any], as_json: bool, quiet: bool = False)
     names = [name for name in seconds if name != "total" and summary.get(name, True)]
     parts = ", ".join(f"{name} {seconds[name]:.2f}" for name in names)
     objects = counted(len(summary["objects"]), "object")
-    named = f"{summary['method']}, preset {preset_name(summary['method'], summary['preset'])}"
+    method, preset = summary["method"], summary["preset"]
+    # A summary that is there may name anything.
+    preset = preset_name(method, preset) if method in registered() else preset
+    named = plain(f"{method}, preset {preset}")
     print(
         f"{named}: {counted(summary['frames'], 'frame')}, {objects}, {seconds['total']:.2f} s a frame "
         f"({parts}), peak {summary['peak_rss_mb']} MiB\nresults: {plain(out)}",

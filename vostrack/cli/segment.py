@@ -121,6 +121,10 @@ def segment(
     """
     if resume and overwrite:
         raise typer.BadParameter("--resume and --overwrite exclude each other", param_hint="--resume")
+    if not overlay and (overlay_labels or overlay_style is not Style.TINT):
+        raise typer.BadParameter(
+            "there is no overlay with --no-overlay", param_hint="--overlay-style, --overlay-labels"
+        )
     if adapt and adapt_live:
         raise typer.BadParameter("--adapt and --adapt-live exclude each other", param_hint="--adapt")
     if not (adapt or adapt_live) and (adapt_set or adapt_preset != "default"):

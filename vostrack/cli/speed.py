@@ -120,7 +120,11 @@ def presets(
     if (clip is None) != (mask is None):
         raise typer.BadParameter("a clip and the mask of its first frame go together", param_hint="CLIP, --mask")
     working, counts = parse_size(size), _counts(objects)
-    names = preset or [name for name in QUALITY if name in method_class(method).presets] or ["default"]
+    names = (
+        list(dict.fromkeys(preset or ()))
+        or [name for name in QUALITY if name in method_class(method).presets]
+        or ["default"]
+    )
     for name in names:
         configure(method, name)  # fails, where it does, before anything is made
     reading = Reading(resize_mask, parse_color(background), invert_mask, no_background)

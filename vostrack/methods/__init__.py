@@ -174,6 +174,9 @@ def load_method(
         net, loaded = store.initialised(partial(build_net, name, network))
     else:
         source = store.find(name, weights, network)
-        net = build_net(name, store.architecture(source))
+        network = store.architecture(source)
+        net = build_net(name, network)
         loaded = store.load(net, name, source, factory.adopts)
+    if hasattr(config, "network"):
+        config = changed(config, {"network": network}, name)  # weights that are named decide
     return factory(for_inference(net).to(device), config), loaded

@@ -121,5 +121,5 @@ def _refuse_stages(config: BestConfig) -> None:
     for name in ("stages", "fine_stages", "mast_stages"):
         if getattr(config, name) != getattr(PRESETS["default"], name):
             raise MethodError(
-                f"{name} chooses stages of two networks, and these weights are of one: use `network={TWO}`"
+                f"{name} chooses stages of two networks, and these weights are of one: use `weights=best`"
             )

@@ -92,6 +92,8 @@ class _Summary:
 
     frames: int
     out: str
+    method: str
+    preset: str
     objects: dict[str, Any]
     seconds_per_frame: _Seconds
     peak_rss_mb: float | None

@@ -41,9 +41,15 @@ SPAN = 10
 """Frames of a clip that are propagated through for a picture."""
 
 
-def method_now(factory: MethodFactory, net: nn.Module, device: torch.device) -> Method[Any]:
-    """The method in its default preset with a copy of a network as it stands; training does not notice."""
-    return factory(for_inference(deepcopy(net)).to(device), factory.presets["default"])
+def method_now(
+    factory: MethodFactory, net: nn.Module, device: torch.device, architecture: str = "default"
+) -> Method[Any]:
+    """The method with a copy of a network as it stands; training does not notice.
+
+    Its preset is the one that is made for networks of that architecture, or the default one.
+    """
+    made = [each for each in factory.presets.values() if getattr(each, "network", None) == architecture]
+    return factory(for_inference(deepcopy(net)).to(device), made[0] if made else factory.presets["default"])
 
 
 @dataclass(frozen=True)

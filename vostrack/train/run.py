@@ -257,7 +257,7 @@ class TrainingRun:
 
     def _method(self) -> Method[Any]:
         """The method with the network as it stands."""
-        return method_now(self._factory, self._net, self._group.device)
+        return method_now(self._factory, self._net, self._group.device, self._options.recipe.net)
 
     def _draw(self, step: int, callbacks: Callbacks) -> None:
         """Draw `pictures/STEP.png` if it is wanted and not there; what goes wrong there must not end the run."""
