@@ -107,8 +107,7 @@ def segment(
     _check_types(clip, overwrite=overwrite, resume=resume, overlay_labels=overlay_labels)
     style, reading = _style(overlay_style), Reading(resize_mask, background, invert_mask, no_background)
     callbacks = checked_callbacks(callbacks)  # before anything that is there is replaced
-    source, masks, wanted = Path(clip), by_frame(masks), _outputs(outputs)
-    pipeline = load_pipeline(config)
+    source, masks, wanted, pipeline = Path(clip), by_frame(masks), _outputs(outputs), load_pipeline(config)
     with open_clip(source) as stream:
         given = read_prompts(masks, stream.size, reading, stream.stored_size)
         look = Look(style, overlay_labels, given.colors, given.names)
