@@ -80,6 +80,14 @@ def fake_method(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
+def small_adaptation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adaptations train a network so narrow that a step takes no time."""
+    from tests.adapt.clips import narrow_net
+
+    narrow_net(monkeypatch)
+
+
+@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 256 KiB, where the tests may mount one."""
     folder = tmp_path / "disk"

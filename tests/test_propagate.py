@@ -160,7 +160,7 @@ def test_a_run_can_be_stopped_early_and_goes_on_from_its_progress() -> None:
     for _ in range(4):
         next(predictions)
     predictions.close()  # type: ignore[attr-defined]
-    assert engine.position.next_frame == 4
+    assert engine.position.done == 4
     rest = run(Clip(frames(9, first=4), {0: labels()}), position=engine.position)
     assert [prediction.frame.index for prediction in rest] == [4, 5, 6, 7, 8]
     for one, other in zip(whole[4:], rest, strict=True):

@@ -35,10 +35,11 @@ class Code(Enum):
     CLIP_BITS = NOTE, "more than 8 bits a channel are reduced to 8"
     CLIP_COLOURS = NOTE, "the colour matrix is not supported, so colours are approximate"
     CLIP_SQUARED = NOTE, "pixels that are not square are made square"
+    CLIP_SPOOLED = NOTE, "the clip cannot be read backwards, so its frames go through a temporary file"
     CLIP_TURNED = NOTE, "frames are stored turned or mirrored, and shown upright"
 
     # Given masks.
-    MASK_LATE = WARNING, "the first mask is of a later frame, and frames before it get empty masks"
+    MASK_LATE = WARNING, "frames before the first given mask, or after the last, get empty masks"
     MASK_NUMBER = WARNING, "the file of a mask has the number of another frame than the one that it is given for"
     MASK_PAGES = WARNING, "of a mask file with several pages the first one is read"
     MASK_EMPTY = WARNING, "a file of a folder of masks is empty, so its object is not followed"
@@ -63,6 +64,7 @@ class Code(Enum):
     # A run.
     RUN_REFILLED = NOTE, "files of a complete run are missing and are made again"
     RUN_ANEW = NOTE, "the method cannot go on in the middle of a clip, so a resumed run follows it from the start"
+    RUN_FORWARD = WARNING, "frames that can be read only once are followed forwards alone"
     OBJECT_HIDDEN = WARNING, "an object has no pixel in some frames, and comes back"
     OBJECT_VANISHED = WARNING, "an object has no pixel from a frame to the end"
     ADAPT_IDLE = WARNING, "the clip is too short for an adaptation with these settings, which had no effect"

@@ -7,16 +7,17 @@ weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from vostrack.errors import MaskError
-from vostrack.methods import WORKING_SIZE
+from vostrack.methods import WORKING_SIZE, Direction
 from vostrack.methods.base import Method, Resizing, Shrinking, Stepping
+from vostrack.ops.eight_bits import from_codes, to_codes
 from vostrack.ops.grid import at_most, resize, size_of
 from vostrack.ops.labels import correct, one_hot, resize_labels, strongest, without_void
 from vostrack.types import BACKGROUND, VOID, Clip, Frame, LabelMap, Prediction
@@ -24,17 +25,33 @@ from vostrack.types import BACKGROUND, VOID, Clip, Frame, LabelMap, Prediction
 
 @dataclass(frozen=True)
 class EnginePosition:
-    """Where a run stands: enough to go on after its last frame.
+    """Where a pass over a clip stands: enough to go on after its last frame.
 
     Attributes:
         state: the method's state, or None before the first mask.
         ids: object ids in channel order.
-        next_frame: index of the first frame that is not done.
+        done: frames that are done, from the first that the pass sees.
     """
 
     state: Any = None
     ids: tuple[int, ...] = ()
-    next_frame: int = 0
+    done: int = 0
+
+
+class Keep(Protocol):
+    """Takes what a pass says of the cells of a frame."""
+
+    def __call__(self, index: int, codes: Tensor, ids: tuple[int, ...]) -> None:
+        """Keep codes (`ops.eight_bits`), uint8 (K, h, w), of a frame, whose channels belong to some ids."""
+        ...
+
+
+class Merge(Protocol):
+    """Adds what another pass said of a frame, from the other side."""
+
+    def __call__(self, index: int, cells: Tensor | None, ids: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]] | None:
+        """Probabilities of cells, of this pass (K, h, w) or none, to those of both, and their ids; None for neither."""
+        ...
 
 
 def check_prompts(prompts: Mapping[int, LabelMap], count: int | None = None) -> None:
@@ -51,13 +68,62 @@ def check_prompts(prompts: Mapping[int, LabelMap], count: int | None = None) -> 
         raise MaskError(f"there is a mask for frame {max(prompts)}, but the clip ends with frame {count - 1}")
 
 
-def known_ids(prompts: Mapping[int, LabelMap], index: int) -> tuple[int, ...]:
-    """Object ids in channel order that the masks up to a frame name."""
-    return tuple(dict.fromkeys(i for at, given in sorted(prompts.items()) if at <= index for i in given.ids))
+def known_ids(prompts: Mapping[int, LabelMap], index: int, direction: Direction) -> tuple[int, ...]:
+    """Object ids, in channel order, that are followed at a frame: those of masks up to it, from it on, or of all."""
+    back = direction is Direction.BACKWARD
+    named = [
+        given.ids
+        for at, given in sorted(prompts.items(), reverse=back)
+        if direction is Direction.BOTH or (at >= index if back else at <= index)
+    ]
+    return tuple(dict.fromkeys(i for ids in named for i in ids))
+
+
+Gone = Mapping[int, Sequence[tuple[int, int | None]]]
+"""By object id, the frames from the first to the last in which it is not there; None for the end of the clip."""
+
+
+def gone_at(gone: Gone, index: int) -> tuple[int, ...]:
+    """Ids of the objects that are said not to be there at a frame."""
+    return tuple(
+        i
+        for i, spans in gone.items()
+        if any(first <= index and (last is None or index <= last) for first, last in spans)
+    )
+
+
+def check_gone(gone: Gone, prompts: Mapping[int, LabelMap]) -> None:
+    """Raise `MaskError` where an object is not known, where frames are none, or where a mask shows a gone object."""
+    ids = known_ids(prompts, 0, Direction.BOTH)
+    for number, spans in gone.items():
+        if number not in ids:
+            raise MaskError(f"object {number} cannot be gone: the masks have the objects {', '.join(map(str, ids))}")
+        for first, last in spans:
+            if first < 0 or (last is not None and last < first):
+                raise MaskError(
+                    f"object {number} cannot be gone from frame {first} to frame {last}: give the first first"
+                )
+    for index, given in prompts.items():
+        shown = set(gone_at(gone, index)) & set(torch.unique(given.pixels).tolist())
+        if shown:
+            raise MaskError(
+                f"object {min(shown)} is said to be gone at frame {index}, and the mask of that frame shows it"
+            )
+
+
+def cleared(prediction: Prediction, gone: Gone) -> Prediction:
+    """A prediction without the objects that are gone."""
+    ids = gone_at(gone, prediction.index)
+    if not ids:
+        return prediction
+    pixels, probs = prediction.labels.pixels, prediction.probs
+    pixels = torch.where(torch.isin(pixels, torch.tensor(ids, dtype=torch.uint8)), BACKGROUND, pixels).to(torch.uint8)
+    probs = None if probs is None else _without(probs, prediction.ids, ids)
+    return replace(prediction, labels=LabelMap(pixels, prediction.ids), probs=probs)
 
 
 class Propagator:
-    """Runs a method over a clip."""
+    """Runs a method over a clip, in the order in which its frames come."""
 
     def __init__(
         self,
@@ -67,6 +133,9 @@ class Propagator:
         keep_probs: bool = False,
         position: EnginePosition | None = None,
         feedback: Callable[[Prediction], Prediction] | None = None,
+        gone: Gone | None = None,
+        keep: Keep | None = None,
+        merge: Merge | None = None,
     ) -> None:
         """Prepare a run over one clip.
 
@@ -79,21 +148,27 @@ class Propagator:
             position: where an earlier run of the same clip stopped; the clip's frames then start there.
             feedback: changes each prediction that no mask was given for; takes and gives probabilities. The method,
                 a `base.Shrinking` one, goes on with what it gives.
+            gone: when objects are not there. They are in no mask then, and stay in the method's memory.
+            keep: takes what was predicted of the cells of each frame, which is what the method goes on with; nothing of
+                the first frame whose mask was given.
+            merge: adds what another pass predicted. The method does not go on with that.
         """
         self.method = method
         self.size: int | None = WORKING_SIZE.checked(size)
         self.device = torch.device(device)
         self.keep_probs = keep_probs
         self.position = position or EnginePosition()
-        self._feedback = feedback
+        self._feedback, self._gone, self._keep, self._merge = feedback, gone or {}, keep, merge
 
-    def run(self, clip: Clip) -> Iterator[Prediction]:
+    def run(self, clip: Clip, backwards: bool = False) -> Iterator[Prediction]:
         """Propagate.
 
-        Frames before the first mask get empty label maps. After each yield, `position` says where the run stands.
+        Frames before the first mask get empty label maps, or what another pass says. After each yield, `position` says
+        where the run stands.
 
         Args:
             clip: frames and masks.
+            backwards: whether the frames come from the last one whose mask was given to the first of the clip.
 
         Yields:
             A prediction for each frame, at the source's size, in order.
@@ -103,53 +178,97 @@ class Propagator:
             InputError: from the frames.
         """
         check_prompts(clip.prompts)
+        count = self.position.done
         for frame in clip.frames:
+            count = frame.index + 1
             yield self._step(frame, clip.prompts.get(frame.index))
-        check_prompts(clip.prompts, self.position.next_frame)
+        if not backwards:
+            check_prompts(clip.prompts, count)
+
+    def replay(self, clip: Clip) -> Iterator[Prediction]:
+        """What another pass said of each frame, and the masks that were given; the method sees none of the frames."""
+        for frame in clip.frames:
+            with torch.no_grad():
+                image, given = self._working(frame.image), clip.prompts.get(frame.index)
+                shown = self._shown(frame, image, None, ())
+                if given is not None:
+                    self._ids_with(given, frame)
+                    shown = self._corrected_by(given, shown, image)
+                self.position = replace(self.position, done=self.position.done + 1)
+                yield shown
 
     def _step(self, frame: Frame, given: LabelMap | None) -> Prediction:
         # no_grad rather than inference_mode: tensors made in the latter cannot enter the gradient scope of adaptation.
         with torch.no_grad():
             image = self._working(frame.image)
-            position = self.position
-            if position.state is None and given is None:
-                self.position = EnginePosition(None, (), frame.index + 1)
-                nothing = LabelMap(torch.zeros(frame.image.shape[1:], dtype=torch.uint8), ())
-                return Prediction(frame, nothing, torch.ones_like(image[:1]).cpu() if self.keep_probs else None)
+            state, ids, done = self.position.state, self.position.ids, self.position.done
+            if state is None and given is None:
+                self.position = EnginePosition(None, (), done + 1)
+                return self._shown(frame, image, None, ())
             if isinstance(self.method, Stepping):
                 return self._whole_step(self.method, frame, image, given)
-            wanted = self.keep_probs or self._feedback is not None
             features = self.method.encode(image)
-            if position.state is None:
+            if state is None:
                 assert given is not None
                 return self._take(frame, features, image, given, None)
-            cells = self.method.predict(position.state, features)
-            probs = self.method.enlarge(cells, image)
-            pixels = strongest(probs, position.ids, (frame.image.shape[1], frame.image.shape[2]))
+            cells = self._coded(self.method.predict(state, features), frame, ids)
             if given is not None:
-                return self._take(frame, features, image, given, pixels)
-            prediction = Prediction(frame, LabelMap(pixels, position.ids), probs.cpu() if wanted else None)
+                self._kept(frame, cells, ids)
+                return self._take(frame, features, image, given, cells)
             if self._feedback:
-                prediction = self._feedback(prediction)
-                cells = self._corrected(cells, prediction, size_of(image))
-            state = self.method.remember(position.state, features, cells)
-            self.position = EnginePosition(state, position.ids, frame.index + 1)
+                prediction = self._feedback(self._enlarged(frame, image, cells, ids))
+                cells = self._coded(self._refined(cells, prediction, size_of(image)), frame, ids)
+                if self._merge:
+                    prediction = self._feedback(self._shown(frame, image, cells, ids))
+            else:
+                prediction = self._shown(frame, image, cells, ids)
+            self._kept(frame, cells, ids)
+            self.position = EnginePosition(self.method.remember(state, features, cells), ids, done + 1)
             return prediction if self.keep_probs else replace(prediction, probs=None)
 
     def _whole_step(self, method: Stepping, frame: Frame, image: Tensor, given: LabelMap | None) -> Prediction:
-        """A frame through a method that does all in one step."""
+        """A frame through a method that does all in one step: its cells are pixels of the working size."""
         ids, said = self.position.ids, None
         if given is not None:
             ids = self._ids_with(given, frame)
             said = LabelMap(resize_labels(given.pixels, size_of(image)).to(self.device), given.ids)
+        known, first = self.position.ids, self.position.state is None
         state, probs = method.step(image, said, self.position.state)
-        pixels = strongest(probs, ids, (frame.image.shape[1], frame.image.shape[2]))
-        if given is not None:
-            pixels = without_void(correct(pixels, given.pixels, given.ids))
-        self.position = EnginePosition(state, ids, frame.index + 1)
-        return Prediction(frame, LabelMap(pixels, ids), probs.cpu() if self.keep_probs else None)
+        self.position = EnginePosition(state, ids, self.position.done + 1)
+        probs = _without(probs, ids, gone_at(self._gone, frame.index))
+        if not first:
+            self._kept(frame, _without(probs, ids, ids[len(known) :])[: len(known) + 1], known)
+        shown = self._shown(frame, image, probs, ids)
+        if given is None:
+            return shown
+        pixels = without_void(correct(shown.labels.pixels, given.pixels, given.ids))
+        return replace(shown, labels=LabelMap(pixels, shown.ids))
 
-    def _corrected(self, cells: Tensor, prediction: Prediction, size: tuple[int, int]) -> Tensor:
+    def _coded(self, cells: Tensor, frame: Frame, ids: tuple[int, ...]) -> Tensor:
+        """Probabilities of cells as they are kept: in eight bits, without what is gone."""
+        return from_codes(to_codes(_without(cells, ids, gone_at(self._gone, frame.index))))
+
+    def _kept(self, frame: Frame, cells: Tensor, ids: tuple[int, ...]) -> None:
+        if self._keep:
+            self._keep(frame.index, to_codes(cells).cpu(), ids)
+
+    def _shown(self, frame: Frame, image: Tensor, cells: Tensor | None, ids: tuple[int, ...]) -> Prediction:
+        """What this pass, the other one or both say of a frame; an empty mask where neither does."""
+        if self._merge and (merged := self._merge(frame.index, cells, ids)):
+            cells, ids = merged
+        if cells is None:
+            nothing = LabelMap(torch.zeros(frame.image.shape[1:], dtype=torch.uint8), ())
+            return Prediction(frame, nothing, torch.ones_like(image[:1]).cpu() if self.keep_probs else None)
+        return self._enlarged(frame, image, cells.to(self.device), ids)
+
+    def _enlarged(self, frame: Frame, image: Tensor, cells: Tensor, ids: tuple[int, ...]) -> Prediction:
+        """The prediction that cells (K, h, w) of a frame make."""
+        probs = cells if isinstance(self.method, Stepping) else self.method.enlarge(cells, image)
+        pixels = strongest(probs, ids, (frame.image.shape[1], frame.image.shape[2]))
+        wanted = self.keep_probs or self._feedback is not None
+        return Prediction(frame, LabelMap(pixels, ids), probs.cpu() if wanted else None)
+
+    def _refined(self, cells: Tensor, prediction: Prediction, size: tuple[int, int]) -> Tensor:
         """Probabilities of cells (K, h, w): those of a prediction where it has another label, elsewhere as they are.
 
         A method may read more from its own than how probable a label is, such as which cells it removed.
@@ -160,21 +279,28 @@ class Propagator:
         fed = self.method.shrink(pixels)
         return torch.where(fed.argmax(0) == cells.argmax(0), cells, fed)
 
-    def _take(
-        self, frame: Frame, features: Tensor, image: Tensor, given: LabelMap, predicted: Tensor | None
-    ) -> Prediction:
+    def _take(self, frame: Frame, features: Tensor, image: Tensor, given: LabelMap, cells: Tensor | None) -> Prediction:
         """A frame with a given mask: its objects are what the mask says, the others stay as predicted."""
-        ids = self._ids_with(given, frame)
-        if predicted is None:
-            pixels = without_void(given.pixels)
-        else:
-            pixels = without_void(correct(predicted, given.pixels, given.ids))
-        small = resize_labels(pixels, (image.shape[1], image.shape[2])).to(self.device)
-        labels = one_hot(small, ids)
         assert not isinstance(self.method, Stepping)
+        known, ids = self.position.ids, self._ids_with(given, frame)
+        own = Prediction(frame, LabelMap(torch.zeros_like(given.pixels), ()))
+        if cells is not None:
+            own = self._enlarged(frame, image, cells, known)
+        shown = self._shown(frame, image, cells, known) if self._merge else own
+        own, shown = (self._corrected_by(given, prediction, image) for prediction in (own, shown))
+        labels = one_hot(resize_labels(own.labels.pixels, size_of(image)).to(self.device), ids)
         state = self.method.begin(features, labels, self.position.state)
-        self.position = EnginePosition(state, ids, frame.index + 1)
-        return Prediction(frame, LabelMap(pixels, ids), labels.cpu() if self.keep_probs else None)
+        self.position = EnginePosition(state, ids, self.position.done + 1)
+        return shown
+
+    def _corrected_by(self, given: LabelMap, prediction: Prediction, image: Tensor) -> Prediction:
+        """A prediction, where the objects of a given mask are as that has them, and those that are gone are not."""
+        pixels = without_void(correct(prediction.labels.pixels, given.pixels, given.ids))
+        ids = (*prediction.ids, *(i for i in given.ids if i not in prediction.ids))
+        probs = None
+        if self.keep_probs:
+            probs = one_hot(resize_labels(pixels, size_of(image)), ids)
+        return Prediction(prediction.frame, LabelMap(pixels, ids), probs)
 
     def _ids_with(self, given: LabelMap, frame: Frame) -> tuple[int, ...]:
         """All ids once a frame's mask is known; raises `MaskError` where that is of another size than the frame."""
@@ -196,3 +322,14 @@ class Propagator:
         source = (int(image.shape[1]), int(image.shape[2]))
         size = self.working_size(source)
         return pixels if size == source else resize(pixels[None], size, antialias=True)[0].clamp(0, 1)
+
+
+def _without(cells: Tensor, ids: tuple[int, ...], gone: tuple[int, ...]) -> Tensor:
+    """Probabilities (K, h, w) where objects that are gone have none: the background has theirs."""
+    channels = [ids.index(i) + 1 for i in gone if i in ids]
+    if not channels:
+        return cells
+    cells = cells.clone()
+    cells[0] += cells[channels].sum(0)
+    cells[channels] = 0
+    return cells

@@ -13,6 +13,7 @@ from torch import Tensor
 from tests.adapt.clips import CONFIG, box, frame, moving_boxes, narrow_net, prediction, spoiled
 from vostrack.adapt.adaptation import Adaptation, AdaptFilter, AdaptState, known_channels
 from vostrack.adapt.config import AdaptConfig
+from vostrack.methods import Direction
 from vostrack.propagate import known_ids
 from vostrack.run.passes import Filter
 from vostrack.run.state import load_state, save_state
@@ -188,7 +189,11 @@ def test_a_correction_keeps_what_it_does_not_speak_about() -> None:
 def test_known_ids_are_those_that_the_masks_so_far_name_in_their_order() -> None:
     nothing = torch.zeros(1, 1, dtype=torch.uint8)
     prompts = {4: LabelMap(nothing, (7, 9)), 0: LabelMap(nothing, (9, 2)), 6: LabelMap(nothing, (1,))}
-    assert [known_ids(prompts, index) for index in (0, 3, 4, 6)] == [(9, 2), (9, 2), (9, 2, 7), (9, 2, 7, 1)]
+    forward = [known_ids(prompts, index, Direction.FORWARD) for index in (0, 3, 4, 6)]
+    assert forward == [(9, 2), (9, 2), (9, 2, 7), (9, 2, 7, 1)]
+    backward = [known_ids(prompts, index, Direction.BACKWARD) for index in (7, 5, 4, 0)]
+    assert backward == [(), (1,), (1, 7, 9), (1, 7, 9, 2)]
+    assert known_ids(prompts, 3, Direction.BOTH) == (9, 2, 7, 1)
 
 
 def test_later_channels_are_background_until_their_object_is_named() -> None:

@@ -149,7 +149,7 @@ def test_progress_comes_back_with_its_state(tmp_path: Path) -> None:
     for saved in (EnginePosition(state, (3, 200), 12), EnginePosition(None, (), 2)):
         folder.save_position(saved)
         loaded, _ = folder.load_position(State, torch.device("cpu"))
-        assert (loaded.ids, loaded.next_frame) == (saved.ids, saved.next_frame)
+        assert (loaded.ids, loaded.done) == (saved.ids, saved.done)
         assert type(loaded.state) is type(saved.state)
     pair = LabelledFrame(1, 1, 2, torch.ones(3, 2, 2, dtype=torch.uint8), torch.zeros(2, 2))
     frames = TrainingFrames((3,), (), (pair,), 2, 5)

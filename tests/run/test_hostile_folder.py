@@ -154,7 +154,7 @@ def test_a_state_of_another_run_is_not_resumed_from(folder: Path) -> None:
 
 def test_a_state_ahead_of_its_frames_is_not_resumed_from(folder: Path) -> None:
     (folder / "out" / ".vostrack" / "frames.jsonl").write_text('"00000"\n')
-    with pytest.raises(OutputError, match="goes on with frame 3, and 1 frames are done"):
+    with pytest.raises(OutputError, match="says that 3 frames are done, and there are 1"):
         run(folder, resume=True)
 
 

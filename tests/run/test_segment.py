@@ -161,7 +161,7 @@ def test_a_folder_of_images_keeps_its_names(tmp_path: Path, mask: Path) -> None:
 def test_other_outputs_are_written_when_they_are_asked_for(clip: Path, tmp_path: Path) -> None:
     late = write_mask(tmp_path / "late.png", truth(2))
     out = tmp_path / "out"
-    run(clip, {2: late}, out, outputs=("objects", "probs"))
+    run(clip, {2: late}, out, outputs=("objects", "probs"), direction="forward")
     assert not (out / "overlay.mp4").exists()
     assert len(list((out / "masks").iterdir())) == len(list((out / "probs").iterdir())) == COUNT
     assert {path.name for path in (out / "objects").iterdir()} == {"3", "200"}

@@ -67,7 +67,7 @@ def test_frames_of_every_kind_give_the_same_masks(kind: str, expected: list[np.n
 
 
 def test_predictions_say_which_frame_and_which_objects() -> None:
-    predictions = list(vostrack.track(pictures(3), {1: truth(1)}, method=NAME))
+    predictions = list(vostrack.track(pictures(3), {1: truth(1)}, method=NAME, direction="forward"))
     assert [prediction.index for prediction in predictions] == [0, 1, 2]
     assert [prediction.ids for prediction in predictions] == [(), IDS, IDS]
     assert not predictions[0].mask.any()

@@ -28,6 +28,7 @@ from vostrack.adapt.config import PRESETS, AdaptConfig
 from vostrack.adapt.frames import TrainingFrames, extend
 from vostrack.adapt.model import AppearanceModel, ModelState
 from vostrack.device import has_fast_bfloat16
+from vostrack.methods import Direction
 from vostrack.ops.grid import resize, size_of
 from vostrack.ops.labels import correct, one_hot, resize_labels, strongest, without_void
 from vostrack.propagate import known_ids
@@ -56,6 +57,7 @@ class Adaptation:
         config: AdaptConfig = PRESETS["default"],
         device: torch.device | str = "cpu",
         state: AdaptState | None = None,
+        direction: Direction = Direction.FORWARD,
     ) -> None:
         """Prepare the adaptation of a clip.
 
@@ -64,11 +66,12 @@ class Adaptation:
             config: settings.
             device: where the network learns.
             state: where an earlier run stopped, with the same settings and masks.
+            direction: which way the objects are followed.
 
         Raises:
             OutputError: the state is that of another network.
         """
-        self.prompts, self.config, self.device = prompts, config, torch.device(device)
+        self.prompts, self.config, self.device, self._direction = prompts, config, torch.device(device), direction
         state = state or AdaptState(TrainingFrames())
         self._frames, learned = state.frames, state.model
         self._model = AppearanceModel(config, learned.count, self.device, learned) if learned else None
@@ -92,9 +95,17 @@ class Adaptation:
         Returns:
             The prediction as it is.
         """
-        given = self.prompts.get(prediction.frame.index)
-        self._frames = extend(self._frames, prediction, given, self.config)
+        index = prediction.index
+        age = min((abs(at - index) for at in self.prompts if self._followed(at, index)), default=0)
+        self._frames = extend(self._frames, prediction, self.prompts.get(index), self.config, age)
         return prediction
+
+    def _followed(self, at: int, index: int) -> bool:
+        """Whether a frame is followed from one whose mask was given."""
+        return at != index and self._direction in (
+            Direction.BOTH,
+            Direction.FORWARD if at < index else Direction.BACKWARD,
+        )
 
     def train(self) -> Iterator[float]:
         """Between the passes: train until `iterations` steps are done.
@@ -119,7 +130,7 @@ class Adaptation:
             The prediction. Before the first mask it is empty. Objects appear with the first mask that names them. Where
             a mask was given, its objects are what it says.
         """
-        return self._predict(frame, known_ids(self.prompts, frame.index), probs_size)
+        return self._predict(frame, known_ids(self.prompts, frame.index, self._direction), probs_size)
 
     def live(self, prediction: Prediction) -> Prediction:
         """One pass: learn from the frames so far, and segment this one if enough was learned.

@@ -74,7 +74,11 @@ class TrainingBatch:
 
 
 def extend(
-    frames: TrainingFrames, prediction: Prediction, given: LabelMap | None, config: AdaptConfig
+    frames: TrainingFrames,
+    prediction: Prediction,
+    given: LabelMap | None,
+    config: AdaptConfig,
+    age: int | None = None,
 ) -> TrainingFrames:
     """The training frames after one more frame of the clip.
 
@@ -86,6 +90,7 @@ def extend(
         prediction: the next frame with its labels.
         given: the mask that was given for this frame, if one was; where that is void, nothing is learned.
         config: size and capacity.
+        age: frames from the nearest given mask that this frame was followed from; None to count from the last one.
     """
     ids = prediction.labels.ids
     if not ids:
@@ -98,7 +103,7 @@ def extend(
     number, frames = frames.offered, replace(frames, ids=ids, offered=frames.offered + 1)
     if number % frames.spacing:
         return frames
-    age = prediction.frame.index - frames.given[-1].index
+    age = prediction.index - frames.given[-1].index if age is None else age
     predicted = (*frames.predicted, _pair(prediction.frame, pixels, len(ids) + 1, age, config.size))
     if len(predicted) <= config.capacity:
         return replace(frames, predicted=predicted)
@@ -153,7 +158,7 @@ def random_batch(frames: TrainingFrames, config: AdaptConfig, generator: torch.G
     images, allowed, weights = [], [], []
     for _ in range(config.batch):
         chance, place = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
-        pool = frames.given if chance < config.given_share else (*frames.given, *frames.predicted)
+        pool = frames.given if frames.given and chance < config.given_share else (*frames.given, *frames.predicted)
         pair = pool[int(place * len(pool))]
         flip, *colour = torch.rand(6, generator=generator, dtype=torch.float64).tolist()
         image, possible = recolour(pair.image.float() / 255, colour, config), allowed_channels(pair, frames.ids)

@@ -33,8 +33,8 @@ from vostrack.cli.help import (
     in_refinement,
     in_run,
 )
-from vostrack.cli.settings import parse_all_settings, parse_color, parse_size
-from vostrack.methods import DEFAULT, QUALITY, method_class, preset_name
+from vostrack.cli.settings import parse_all_settings, parse_color, parse_gone, parse_size
+from vostrack.methods import DEFAULT, QUALITY, Direction, method_class, preset_name
 from vostrack.video.look import Style
 
 _SMALLER = 240
@@ -51,6 +51,17 @@ def segment(
             help="Image of the objects in the first frame, or in another: flat colours on black. Repeatable.",
         ),
     ],
+    direction: Annotated[
+        Direction,
+        in_input(
+            "--direction",
+            help="Follow objects from the frames with masks backwards too, or one way only.",
+        ),
+    ] = Direction.BOTH,
+    gone: Annotated[
+        list[str] | None,
+        in_input("--gone", metavar="OBJECT@FRAMES", help="Object that is not there: 2@131-160, dog@131-. Repeatable."),
+    ] = None,
     resize_mask: ResizeMask = False,
     background: Background = None,
     invert_mask: InvertMask = False,
@@ -64,6 +75,9 @@ def segment(
     overlay_labels: OverlayLabels = False,
     objects: Annotated[bool, in_output("--objects", help="Also write a black and white PNG per object.")] = False,
     probs: Annotated[bool, in_output("--probs", help="Also write probabilities (.npz).")] = False,
+    keep: Annotated[
+        bool, in_output("--keep/--no-keep", help="Keep what later corrections and soft edges are made from.")
+    ] = True,
     overwrite: Overwrite = False,
     json: Json = False,
     method: Method = DEFAULT,
@@ -112,7 +126,7 @@ def segment(
 
     Examples:
         vostrack segment dog.mp4 --mask first.png
-        vostrack segment frames/ -m first.png -m 40:second.png -o result
+        vostrack segment frames/ -m first.png -m 40:second.png --gone 2@60- -o result
         vostrack segment dog.mp4 -m first.png --method mast-mem --size 240
         vostrack segment dog.mp4 -m first.png --adapt --refine crf
         vostrack segment dog.mp4 -m first.png --resume
@@ -160,6 +174,9 @@ def segment(
             outputs=[name for name, on in wanted.items() if on],
             overlay_style=overlay_style,
             overlay_labels=overlay_labels,
+            direction=direction,
+            gone=parse_gone(gone),
+            keep=keep,
             resize_mask=resize_mask,
             background=parse_color(background),
             invert_mask=invert_mask,

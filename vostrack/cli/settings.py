@@ -50,6 +50,22 @@ def parse_color(text: str | None) -> int | tuple[int, int, int] | None:
     return levels[0] if len(levels) == 1 else (levels[0], levels[1], levels[2])
 
 
+def parse_gone(texts: Pairs) -> dict[int | str, list[tuple[int, int | None]]]:
+    """When objects are not there, by id or name, from `dog@131-160`, `dog@131-`, `dog@-79` or `dog@131`."""
+    gone: dict[int | str, list[tuple[int, int | None]]] = {}
+    for text in texts or ():
+        match = re.fullmatch(r"(.+)@(\d{0,9})(?:(-)(\d{0,9}))?", text, re.ASCII | re.DOTALL)
+        if match is None or not (match[2] or match[4]):
+            raise typer.BadParameter(
+                f"expected OBJECT@FIRST-LAST, such as dog@131-160, dog@131- or 2@-79, not {shown(text)}",
+                param_hint="--gone",
+            )
+        name, first, dash, last = match.groups()
+        until = int(last) if last else None if dash else int(first)
+        gone.setdefault(int(name) if name.isdecimal() else name, []).append((int(first or 0), until))
+    return gone
+
+
 def parse_all_settings(
     method: str,
     preset: str,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from enum import StrEnum
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -37,6 +38,16 @@ QUALITY = ("fast", "balanced", "accurate")
 """Presets that a method may have, each slower and more accurate than the one before."""
 FLOOR = "copy"
 """The method that does nothing: what benchmarks measure others against."""
+
+
+class Direction(StrEnum):
+    """Which way objects are followed from the frames whose masks were given."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    BOTH = "both"
+
+
 WORKING_SIZE = Setting(
     "size",
     int,

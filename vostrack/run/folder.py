@@ -34,6 +34,7 @@ from vostrack.files import (
     shaped,
     shown,
 )
+from vostrack.methods import Direction
 from vostrack.propagate import EnginePosition, known_ids
 from vostrack.run.pipeline import changes
 from vostrack.run.state import load_state, save_state
@@ -60,6 +61,7 @@ _EDGE_BYTES = 1 << 20
 _HIDDEN = ".vostrack"
 _RECORD, _FRAMES = f"{_HIDDEN}/run.json", f"{_HIDDEN}/frames.jsonl"
 _STATE, _SECOND = f"{_HIDDEN}/state.safetensors", f"{_HIDDEN}/second_pass.json"
+_BACK, _CELLS = f"{_HIDDEN}/backwards.safetensors", f"{_HIDDEN}/cells"
 _SUMMARY = "summary.json"
 
 
@@ -109,13 +111,22 @@ class OutputFolder:
     """
 
     def __init__(
-        self, path: Path, masks: Mapping[int, LabelMap] | None = None, given: Mapping[int, object] | None = None
+        self,
+        path: Path,
+        masks: Mapping[int, LabelMap] | None = None,
+        given: Mapping[int, object] | None = None,
+        direction: Direction = Direction.FORWARD,
     ) -> None:
         """Name the folder, and the masks of the run by frame, also as they were given; nothing is created yet."""
         self.path, self.resumes, self.refills = path, False, False
-        self._masks, self._given = masks or {}, given or {}
+        self._masks, self._given, self._direction = masks or {}, given or {}, direction
         self._root = OutputRoot(path)
         self._run, self._two_passes = "", False
+
+    @property
+    def cells(self) -> Path:
+        """The folder where what passes say of cells is kept."""
+        return self.path / _CELLS
 
     def check_place(self, inputs: Sequence[Path]) -> None:
         """Raise `OutputError` where the results would go among the inputs, or into a file."""
@@ -149,7 +160,7 @@ class OutputFolder:
         remove_partials(self.path)
         self._run = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
         self._two_passes = (record.get("adapt") or {}).get("form") == "clip"
-        for name in (*_RESULTS, _RECORD, _FRAMES, _STATE, _SECOND, *self._object_folders()):
+        for name in (*_RESULTS, _RECORD, _FRAMES, _STATE, _SECOND, _BACK, _CELLS, *self._object_folders()):
             self._root.at(name)  # fails now, where it does, and not after something was replaced
         ours, unfinished = ((self.path / name).exists() for name in (_RECORD, _STATE))
         if resume and ours:
@@ -173,23 +184,42 @@ class OutputFolder:
         Raises:
             OutputError: what it saved is damaged, or of another run.
         """
-        path = self._root.at(_STATE)
+        most = sys.maxsize if self._two_passes else len(self._frame_names())
+        return self._load(_STATE, state_type, device, most)
+
+    def load_backwards(self, state_type: type[Any], device: torch.device) -> EnginePosition:
+        """Where the earlier run stopped on its way back; its beginning where it saved nothing. Raises as above."""
+        return self._load(_BACK, state_type, device, max(self._masks) + 1)[0]
+
+    def _load(
+        self, name: str, state_type: type[Any], device: torch.device, most: int
+    ) -> tuple[EnginePosition, AdaptState | None]:
+        path = self._root.at(name)
         if self.refills or not path.exists():
             return EnginePosition(), None
         saved = load_state(path, _saved_type(state_type), self._run)
-        most = sys.maxsize if self._two_passes else len(self._frame_names())
         if len(set(saved.ids)) < len(saved.ids) or not {*saved.ids} <= {*range(1, MAX_OBJECTS + 1)}:
             raise _damaged(path, "its ids are none")
-        if not 0 <= saved.next_frame <= most:
-            raise _damaged(path, f"it goes on with frame {saved.next_frame}, and {most} frames are done")
-        return EnginePosition(to_device(saved.state, device), saved.ids, saved.next_frame), saved.adapt
+        if not 0 <= saved.done <= most:
+            raise _damaged(path, f"it says that {saved.done} frames are done, and there are {most}")
+        return EnginePosition(to_device(saved.state, device), saved.ids, saved.done), saved.adapt
 
     def save_position(self, position: EnginePosition, adapt: AdaptState | None = None) -> None:
         """Save where a run and its adaptation stand; all results up to there must be on the disk."""
+        self._save(_STATE, position, adapt)
+
+    def save_backwards(self, position: EnginePosition | None) -> None:
+        """Save where a run stands on its way back; None where that has come to its end."""
+        if position is None:
+            self._root.remove(_BACK)
+        else:
+            self._save(_BACK, position, None)
+
+    def _save(self, name: str, position: EnginePosition, adapt: AdaptState | None) -> None:
         if self.refills:
             return
-        saved = {"state": position.state, "ids": position.ids, "next_frame": position.next_frame, "adapt": adapt}
-        save_state(self._root.at(_STATE), _saved_type(type(position.state))(**saved), self._run)
+        saved = {"state": position.state, "ids": position.ids, "done": position.done, "adapt": adapt}
+        save_state(self._root.at(name), _saved_type(type(position.state))(**saved), self._run)
 
     def load_second_pass(self) -> int:
         """The first frame that the second pass of an earlier run has not done.
@@ -232,7 +262,7 @@ class OutputFolder:
             OutputError: its mask is missing, damaged or of another size.
         """
         path = self._root.at(f"masks/{frame.name}.png")
-        ids = known_ids(self._masks, frame.index)
+        ids = known_ids(self._masks, frame.index, self._direction)
         try:
             with Image.open(path, formats=["PNG"]) as image:
                 image.verify()  # the checksums, which reading alone does not look at; it closes the image
@@ -251,9 +281,27 @@ class OutputFolder:
         self._root.write_json(_SUMMARY, summary)
         self._forget()
 
+    def forget_cells(self) -> None:
+        """Drop what was kept of cells."""
+        for name in self._cell_files():
+            self._root.remove(name)
+        for folder in (*(f"{_CELLS}/{direction}" for direction in Direction), _CELLS):
+            with contextlib.suppress(OSError):  # others have files there
+                self._root.at(folder).rmdir()
+
+    def _cell_files(self) -> list[str]:
+        """What was kept of cells, below the output folder."""
+        names = list[str]()
+        for direction in (Direction.FORWARD, Direction.BACKWARD):
+            folder = f"{_CELLS}/{direction}"
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                there = os.listdir(self._root.at(folder))
+                names += [f"{folder}/{name}" for name in there if re.fullmatch(r"[0-9]{5,}\.png", name)]
+        return names
+
     def _forget(self) -> None:
         """Drop where a run stands."""
-        for name in (_STATE, _SECOND):
+        for name in (_STATE, _SECOND, _BACK):
             self._root.remove(name)
 
     def _check_same(self, record: Mapping[str, Any]) -> None:
@@ -331,17 +379,17 @@ class OutputFolder:
             yield f"masks/{name}.png"
             yield from [f"probs/{name}.npz"] if "probs" in outputs else []
             if "objects" in outputs:
-                yield from (f"objects/{number}/{name}.png" for number in known_ids(self._masks, index))
+                yield from (f"objects/{number}/{name}.png" for number in known_ids(self._masks, index, self._direction))
 
     def _clear(self) -> None:
         """Remove the files of an earlier run and no others; its record goes last, so that a kill does no harm."""
         # The summary goes in any case: it would say that the run which starts now is complete.
         # Where the second pass stands means nothing without the state behind it, so that one goes later.
-        gone = [_SUMMARY, _SECOND, _STATE]
+        gone = [_SUMMARY, _SECOND, _STATE, _BACK]
         with contextlib.suppress(OSError, ValueError):
             if "overlay" in read_json(self.path / _RECORD, _Earlier).outputs:
                 gone.append("overlay.mp4")
-        gone += (*self._frame_files(), _FRAMES, _RECORD)
+        gone += (*self._frame_files(), *self._cell_files(), _FRAMES, _RECORD)
         for name in gone:
             self._root.at(name)  # all are looked at before the first one goes
         for name in gone:
@@ -349,6 +397,7 @@ class OutputFolder:
         for folder in (*self._object_folders(), *_RESULTS[:3]):
             with contextlib.suppress(OSError):  # others have files there
                 (self.path / folder).rmdir()
+        self.forget_cells()
 
 
 def _damaged(path: Path, why: object) -> OutputError:
@@ -358,7 +407,7 @@ def _damaged(path: Path, why: object) -> OutputError:
 def _saved_type(state_type: type[Any]) -> Any:
     """What is saved of a run with a method whose state has a type."""
     state: Any = state_type | None
-    fields = [("state", state), ("ids", tuple[int, ...]), ("next_frame", int), ("adapt", AdaptState | None)]
+    fields = [("state", state), ("ids", tuple[int, ...]), ("done", int), ("adapt", AdaptState | None)]
     return dataclasses.make_dataclass("Saved", fields, frozen=True)
 
 

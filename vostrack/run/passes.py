@@ -5,8 +5,10 @@ it likes: `run.segment` writes files, the benchmark scores, `run.track` hands th
 
 Predictions go through filters (adaptation, refinement) that may hold some back. To save where the run stands nothing
 may be under way in between: the filters are fed until it is time to save, and give all they hold when they are fed no
-more. With an adaptation in two passes the first pass gives nothing, a network is trained, and in the second pass, over
-the clip opened again, it takes the place of the engine.
+more. Where objects are followed both ways, a pass from the last given mask back to the first frame comes first: it
+gives nothing but what it says of cells, which the pass in the order of the clip merges with its own. With an adaptation
+in two passes the first pass gives nothing, a network is trained, and in the second pass, over the clip opened again, it
+takes the place of the engine.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 from math import inf
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -25,19 +29,23 @@ import torch
 from vostrack.adapt.adaptation import Adaptation, AdaptFilter, AdaptState
 from vostrack.adapt.config import FEW_ITERATIONS
 from vostrack.errors import Cancelled
+from vostrack.methods import Direction
 from vostrack.methods.base import Stepping
 from vostrack.notes import Code, Note
-from vostrack.propagate import EnginePosition, Propagator
+from vostrack.propagate import EnginePosition, Gone, Propagator, cleared
 from vostrack.refine.base import RefineFilter
 from vostrack.run.callbacks import Callbacks, checked_callbacks
+from vostrack.run.kept import BothWays, KeptCells
 from vostrack.run.pipeline import Pipeline
 from vostrack.types import Clip, Frame, FrameStream, LabelMap, Prediction
+from vostrack.video.backwards import InexactSeek
 from vostrack.video.stream import Prefetch
 
 PARTS = ("decode", "model", "adapt", "refine", "write")
 """What the time of a run goes to."""
 
-RESUMING, FIRST_PASS, TRAINING, SECOND_PASS = "resuming", "following", "training", "segmenting"
+RESUMING, BACKWARDS = "resuming", "following backwards"
+FIRST_PASS, TRAINING, SECOND_PASS = "following", "training", "segmenting"
 DRAWING = "drawing"
 """The phases of a run; the last is that of an overlay alone."""
 
@@ -52,9 +60,13 @@ class Store(Protocol):
 
     Attributes:
         resumes: whether an earlier run is gone on with.
+        cells: folder where what passes say of cells is kept.
+        keeps: whether it is kept beyond the run.
     """
 
     resumes: bool
+    cells: Path
+    keeps: bool
 
     def load(self, state_type: type[Any], device: torch.device) -> tuple[EnginePosition, AdaptState | None]:
         """Where the engine and its adaptation stopped; their beginning where nothing was saved."""
@@ -62,6 +74,14 @@ class Store(Protocol):
 
     def save(self, position: EnginePosition, adapt: AdaptState | None) -> None:
         """Keep where both stand; all predictions up to there have been taken."""
+        ...
+
+    def load_backwards(self, state_type: type[Any], device: torch.device) -> EnginePosition:
+        """Where the engine stopped on its way back from the last given mask; its beginning where nothing was saved."""
+        ...
+
+    def save_backwards(self, position: EnginePosition | None) -> None:
+        """Keep where the engine stands on its way back; None when it has come to the first frame."""
         ...
 
     def load_second_pass(self) -> int:
@@ -123,6 +143,9 @@ class Passes:
         only: Container[str] | None = None,
         store: Store | None = None,
         prefetch: int = 4,
+        direction: Direction = Direction.FORWARD,
+        backwards: Callable[[int, bool], FrameStream] | None = None,
+        gone: Gone | None = None,
     ) -> None:
         """Prepare a run; nothing is read yet.
 
@@ -136,6 +159,10 @@ class Passes:
             only: names of the frames whose predictions are wanted; None for all.
             store: where the run is kept and goes on from; None for a run from start to end.
             prefetch: frames that are decoded ahead; 0 to read in the caller's thread.
+            direction: which way objects are followed from the frames with given masks.
+            backwards: opens the clip to be read from a frame back to the first, and takes whether it may seek
+                (`video.backwards`); needed where objects are followed backwards.
+            gone: when objects are not there.
         """
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self.notes: list[Note] = []
@@ -144,6 +171,8 @@ class Passes:
         self._callbacks = checked_callbacks(callbacks)
         self._only, self._store, self._prefetch = only, store, prefetch
         self._anew = isinstance(pipeline.method, Stepping)  # its state cannot be saved
+        self._direction, self._gone, self._backwards = direction, gone or {}, backwards
+        self._back: KeptCells | None = None
         refiner = pipeline.refiner()
         link = RefineFilter(refiner, masks, probs or refiner.feedback) if refiner else None
         self._feedback = link if refiner and refiner.feedback else None
@@ -168,34 +197,108 @@ class Passes:
                 has been given and the run is kept.
             VostrackError: from the clip, the masks, the adaptation or the refinement.
         """
-        pipeline, form = self._pipeline, self._pipeline.config.adapt
+        with ExitStack() as entered:
+            if self._feedback:
+                entered.enter_context(self._feedback)
+            if self._backwards and self._direction is not Direction.FORWARD and max(self._masks) > 0:
+                self._back = self._kept(Direction.BACKWARD, entered)
+                self._follow_back(self._back)
+            for prediction in self._in_order():
+                yield cleared(prediction, self._gone)
+
+    def _kept(self, direction: Direction, entered: ExitStack) -> KeptCells:
+        """Where a pass keeps what it says of cells; without a store, as long as the run lasts."""
+        if self._store:
+            return KeptCells(self._store.cells, direction, self._masks)
+        temporary = entered.enter_context(TemporaryDirectory(prefix="vostrack", ignore_cleanup_errors=True))
+        return KeptCells(Path(temporary), direction, self._masks)
+
+    def _follow_back(self, kept: KeptCells) -> None:
+        """The pass from the last given mask back to the first frame."""
+        store, pipeline, last = self._store, self._pipeline, max(self._masks)
+        if store and all(kept.has(index) for index in range(last)):
+            return  # an earlier run came to its end
+        position = store.load_backwards(pipeline.method.state_type, pipeline.device) if store else EnginePosition()
+        engine = self._engine(position, keep=kept.write)
+
+        def save() -> None:
+            if store and not (self._anew and engine.position.state is not None):
+                store.save_backwards(engine.position)
+
+        try:
+            self._read_back(engine, last, True, save)
+        except InexactSeek:
+            engine.position = EnginePosition()
+            self._read_back(engine, last, False, save)
+        if store:
+            store.save_backwards(None)
+
+    def _read_back(self, engine: Propagator, last: int, seek: bool, save: Callable[[], None]) -> None:
+        assert self._backwards is not None
+        with Prefetch(self._backwards(last, seek), self._prefetch) as frames:
+            coming = iter(frames)
+            for number, _ in enumerate(islice(coming, engine.position.done), 1):
+                self._tell(number, frames.count)
+            self._callbacks.phase(BACKWARDS)
+            chain = _FilterChain(frames, self._tell, save, SAVE_SECONDS if self._store else inf, last)
+            for _ in chain.through(engine.run(Clip(coming, self._masks), backwards=True), ()):
+                pass
+        for note in frames.notes:
+            self.note(note)
+        self._spend(decode=frames.busy, model=chain.seconds)
+
+    def _engine(self, position: EnginePosition, **settings: Any) -> Propagator:
+        pipeline, feedback = self._pipeline, self._feedback.refined if self._feedback else None
+        return Propagator(
+            pipeline.method,
+            pipeline.config.size,
+            pipeline.device,
+            position=position,
+            feedback=feedback,
+            gone=self._gone,
+            **settings,
+        )
+
+    def _in_order(self) -> Iterator[Prediction]:
+        """The passes in the order of the clip."""
+        pipeline, form, store = self._pipeline, self._pipeline.config.adapt, self._store
         start = EnginePosition(), None
-        position, adapted = self._store.load(pipeline.method.state_type, pipeline.device) if self._store else start
-        adaptation = Adaptation(self._masks, pipeline.adapt, pipeline.device, adapted) if pipeline.adapt else None
-        if self._store and self._store.resumes and self._anew and adapted is None:
+        position, adapted = store.load(pipeline.method.state_type, pipeline.device) if store else start
+        adaptation = None
+        if pipeline.adapt:
+            adaptation = Adaptation(self._masks, pipeline.adapt, pipeline.device, adapted, self._direction)
+        if store and store.resumes and self._anew and adapted is None:
             text = f"{pipeline.config.method} cannot go on in the middle of a clip: it follows the clip anew"
             self.note(Note(Code.RUN_ANEW, text))
-        keep_probs = self._probs and form != "clip"
-        feedback = self._feedback.refined if self._feedback else None
-        engine = Propagator(pipeline.method, pipeline.config.size, pipeline.device, keep_probs, position, feedback)
+        engine = self._engine(
+            position,
+            keep_probs=self._probs and form != "clip",
+            keep=KeptCells(store.cells, Direction.FORWARD, self._masks).write if store and store.keeps else None,
+            merge=BothWays(self._masks, self._back, self._direction).merged if self._back else None,
+        )
         if adaptation is None or form == "live":
             yield from self._only_pass(engine, adaptation)
         else:
             self._learn(engine, adaptation)
             yield from self._second_pass(engine, adaptation)
 
+    def _predictions(self, engine: Propagator, coming: Iterator[Frame]) -> Iterator[Prediction]:
+        """What the engine says, or what it said on its way back, where that is all that is wanted."""
+        clip = Clip(coming, self._masks)
+        return engine.replay(clip) if self._direction is Direction.BACKWARD else engine.run(clip)
+
     def _only_pass(self, engine: Propagator, adaptation: Adaptation | None) -> Iterator[Prediction]:
         """Propagate and filter; the adaptation, if there is one, is the first filter."""
         filters = {"adapt": AdaptFilter(adaptation.live), **self._filters} if adaptation else self._filters
 
         def predictions(coming: Iterator[Frame]) -> Iterator[Prediction]:
-            yield from engine.run(Clip(coming, self._masks))
+            yield from self._predictions(engine, coming)
             if adaptation and adaptation.steps < (needed := adaptation.config.live_warm_up):
                 text = f"the adaptation had no effect: {adaptation.steps} of {needed} steps to warm up were done"
                 self.note(Note(Code.ADAPT_IDLE, text))
 
         save, every = self._saving(engine, adaptation)
-        yield from self._final(self._stream, engine.position.next_frame, predictions, "model", filters, save, every)
+        yield from self._final(self._stream, engine.position.done, predictions, "model", filters, save, every)
 
     def _second_pass(self, engine: Propagator, adaptation: Adaptation) -> Iterator[Prediction]:
         """The trained network gives the predictions, over the clip opened again."""
@@ -245,10 +348,10 @@ class Passes:
         watching = AdaptFilter(adaptation.watch)
         with Prefetch(self._stream, self._prefetch) as frames:
             coming = iter(frames)
-            for _ in self._done_before(coming, engine.position.next_frame, frames.count, FIRST_PASS):
+            for _ in self._done_before(coming, engine.position.done, frames.count, FIRST_PASS):
                 pass
             chain = _FilterChain(frames, self._tell, save, every if self._store else inf)
-            for _ in chain.through(engine.run(Clip(coming, self._masks)), (watching,)):
+            for _ in chain.through(self._predictions(engine, coming), (watching,)):
                 pass
         self._spend(decode=frames.busy, model=chain.seconds, adapt=watching.seconds)
 
@@ -277,7 +380,7 @@ class Passes:
     ) -> Iterator[Prediction]:
         """The pass that gives results, from frame `first` on; making predictions counts as `part`."""
         with Prefetch(stream, self._prefetch) as frames, ExitStack() as entered:
-            for link in (*filters.values(), *([self._feedback] if self._feedback else [])):
+            for link in filters.values():
                 entered.enter_context(link)
             coming = iter(frames)
             start = time.perf_counter()
@@ -298,10 +401,10 @@ class Passes:
         """The frames that an earlier run has done: a phase of its own, since they take no time."""
         if first:
             self._callbacks.phase(RESUMING)
-        for frame in islice(coming, first):
+        for done, frame in enumerate(islice(coming, first), 1):
             yield frame
-            self._tell(frame.index + 1, total)
-        if first or self._pipeline.config.adapt == "clip":
+            self._tell(done, total)
+        if first or self._back or self._pipeline.config.adapt == "clip":
             self._callbacks.phase(then)
 
     def _wanted(self, predictions: Iterator[Prediction]) -> Iterator[Prediction]:
@@ -330,11 +433,16 @@ class _FilterChain:
     """
 
     def __init__(
-        self, frames: Prefetch, tell: Callable[[int, int | None], None], save: Callable[[], None], every: float
+        self,
+        frames: Prefetch,
+        tell: Callable[[int, int | None], None],
+        save: Callable[[], None],
+        every: float,
+        first: int = 0,
     ) -> None:
-        """Take what saves, and after how many seconds."""
+        """Take what saves, after how many seconds, and the index of the frame that the pass begins with."""
         self.seconds = 0.0
-        self._frames, self._tell, self._save, self._every = frames, tell, save, every
+        self._frames, self._tell, self._save, self._every, self._first = frames, tell, save, every, first
         self._done = False  # there are no more predictions
         self._stop: BaseException | None = None  # what `tell` raised
 
@@ -346,7 +454,7 @@ class _FilterChain:
                 results = link.run(results)
             for prediction in results:
                 yield prediction
-                self._report(prediction.frame)
+                self._report(prediction.index)
             # Only here is the state sure to be whole, and all that was predicted up to it through.
             if self._stop is not None or not self._done:
                 self._save()
@@ -367,10 +475,10 @@ class _FilterChain:
             if time.monotonic() > end:
                 return
 
-    def _report(self, frame: Frame) -> None:
+    def _report(self, index: int) -> None:
         if self._stop is not None:
             return
         try:
-            self._tell(frame.index + 1, self._frames.count)
+            self._tell(abs(index - self._first) + 1, self._frames.count)
         except BaseException as error:
             self._stop = error

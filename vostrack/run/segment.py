@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -17,18 +18,20 @@ import torch
 from vostrack.adapt.adaptation import AdaptState
 from vostrack.errors import Cancelled, InputError, VostrackError, unknown_name
 from vostrack.files import lock_folder
-from vostrack.methods import DEFAULT, WORKING_SIZE
+from vostrack.methods import DEFAULT, WORKING_SIZE, Direction
 from vostrack.notes import Code, Note, by_severity
-from vostrack.propagate import EnginePosition, check_prompts
+from vostrack.propagate import EnginePosition, Gone, check_prompts
 from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.folder import OutputFolder, digest, fingerprint
 from vostrack.run.passes import DRAWING, Passes
-from vostrack.run.pipeline import PipelineConfig, load_pipeline
+from vostrack.run.pipeline import Pipeline, PipelineConfig, load_pipeline
+from vostrack.run.prompts import GoneSpans, checked_direction, gone_by_id, one_way_notes
 from vostrack.run.summary import ObjectLog, peak_rss_mb
 from vostrack.types import Frame, FrameStream, LabelMap
+from vostrack.video.backwards import open_backwards
 from vostrack.video.ground import Reading
 from vostrack.video.look import Look, Style
-from vostrack.video.masks import GivenMask, by_frame, read_prompts
+from vostrack.video.masks import GivenMask, Prompts, by_frame, read_prompts
 from vostrack.video.reader import number_notes, open_clip
 from vostrack.video.writer import WRITERS, Destination, ThreadedWriter
 
@@ -54,6 +57,9 @@ def segment(
     outputs: Iterable[str] = ("masks", "overlay"),
     overlay_style: str = "tint",
     overlay_labels: bool = False,
+    direction: str = "both",
+    gone: GoneSpans | None = None,
+    keep: bool = True,
     resize_mask: bool = False,
     background: int | tuple[int, int, int] | None = None,
     invert_mask: bool = False,
@@ -77,6 +83,8 @@ def segment(
         outputs: what to write, among "masks", "overlay", "objects", "probs"; masks are always written.
         overlay_style: "tint" and "outline" draw over the clip, "cutout" and "checkerboard" put a ground behind objects.
         overlay_labels: whether the overlay has the ids and names of objects, and the numbers of frames.
+        keep: whether what the method says of the cells of each frame stays in the output folder, in eight bits; later
+            corrections and exports of soft edges read it.
         overwrite: whether the results of an earlier run in the output folder are replaced.
         resume: whether an interrupted run there is continued, or missing files of a complete one are made again; the
             overlay of a complete one is drawn again where it should look otherwise.
@@ -104,25 +112,94 @@ def segment(
         refine=refine,
         refine_settings=refine_settings or {},
     )
-    _check_types(clip, overwrite=overwrite, resume=resume, overlay_labels=overlay_labels)
-    style, reading = _style(overlay_style), Reading(resize_mask, background, invert_mask, no_background)
+    _check_types(clip, overwrite=overwrite, resume=resume, overlay_labels=overlay_labels, keep=keep)
+    reading = Reading(resize_mask, background, invert_mask, no_background)
+    look, way, wanted = Look(_style(overlay_style), overlay_labels), checked_direction(direction), _outputs(outputs)
+    request = _Request(Path(clip), by_frame(masks), reading, wanted, look, way, gone or {}, keep)
     callbacks = checked_callbacks(callbacks)  # before anything that is there is replaced
-    source, masks, wanted, pipeline = Path(clip), by_frame(masks), _outputs(outputs), load_pipeline(config)
+    return _run(request, load_pipeline(config), out, overwrite, resume, callbacks)
+
+
+def _run(
+    request: _Request,
+    pipeline: Pipeline,
+    out: str | Path | None,
+    overwrite: bool,
+    resume: bool,
+    callbacks: Callbacks,
+) -> dict[str, Any]:
+    """Open the clip, read the masks, and make the folder right: begun, gone on with, or complete already."""
+    source, masks = request.source, request.masks
     with open_clip(source) as stream:
-        given = read_prompts(masks, stream.size, reading, stream.stored_size)
-        look = Look(style, overlay_labels, given.colors, given.names)
+        given = read_prompts(masks, stream.size, request.reading, stream.stored_size)
         check_prompts(given.labels, stream.count)
-        folder = OutputFolder(Path(out) if out is not None else default_folder(source), given.labels, masks)
+        absent, look = gone_by_id(request.gone, given), replace(request.look, colors=given.colors, names=given.names)
+        to = Path(out) if out is not None else default_folder(source)
+        folder = OutputFolder(to, given.labels, masks, request.direction)
         folder.check_place([source, *(Path(mask) for mask in masks.values() if isinstance(mask, str | Path))])
-        record = pipeline.record() | _inputs(source, given.labels, reading) | {"outputs": wanted}
+        record = pipeline.record() | request.record(given.labels, absent)
         with lock_folder(folder.path):
             finished = folder.prepare(record, overwrite=overwrite, resume=resume)
-            store = _FolderStore(folder, ["overlay"] if finished else wanted, source, stream.fps, look)
+            outputs = ["overlay"] if finished else request.outputs
+            store = _FolderStore(folder, outputs, source, stream.fps, look, request.keep)
             if finished is not None:
                 return _looking_right(store, stream, callbacks, finished)
-            passes = partial(Passes, pipeline, given.labels, stream, partial(open_clip, source), callbacks=callbacks)
-            notes = given.notes + number_notes(masks, stream)
-            return _write(passes(probs="probs" in wanted, store=store), store, stream, notes, record)
+            passes = request.passes(pipeline, given.labels, stream, absent, store, callbacks)
+            return _write(passes, store, stream, request.notes(given, stream), record)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is wanted of a clip, beside its pipeline."""
+
+    source: Path
+    masks: Mapping[int, GivenMask]
+    reading: Reading
+    outputs: list[str]
+    look: Look
+    direction: Direction
+    gone: GoneSpans
+    keep: bool
+
+    def record(self, prompts: Mapping[int, LabelMap], absent: Gone) -> dict[str, Any]:
+        """What a run is made from, as its record has it."""
+        return {
+            "clip": fingerprint(self.source),
+            "masks": {str(index): digest(prompt) for index, prompt in sorted(prompts.items())},
+            "reading": self.reading.record(),
+            "direction": str(self.direction),
+            "gone": {str(number): [list(span) for span in spans] for number, spans in absent.items()},
+            "outputs": self.outputs,
+            "keep": self.keep,
+        }
+
+    def passes(
+        self,
+        pipeline: Pipeline,
+        prompts: Mapping[int, LabelMap],
+        stream: FrameStream,
+        absent: Gone,
+        store: _FolderStore,
+        callbacks: Callbacks,
+    ) -> Passes:
+        """The run, not yet started."""
+        return Passes(
+            pipeline,
+            prompts,
+            stream,
+            partial(open_clip, self.source),
+            callbacks=callbacks,
+            probs="probs" in self.outputs,
+            store=store,
+            direction=self.direction,
+            backwards=partial(open_backwards, self.source),
+            gone=absent,
+        )
+
+    def notes(self, given: Prompts, stream: FrameStream) -> list[Note]:
+        """What is to be said before the first frame."""
+        one_way = one_way_notes(given.labels, self.direction, stream.count)
+        return given.notes + number_notes(self.masks, stream) + one_way
 
 
 def _check_types(clip: object, **flags: object) -> None:
@@ -131,12 +208,6 @@ def _check_types(clip: object, **flags: object) -> None:
     for name, flag in flags.items():
         if not isinstance(flag, bool):
             raise VostrackError(f"{name} must be True or False, not {flag!r}")
-
-
-def _inputs(source: Path, prompts: Mapping[int, LabelMap], reading: Reading) -> dict[str, Any]:
-    """What a run is made from, as its record has it."""
-    masks = {str(index): digest(prompt) for index, prompt in sorted(prompts.items())}
-    return {"clip": fingerprint(source), "masks": masks, "reading": reading.record()}
 
 
 def _outputs(names: Iterable[str]) -> list[str]:
@@ -161,9 +232,10 @@ class _FolderStore:
     """Keeps a run in its output folder; a `Store`."""
 
     def __init__(
-        self, folder: OutputFolder, outputs: Sequence[str], source: Path, fps: Fraction | None, look: Look
+        self, folder: OutputFolder, outputs: Sequence[str], source: Path, fps: Fraction | None, look: Look, keep: bool
     ) -> None:
         self.folder, self.resumes, self.log, self.look = folder, folder.resumes, ObjectLog(), look
+        self.cells, self.keeps = folder.cells, keep
         to = Destination(folder.path, None if source.is_dir() else source, fps, folder.refills, look)
         writers = {name: WRITERS[name](to) for name in outputs}
         self.writing = ThreadedWriter(list(writers.values()))
@@ -175,6 +247,12 @@ class _FolderStore:
     def save(self, position: EnginePosition, adapt: AdaptState | None) -> None:
         self.writing.flush()
         self.folder.save_position(position, adapt)
+
+    def load_backwards(self, state_type: type[Any], device: torch.device) -> EnginePosition:
+        return self.folder.load_backwards(state_type, device)
+
+    def save_backwards(self, position: EnginePosition | None) -> None:
+        self.folder.save_backwards(position)
 
     def load_second_pass(self) -> int:
         return self.folder.load_second_pass()
@@ -224,6 +302,8 @@ def _write(
         "python": platform.python_version(),
         **by_severity(passes.notes),
     }
+    if not store.keeps:
+        folder.forget_cells()
     folder.complete(summary)
     return summary
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from vostrack.errors import InputError
-from vostrack.methods import DEFAULT, WORKING_SIZE
+from vostrack.methods import DEFAULT, WORKING_SIZE, Direction
+from vostrack.notes import Code, Note
 from vostrack.propagate import check_prompts
 from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.passes import Passes
 from vostrack.run.pipeline import Pipeline, PipelineConfig, load_pipeline
+from vostrack.run.prompts import GoneSpans, checked_direction, gone_by_id, one_way_notes
 from vostrack.types import FrameStream, Prediction
+from vostrack.video.backwards import Spooled, open_backwards
 from vostrack.video.ground import Reading
 from vostrack.video.images import ArrayStream
 from vostrack.video.masks import GivenMask, by_frame, read_prompts
@@ -34,6 +41,8 @@ def track(
     device: str = "auto",
     refine: str | None = None,
     refine_settings: Mapping[str, Any] | None = None,
+    direction: str = "both",
+    gone: GoneSpans | None = None,
     resize_mask: bool = False,
     background: int | tuple[int, int, int] | None = None,
     invert_mask: bool = False,
@@ -63,6 +72,11 @@ def track(
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         refine: name of the refinement of the masks ("crf"); None for none.
         refine_settings: settings of it to change, by name.
+        direction: "both": objects are followed from the frames with given masks forwards and backwards, and between two
+            such frames from both sides; "forward" or "backward" for one of these. Frames that can be read only once,
+            such as those of a generator, are followed forwards.
+        gone: by object id, or name if its mask has a file of its own, the frames in which it is not there: pairs of the
+            first and the last, None for the end of the clip. It is in no mask then, and is looked for afterwards.
         resize_mask: whether masks of another size but the same shape are accepted.
         background: what is background in the masks beside transparent pixels: a colour (R, G, B) of 0 to 255, or one
             grey value, palette index or value of an array; None for 0, black or what is clearly meant.
@@ -71,14 +85,14 @@ def track(
         callbacks: what is called on the way.
 
     Yields:
-        A `Prediction` for each frame, in order: `mask`, `ids`, `index`. Frames before the first mask have empty masks.
+        A `Prediction` for each frame, in order: `mask`, `ids`, `index`.
 
     Raises:
         InputError, MaskError: the frames or a mask cannot be used.
         MethodError, WeightsError: an unknown name or setting; weights that are missing or do not fit.
         Cancelled: the callbacks said so.
     """
-    reading = Reading(resize_mask, background, invert_mask, no_background)
+    reading, way = Reading(resize_mask, background, invert_mask, no_background), checked_direction(direction)
     pipeline = load_pipeline(
         PipelineConfig(
             method=method,
@@ -91,7 +105,7 @@ def track(
             refine_settings=refine_settings or {},
         )
     )
-    return _start(pipeline, frames, masks, reading, checked_callbacks(callbacks))
+    return _start(pipeline, frames, masks, reading, way, gone, checked_callbacks(callbacks))
 
 
 def _start(
@@ -99,6 +113,8 @@ def _start(
     frames: Iterable[Any] | str | os.PathLike[str],
     masks: GivenMask | Mapping[int, GivenMask],
     reading: Reading,
+    way: Direction,
+    gone: GoneSpans | None,
     callbacks: Callbacks,
 ) -> Iterator[Prediction]:
     """Open the frames and read the masks; where that fails, the frames are closed."""
@@ -109,8 +125,31 @@ def _start(
         check_prompts(given.labels, stream.count)
         # A generator of the caller's runs in the caller's thread.
         ahead = 0 if isinstance(stream, ArrayStream) else _AHEAD
-        passes = Passes(pipeline, given.labels, stream, _no_second_pass, callbacks=callbacks, prefetch=ahead)
-        for note in given.notes + number_notes(masks, stream):
+        backwards = _backwards(frames)
+        if backwards is None and way is Direction.BACKWARD and max(given.labels) > 0:
+            raise InputError("frames that can be read only once are followed forwards: give a path or a list")
+        told = []
+        if backwards is None and way is Direction.BOTH and max(given.labels) > 0:
+            way = Direction.FORWARD
+            text = "frames that can be read only once are followed forwards: give a path or a list for both directions"
+            told = [Note(Code.RUN_FORWARD, text)]
+        passes = Passes(
+            pipeline,
+            given.labels,
+            stream,
+            _no_second_pass,
+            callbacks=callbacks,
+            prefetch=ahead,
+            direction=way,
+            backwards=backwards,
+            gone=gone_by_id(gone, given),
+        )
+        for note in (
+            *given.notes,
+            *number_notes(masks, stream),
+            *told,
+            *one_way_notes(given.labels, way, stream.count),
+        ):
             passes.note(note)
     except BaseException:
         stream.close()
@@ -141,6 +180,15 @@ def _open(frames: Iterable[Any] | str | os.PathLike[str]) -> FrameStream:
     if isinstance(frames, str | os.PathLike):
         return open_clip(frames)
     return frames if isinstance(frames, FrameStream) else ArrayStream(frames)
+
+
+def _backwards(frames: Iterable[Any] | str | os.PathLike[str]) -> Callable[[int, bool], FrameStream] | None:
+    """What opens the frames to be read backwards; None where they can be read only once."""
+    if isinstance(frames, str | os.PathLike):
+        return partial(open_backwards, frames)
+    if isinstance(frames, Sequence | np.ndarray | Tensor):
+        return lambda last, _: Spooled(ArrayStream(frames), last)
+    return None
 
 
 def _no_second_pass() -> FrameStream:

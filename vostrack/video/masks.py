@@ -70,15 +70,17 @@ class Prompts(NamedTuple):
     """The masks of several frames.
 
     Attributes:
-        labels: by frame, frames ascending.
+        labels: by frame, frames ascending, of masks that show an object.
         notes: all notes, each with the name of its mask.
         colors, names: of the objects, as in the first mask that tells.
+        empty: frames after the first whose masks are all background: no object is there.
     """
 
     labels: dict[int, LabelMap]
     notes: list[Note]
     colors: dict[int, Color]
     names: dict[int, str]
+    empty: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,21 +180,28 @@ def read_prompts(
         frame: shown(Path(mask).name) if isinstance(mask, str | Path) else f"mask of frame {frame}"
         for frame, mask in sorted(masks.items())
     }
-    loaded = {frame: _load(masks[frame], names[frame], request) for frame in names}
+    first = min(names, default=0)
+    loaded = {frame: _load(masks[frame], names[frame], request, later=frame > first) for frame in names}
+    empty = [frame for frame, mask in loaded.items() if not _shows_any(mask)]
+    for frame in empty:
+        del loaded[frame]
     share_ids({names[frame]: mask.labels if isinstance(mask, MaskFile) else mask for frame, mask in loaded.items()})
     files = {frame: _finish(labels) for frame, labels in loaded.items()}
     notes = [note.of(names[frame]) for frame, file in files.items() for note in file.notes]
-    if first := min(files, default=0):
-        notes.append(Note(Code.MASK_LATE, f"the first mask is for frame {first}: frames before it get empty masks"))
-    read = Prompts({frame: file.labels for frame, file in files.items()}, notes, {}, {})
+    read = Prompts({frame: file.labels for frame, file in files.items()}, notes, {}, {}, empty)
     for file in reversed(files.values()):
         read.colors.update(file.colors)
         read.names.update(file.names)
     return read
 
 
-def _load(mask: GivenMask, name: str, request: _Request) -> Labels | MaskFile:
-    """Read a mask of any kind; the ids of colours may still change."""
+def _shows_any(mask: Labels | MaskFile) -> bool:
+    """Whether a mask shows an object; a `LabelMap` of the caller's says by its ids that there are some."""
+    return isinstance(mask, MaskFile) or bool(object_ids(mask.pixels))
+
+
+def _load(mask: GivenMask, name: str, request: _Request, later: bool = False) -> Labels | MaskFile:
+    """Read a mask of any kind; the ids of colours may still change. A `later` one may be all background."""
     where = f"mask {shown(mask)}" if isinstance(mask, str | Path) else f"the {name}"
     if isinstance(mask, LabelMap):
         _check_size(mask.size, request, where)
@@ -205,7 +214,7 @@ def _load(mask: GivenMask, name: str, request: _Request) -> Labels | MaskFile:
         labels = _fitted(mask_labels.image_labels(_upright(mask), where, request.reading), where, request)
     else:
         labels = _fitted(mask_labels.array_labels(mask, where, request.reading), where, request)
-    if not object_ids(labels.pixels):
+    if not object_ids(labels.pixels) and not (later and not labels.pixels.any()):
         void = " or void (255, neither object nor background)" if labels.pixels.any() else ""
         raise MaskError(f"{where} has no object: all pixels are background{void}; paint the object white")
     return labels
