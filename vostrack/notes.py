@@ -26,6 +26,7 @@ class Code(Enum):
     CLIP_SEVERAL = WARNING, "a file has several videos, and one is used"
     CLIP_COVER = WARNING, "a file with sound has a single frame, which may be a cover picture"
     CLIP_CUT_OFF = WARNING, "the video ends earlier than its file says"
+    RANGE_CUT_OFF = WARNING, "the clip ends before the range does"
     CLIP_HDR = WARNING, "high dynamic range is not tone-mapped"
     CLIP_INTERLACED = WARNING, "interlaced frames are used as they are"
     CLIP_TRANSPARENT = WARNING, "transparency is ignored: the colours stored under it are shown"

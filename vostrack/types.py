@@ -34,10 +34,11 @@ class Frame:
     """One displayed frame of a clip.
 
     Attributes:
-        index: position in the clip, from 0, without gaps.
+        index: position in the clip, from 0. Frames follow one another without gaps, but may begin and end anywhere.
         time: presentation time in seconds from the start of the clip.
         image: uint8 (3, H, W), RGB, on the CPU, upright and with square pixels.
-        name: stem for files that belong to this frame: "00000" in a video, the file's own stem in a folder of images.
+        name: stem for files that belong to this frame: its number, as in "00000", in a video, the file's own stem in a
+            folder of images, unless results were given numbers of their own.
     """
 
     index: int
@@ -55,7 +56,7 @@ class FrameStream(Protocol):
         size: (H, W) of every frame, as displayed.
         stored_size: (H, W) as stored, before rotation and before pixels were made square.
         fps: average frame rate, or None where the source has none (a folder of images).
-        count: number of frames where the source is trusted to know it, else None; only for progress bars.
+        count: number of frames that come where the source is trusted to know it, else None; only for progress bars.
         notes: one line for each thing that a user may want to know ("rotated by 90 degrees", "10-bit source").
     """
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import typer
 
 from vostrack.cli.segment import parse_masks
-from vostrack.cli.settings import parse_color
+from vostrack.cli.settings import parse_color, parse_moment, parse_range
 from vostrack.errors import MaskError
 
 
@@ -53,13 +54,73 @@ def test_a_frame_and_its_mask_in_the_wrong_order_are_told(tmp_path: Path, monkey
         parse_masks(["5:"])
 
 
-@pytest.mark.parametrize("number", ["0.5", "-1", "1,5", "12s"])
+@pytest.mark.parametrize("number", ["0.5", "-1", "1,5", "-12s"])
 def test_what_is_no_frame_number_is_refused(number: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert parse_masks([f"{number}:mask.png"]) == {0: Path(f"{number}:mask.png")}, "no such file: a name like any other"
     Path("mask.png").touch()
     with pytest.raises(MaskError, match=rf"^{number} is not the number of a frame: give a whole number from 0"):
         parse_masks([f"{number}:mask.png"])
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("40", 40),
+        ("12.5s", Fraction("12.5")),
+        ("0s", Fraction(0)),
+        ("00:00:12.5", Fraction("12.5")),
+        ("1:02:03", Fraction(3723)),
+        ("00:60:00", None),
+        ("0:12", None),
+        ("12.s", None),
+        ("-1", None),
+        ("٣", None),
+        ("9" * 5000, None),
+    ],
+)
+def test_a_frame_and_a_time(text: str, moment: object) -> None:
+    assert parse_moment(text) == moment
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        (None, None),
+        ("40-60", (40, 60)),
+        ("40-", (40, None)),
+        ("-60", (None, 60)),
+        ("40", (40, 40)),
+        ("1.5s-4s", (Fraction("1.5"), Fraction(4))),
+        ("00:00:01.5-", (Fraction("1.5"), None)),
+    ],
+)
+def test_a_range(text: str | None, ends: object) -> None:
+    assert parse_range(text) == ends
+
+
+@pytest.mark.parametrize("text", ["", "-", "a", "1-2-3", "1.5-4", "40-x", "--4", "9" * 5000])
+def test_no_range(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="expected frames such as 40-60"):
+        parse_range(text)
+
+
+def test_a_mask_may_name_a_time_or_a_frame_of_a_folder() -> None:
+    names = [f"shot_{number}.jpg" for number in range(1001, 1009)]
+    found = parse_masks(["12.5s:a.png", "00:00:13:b.png", "shot_1004:c.png", "shot_1006.jpg:d.png", "7:e.png"], names)
+    expected = {Fraction("12.5"): "a.png", Fraction(13): "b.png", 3: "c.png", 5: "d.png", 7: "e.png"}
+    assert found == {moment: Path(path) for moment, path in expected.items()}
+    assert parse_masks(["a.png", "0:b.png"], bare=None) == {None: Path("a.png"), 0: Path("b.png")}
+
+
+def test_a_number_may_be_the_name_of_a_frame() -> None:
+    assert parse_masks(["1004:a.png"], [f"{number}.jpg" for number in range(1001, 1009)]) == {3: Path("a.png")}
+    assert parse_masks(["00004:a.png"], [f"{number:05d}.jpg" for number in range(9)]) == {4: Path("a.png")}
+    names = [f"{number}.jpg" for number in range(1, 9)]
+    with pytest.raises(MaskError, match=re.escape("4 is frame 4, which is 5.jpg, and 4.jpg, which is frame 3: give")):
+        parse_masks(["4:a.png"], names)
+    assert parse_masks(["4.jpg:a.png", "5.jpg:b.png"], names) == {3: Path("a.png"), 4: Path("b.png")}
+    assert parse_masks(["0:a.png"], names) == {0: Path("a.png")}
 
 
 def test_two_masks_for_a_frame_are_refused() -> None:

@@ -173,6 +173,23 @@ def test_times_and_audio_of_a_variable_rate_source_are_kept(tmp_path: Path, name
     assert all(abs((a - first) - b) < Fraction(3, 2000) for (a, _), (b, _) in zip(before, after, strict=True))
 
 
+@pytest.mark.parametrize("name", ["aac.mp4", "pcm.mov"])
+def test_a_part_of_a_clip_begins_at_0_with_the_audio_that_belongs_to_it(tmp_path: Path, name: str) -> None:
+    audio, video = AUDIO[name]
+    source = make_source(tmp_path / name, VFR, audio=audio, video=video)
+    given, fps = follow(source)
+    first, last = given[2].frame.time, given[4].frame.time
+    path, notes = overlay(tmp_path / "out", given[2:4], source, fps)
+    assert notes == []
+    assert shown_times(path) == ([0, given[3].frame.time - first], last - given[3].frame.time)
+    start = min(shown_times(source)[0])
+    before, after = audio_packets(source), audio_packets(path)
+    part = [(time - start - first, data) for time, data in before if first <= time - start < last]
+    assert len(part) == len(after) > 0
+    assert [data for _, data in part] == [data for _, data in after]
+    assert all(abs(a - b) < Fraction(3, 2000) for (a, _), (b, _) in zip(part, after, strict=True))
+
+
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
 @pytest.mark.parametrize("options", [{"bf": "0"}, {"bf": "3"}], ids=["in order", "reordered"])
 def test_last_frame_lasts_as_long_as_in_the_source(tmp_path: Path, name: str, options: dict[str, str]) -> None:

@@ -20,6 +20,22 @@ in_input, in_output, in_method, in_refinement, in_run = (
 )
 
 ClipPath = Annotated[Path, typer.Argument(metavar="CLIP", help="A video or a folder of images.", show_default=False)]
+FrameRange = Annotated[
+    str | None,
+    in_input(
+        "--range", metavar="A-B", help="Frames to follow, as 40-60, 40- or 1.5s-4s, both ends in.", show_default="all"
+    ),
+]
+StartNumber = Annotated[
+    int | None,
+    in_output(
+        "--start-number",
+        metavar="N",
+        min=0,
+        help="Number of the first frame in what is written.",
+        show_default="its own",
+    ),
+]
 ResizeMask = Annotated[bool, in_input("--resize-mask", help="Accept masks of another size.")]
 Background = Annotated[
     str | None,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +18,7 @@ from vostrack.cli.help import (
     Background,
     ClipPath,
     Device,
+    FrameRange,
     InvertMask,
     Json,
     Method,
@@ -26,6 +28,7 @@ from vostrack.cli.help import (
     Overwrite,
     ResizeMask,
     Size,
+    StartNumber,
     Weights,
     in_input,
     in_method,
@@ -33,9 +36,18 @@ from vostrack.cli.help import (
     in_refinement,
     in_run,
 )
-from vostrack.cli.settings import parse_all_settings, parse_color, parse_gone, parse_size
+from vostrack.cli.settings import (
+    parse_all_settings,
+    parse_color,
+    parse_gone,
+    parse_moment,
+    parse_range,
+    parse_size,
+)
 from vostrack.methods import DEFAULT, QUALITY, Direction, method_class, preset_name
 from vostrack.video.look import Style
+
+Moment = int | Fraction
 
 _SMALLER = 240
 
@@ -51,6 +63,7 @@ def segment(
             help="Image of the objects in the first frame, or in another: flat colours on black. Repeatable.",
         ),
     ],
+    range_: FrameRange = None,
     direction: Annotated[
         Direction,
         in_input(
@@ -70,6 +83,7 @@ def segment(
         Path | None,
         in_output("--out", "-o", metavar="DIR", help="Output folder.", show_default="CLIP_vostrack beside the clip"),
     ] = None,
+    start_number: StartNumber = None,
     overlay: Annotated[bool, in_output("--overlay/--no-overlay", help="Write overlay.mp4.")] = True,
     overlay_style: OverlayStyle = Style.TINT,
     overlay_labels: OverlayLabels = False,
@@ -129,6 +143,7 @@ def segment(
         vostrack segment frames/ -m first.png -m 40:second.png --gone 2@60- -o result
         vostrack segment dog.mp4 -m first.png --method mast-mem --size 240
         vostrack segment dog.mp4 -m first.png --adapt --refine crf
+        vostrack segment dog.mp4 -m first.png --range 40-60
         vostrack segment dog.mp4 -m first.png --resume
 
     Masks go to OUT/masks, one palette PNG for each frame, and OUT/overlay.mp4 shows them over the clip.
@@ -147,7 +162,8 @@ def segment(
     from vostrack.run.segment import segment as run
 
     wanted = {"masks": True, "overlay": overlay, "objects": objects, "probs": probs}
-    masks = parse_masks(mask)
+    part = parse_range(range_)
+    masks = parse_masks(mask, _frame_names(clip), None if part else 0)
     _check_order(clip, masks)
     form = "clip" if adapt else "live" if adapt_live else None
     settings: dict[str, Any] = parse_all_settings(
@@ -162,6 +178,8 @@ def segment(
             clip,
             masks,
             out,
+            range=part,
+            start_number=start_number,
             method=method,
             weights=weights,
             preset=preset,
@@ -205,42 +223,82 @@ def _quicker(clip: Path, method: str, preset: str, size: int | None, adapt: str 
     return ", or ".join(ways)
 
 
-def parse_masks(texts: Sequence[str]) -> dict[int, Path]:
-    r"""Paths by frame, from `FRAME:PATH`, or `PATH` for frame 0.
+def parse_masks(texts: Sequence[str], names: Sequence[str] = (), bare: Moment | None = 0) -> dict[Moment | None, Path]:
+    r"""Paths by frame or time, from `FRAME:PATH`, `TIME:PATH`, `NAME:PATH`, or `PATH` alone.
 
-    Only digits before the first colon are a frame: `C:\mask.png` and `-1:mask.png` are paths. A file that is there
-    under the whole name is a path too, unless the rest is there as well.
+    What stands before the path is a frame as `40`, a time as `12.5s` or `00:00:12.5`, or the name of a frame of a
+    folder. All else is part of the path, as in `C:\mask.png` and `-1:mask.png`. A file that is there under the whole
+    name is a path too, unless the rest is there as well.
+
+    Args:
+        texts: as typed.
+        names: file names of the frames of a folder, in order.
+        bare: what stands for a path alone.
+    """
+    from vostrack.errors import MaskError
+    from vostrack.files import shown
+    from vostrack.video.ranges import two_masks
+
+    paths: dict[Moment | None, Path] = {}
+    for text in texts:
+        if not text.strip():
+            raise MaskError("the mask is an empty name; expected PATH or FRAME:PATH, such as 0:first.png")
+        moment, rest = _head(text, names)
+        path_first, _, last = text.rpartition(":")
+        if moment is None and last.isdecimal() and not _exists(text) and path_first and _exists(path_first):
+            raise MaskError(f"the frame comes first: {last}:{shown(path_first)}")
+        if not rest and not _exists(text):
+            raise MaskError(f"{shown(text)} names no mask: give FRAME:PATH without a space, such as 12:mask.png")
+        number, _, after = text.partition(":")
+        if moment is None and after and re.fullmatch(r"[\d.,+-]+s?", number) and not _exists(text) and _exists(after):
+            raise MaskError(
+                f"{shown(number)} is not the number of a frame: give a whole number from 0, as in 12:mask.png, "
+                "or a time, as in 12.5s:mask.png"
+            )
+        if moment is None or (_exists(text) and not _exists(rest)):
+            moment, rest = bare, text
+        if moment in paths:
+            raise MaskError(two_masks(moment, paths[moment], Path(rest)))
+        paths[moment] = Path(rest)
+    return paths
+
+
+def _head(text: str, names: Sequence[str]) -> tuple[Moment | None, str]:
+    """The frame or time before a path, and the path; None where all of the text is that.
+
+    Raises:
+        MaskError: a number is that of a frame, and the name of another.
     """
     from vostrack.errors import MaskError
     from vostrack.files import shown
 
-    paths: dict[int, Path] = {}
-    for text in texts:
-        if not text.strip():
-            raise MaskError("the mask is an empty name; expected PATH or FRAME:PATH, such as 0:first.png")
-        match = re.fullmatch(r"([0-9]{1,9}):(.+)", text, re.DOTALL)
-        path_first, _, last = text.rpartition(":")
-        if not match and last.isdecimal() and not _exists(text) and path_first and _exists(path_first):
-            raise MaskError(f"the frame comes first: {last}:{shown(path_first)}")
-        if re.fullmatch(r"[0-9]{1,9}:", text) and not _exists(text):
-            raise MaskError(f"{shown(text)} names no mask: give FRAME:PATH without a space, such as 12:mask.png")
-        number, _, rest = text.partition(":")
-        if not match and rest and re.fullmatch(r"[\d.,+-]+s?", number) and not _exists(text) and _exists(rest):
-            raise MaskError(
-                f"{shown(number)} is not the number of a frame: give a whole number from 0, as in 12:mask.png"
-            )
-        whole = match is None or (_exists(text) and not _exists(match[2]))
-        frame, path = (0, Path(text)) if match is None or whole else (int(match[1]), Path(match[2]))
-        if frame in paths:
-            raise MaskError(
-                f"two masks for frame {frame}: {shown(paths[frame])} and {shown(path)}; "
-                "give one image, a folder with one file per object, or FRAME:PATH for another frame"
-            )
-        paths[frame] = path
-    return paths
+    match = re.fullmatch(r"([0-9]{1,2}:[0-9]{2}:[0-9.]+|[0-9.]+s?):(.*)", text, re.DOTALL)
+    moment = parse_moment(match[1]) if match else None
+    named = [
+        (len(known), index)
+        for index, name in enumerate(names)
+        for known in (name, PurePath(name).stem)
+        if text.startswith(f"{known}:")
+    ]
+    if not named:
+        return (None, text) if match is None or moment is None else (moment, match[2])
+    length, index = max(named)
+    if isinstance(moment, int) and index != moment < len(names) and match and len(match[1]) == length:
+        raise MaskError(
+            f"{match[1]} is frame {moment}, which is {shown(names[moment])}, and {shown(names[index])}, which is frame "
+            f"{index}: give the one that you mean with its ending, as in {shown(names[index])}:{shown(match[2])}"
+        )
+    return index, text[length + 1 :]
 
 
-def _check_order(clip: Path, masks: Mapping[int, Path]) -> None:
+def _frame_names(clip: Path) -> list[str]:
+    """File names of the frames of a folder, in order; none for a video."""
+    from vostrack.video.series import frame_files
+
+    return [path.name for path in frame_files(clip)[0]] if clip.is_dir() else []
+
+
+def _check_order(clip: Path, masks: Mapping[Moment | None, Path]) -> None:
     """Refuse a video as the mask of an image: neither can be meant so."""
     from vostrack.errors import MaskError
     from vostrack.files import shown

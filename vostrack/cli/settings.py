@@ -1,9 +1,10 @@
-"""Settings as text: "KEY=VALUE" becomes a typed value, and a declared setting becomes words."""
+"""Settings as text: "KEY=VALUE" becomes a typed value, frames and times too, and a declared setting becomes words."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import typer
@@ -64,6 +65,32 @@ def parse_gone(texts: Pairs) -> dict[int | str, list[tuple[int, int | None]]]:
         until = int(last) if last else None if dash else int(first)
         gone.setdefault(int(name) if name.isdecimal() else name, []).append((int(first or 0), until))
     return gone
+
+
+def parse_moment(text: str) -> int | Fraction | None:
+    """A frame as `40`, or a time as `12.5s` or `00:00:12.5`, in seconds; None for anything else."""
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return int(text)
+    if time := re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)s", text):
+        return Fraction(time[1])
+    if time := re.fullmatch(r"([0-9]{1,4}):([0-5]?[0-9]):([0-5]?[0-9](?:\.[0-9]{1,9})?)", text):
+        return (int(time[1]) * 60 + int(time[2])) * 60 + Fraction(time[3])
+    return None
+
+
+def parse_range(text: str | None) -> tuple[int | Fraction | None, int | Fraction | None] | None:
+    """First and last frame, or the times between which frames appear: `40-60`, `40-`, `-60`, `40`, `1.5s-4s`."""
+    if text is None:
+        return None
+    first, dash, last = text.partition("-")
+    ends = [parse_moment(end) for end in (first, last if dash else first)]
+    open_ends = [not end for end in (first, last if dash else first)]
+    if all(open_ends) or any(end is None and not is_open for end, is_open in zip(ends, open_ends, strict=True)):
+        raise typer.BadParameter(
+            f"expected frames such as 40-60, 40-, -60 or 40, or times such as 1.5s-4s or 00:00:01.5-, found {text!r}",
+            param_hint="--range",
+        )
+    return ends[0], ends[1]
 
 
 def parse_all_settings(

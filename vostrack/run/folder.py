@@ -121,7 +121,7 @@ class OutputFolder:
         self.path, self.resumes, self.refills = path, False, False
         self._masks, self._given, self._direction = masks or {}, given or {}, direction
         self._root = OutputRoot(path)
-        self._run, self._two_passes = "", False
+        self._run, self._two_passes, self._first = "", False, 0
 
     @property
     def cells(self) -> Path:
@@ -159,6 +159,7 @@ class OutputFolder:
         """
         remove_partials(self.path)
         self._run = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+        self._first = (record.get("range") or [0])[0]
         self._two_passes = (record.get("adapt") or {}).get("form") == "clip"
         for name in (*_RESULTS, _RECORD, _FRAMES, _STATE, _SECOND, _BACK, _CELLS, *self._object_folders()):
             self._root.at(name)  # fails now, where it does, and not after something was replaced
@@ -189,7 +190,7 @@ class OutputFolder:
 
     def load_backwards(self, state_type: type[Any], device: torch.device) -> EnginePosition:
         """Where the earlier run stopped on its way back; its beginning where it saved nothing. Raises as above."""
-        return self._load(_BACK, state_type, device, max(self._masks) + 1)[0]
+        return self._load(_BACK, state_type, device, max(self._masks) + 1 - self._first)[0]
 
     def _load(
         self, name: str, state_type: type[Any], device: torch.device, most: int
@@ -375,7 +376,7 @@ class OutputFolder:
     def _results(self, names: Sequence[str], outputs: Sequence[str]) -> Iterator[str]:
         """All files that a complete run has written, below the output folder."""
         yield from ["overlay.mp4"] if "overlay" in outputs else []
-        for index, name in enumerate(names):
+        for index, name in enumerate(names, self._first):
             yield f"masks/{name}.png"
             yield from [f"probs/{name}.npz"] if "probs" in outputs else []
             if "objects" in outputs:

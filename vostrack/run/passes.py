@@ -146,6 +146,7 @@ class Passes:
         direction: Direction = Direction.FORWARD,
         backwards: Callable[[int, bool], FrameStream] | None = None,
         gone: Gone | None = None,
+        first: int = 0,
     ) -> None:
         """Prepare a run; nothing is read yet.
 
@@ -163,6 +164,7 @@ class Passes:
             backwards: opens the clip to be read from a frame back to the first, and takes whether it may seek
                 (`video.backwards`); needed where objects are followed backwards.
             gone: when objects are not there.
+            first: index of the first frame of the stream.
         """
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self.notes: list[Note] = []
@@ -171,7 +173,7 @@ class Passes:
         self._callbacks = checked_callbacks(callbacks)
         self._only, self._store, self._prefetch = only, store, prefetch
         self._anew = isinstance(pipeline.method, Stepping)  # its state cannot be saved
-        self._direction, self._gone, self._backwards = direction, gone or {}, backwards
+        self._direction, self._gone, self._backwards, self._first = direction, gone or {}, backwards, first
         self._back: KeptCells | None = None
         refiner = pipeline.refiner()
         link = RefineFilter(refiner, masks, probs or refiner.feedback) if refiner else None
@@ -200,7 +202,7 @@ class Passes:
         with ExitStack() as entered:
             if self._feedback:
                 entered.enter_context(self._feedback)
-            if self._backwards and self._direction is not Direction.FORWARD and max(self._masks) > 0:
+            if self._backwards and self._direction is not Direction.FORWARD and max(self._masks) > self._first:
                 self._back = self._kept(Direction.BACKWARD, entered)
                 self._follow_back(self._back)
             for prediction in self._in_order():
@@ -216,7 +218,7 @@ class Passes:
     def _follow_back(self, kept: KeptCells) -> None:
         """The pass from the last given mask back to the first frame."""
         store, pipeline, last = self._store, self._pipeline, max(self._masks)
-        if store and all(kept.has(index) for index in range(last)):
+        if store and all(kept.has(index) for index in range(self._first, last)):
             return  # an earlier run came to its end
         position = store.load_backwards(pipeline.method.state_type, pipeline.device) if store else EnginePosition()
         engine = self._engine(position, keep=kept.write)
@@ -240,7 +242,7 @@ class Passes:
             for number, _ in enumerate(islice(coming, engine.position.done), 1):
                 self._tell(number, frames.count)
             self._callbacks.phase(BACKWARDS)
-            chain = _FilterChain(frames, self._tell, save, SAVE_SECONDS if self._store else inf, last)
+            chain = _FilterChain(frames, self._tell, save, SAVE_SECONDS if self._store else inf)
             for _ in chain.through(engine.run(Clip(coming, self._masks), backwards=True), ()):
                 pass
         for note in frames.notes:
@@ -308,7 +310,7 @@ class Passes:
         def predictions(coming: Iterator[Frame]) -> Iterator[Prediction]:
             nonlocal made
             for frame in coming:
-                made = frame.index + 1
+                made += 1
                 yield adaptation.apply(frame, size)
 
         def save() -> None:
@@ -438,11 +440,10 @@ class _FilterChain:
         tell: Callable[[int, int | None], None],
         save: Callable[[], None],
         every: float,
-        first: int = 0,
     ) -> None:
-        """Take what saves, after how many seconds, and the index of the frame that the pass begins with."""
+        """Take what saves, and after how many seconds."""
         self.seconds = 0.0
-        self._frames, self._tell, self._save, self._every, self._first = frames, tell, save, every, first
+        self._frames, self._tell, self._save, self._every = frames, tell, save, every
         self._done = False  # there are no more predictions
         self._stop: BaseException | None = None  # what `tell` raised
 
@@ -479,6 +480,6 @@ class _FilterChain:
         if self._stop is not None:
             return
         try:
-            self._tell(abs(index - self._first) + 1, self._frames.count)
+            self._tell(abs(index - self._frames.first) + 1, self._frames.count)
         except BaseException as error:
             self._stop = error

@@ -11,6 +11,7 @@ from vostrack.notes import Code, Note
 from vostrack.propagate import Gone, check_gone, known_ids
 from vostrack.types import LabelMap
 from vostrack.video.masks import Prompts
+from vostrack.video.ranges import Span
 
 GoneSpans = Mapping[int | str, Sequence[tuple[int, int | None]]]
 """By object id or name, the first and the last frame of each span in which it is not there; None for the end."""
@@ -54,12 +55,13 @@ def _object(key: int | str, ids: Sequence[int], names: Mapping[int, str]) -> int
     raise MaskError(f"there is no object {shown(key)}; there are: {there}")
 
 
-def one_way_notes(prompts: Mapping[int, LabelMap], direction: Direction, count: int | None) -> list[Note]:
-    """Notes on frames to which no object is followed."""
+def one_way_notes(prompts: Mapping[int, LabelMap], direction: Direction, span: Span, count: int | None) -> list[Note]:
+    """Notes on frames of a span to which no object is followed, in a clip of so many frames."""
     first, last, notes = min(prompts), max(prompts), []
-    if direction is Direction.FORWARD and first > 0:
+    end = span.last if span.last is not None else None if count is None else count - 1
+    if direction is Direction.FORWARD and first > span.first:
         text = f"the first mask is for frame {first}: frames before it get empty masks"
         notes.append(Note(Code.MASK_LATE, text))
-    if direction is Direction.BACKWARD and (count is None or last < count - 1):
+    if direction is Direction.BACKWARD and (end is None or last < end):
         notes.append(Note(Code.MASK_LATE, f"the last mask is for frame {last}: frames after it get empty masks"))
     return notes

@@ -31,7 +31,8 @@ from vostrack.types import Frame, FrameStream, LabelMap
 from vostrack.video.backwards import open_backwards
 from vostrack.video.ground import Reading
 from vostrack.video.look import Look, Style
-from vostrack.video.masks import GivenMask, Prompts, by_frame, read_prompts
+from vostrack.video.masks import GivenMask, Prompts, read_prompts
+from vostrack.video.ranges import GivenMasks, Range, Span, choose
 from vostrack.video.reader import number_notes, open_clip
 from vostrack.video.writer import WRITERS, Destination, ThreadedWriter
 
@@ -40,9 +41,11 @@ OUTPUTS = tuple(WRITERS)
 
 def segment(
     clip: str | os.PathLike[str],
-    masks: GivenMask | Mapping[int, GivenMask],
+    masks: GivenMasks,
     out: str | Path | None = None,
     *,
+    range: Range | None = None,  # noqa: A002
+    start_number: int | None = None,
     method: str = DEFAULT,
     preset: str = "default",
     settings: Mapping[str, Any] | None = None,
@@ -74,9 +77,11 @@ def segment(
 
     Args:
         clip: a video file or a folder of images.
-        masks: by frame, from 0, or the one of the first frame alone: a path, a PIL image, an array or tensor (H, W) of
-            ids, or a `LabelMap`; see `vostrack.track`.
+        masks: by frame, from 0, or by time, as a `Fraction` of seconds, or the one of the first frame alone: a path, a
+            PIL image, an array or tensor (H, W) of ids, or a `LabelMap`; see `vostrack.track`.
         out: output folder; by default `<clip>_vostrack` next to the clip.
+        start_number: number of the results of the first frame, as 1001 in `01001.png`; None for that of the frame, or
+            for its name in a folder of images. Masks, range and summary count frames of the clip all the same.
         adapt: form of online adaptation: "clip" for two passes, "live" for one; None for none.
         adapt_preset: its named settings.
         adapt_settings: settings of it to change, by name.
@@ -115,9 +120,11 @@ def segment(
     _check_types(clip, overwrite=overwrite, resume=resume, overlay_labels=overlay_labels, keep=keep)
     reading = Reading(resize_mask, background, invert_mask, no_background)
     look, way, wanted = Look(_style(overlay_style), overlay_labels), checked_direction(direction), _outputs(outputs)
-    request = _Request(Path(clip), by_frame(masks), reading, wanted, look, way, gone or {}, keep)
     callbacks = checked_callbacks(callbacks)  # before anything that is there is replaced
-    return _run(request, load_pipeline(config), out, overwrite, resume, callbacks)
+    pipeline = load_pipeline(config)
+    span, by_frame = choose(clip, range, masks, start_number)
+    request = _Request(Path(clip), span, by_frame, reading, wanted, look, way, gone or {}, keep)
+    return _run(request, pipeline, out, overwrite, resume, callbacks)
 
 
 def _run(
@@ -129,11 +136,13 @@ def _run(
     callbacks: Callbacks,
 ) -> dict[str, Any]:
     """Open the clip, read the masks, and make the folder right: begun, gone on with, or complete already."""
-    source, masks = request.source, request.masks
-    with open_clip(source) as stream:
-        given = read_prompts(masks, stream.size, request.reading, stream.stored_size)
-        check_prompts(given.labels, stream.count)
-        absent, look = gone_by_id(request.gone, given), replace(request.look, colors=given.colors, names=given.names)
+    source, masks, span = request.source, request.masks, request.span
+    with open_clip(source) as whole:
+        stream = span.of(whole)
+        given = read_prompts(masks, whole.size, request.reading, whole.stored_size)
+        check_prompts(given.labels, whole.count)
+        absent = gone_by_id(request.gone, given)
+        look = replace(request.look, colors=given.colors, names=given.names, shift=span.shift)
         to = Path(out) if out is not None else default_folder(source)
         folder = OutputFolder(to, given.labels, masks, request.direction)
         folder.check_place([source, *(Path(mask) for mask in masks.values() if isinstance(mask, str | Path))])
@@ -141,11 +150,11 @@ def _run(
         with lock_folder(folder.path):
             finished = folder.prepare(record, overwrite=overwrite, resume=resume)
             outputs = ["overlay"] if finished else request.outputs
-            store = _FolderStore(folder, outputs, source, stream.fps, look, request.keep)
+            store = _FolderStore(folder, outputs, request, stream.fps, look, ObjectLog(absent))
             if finished is not None:
                 return _looking_right(store, stream, callbacks, finished)
             passes = request.passes(pipeline, given.labels, stream, absent, store, callbacks)
-            return _write(passes, store, stream, request.notes(given, stream), record)
+            return _write(passes, store, stream, request.notes(given, whole), record)
 
 
 @dataclass(frozen=True)
@@ -153,6 +162,7 @@ class _Request:
     """What is wanted of a clip, beside its pipeline."""
 
     source: Path
+    span: Span
     masks: Mapping[int, GivenMask]
     reading: Reading
     outputs: list[str]
@@ -165,6 +175,7 @@ class _Request:
         """What a run is made from, as its record has it."""
         return {
             "clip": fingerprint(self.source),
+            **self.span.record(),
             "masks": {str(index): digest(prompt) for index, prompt in sorted(prompts.items())},
             "reading": self.reading.record(),
             "direction": str(self.direction),
@@ -187,19 +198,20 @@ class _Request:
             pipeline,
             prompts,
             stream,
-            partial(open_clip, self.source),
+            lambda: self.span.of(open_clip(self.source)),
             callbacks=callbacks,
             probs="probs" in self.outputs,
             store=store,
             direction=self.direction,
-            backwards=partial(open_backwards, self.source),
+            backwards=partial(open_backwards, self.source, first=self.span.first),
             gone=absent,
+            first=self.span.first,
         )
 
-    def notes(self, given: Prompts, stream: FrameStream) -> list[Note]:
-        """What is to be said before the first frame."""
-        one_way = one_way_notes(given.labels, self.direction, stream.count)
-        return given.notes + number_notes(self.masks, stream) + one_way
+    def notes(self, given: Prompts, clip: FrameStream) -> list[Note]:
+        """What is to be said before the first frame of a clip."""
+        one_way = one_way_notes(given.labels, self.direction, self.span, clip.count)
+        return given.notes + number_notes(self.masks, clip) + one_way
 
 
 def _check_types(clip: object, **flags: object) -> None:
@@ -232,11 +244,17 @@ class _FolderStore:
     """Keeps a run in its output folder; a `Store`."""
 
     def __init__(
-        self, folder: OutputFolder, outputs: Sequence[str], source: Path, fps: Fraction | None, look: Look, keep: bool
+        self,
+        folder: OutputFolder,
+        outputs: Sequence[str],
+        request: _Request,
+        fps: Fraction | None,
+        look: Look,
+        log: ObjectLog,
     ) -> None:
-        self.folder, self.resumes, self.log, self.look = folder, folder.resumes, ObjectLog(), look
-        self.cells, self.keeps = folder.cells, keep
-        to = Destination(folder.path, None if source.is_dir() else source, fps, folder.refills, look)
+        self.folder, self.resumes, self.log, self.look = folder, folder.resumes, log, look
+        self.cells, self.keeps = folder.cells, request.keep
+        to = Destination(folder.path, None if request.source.is_dir() else request.source, fps, folder.refills, look)
         writers = {name: WRITERS[name](to) for name in outputs}
         self.writing = ThreadedWriter(list(writers.values()))
         self._overlay = writers.get("overlay")
@@ -316,11 +334,11 @@ def _looking_right(
         return summary
     callbacks.phase(DRAWING)
     with store.writing:
-        for frame in stream:
+        for done, frame in enumerate(stream, 1):
             store.done(frame)
-            callbacks.progress(frame.index + 1, stream.count)
+            callbacks.progress(done, stream.count)
             if callbacks.cancelled():
-                raise Cancelled(f"cancelled after {frame.index + 1} frames: the overlay is as it was")
+                raise Cancelled(f"cancelled after {done} frames: the overlay is as it was")
     drawn = {**summary, "overlay": store.look.record()}
     store.folder.complete(drawn)
     return drawn

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from vostrack.notes import Code, Note
+from vostrack.propagate import Gone, gone_at
 from vostrack.types import Prediction
 
 _MOST_GAPS = 5
@@ -18,9 +19,16 @@ _MOST_GAPS = 5
 
 @dataclass
 class ObjectLog:
-    """Follows the area of each object from frame to frame."""
+    """Follows the area of each object from frame to frame.
 
+    Attributes:
+        gone: when objects are said not to be there, which is then no surprise.
+        frames: so far.
+    """
+
+    gone: Gone = field(default_factory=dict)
     frames: int = 0
+    _last: int = -1
     _areas: dict[int, _Track] = field(default_factory=dict)
 
     def add(self, prediction: Prediction) -> None:
@@ -28,8 +36,10 @@ class ObjectLog:
         labels, index = prediction.labels, prediction.frame.index
         counts = torch.bincount(labels.pixels.flatten().int(), minlength=256)
         for object_id in labels.ids:
-            self._areas.setdefault(object_id, _Track()).add(index, int(counts[object_id]))
-        self.frames = index + 1
+            is_gone = object_id in gone_at(self.gone, index)
+            self._areas.setdefault(object_id, _Track()).add(index, int(counts[object_id]), is_gone)
+        self.frames += 1
+        self._last = index
 
     def objects(self) -> dict[str, dict[str, float | int | None]]:
         """By id: first and last frame with a pixel, frames with one, and the area in pixels where visible."""
@@ -44,28 +54,31 @@ class ObjectLog:
             if len(track.gaps) > _MOST_GAPS:
                 more = len(track.gaps) - _MOST_GAPS
                 yield Note(Code.OBJECT_HIDDEN, f"object {object_id} was out of sight {more} more times")
-            if track.last is not None and track.last < self.frames - 1:
-                yield Note(Code.OBJECT_VANISHED, f"object {object_id} vanished at frame {track.last + 1}")
+            if track.until is not None and track.until < self._last:
+                yield Note(Code.OBJECT_VANISHED, f"object {object_id} vanished at frame {track.until + 1}")
 
 
 @dataclass
 class _Track:
     first: int | None = None
     last: int | None = None
+    until: int | None = None  # the last frame without a surprise
     visible: int = 0
     total: int = 0
     smallest: int = 0
     largest: int = 0
     gaps: list[tuple[int, int]] = field(default_factory=list)
 
-    def add(self, index: int, area: int) -> None:
+    def add(self, index: int, area: int, is_gone: bool) -> None:
         if not area:
+            if is_gone and self.until == index - 1:
+                self.until = index
             return
         if self.first is None:
             self.first, self.smallest = index, area
-        elif self.last is not None and index > self.last + 1:
-            self.gaps.append((self.last + 1, index - 1))
-        self.last = index
+        elif self.until is not None and index > self.until + 1:
+            self.gaps.append((self.until + 1, index - 1))
+        self.last = self.until = index
         self.visible += 1
         self.total += area
         self.smallest, self.largest = min(self.smallest, area), max(self.largest, area)

@@ -23,7 +23,8 @@ from vostrack.types import FrameStream, Prediction
 from vostrack.video.backwards import Spooled, open_backwards
 from vostrack.video.ground import Reading
 from vostrack.video.images import ArrayStream
-from vostrack.video.masks import GivenMask, by_frame, read_prompts
+from vostrack.video.masks import read_prompts
+from vostrack.video.ranges import GivenMasks, Range, choose
 from vostrack.video.reader import number_notes, open_clip
 
 _AHEAD = 4
@@ -31,8 +32,9 @@ _AHEAD = 4
 
 def track(
     frames: Iterable[Any] | str | os.PathLike[str],
-    masks: GivenMask | Mapping[int, GivenMask],
+    masks: GivenMasks,
     *,
+    range: Range | None = None,  # noqa: A002
     method: str = DEFAULT,
     preset: str = "default",
     settings: Mapping[str, Any] | None = None,
@@ -60,9 +62,12 @@ def track(
     Args:
         frames: any iterable, also a generator, of uint8 arrays (H, W, 3) in RGB, uint8 tensors (3, H, W) or PIL images,
             all of one size; an opened clip; or the path of a video or of a folder of images.
-        masks: by frame, from 0, or that of the first frame alone: an array or tensor (H, W) of booleans or of object
-            ids from 1 to 254, with 0 as background and 255 as unknown; a PIL image or the path of one, which mean the
-            same; or a `LabelMap`.
+        masks: by frame, from 0, or by time, as a `Fraction` of seconds, or that of the first frame alone: an array or
+            tensor (H, W) of booleans or of object ids from 1 to 254, with 0 as background and 255 as unknown; a PIL
+            image or the path of one, which mean the same; or a `LabelMap`.
+        range: the first and the last frame of a part of the clip, as (40, 60), (40, None) or (None, 60), or the times
+            that its frames appear between, as (Fraction("1.5"), Fraction(4)). Frames keep their numbers, and the mask
+            of the first frame alone is of the first in the range. Times need the path of a video.
         method: name of the method.
         preset: named settings of the method.
         settings: settings of the method to change, by name, such as `{"radius": 8}`.
@@ -105,31 +110,32 @@ def track(
             refine_settings=refine_settings or {},
         )
     )
-    return _start(pipeline, frames, masks, reading, way, gone, checked_callbacks(callbacks))
+    return _start(pipeline, frames, masks, range, reading, way, gone, checked_callbacks(callbacks))
 
 
 def _start(
     pipeline: Pipeline,
     frames: Iterable[Any] | str | os.PathLike[str],
-    masks: GivenMask | Mapping[int, GivenMask],
+    masks: GivenMasks,
+    chosen: Range | None,
     reading: Reading,
     way: Direction,
     gone: GoneSpans | None,
     callbacks: Callbacks,
 ) -> Iterator[Prediction]:
     """Open the frames and read the masks; where that fails, the frames are closed."""
-    stream = _open(frames)
+    span, by_frame = choose(frames, chosen, masks)
+    whole = _open(frames)
     try:
-        masks = by_frame(masks)
-        given = read_prompts(masks, stream.size, reading, stream.stored_size)
-        check_prompts(given.labels, stream.count)
+        stream = span.of(whole)
+        given = read_prompts(by_frame, whole.size, reading, whole.stored_size)
+        check_prompts(given.labels, whole.count)
         # A generator of the caller's runs in the caller's thread.
-        ahead = 0 if isinstance(stream, ArrayStream) else _AHEAD
-        backwards = _backwards(frames)
-        if backwards is None and way is Direction.BACKWARD and max(given.labels) > 0:
+        ahead = 0 if isinstance(whole, ArrayStream) else _AHEAD
+        backwards, told = _backwards(frames, span.first), []
+        if backwards is None and way is Direction.BACKWARD and max(given.labels) > span.first:
             raise InputError("frames that can be read only once are followed forwards: give a path or a list")
-        told = []
-        if backwards is None and way is Direction.BOTH and max(given.labels) > 0:
+        if backwards is None and way is Direction.BOTH and max(given.labels) > span.first:
             way = Direction.FORWARD
             text = "frames that can be read only once are followed forwards: give a path or a list for both directions"
             told = [Note(Code.RUN_FORWARD, text)]
@@ -143,16 +149,13 @@ def _start(
             direction=way,
             backwards=backwards,
             gone=gone_by_id(gone, given),
+            first=span.first,
         )
-        for note in (
-            *given.notes,
-            *number_notes(masks, stream),
-            *told,
-            *one_way_notes(given.labels, way, stream.count),
-        ):
+        told += one_way_notes(given.labels, way, span, whole.count)
+        for note in (*given.notes, *number_notes(by_frame, whole), *told):
             passes.note(note)
     except BaseException:
-        stream.close()
+        whole.close()
         raise
     return _Predictions(passes, stream)
 
@@ -182,12 +185,12 @@ def _open(frames: Iterable[Any] | str | os.PathLike[str]) -> FrameStream:
     return frames if isinstance(frames, FrameStream) else ArrayStream(frames)
 
 
-def _backwards(frames: Iterable[Any] | str | os.PathLike[str]) -> Callable[[int, bool], FrameStream] | None:
-    """What opens the frames to be read backwards; None where they can be read only once."""
+def _backwards(frames: Iterable[Any] | str | os.PathLike[str], first: int) -> Callable[[int, bool], FrameStream] | None:
+    """What opens the frames to be read backwards to the first; None where they can be read only once."""
     if isinstance(frames, str | os.PathLike):
-        return partial(open_backwards, frames)
+        return partial(open_backwards, frames, first=first)
     if isinstance(frames, Sequence | np.ndarray | Tensor):
-        return lambda last, _: Spooled(ArrayStream(frames), last)
+        return lambda last, _: Spooled(ArrayStream(frames), last, first)
     return None
 
 

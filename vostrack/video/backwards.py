@@ -40,13 +40,14 @@ class InexactSeek(Exception):
     """A video cannot be entered at its key frames; `open_backwards` can read it in another way."""
 
 
-def open_backwards(path: str | os.PathLike[str], last: int, seek: bool = True) -> ClipStream:
-    """Open a clip to be read from a frame back to frame 0.
+def open_backwards(path: str | os.PathLike[str], last: int, seek: bool = True, first: int = 0) -> ClipStream:
+    """Open a clip to be read from a frame back to an earlier one.
 
     Args:
         path: as for `open_clip`.
         last: index of the frame to begin with. Where the clip is shorter, it begins with its last one.
         seek: whether to read a video group by group.
+        first: index of the frame to end with.
 
     Returns:
         The clip; its frames have the index, time, name and image that they have forwards.
@@ -58,21 +59,21 @@ def open_backwards(path: str | os.PathLike[str], last: int, seek: bool = True) -
     stream = open_clip(path)
     if isinstance(stream, FolderStream):
         stream.close()
-        return _BackwardFolder(Path(path), last)
+        return _BackwardFolder(Path(path), last, first)
     if isinstance(stream, VideoStream) and seek:
         stream.close()
-        return _BackwardVideo(Path(path), last)
+        return _BackwardVideo(Path(path), last, first)
     text = "this clip cannot be read backwards: its frames go through a temporary file"
     stream.notes.append(Note(Code.CLIP_SPOOLED, text))
-    return Spooled(stream, last)
+    return Spooled(stream, last, first)
 
 
 class _BackwardFolder(FolderStream):
-    """The images of a folder, from one back to the first."""
+    """The images of a folder, from one back to an earlier one."""
 
-    def __init__(self, path: Path, last: int) -> None:
+    def __init__(self, path: Path, last: int, first: int) -> None:
         super().__init__(path)
-        self._indices = range(min(last, len(self._paths) - 1), -1, -1)
+        self._indices = range(min(last, len(self._paths) - 1), first - 1, -1)
         self.count = len(self._indices)
 
     def _frames(self) -> Iterator[Frame]:
@@ -85,10 +86,10 @@ class _BackwardFolder(FolderStream):
 class _BackwardVideo(VideoStream):
     """A video, group by group."""
 
-    def __init__(self, path: Path, last: int) -> None:
+    def __init__(self, path: Path, last: int, first: int) -> None:
         super().__init__(path)
-        self._path, self._last = path, last
-        self.count = last + 1
+        self._path, self._last, self._first = path, last, first
+        self.count = last + 1 - first
 
     def _frames(self) -> Iterator[Frame]:
         stamps, keys = _scanned(self._path)
@@ -98,13 +99,15 @@ class _BackwardVideo(VideoStream):
         ends = _group_starts(stamps, keys)
         for start, end in zip(reversed(ends[:-1]), reversed(ends[1:]), strict=True):
             if start <= self._last:
-                images = self._group(stamps[start:end], stamps[end] if end < len(stamps) else None, self._last - start)
-                for index, image in _reversed(images, start):
+                # Groups before the first frame that is wanted are decoded too: what number it has depends on them.
+                wanted = range(max(start, self._first) - start, min(end, self._last + 1) - start)
+                images = self._group(stamps[start:end], stamps[end] if end < len(stamps) else None, wanted)
+                for index, image in _reversed(images, max(start, self._first)):
                     yield Frame(index, (stamps[index] - stamps[0]) * tick, image, f"{index:05d}")
 
-    def _group(self, stamps: array[int], end: int | None, last: int) -> Iterator[Tensor]:
-        """Images of the frames with some stamps, up to number `last`; the next group starts with the stamp `end`."""
-        expected = iter(stamps)
+    def _group(self, stamps: array[int], end: int | None, wanted: range) -> Iterator[Tensor]:
+        """Images of those frames with some stamps that are wanted; the next group starts with the stamp `end`."""
+        expected, number = iter(stamps), 0
         try:
             self._container.seek(stamps[0], stream=self._video)
             entered = False
@@ -119,9 +122,9 @@ class _BackwardVideo(VideoStream):
                         break
                     if picture.pts != next(expected, None):
                         raise InexactSeek("other frames than the packets tell of")
-                    if last >= 0:
-                        yield self._image(0, picture)
-                    last -= 1
+                    if number in wanted:
+                        yield self._image(number, picture)
+                    number += 1
                 else:
                     continue
                 break
@@ -132,25 +135,29 @@ class _BackwardVideo(VideoStream):
 
 
 class Spooled(ClipStream):
-    """Any clip, all of whose frames go through a temporary file."""
+    """Any clip, whose frames go through a temporary file."""
 
-    def __init__(self, stream: FrameStream, last: int) -> None:
-        """Take over a stream, not yet iterated, and the index of the frame to begin with."""
+    def __init__(self, stream: FrameStream, last: int, first: int = 0) -> None:
+        """Take over a stream, not yet iterated, and the indices of the frames to begin and to end with."""
         super().__init__(stream.name)
-        self.size, self.stored_size, self.fps, self.count = stream.size, stream.stored_size, stream.fps, last + 1
-        self._stream, self._last = stream, last
+        self.size, self.stored_size, self.fps = stream.size, stream.stored_size, stream.fps
+        self.count = last + 1 - first
+        self._stream, self._last, self._first = stream, last, first
+        if isinstance(stream, ClipStream):
+            stream.images_from = first
         self.notes = stream.notes
 
     def _frames(self) -> Iterator[Frame]:
         told = list[tuple[Fraction, str]]()
 
         def images() -> Iterator[Tensor]:
-            for frame in islice(self._stream, self._last + 1):
+            for frame in islice(self._stream, self._first, self._last + 1):
                 told.append((frame.time, frame.name))
                 yield frame.image
 
-        for index, image in _reversed(images(), 0):
-            yield Frame(index, told[index][0], image, told[index][1])
+        for index, image in _reversed(images(), self._first):
+            time, name = told[index - self._first]
+            yield Frame(index, time, image, name)
 
     def _release(self) -> None:
         self._stream.close()

@@ -31,7 +31,16 @@ from vostrack.types import Frame
 from vostrack.video.damage import Damage
 from vostrack.video.images import is_multi_picture
 from vostrack.video.pixels import PictureConverter
-from vostrack.video.stream import MAX_PIXELS, NOMINAL_RATE, ClipStream, check_size, first_line, reason, size_text
+from vostrack.video.stream import (
+    MAX_PIXELS,
+    NO_IMAGE,
+    NOMINAL_RATE,
+    ClipStream,
+    check_size,
+    first_line,
+    reason,
+    size_text,
+)
 
 _Decoded = tuple[av.VideoFrame, bool]
 """A picture, and whether it is damaged."""
@@ -178,6 +187,8 @@ class VideoStream(ClipStream):
         return notes
 
     def _image(self, index: int, picture: av.VideoFrame) -> Tensor:
+        if index < self.images_from:
+            return NO_IMAGE
         size = (picture.height, picture.width)
         if size != self.stored_size:
             raise InputError(

@@ -82,7 +82,8 @@ class Painter:
             picture[..., channel] = plane
         if self._look.labels:
             colors = {number: _color(self._tones[1, number]) for number in ids}
-            self._lettering.write(picture, objects, colors, index)
+            number = None if index is None else index + self._look.shift
+            self._lettering.write(picture, objects, colors, number)
         return picture
 
     def _meet(self, ids: Sequence[int], planes: Pixels, objects: Pixels) -> None:

@@ -24,7 +24,7 @@ from vostrack.files import open_regular
 from vostrack.notes import Code, Note
 from vostrack.types import Frame
 from vostrack.video.series import frame_files, image_files
-from vostrack.video.stream import NOMINAL_RATE, ClipStream, check_size, reason, size_text
+from vostrack.video.stream import NO_IMAGE, NOMINAL_RATE, ClipStream, check_size, reason, size_text
 
 # The only decoders that Pillow may use.
 _FORMATS = ("AVIF", "BMP", "JPEG", "PNG", "TIFF", "WEBP")
@@ -49,7 +49,7 @@ class _ImageStream(ClipStream):
     def _frames(self) -> Iterator[Frame]:
         for index, (name, where, image) in enumerate(self._images()):
             size = (image.shape[1], image.shape[2])
-            if size != self.size:
+            if image is not NO_IMAGE and size != self.size:
                 raise InputError(
                     f"{where} is {size_text(size)}, the first is {size_text(self.size)}; "
                     f"the {self.kind} of a clip must be of one size"
@@ -81,6 +81,7 @@ class FolderStream(_ImageStream):
     """
 
     kind = "images"
+    timed = False
 
     def __init__(self, path: Path, names: Collection[str] | None = None) -> None:
         super().__init__(path.resolve().name)
@@ -101,11 +102,11 @@ class FolderStream(_ImageStream):
         return [path.stem for path in self._paths]
 
     def _images(self) -> Iterator[tuple[str, str, Tensor]]:
-        image = self._image
+        first = self._image
         del self._image
         for index, path in enumerate(self._paths):
-            if index > 0:
-                image, _, _ = read_image(path, self._bits)
+            needed = index >= self.images_from
+            image = NO_IMAGE if not needed else read_image(path, self._bits)[0] if index else first
             yield path.stem, f"image {str(path)!r} (frame {index})", image
 
     def _release(self) -> None:
@@ -143,6 +144,10 @@ class AnimationStream(_ImageStream):
             where = f"{self._where} (frame {index})"
             with _explained(where):
                 self._file.seek(index)
+                self._file.load()  # now its time is known
+                if index < self.images_from:
+                    yield f"{index:05d}", where, NO_IMAGE
+                    continue
                 image = torch.from_numpy(np.array(to_rgb(self._file, where).transpose(2, 0, 1), order="C"))
             yield f"{index:05d}", where, image
 
@@ -167,6 +172,7 @@ class ArrayStream(_ImageStream):
     """
 
     kind = "frames"
+    timed = False
 
     def __init__(self, frames: Iterable[Any]) -> None:
         super().__init__("frames")
@@ -189,7 +195,8 @@ class ArrayStream(_ImageStream):
         yield "00000", "frame 0", self._first
         del self._first
         for index, image in enumerate(self._rest, 1):
-            yield f"{index:05d}", f"frame {index}", read_array(image, f"frame {index}")
+            needed = index >= self.images_from
+            yield f"{index:05d}", f"frame {index}", read_array(image, f"frame {index}") if needed else NO_IMAGE
 
     def _release(self) -> None:
         self._rest = iter(())

@@ -29,12 +29,14 @@ class Look:
         labels: whether ids, names and the number of the frame are written on it.
         colors: by object id, the colour (R, G, B) that it was painted in; others have that of `palette.PALETTE`.
         names: by object id, what to call it beside its id.
+        shift: added to the number of a frame that is written on it.
     """
 
     style: Style = Style.TINT
     labels: bool = False
     colors: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
     names: Mapping[int, str] = field(default_factory=dict)
+    shift: int = 0
 
     def record(self) -> dict[str, Any]:
         """What of it was asked for, as JSON."""

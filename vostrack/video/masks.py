@@ -6,7 +6,6 @@ Files are untrusted. `snap` deals with soft edges, `mask_labels` and `shared_ids
 
 from __future__ import annotations
 
-import operator
 import os
 import re
 import warnings
@@ -144,20 +143,6 @@ def read_mask(
     """
     path, reading = Path(path), Reading(resize, background, invert, no_background)
     return _finish(_load(path, shown(path.name), _Request(size, reading, stored_size)))
-
-
-def by_frame(masks: GivenMask | Mapping[int, GivenMask]) -> dict[int, GivenMask]:
-    """Masks by frame; one alone is that of the first frame.
-
-    Raises:
-        MaskError: a key is no frame index.
-    """
-    if not isinstance(masks, Mapping):
-        return {0: masks}
-    try:
-        return {operator.index(frame): mask for frame, mask in masks.items()}
-    except TypeError as error:
-        raise MaskError(f"masks are given by frame index, such as {{0: mask}}, not {list(masks)[:3]}") from error
 
 
 def read_prompts(

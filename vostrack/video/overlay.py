@@ -33,6 +33,8 @@ from vostrack.video.stream import NOMINAL_RATE, first_line
 
 # Ticks a second at least, so that any rate is met well, and at most, so that a long gap still fits into an MP4 file.
 _TICKS, _MOST_TICKS = 90_000, 1_000_000
+# So many frames, at most, stand in a file before one that is shown earlier.
+_MOST_REORDERED = 16
 
 
 class OverlayWriter:
@@ -51,16 +53,19 @@ class OverlayWriter:
         self._fps = fps or NOMINAL_RATE
         self._painter = Painter(look)
         self._movie: _Movie | None = None
+        self._start = Fraction(0)
 
     def write(self, prediction: Prediction) -> None:
         """Draw and encode a frame; raises `OutputError`."""
         frame = prediction.frame
+        if self._movie is None:
+            self._start = frame.time  # of a range, which may begin anywhere
         picture = _even(self._painter.draw(frame.image, prediction.labels.pixels.cpu().numpy(), frame.index))
         with self._reported():
             if self._movie is None:
                 make_folder(self._folder)
                 self._movie = _Movie(self._partial.path, picture.shape[:2], self._fps, self._open_source())
-            self._movie.add(picture, frame.time)
+            self._movie.add(picture, frame.time - self._start)
 
     def finish(self) -> None:
         """Complete the file, or make none where there was no frame; raises `OutputError`."""
@@ -79,7 +84,7 @@ class OverlayWriter:
 
     def _open_source(self) -> _Source | None:
         try:
-            return _Source(self._source_path, self.notes) if self._source_path else None
+            return _Source(self._source_path, self.notes, self._start) if self._source_path else None
         except BROKEN as error:
             why = first_line(error)
             text = f"no audio in the overlay: {shown(self._source_path)} cannot be read again: {why}"
@@ -101,14 +106,15 @@ class OverlayWriter:
 class _Source:
     """What an overlay takes over from its source: the unit of time, the audio, and how long the last frame lasts."""
 
-    def __init__(self, path: Path, notes: list[Note]) -> None:
+    def __init__(self, path: Path, notes: list[Note], start: Fraction) -> None:
         self._path = path
+        self._is_part = start > 0
         self._notes = notes
         self._damaged = False
         with contextlib.ExitStack() as stack:
             self._container, video = stack.enter_context(_open_source(path))
             self.time_base = video.time_base or Fraction(1, _TICKS)
-            self._start = _first_stamp(path) * self.time_base
+            self._start = _first_stamp(path) * self.time_base + start
             self.audio = self._choose_audio()
             self._packets = self._shifted(self.audio) if self.audio else iter(())
             self._next = next(self._packets, None)
@@ -123,6 +129,7 @@ class _Source:
     def last_frame(self, time: Fraction) -> tuple[Fraction, bool]:
         """How long the frame at a time lasts in seconds, 0 if unknown, and whether the source goes on after it."""
         stamp, lasts = round((self._start + time) / self.time_base), 0
+        later: list[int] = []
         with contextlib.suppress(*BROKEN), _open_source(self._path) as (container, video):
             container.seek(stamp, stream=video)
             for packet in container.demux(video):
@@ -131,10 +138,12 @@ class _Source:
                 if found is None or packet.is_discard:
                     continue
                 if found > stamp:
-                    return lasts * self.time_base, True
-                if found == stamp:
+                    later.append(found)  # not the next one at first where frames are reordered
+                elif found == stamp:
                     lasts = packet.duration or 0
-        return lasts * self.time_base, False
+                if len(later) > _MOST_REORDERED:
+                    break
+        return (min(later) - stamp if later else lasts) * self.time_base, bool(later)
 
     def report_damage(self, error: Exception) -> None:
         """Note, once, that audio is missing."""
@@ -164,7 +173,7 @@ class _Source:
         return audio
 
     def _shifted(self, audio: AudioStream) -> Iterator[Packet[AudioStream]]:
-        """The audio packets, on a clock that is 0 at the first frame."""
+        """The audio packets, of a part those that start in it, on a clock that is 0 at the first frame."""
         last: int | None = None
         try:
             for packet in self._container.demux(audio):
@@ -173,6 +182,8 @@ class _Source:
                     continue
                 last = packet.dts
                 shift = round(self._start / packet.time_base)
+                if self._is_part and packet.pts < shift:
+                    continue
                 packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
                 yield packet
         except BROKEN as error:

@@ -15,12 +15,16 @@ from fractions import Fraction
 from threading import Lock
 from typing import Self
 
+import torch
+
 from vostrack.errors import InputError
 from vostrack.notes import Note
 from vostrack.types import Frame, FrameStream
 
 MAX_PIXELS = 8192 * 8192
 """Frames with more pixels are refused: a header of a few bytes must not decide how much memory is taken."""
+
+NO_IMAGE = torch.empty(3, 0, 0, dtype=torch.uint8)
 
 NOMINAL_RATE = Fraction(24)
 """Frames a second where a source has no rate of its own, such as a folder of images."""
@@ -39,6 +43,10 @@ class ClipStream(ABC):
     count: int | None
     seconds: float | None = None
     """How long the clip claims to be, if it does."""
+    timed = True
+    """Whether its frames have times of their own."""
+    images_from: int = 0
+    """Number of the first frame whose image is needed; those before come with `NO_IMAGE`, and cost less."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -102,6 +110,7 @@ class Prefetch:
     An error of the source is raised where the frame would have come; closing stops the thread, wherever it is.
 
     Attributes:
+        first: number of the first frame, once that was given.
         busy: seconds that the source took to give its frames.
         waited: seconds that the reader of this stream had to wait for frames.
     """
@@ -115,7 +124,7 @@ class Prefetch:
         """
         self.name, self.size, self.stored_size = stream.name, stream.size, stream.stored_size
         self.fps, self.count, self.notes = stream.fps, stream.count, stream.notes
-        self.busy = self.waited = 0.0
+        self.first, self.busy, self.waited = 0, 0.0, 0.0
         self._stream = stream
         self._depth = depth
         self._closed = False
@@ -125,6 +134,7 @@ class Prefetch:
         """Yield the frames in order, until this is closed; raises what the source raises."""
         frames = iter(self._stream)
         ahead: deque[Future[Frame | None]] = deque()
+        begun = False
         while not self._closed:
             # One more than are kept ready: the one that is taken next.
             while self._depth and len(ahead) <= self._depth:
@@ -134,6 +144,8 @@ class Prefetch:
             self.waited += time.perf_counter() - start
             if frame is None:
                 return
+            if not begun:
+                self.first, begun = frame.index, True
             yield frame
 
     def _read(self, frames: Iterator[Frame]) -> Frame | None:
