@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from vostrack.run.callbacks import Callbacks
     from vostrack.run.segment import segment
     from vostrack.run.track import track
+    from vostrack.run.update import undo, update
     from vostrack.types import Clip, Frame, FrameStream, LabelMap, Prediction
     from vostrack.video.masks import read_mask
     from vostrack.video.reader import open_clip
@@ -59,6 +60,8 @@ _HOMES = {
     "Callbacks": "run.callbacks",
     "segment": "run.segment",
     "track": "run.track",
+    "undo": "run.update",
+    "update": "run.update",
     "load_method": "methods",
     "open_clip": "video.reader",
     "read_mask": "video.masks",
@@ -87,6 +90,8 @@ __all__ = [
     "read_mask",
     "segment",
     "track",
+    "undo",
+    "update",
 ]
 
 

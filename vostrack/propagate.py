@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vostrack.errors import MaskError
 from vostrack.methods import WORKING_SIZE, Direction
-from vostrack.methods.base import Method, Resizing, Shrinking, Stepping
+from vostrack.methods.base import Forgetting, Method, Resizing, Shrinking, Stepping
 from vostrack.ops.eight_bits import from_codes, to_codes
 from vostrack.ops.grid import at_most, resize, size_of
 from vostrack.ops.labels import correct, one_hot, resize_labels, strongest, without_void
@@ -44,6 +44,21 @@ class Keep(Protocol):
     def __call__(self, index: int, codes: Tensor, ids: tuple[int, ...]) -> None:
         """Keep codes (`ops.eight_bits`), uint8 (K, h, w), of a frame, whose channels belong to some ids."""
         ...
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """What an earlier pass over the same frames has said, which holds up to the first frame that is new.
+
+    Attributes:
+        ahead: frames from one that is given to the first new one; 0 or less where that is reached.
+        cells: probabilities (K, h, w) that were predicted for a frame; None where none were.
+        result: the final prediction of a frame, where nothing can have changed it; None elsewhere.
+    """
+
+    ahead: Callable[[int], int]
+    cells: Callable[[int], Tensor | None]
+    result: Callable[[Frame], Prediction | None] = lambda frame: None
 
 
 class Merge(Protocol):
@@ -136,6 +151,7 @@ class Propagator:
         gone: Gone | None = None,
         keep: Keep | None = None,
         merge: Merge | None = None,
+        reuse: Reuse | None = None,
     ) -> None:
         """Prepare a run over one clip.
 
@@ -152,6 +168,7 @@ class Propagator:
             keep: takes what was predicted of the cells of each frame, which is what the method goes on with; nothing of
                 the first frame whose mask was given.
             merge: adds what another pass predicted. The method does not go on with that.
+            reuse: what an earlier pass has said.
         """
         self.method = method
         self.size: int | None = WORKING_SIZE.checked(size)
@@ -159,6 +176,7 @@ class Propagator:
         self.keep_probs = keep_probs
         self.position = position or EnginePosition()
         self._feedback, self._gone, self._keep, self._merge = feedback, gone or {}, keep, merge
+        self._reuse, self._blank = reuse, torch.empty(0)
 
     def run(self, clip: Clip, backwards: bool = False) -> Iterator[Prediction]:
         """Propagate.
@@ -207,22 +225,27 @@ class Propagator:
                 return self._shown(frame, image, None, ())
             if isinstance(self.method, Stepping):
                 return self._whole_step(self.method, frame, image, given)
-            features = self.method.encode(image)
+            features = self._features(frame, image, given)
             if state is None:
                 assert given is not None
                 return self._take(frame, features, image, given, None)
-            cells = self._coded(self.method.predict(state, features), frame, ids)
+            cells = self._said_before(frame)
+            codes = None if cells is not None else self._codes(self.method.predict(state, features), frame, ids)
+            if codes is not None:
+                cells = from_codes(codes)
+            assert cells is not None
             if given is not None:
-                self._kept(frame, cells, ids)
+                self._kept(frame, codes, ids)
                 return self._take(frame, features, image, given, cells)
             if self._feedback:
                 prediction = self._feedback(self._enlarged(frame, image, cells, ids))
-                cells = self._coded(self._refined(cells, prediction, size_of(image)), frame, ids)
+                codes = self._codes(self._refined(cells, prediction, size_of(image)), frame, ids)
+                cells = from_codes(codes)
                 if self._merge:
                     prediction = self._feedback(self._shown(frame, image, cells, ids))
             else:
                 prediction = self._shown(frame, image, cells, ids)
-            self._kept(frame, cells, ids)
+            self._kept(frame, codes, ids)
             self.position = EnginePosition(self.method.remember(state, features, cells), ids, done + 1)
             return prediction if self.keep_probs else replace(prediction, probs=None)
 
@@ -237,23 +260,45 @@ class Propagator:
         self.position = EnginePosition(state, ids, self.position.done + 1)
         probs = _without(probs, ids, gone_at(self._gone, frame.index))
         if not first:
-            self._kept(frame, _without(probs, ids, ids[len(known) :])[: len(known) + 1], known)
+            self._kept(frame, to_codes(_without(probs, ids, ids[len(known) :])[: len(known) + 1]), known)
         shown = self._shown(frame, image, probs, ids)
         if given is None:
             return shown
         pixels = without_void(correct(shown.labels.pixels, given.pixels, given.ids))
         return replace(shown, labels=LabelMap(pixels, shown.ids))
 
-    def _coded(self, cells: Tensor, frame: Frame, ids: tuple[int, ...]) -> Tensor:
-        """Probabilities of cells as they are kept: in eight bits, without what is gone."""
-        return from_codes(to_codes(_without(cells, ids, gone_at(self._gone, frame.index))))
+    def _features(self, frame: Frame, image: Tensor, given: LabelMap | None) -> Tensor:
+        """Features of a frame; zeros where nobody will look at them, since what was said of its cells is known."""
+        ahead = self._reuse.ahead(frame.index) if self._reuse else 0
+        assert not isinstance(self.method, Stepping)
+        is_known = given is None and self._said_before(frame) is not None
+        if is_known and isinstance(self.method, Forgetting) and self.method.forgets(self.position.state, ahead):
+            return self._blank
+        features = self.method.encode(image)
+        if self._reuse and not len(self._blank):
+            self._blank = torch.zeros_like(features)
+        return features
 
-    def _kept(self, frame: Frame, cells: Tensor, ids: tuple[int, ...]) -> None:
-        if self._keep:
-            self._keep(frame.index, to_codes(cells).cpu(), ids)
+    def _said_before(self, frame: Frame) -> Tensor | None:
+        """What an earlier pass said of the cells of a frame, where that holds."""
+        if self._reuse is None or self._reuse.ahead(frame.index) <= 0:
+            return None
+        cells = self._reuse.cells(frame.index)
+        return None if cells is None else cells.to(self.device)
+
+    def _codes(self, cells: Tensor, frame: Frame, ids: tuple[int, ...]) -> Tensor:
+        """Probabilities of cells as they are kept: in eight bits, without what is gone."""
+        return to_codes(_without(cells, ids, gone_at(self._gone, frame.index)))
+
+    def _kept(self, frame: Frame, codes: Tensor | None, ids: tuple[int, ...]) -> None:
+        """Give away what is to be kept of a frame; None where an earlier pass has done so."""
+        if self._keep and codes is not None:
+            self._keep(frame.index, codes.cpu(), ids)
 
     def _shown(self, frame: Frame, image: Tensor, cells: Tensor | None, ids: tuple[int, ...]) -> Prediction:
         """What this pass, the other one or both say of a frame; an empty mask where neither does."""
+        if self._reuse and (result := self._reuse.result(frame)):
+            return result
         if self._merge and (merged := self._merge(frame.index, cells, ids)):
             cells, ids = merged
         if cells is None:
@@ -286,7 +331,7 @@ class Propagator:
         own = Prediction(frame, LabelMap(torch.zeros_like(given.pixels), ()))
         if cells is not None:
             own = self._enlarged(frame, image, cells, known)
-        shown = self._shown(frame, image, cells, known) if self._merge else own
+        shown = self._shown(frame, image, cells, known) if self._merge or self._reuse else own
         own, shown = (self._corrected_by(given, prediction, image) for prediction in (own, shown))
         labels = one_hot(resize_labels(own.labels.pixels, size_of(image)).to(self.device), ids)
         state = self.method.begin(features, labels, self.position.state)

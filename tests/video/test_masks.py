@@ -154,9 +154,8 @@ class TestPrompts:
         assert [(frame, labels.ids) for frame, labels in prompts.items()] == [(5, (1, 2)), (120, (7,))]
         assert notes == [
             "f.png: grey values are object ids, and 255 is void, not an object",
-            "the first mask is for frame 5: frames before it get empty masks",
         ]
-        assert read_prompts({}, SIZE) == ({}, [], {}, {})
+        assert read_prompts({}, SIZE) == ({}, [], {}, {}, [])
 
     def test_a_colour_keeps_the_id_of_the_first_mask(self, tmp_path: Path) -> None:
         first = self.save(tmp_path, "f.png", boxes(RED, WHITE))

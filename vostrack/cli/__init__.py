@@ -23,6 +23,7 @@ from vostrack.cli.score import score
 from vostrack.cli.segment import segment
 from vostrack.cli.speed import app as speed
 from vostrack.cli.train import train
+from vostrack.cli.update import update
 from vostrack.cli.weights import app as weights
 from vostrack.errors import OutputError, VostrackError
 
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (segment, demo, train, inspect, methods, score):
+for command in (segment, update, demo, train, inspect, methods, score):
     app.command(cls=Command)(command)
 app.add_typer(benchmark)
 app.add_typer(speed)

@@ -159,6 +159,12 @@ class SoftMatcher:
         )
         return replace(state, sets=sets, recent=recent, places=places)
 
+    def forgets(self, state: MatchingState, ahead: int) -> bool:
+        """See `base.Forgetting`."""
+        config = self.config
+        learns = config.foreground_update or config.background_update
+        return not learns and ahead > (state.recent.capacity if state.recent else 0)
+
     def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
         """Bilinear from cells to pixels, then along the edges of the image (He et al., "Guided Image Filtering")."""
         pixels, config = to_pixels(probs, self.stride, size_of(image)), self.config

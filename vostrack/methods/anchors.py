@@ -149,6 +149,10 @@ class AnchorsMethod:
         key = project(features, state.axes).to(state.given.keys.dtype)
         return replace(state, recent=state.recent.add(key, probs))
 
+    def forgets(self, state: AnchorsState, ahead: int) -> bool:
+        """See `base.Forgetting`."""
+        return ahead > state.recent.capacity
+
     def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
         """Bilinear from cells to pixels."""
         if self.config.corners:

@@ -136,6 +136,24 @@ class Shrinking(Protocol):
 
 
 @runtime_checkable
+class Forgetting(Protocol):
+    """A method that says which frames its state no longer depends on, so that a state can be made again quickly."""
+
+    def forgets(self, state: Any, ahead: int) -> bool:
+        """Whether it no longer matters, after some more frames, what features the next frame had.
+
+        Args:
+            state: of the clip so far.
+            ahead: frames that are remembered from then on, that one among them. Where masks are given in between, more
+                may be forgotten than this says.
+
+        Returns:
+            True only if the state is then the same, bit by bit, with any features.
+        """
+        ...
+
+
+@runtime_checkable
 class Resizing(Protocol):
     """A method that has a say in the size at which it sees frames."""
 

@@ -204,6 +204,12 @@ class MastMethod:
             state = replace(state, pinned=(*state.pinned, entry))
         return self._advance(state, entry)
 
+    def forgets(self, state: MastState, ahead: int) -> bool:
+        """See `base.Forgetting`."""
+        config, number = self.config, state.next
+        is_spread = bool(config.spread) and number % spacing(number + ahead, config.spread) == 0
+        return ahead > max(config.recent) and number not in config.first and not is_spread
+
     def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
         """Bilinear from cells to pixels."""
         return to_pixels(probs, self.stride, size_of(image))

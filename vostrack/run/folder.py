@@ -13,9 +13,9 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -40,6 +40,8 @@ from vostrack.run.pipeline import changes
 from vostrack.run.state import load_state, save_state
 from vostrack.types import MAX_OBJECTS, Frame, LabelMap, Prediction
 
+T = TypeVar("T")
+
 _FILES = (
     ".avi",
     ".exr",
@@ -62,6 +64,7 @@ _HIDDEN = ".vostrack"
 _RECORD, _FRAMES = f"{_HIDDEN}/run.json", f"{_HIDDEN}/frames.jsonl"
 _STATE, _SECOND = f"{_HIDDEN}/state.safetensors", f"{_HIDDEN}/second_pass.json"
 _BACK, _CELLS = f"{_HIDDEN}/backwards.safetensors", f"{_HIDDEN}/cells"
+_REQUEST, _GIVEN = f"{_HIDDEN}/request.json", f"{_HIDDEN}/given"
 _SUMMARY = "summary.json"
 
 
@@ -161,7 +164,9 @@ class OutputFolder:
         self._run = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
         self._first = (record.get("range") or [0])[0]
         self._two_passes = (record.get("adapt") or {}).get("form") == "clip"
-        for name in (*_RESULTS, _RECORD, _FRAMES, _STATE, _SECOND, _BACK, _CELLS, *self._object_folders()):
+        for name in (*_RESULTS, _RECORD, _FRAMES, _STATE, _SECOND, _BACK, _CELLS, _GIVEN, _REQUEST):
+            self._root.at(name)  # fails now, where it does, and not after something was replaced
+        for name in self._object_folders():
             self._root.at(name)  # fails now, where it does, and not after something was replaced
         ours, unfinished = ((self.path / name).exists() for name in (_RECORD, _STATE))
         if resume and ours:
@@ -282,6 +287,24 @@ class OutputFolder:
         self._root.write_json(_SUMMARY, summary)
         self._forget()
 
+    def keep_request(self, request: Mapping[str, Any], given: Mapping[int, bytes]) -> None:
+        """Keep what was asked for, as JSON, and the given masks by frame, as PNG."""
+        for index, data in given.items():
+            self._root.write(f"{_GIVEN}/{index:05d}.png", data)
+        self._root.write_json(_REQUEST, request)
+
+    def read_request(self, kind: type[T]) -> tuple[T, Callable[[int], Path]]:
+        """What `keep_request` kept, as a type, and where the masks of frames lie.
+
+        Raises:
+            OutputError: nothing was, or it is damaged.
+        """
+        path = self._root.at(_REQUEST)
+        try:
+            return read_json(path, kind), lambda index: self._root.at(f"{_GIVEN}/{index:05d}.png")
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{shown(self.path)} is no run that can be gone on with: {shown(error)}") from error
+
     def forget_cells(self) -> None:
         """Drop what was kept of cells."""
         for name in self._cell_files():
@@ -292,9 +315,12 @@ class OutputFolder:
 
     def _cell_files(self) -> list[str]:
         """What was kept of cells, below the output folder."""
+        return self._numbered(f"{_CELLS}/{Direction.FORWARD}", f"{_CELLS}/{Direction.BACKWARD}")
+
+    def _numbered(self, *folders: str) -> list[str]:
+        """The images in folders of ours whose names are numbers of frames, below the output folder."""
         names = list[str]()
-        for direction in (Direction.FORWARD, Direction.BACKWARD):
-            folder = f"{_CELLS}/{direction}"
+        for folder in folders:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 there = os.listdir(self._root.at(folder))
                 names += [f"{folder}/{name}" for name in there if re.fullmatch(r"[0-9]{5,}\.png", name)]
@@ -390,12 +416,12 @@ class OutputFolder:
         with contextlib.suppress(OSError, ValueError):
             if "overlay" in read_json(self.path / _RECORD, _Earlier).outputs:
                 gone.append("overlay.mp4")
-        gone += (*self._frame_files(), *self._cell_files(), _FRAMES, _RECORD)
+        gone += (*self._frame_files(), *self._cell_files(), *self._numbered(_GIVEN), _REQUEST, _FRAMES, _RECORD)
         for name in gone:
             self._root.at(name)  # all are looked at before the first one goes
         for name in gone:
             self._root.remove(name)
-        for folder in (*self._object_folders(), *_RESULTS[:3]):
+        for folder in (*self._object_folders(), *_RESULTS[:3], _GIVEN):
             with contextlib.suppress(OSError):  # others have files there
                 (self.path / folder).rmdir()
         self.forget_cells()

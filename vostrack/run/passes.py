@@ -32,7 +32,7 @@ from vostrack.errors import Cancelled
 from vostrack.methods import Direction
 from vostrack.methods.base import Stepping
 from vostrack.notes import Code, Note
-from vostrack.propagate import EnginePosition, Gone, Propagator, cleared
+from vostrack.propagate import EnginePosition, Gone, Propagator, Reuse, cleared
 from vostrack.refine.base import RefineFilter
 from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.kept import BothWays, KeptCells
@@ -147,6 +147,7 @@ class Passes:
         backwards: Callable[[int, bool], FrameStream] | None = None,
         gone: Gone | None = None,
         first: int = 0,
+        reuse: Mapping[Direction, Reuse] | None = None,
     ) -> None:
         """Prepare a run; nothing is read yet.
 
@@ -165,6 +166,7 @@ class Passes:
                 (`video.backwards`); needed where objects are followed backwards.
             gone: when objects are not there.
             first: index of the first frame of the stream.
+            reuse: what an earlier run has said, by the direction of the pass, for a method of parts without feedback.
         """
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self.notes: list[Note] = []
@@ -177,6 +179,7 @@ class Passes:
         self._back: KeptCells | None = None
         refiner = pipeline.refiner()
         link = RefineFilter(refiner, masks, probs or refiner.feedback) if refiner else None
+        self._reuse = reuse or {}
         self._feedback = link if refiner and refiner.feedback else None
         self._filters: dict[str, Filter] = {"refine": link} if link and not self._feedback else {}
         self._probs = probs or bool(self._filters)
@@ -221,7 +224,7 @@ class Passes:
         if store and all(kept.has(index) for index in range(self._first, last)):
             return  # an earlier run came to its end
         position = store.load_backwards(pipeline.method.state_type, pipeline.device) if store else EnginePosition()
-        engine = self._engine(position, keep=kept.write)
+        engine = self._engine(position, keep=kept.write, reuse=self._reuse.get(Direction.BACKWARD))
 
         def save() -> None:
             if store and not (self._anew and engine.position.state is not None):
@@ -277,6 +280,7 @@ class Passes:
             keep_probs=self._probs and form != "clip",
             keep=KeptCells(store.cells, Direction.FORWARD, self._masks).write if store and store.keeps else None,
             merge=BothWays(self._masks, self._back, self._direction).merged if self._back else None,
+            reuse=self._reuse.get(Direction.FORWARD),
         )
         if adaptation is None or form == "live":
             yield from self._only_pass(engine, adaptation)

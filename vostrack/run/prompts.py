@@ -34,7 +34,7 @@ def gone_by_id(gone: GoneSpans | None, given: Prompts) -> Gone:
     ids = known_ids(given.labels, 0, Direction.BOTH)
     spans: dict[int, list[tuple[int, int | None]]] = {}
     for key, wanted in (gone or {}).items():
-        spans.setdefault(_object(key, ids, given.names), []).extend((first, last) for first, last in wanted)
+        spans.setdefault(object_id(key, ids, given.names), []).extend((first, last) for first, last in wanted)
     for frame in given.empty:
         for number in ids:
             spans.setdefault(number, []).append((frame, frame))
@@ -42,7 +42,7 @@ def gone_by_id(gone: GoneSpans | None, given: Prompts) -> Gone:
     return spans
 
 
-def _object(key: int | str, ids: Sequence[int], names: Mapping[int, str]) -> int:
+def object_id(key: int | str, ids: Sequence[int], names: Mapping[int, str]) -> int:
     """The id of an object that is called by its id or name."""
     named = [number for number, name in names.items() if name == key]
     if len(named) == 1:

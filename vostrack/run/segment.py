@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +17,23 @@ import torch
 from vostrack.adapt.adaptation import AdaptState
 from vostrack.errors import Cancelled, InputError, VostrackError, unknown_name
 from vostrack.files import lock_folder
-from vostrack.methods import DEFAULT, WORKING_SIZE, Direction
+from vostrack.methods import DEFAULT, WORKING_SIZE
 from vostrack.notes import Code, Note, by_severity
-from vostrack.propagate import EnginePosition, Gone, check_prompts
+from vostrack.propagate import EnginePosition, check_prompts
 from vostrack.run.callbacks import Callbacks, checked_callbacks
-from vostrack.run.folder import OutputFolder, digest, fingerprint
+from vostrack.run.folder import OutputFolder
 from vostrack.run.passes import DRAWING, Passes
 from vostrack.run.pipeline import Pipeline, PipelineConfig, load_pipeline
-from vostrack.run.prompts import GoneSpans, checked_direction, gone_by_id, one_way_notes
+from vostrack.run.prompts import GoneSpans, checked_direction, gone_by_id
+from vostrack.run.request import Request
+from vostrack.run.steps import finish_moves
 from vostrack.run.summary import ObjectLog, peak_rss_mb
-from vostrack.types import Frame, FrameStream, LabelMap
-from vostrack.video.backwards import open_backwards
+from vostrack.types import Frame, FrameStream, Prediction
 from vostrack.video.ground import Reading
 from vostrack.video.look import Look, Style
-from vostrack.video.masks import GivenMask, Prompts, read_prompts
-from vostrack.video.ranges import GivenMasks, Range, Span, choose
-from vostrack.video.reader import number_notes, open_clip
+from vostrack.video.masks import read_prompts
+from vostrack.video.ranges import GivenMasks, Range, choose
+from vostrack.video.reader import open_clip
 from vostrack.video.writer import WRITERS, Destination, ThreadedWriter
 
 OUTPUTS = tuple(WRITERS)
@@ -123,12 +123,12 @@ def segment(
     callbacks = checked_callbacks(callbacks)  # before anything that is there is replaced
     pipeline = load_pipeline(config)
     span, by_frame = choose(clip, range, masks, start_number)
-    request = _Request(Path(clip), span, by_frame, reading, wanted, look, way, gone or {}, keep)
+    request = Request(Path(clip), config, span, by_frame, reading, wanted, look, way, gone or {}, keep)
     return _run(request, pipeline, out, overwrite, resume, callbacks)
 
 
 def _run(
-    request: _Request,
+    request: Request,
     pipeline: Pipeline,
     out: str | Path | None,
     overwrite: bool,
@@ -148,70 +148,15 @@ def _run(
         folder.check_place([source, *(Path(mask) for mask in masks.values() if isinstance(mask, str | Path))])
         record = pipeline.record() | request.record(given.labels, absent)
         with lock_folder(folder.path):
+            finish_moves(folder.path)
             finished = folder.prepare(record, overwrite=overwrite, resume=resume)
             outputs = ["overlay"] if finished else request.outputs
-            store = _FolderStore(folder, outputs, request, stream.fps, look, ObjectLog(absent))
+            store = FolderStore(folder, outputs, request, stream.fps, look, ObjectLog(absent))
+            request.keep_in(folder, given, absent)
             if finished is not None:
                 return _looking_right(store, stream, callbacks, finished)
             passes = request.passes(pipeline, given.labels, stream, absent, store, callbacks)
-            return _write(passes, store, stream, request.notes(given, whole), record)
-
-
-@dataclass(frozen=True)
-class _Request:
-    """What is wanted of a clip, beside its pipeline."""
-
-    source: Path
-    span: Span
-    masks: Mapping[int, GivenMask]
-    reading: Reading
-    outputs: list[str]
-    look: Look
-    direction: Direction
-    gone: GoneSpans
-    keep: bool
-
-    def record(self, prompts: Mapping[int, LabelMap], absent: Gone) -> dict[str, Any]:
-        """What a run is made from, as its record has it."""
-        return {
-            "clip": fingerprint(self.source),
-            **self.span.record(),
-            "masks": {str(index): digest(prompt) for index, prompt in sorted(prompts.items())},
-            "reading": self.reading.record(),
-            "direction": str(self.direction),
-            "gone": {str(number): [list(span) for span in spans] for number, spans in absent.items()},
-            "outputs": self.outputs,
-            "keep": self.keep,
-        }
-
-    def passes(
-        self,
-        pipeline: Pipeline,
-        prompts: Mapping[int, LabelMap],
-        stream: FrameStream,
-        absent: Gone,
-        store: _FolderStore,
-        callbacks: Callbacks,
-    ) -> Passes:
-        """The run, not yet started."""
-        return Passes(
-            pipeline,
-            prompts,
-            stream,
-            lambda: self.span.of(open_clip(self.source)),
-            callbacks=callbacks,
-            probs="probs" in self.outputs,
-            store=store,
-            direction=self.direction,
-            backwards=partial(open_backwards, self.source, first=self.span.first),
-            gone=absent,
-            first=self.span.first,
-        )
-
-    def notes(self, given: Prompts, clip: FrameStream) -> list[Note]:
-        """What is to be said before the first frame of a clip."""
-        one_way = one_way_notes(given.labels, self.direction, self.span, clip.count)
-        return given.notes + number_notes(self.masks, clip) + one_way
+            return write_run(passes, store, stream, request.notes(given, whole), record)
 
 
 def _check_types(clip: object, **flags: object) -> None:
@@ -240,14 +185,14 @@ def _style(name: str) -> Style:
         raise VostrackError(unknown_name("overlay style", str(name), map(str, Style))) from None
 
 
-class _FolderStore:
+class FolderStore:
     """Keeps a run in its output folder; a `Store`."""
 
     def __init__(
         self,
         folder: OutputFolder,
         outputs: Sequence[str],
-        request: _Request,
+        request: Request,
         fps: Fraction | None,
         look: Look,
         log: ObjectLog,
@@ -287,16 +232,32 @@ class _FolderStore:
             self._overlay.write(prediction)
 
 
-def _write(
-    passes: Passes, store: _FolderStore, stream: FrameStream, notes: Sequence[Note], record: Mapping[str, Any]
+def write_run(
+    passes: Passes,
+    store: FolderStore,
+    stream: FrameStream,
+    notes: Sequence[Note],
+    record: Mapping[str, Any],
+    change: Callable[[Prediction], Prediction] = lambda prediction: prediction,
+    out: Path | None = None,
 ) -> dict[str, Any]:
-    """Write all predictions, and the summary at the end."""
+    """Write all predictions, and the summary at the end.
+
+    Args:
+        passes: the run, not yet started.
+        store: where it is kept.
+        stream: its clip.
+        notes: to be said first.
+        record: all that decides the results.
+        change: what is done with a prediction before it is written.
+        out: the folder that the summary names; None for that of the store.
+    """
     start, folder, log = time.perf_counter(), store.folder, store.log
     refill = "files of this complete run are missing: it is done again, and those still there are kept"
     for note in (*notes, *([Note(Code.RUN_REFILLED, refill)] if folder.refills else [])):
         passes.note(note)
     with store.writing as writing, closing(passes.run()) as predictions:
-        for prediction in predictions:
+        for prediction in map(change, predictions):
             folder.announce(prediction.frame)
             writing.write(prediction)
             log.add(prediction)
@@ -311,7 +272,7 @@ def _write(
     summary = {
         **record,
         "overlay": store.look.record() if "overlay" in record["outputs"] else None,
-        "out": str(folder.path),
+        "out": str(out or folder.path),
         "frames": log.frames,
         "frame_size": list(stream.size),
         "objects": log.objects(),
@@ -327,7 +288,7 @@ def _write(
 
 
 def _looking_right(
-    store: _FolderStore, stream: FrameStream, callbacks: Callbacks, summary: dict[str, Any]
+    store: FolderStore, stream: FrameStream, callbacks: Callbacks, summary: dict[str, Any]
 ) -> dict[str, Any]:
     """The summary of a complete run, whose overlay is drawn again, from its masks, if another look is wanted."""
     if summary.get("overlay", Look().record()) in (None, store.look.record()):

@@ -150,6 +150,7 @@ def read_prompts(
     size: tuple[int, int],
     reading: Reading = PLAIN,
     stored_size: tuple[int, int] | None = None,
+    known: Prompts | None = None,
 ) -> Prompts:
     """Read the masks of several frames; see `read_mask` for files, `array_labels` for arrays and tensors.
 
@@ -157,27 +158,40 @@ def read_prompts(
     object in all masks, with the id that it has in the first, and an object whose id was chosen here, since it is in
     another colour or alone, is refused in the place of a known object with another id.
 
+    Args:
+        masks: by frame.
+        size: (H, W) of the clip as displayed.
+        reading: how they are read.
+        stored_size: (H, W) of the clip's frames as stored.
+        known: masks that were read before, of the same clip; they come back beside the new ones, which replace those of
+            their frames.
+
     Raises:
         MaskError: a mask cannot be used.
     """
+    known = known or Prompts({}, [], {}, {}, [])
     request = _Request(size, reading, stored_size)
     names = {
         frame: shown(Path(mask).name) if isinstance(mask, str | Path) else f"mask of frame {frame}"
         for frame, mask in sorted(masks.items())
     }
-    first = min(names, default=0)
+    first = min((*names, *known.labels), default=0)
     loaded = {frame: _load(masks[frame], names[frame], request, later=frame > first) for frame in names}
     empty = [frame for frame, mask in loaded.items() if not _shows_any(mask)]
     for frame in empty:
         del loaded[frame]
-    share_ids({names[frame]: mask.labels if isinstance(mask, MaskFile) else mask for frame, mask in loaded.items()})
+    before = {f"earlier mask of frame {frame}": labels for frame, labels in known.labels.items()}
+    now = {names[frame]: mask.labels if isinstance(mask, MaskFile) else mask for frame, mask in loaded.items()}
+    share_ids({**before, **now}, known.colors)
     files = {frame: _finish(labels) for frame, labels in loaded.items()}
     notes = [note.of(names[frame]) for frame, file in files.items() for note in file.notes]
-    read = Prompts({frame: file.labels for frame, file in files.items()}, notes, {}, {}, empty)
+    labels = {frame: old for frame, old in known.labels.items() if frame not in empty}
+    labels |= {frame: file.labels for frame, file in files.items()}
+    read = Prompts(dict(sorted(labels.items())), notes, {}, {}, empty)
     for file in reversed(files.values()):
         read.colors.update(file.colors)
         read.names.update(file.names)
-    return read
+    return read._replace(colors=read.colors | known.colors, names=read.names | known.names)
 
 
 def _shows_any(mask: Labels | MaskFile) -> bool:

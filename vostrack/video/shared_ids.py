@@ -54,16 +54,18 @@ class _Known:
         return ids.get(value, near[0] if len(near) == 1 else None)
 
 
-def share_ids(loaded: Mapping[str, Labels | LabelMap]) -> None:
+def share_ids(loaded: Mapping[str, Labels | LabelMap], drawn: Mapping[int, Color] | None = None) -> None:
     """Keep the ids of known objects in later masks; a colour has the id of the first mask. Changes the masks.
 
     Args:
-        loaded: the masks, all of one size, by the names that messages give them, frames ascending.
+        loaded: the masks, all of one size, by the names that messages give them, those that decide first.
+        drawn: by id, the colour of objects that are known before; their masks are label maps.
 
     Raises:
         MaskError: an object may be meant as a known one with another id, or there are more than 254.
     """
-    known = _Known()
+    drawn = drawn or {}
+    known = _Known(drawn=dict(drawn), colors={color: number for number, color in drawn.items()})
     for name, labels in loaded.items() if len(loaded) > 1 else ():
         if isinstance(labels, LabelMap):
             pixels = labels.pixels.cpu().numpy()

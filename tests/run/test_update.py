@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vostrack
+from tests import fakes
+from tests.fakes import NAME, truth, write_clip, write_mask
+from tests.runs import Stop, labels, results
+from vostrack.errors import MaskError, OutputError
+from vostrack.run import passes
+from vostrack.run.callbacks import Callbacks
+from vostrack.run.segment import segment
+
+pytestmark = pytest.mark.usefixtures("fake_method")
+COUNT = 12
+LAST = COUNT - 1
+OUTPUTS = ("overlay", "objects")
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return write_clip(tmp_path / "clip.mp4", COUNT)
+
+
+def run(clip: Path, masks: Any, out: Path, **settings: Any) -> dict[str, Any]:
+    return segment(clip, masks, out, **{"method": NAME, "outputs": OUTPUTS, **settings})
+
+
+def record(out: Path) -> dict[str, Any]:
+    return dict(json.loads((out / ".vostrack" / "run.json").read_text()))
+
+
+def everything(out: Path) -> dict[str, bytes]:
+    """Results and what is kept of cells."""
+    cells = {str(path.relative_to(out)): path.read_bytes() for path in (out / ".vostrack" / "cells").rglob("*.png")}
+    return results(out) | cells
+
+
+def changed(number: int, index: int) -> np.ndarray:
+    """The truth, but an object is elsewhere, so that it matters whether the mask was looked at."""
+    pixels = truth(index)
+    pixels[pixels == number] = 0
+    pixels[20:26, 2:20] = number
+    return pixels
+
+
+CASES: dict[str, tuple[dict[int, np.ndarray], dict[str, Any], dict[int, np.ndarray], dict[str, Any]]] = {
+    "a mask": ({0: truth()}, {"masks": {6: truth(6)}}, {0: truth(), 6: truth(6)}, {}),
+    "another mask": ({0: truth(), 6: changed(3, 6)}, {"masks": {6: truth(6)}}, {0: truth(), 6: truth(6)}, {}),
+    "an earlier mask": ({6: truth(6)}, {"masks": {2: changed(3, 2)}}, {2: changed(3, 2), 6: truth(6)}, {}),
+    "a dropped mask": ({0: truth(), 6: changed(3, 6)}, {"drop_masks": [6]}, {0: truth()}, {}),
+    "the last one dropped": (
+        {0: truth(), 5: truth(5), 9: changed(3, 9)},
+        {"drop_masks": [9]},
+        {0: truth(), 5: truth(5)},
+        {},
+    ),
+    "gone": ({0: truth(), 9: truth(9)}, {"gone": {3: [(4, 6)]}}, {0: truth(), 9: truth(9)}, {"gone": {3: [(4, 6)]}}),
+    "gone to the end": ({0: truth()}, {"gone": {3: [(4, None)]}}, {0: truth()}, {"gone": {3: [(4, None)]}}),
+    "an object": (
+        {0: np.where(truth() == 3, 3, 0).astype(np.uint8)},
+        {"masks": {5: np.where(truth(5) == 200, 200, 0).astype(np.uint8)}},
+        {0: np.where(truth() == 3, 3, 0).astype(np.uint8), 5: np.where(truth(5) == 200, 200, 0).astype(np.uint8)},
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("direction", ["both", "forward", "backward"])
+@pytest.mark.parametrize("case", CASES)
+def test_an_update_is_a_run_with_the_same_inputs(case: str, direction: str, clip: Path, tmp_path: Path) -> None:
+    before, correction, after, settings = CASES[case]
+    run(clip, before, tmp_path / "out", direction=direction)
+    was = everything(tmp_path / "out")
+    summary = vostrack.update(tmp_path / "out", **correction)
+    fresh = run(clip, after, tmp_path / "fresh", direction=direction, **settings)
+    assert everything(tmp_path / "out") == everything(tmp_path / "fresh")
+    assert record(tmp_path / "out") == record(tmp_path / "fresh")
+    assert summary["objects"] == fresh["objects"]
+    assert summary["out"] == str(tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
+    again = run(clip, after, tmp_path / "out", direction=direction, resume=True, **settings)
+    assert again == summary, "it is complete"
+    vostrack.undo(tmp_path / "out")
+    assert everything(tmp_path / "out") == was
+    with pytest.raises(OutputError, match="no update to undo"):
+        vostrack.undo(tmp_path / "out")
+
+
+@pytest.mark.parametrize("settings", [{"outputs": ("probs",)}, {"range": (2, 9)}, {"keep": False}, {"start_number": 7}])
+def test_an_update_goes_on_as_the_run_was_asked_for(settings: dict[str, Any], clip: Path, tmp_path: Path) -> None:
+    run(clip, {3: truth(3)}, tmp_path / "out", **settings)
+    vostrack.update(tmp_path / "out", {7: truth(7)})
+    vostrack.update(tmp_path / "out", {8: truth(8)})
+    run(clip, {3: truth(3), 7: truth(7), 8: truth(8)}, tmp_path / "fresh", **settings)
+    assert everything(tmp_path / "out") == everything(tmp_path / "fresh")
+
+
+def test_only_what_can_change_is_computed(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(clip, truth(), tmp_path / "out", direction="forward")
+    predicted = []
+    predict = fakes.FakeMethod.predict
+    monkeypatch.setattr(fakes.FakeMethod, "predict", lambda *given: (predicted.append(1), predict(*given))[1])
+    vostrack.update(tmp_path / "out", {8: truth(8)})
+    assert len(predicted) == COUNT - 8
+
+
+def test_features_that_the_method_forgets_are_not_computed(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(clip, truth(), tmp_path / "out", direction="forward")
+    monkeypatch.setattr(fakes.FakeMethod, "forgets", lambda self, state, ahead: ahead > 3, raising=False)
+    encoded = []
+    encode = fakes.FakeMethod.encode
+    monkeypatch.setattr(fakes.FakeMethod, "encode", lambda *given: (encoded.append(1), encode(*given))[1])
+    vostrack.update(tmp_path / "out", {8: truth(8)})
+    assert len(encoded) == 1 + 3 + COUNT - 8
+
+
+def test_what_is_locked_stays_as_it_is_on_the_disk(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(clip, {0: truth()}, out)
+    retouched = labels(out, 2)
+    retouched[40:44, 50:60] = 3
+    write_mask(out / "masks" / "00002.png", retouched)
+    before = [labels(out, index) for index in range(COUNT)]
+    summary = vostrack.update(out, {6: changed(200, 6)}, lock=[3], lock_ranges=[(0, 1), (10, 10)])
+    assert summary["locks"] == {"objects": [3], "frames": [[0, 1], [10, 10]]}
+    after = [labels(out, index) for index in range(COUNT)]
+    for index in range(COUNT):
+        assert np.array_equal(after[index] == 3, before[index] == 3)
+        if index in (0, 1, 10):
+            assert np.array_equal(after[index], before[index])
+    assert not np.array_equal(after[6], before[6])
+    with Image.open(out / "objects" / "3" / "00002.png") as image:
+        assert np.array_equal(np.array(image) > 0, retouched == 3)
+
+
+def test_colours_and_names_mean_the_objects_of_before(clip: Path, tmp_path: Path) -> None:
+    colors = {3: (250, 40, 10), 200: (10, 60, 250)}
+
+    def painted(index: int) -> Image.Image:
+        image = np.zeros((*truth().shape, 3), np.uint8)
+        for number, color in colors.items():
+            image[truth(index) == number] = color
+        return Image.fromarray(image)
+
+    run(clip, {0: painted(0)}, tmp_path / "out")
+    only = np.zeros((*truth().shape, 3), np.uint8)
+    only[truth(6) == 3] = colors[3]
+    vostrack.update(tmp_path / "out", {6: Image.fromarray(only)})
+    run(clip, {0: painted(0), 6: Image.fromarray(only)}, tmp_path / "fresh")
+    assert everything(tmp_path / "out") == everything(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("stop", [("following backwards", 3), ("segmenting", 5)])
+def test_an_update_that_was_stopped_leaves_the_run_and_goes_on(
+    stop: tuple[str, int], clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passes, "SAVE_SECONDS", 0.0)
+    out = tmp_path / "out"
+    run(clip, {0: truth()}, out)
+    was = everything(out)
+
+    class StopIn(Callbacks):
+        entered = ""
+
+        def phase(self, name: str) -> None:
+            self.entered = name
+
+        def progress(self, done: int, total: int | None) -> None:
+            if (self.entered, done) == stop:
+                raise Stop
+
+    with pytest.raises(Stop):
+        vostrack.update(out, {8: changed(3, 8)}, callbacks=StopIn())
+    assert everything(out) == was
+    with pytest.raises(Stop):
+        vostrack.update(out, {8: truth(8)}, callbacks=StopIn())
+    vostrack.update(out, {8: truth(8)})
+    run(clip, {0: truth(), 8: truth(8)}, tmp_path / "fresh")
+    assert everything(out) == everything(tmp_path / "fresh")
+    assert not (out / ".vostrack" / "next").exists()
+
+
+@pytest.mark.parametrize("moves", range(0, 14, 2))
+def test_an_exchange_that_was_broken_off_is_finished(
+    moves: int, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    run(clip, {0: truth()}, out)
+    rename, made = Path.rename, 0  # the moves, one after the other
+
+    def breaking(path: Path, target: Any) -> Any:
+        nonlocal made
+        if made == moves:
+            raise KeyboardInterrupt
+        made += 1
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", breaking)
+        with pytest.raises(KeyboardInterrupt):
+            vostrack.update(out, {8: truth(8)})
+    run(clip, {0: truth(), 8: truth(8)}, tmp_path / "fresh")
+    run(clip, {0: truth(), 8: truth(8)}, out, resume=True)
+    assert everything(out) == everything(tmp_path / "fresh")
+    vostrack.undo(out)
+    assert record(out)["masks"].keys() == {"0"}
+
+
+def test_what_cannot_be_is_refused_in_one_line(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(OutputError, match="not the output folder of a run"):
+        vostrack.update(tmp_path, {3: truth(3)})
+    run(clip, {0: truth()}, out)
+    for correction, said in (
+        ({}, "nothing changes"),
+        ({"masks": {0: truth()}}, "nothing changes"),
+        ({"masks": {40: truth()}}, "clip ends with frame 11"),
+        ({"drop_masks": [5]}, "no mask was given for frame 5; there are masks for 0"),
+        ({"drop_masks": [0]}, "no mask is left"),
+        ({"gone": {9: [(1, 2)]}}, "no object 9"),
+        ({"masks": {3: truth(3)}, "lock": ["dog"]}, "no object dog; there are: 3, 200"),
+        ({"masks": {3: truth(3)}, "lock_ranges": [(4, 2)]}, "cannot be locked"),
+    ):
+        with pytest.raises(MaskError, match=said):
+            vostrack.update(out, **correction)
+    other = write_clip(tmp_path / "other.mp4", COUNT + 1)
+    with pytest.raises(OutputError, match=r"this changed: clip"):
+        vostrack.update(out, {3: truth(3)}, clip=other)

@@ -1,0 +1,102 @@
+"""`vostrack update`: a run is corrected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vostrack.cli.console import Form, FrameBar, printed_summary, say_next
+from vostrack.cli.help import Json, in_input, in_output, in_run
+from vostrack.cli.segment import parse_masks
+from vostrack.cli.settings import parse_gone, parse_range
+
+
+def update(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Output folder of a complete run.", show_default=False)],
+    mask: Annotated[
+        list[str] | None,
+        in_input(
+            "--mask",
+            "-m",
+            metavar="FRAME:PATH",
+            help="Mask of another frame, or a new one in the place of an earlier one. Repeatable.",
+        ),
+    ] = None,
+    gone: Annotated[
+        list[str] | None,
+        in_input("--gone", metavar="OBJECT@FRAMES", help="Object that is not there: 2@131-160, dog@131-. Repeatable."),
+    ] = None,
+    drop_mask: Annotated[
+        list[int] | None,
+        in_input("--drop-mask", metavar="FRAME", help="Take back the mask given for a frame. Repeatable."),
+    ] = None,
+    clip: Annotated[
+        Path | None, in_input("--clip", metavar="CLIP", help="Where the clip is now.", show_default="where it was")
+    ] = None,
+    lock: Annotated[
+        list[str] | None,
+        in_output("--lock", metavar="OBJECT", help="Keep the pixels of a finished object as they are. Repeatable."),
+    ] = None,
+    lock_range: Annotated[
+        list[str] | None,
+        in_output("--lock-range", metavar="A-B", help="Keep the masks of these frames as they are. Repeatable."),
+    ] = None,
+    undo: Annotated[bool, in_run("--undo", help="Take back the last update.")] = False,
+    json: Json = False,
+    progress: Annotated[
+        Form, in_run("--progress", metavar="FORM", help="A bar or lines (auto), or jsonl: JSON lines on stderr.")
+    ] = Form.AUTO,
+    quiet: Annotated[bool, in_run("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Correct a run: give a mask where it went wrong, and only what that changes is computed.
+
+    Examples:
+        vostrack update dog_vostrack -m 40:fix.png
+        vostrack update dog_vostrack -m 40:fix.png --lock cat --lock-range 0-30
+        vostrack update dog_vostrack --gone dog@131-160
+        vostrack update dog_vostrack --drop-mask 40
+        vostrack update dog_vostrack --undo
+
+    The result is that of a run with all masks from the start. The run stays as it is until the new one is complete.
+    """
+    from vostrack.errors import MaskError
+
+    changes = [mask, gone, drop_mask]
+    if undo:
+        if any([*changes, lock, lock_range, clip]):
+            raise typer.BadParameter("it takes back the last update, and nothing else", param_hint="--undo")
+        from vostrack.run.update import undo as take_back
+
+        take_back(run)
+        say_next(f"look at {run}; it is as it was before the last update")
+        return
+    if not any(changes):
+        raise typer.BadParameter("give a mask (-m FRAME:PATH), --gone, --drop-mask or --undo", param_hint="update")
+    masks: dict[Any, Path] = dict(parse_masks(mask or (), bare=None))
+    if None in masks:
+        raise MaskError(f"say which frame {masks[None].name} is for, as in -m 40:{masks[None].name}")
+    spans = [_frames(text) for text in lock_range or ()]
+    from vostrack.run.update import update as correct
+
+    with FrameBar(run.name, quiet, form=progress) as bar:
+        summary: dict[str, Any] = correct(
+            run,
+            masks,
+            gone=parse_gone(gone),
+            drop_masks=drop_mask or (),
+            lock=[int(name) if name.isdecimal() else name for name in lock or ()],
+            lock_ranges=spans,
+            clip=clip,
+            callbacks=bar,
+        )
+    printed_summary(summary, json, quiet or progress is Form.JSONL)
+
+
+def _frames(text: str) -> tuple[int, int]:
+    """First and last frame, from `0-80` or `12`."""
+    first, last = parse_range(text) or (None, None)
+    if not isinstance(first, int) or not isinstance(last, int):
+        raise typer.BadParameter(f"expected frames such as 0-80 or 12, found {text!r}", param_hint="--lock-range")
+    return first, last

@@ -1,0 +1,132 @@
+"""The versions of a run: an update is made beside it, takes its place when complete, and can be undone.
+
+A new version and earlier ones lie in the hidden folder. To exchange them is a list of moves that is written down first,
+so that whoever comes after a kill finishes it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vostrack.errors import OutputError
+from vostrack.files import OutputRoot, make_folder, output_error, read_json, shown
+
+HIDDEN = ".vostrack"
+NEXT = f"{HIDDEN}/next"
+"""Where a version is made."""
+
+_STEPS, _UNDONE, _JOURNAL = f"{HIDDEN}/steps", f"{HIDDEN}/undone", f"{HIDDEN}/moves.json"
+_PARTS = (
+    "masks",
+    "objects",
+    "probs",
+    "overlay.mp4",
+    "confidence.csv",
+    "review.html",
+    f"{HIDDEN}/cells",
+    f"{HIDDEN}/given",
+    f"{HIDDEN}/request.json",
+    f"{HIDDEN}/frames.jsonl",
+    f"{HIDDEN}/run.json",
+    "summary.json",
+)
+"""What a version is made of; what says that it is complete goes last."""
+
+
+@dataclass(frozen=True)
+class _Moves:
+    """Moves that are under way: `going` parts of the run to one place, `coming` ones from another."""
+
+    come_from: str
+    go_to: str
+    coming: list[str]
+    going: list[str]
+
+
+def take_next(run: Path) -> None:
+    """Put the version that was made in the place of the run, which becomes its latest earlier version.
+
+    Call it, as all of these, under the folder's lock; raises `OutputError`.
+    """
+    _exchange(run, NEXT, f"{_STEPS}/{len(steps(run)) + 1:04d}")
+    remove_tree(run, NEXT)
+
+
+def take_back(run: Path) -> None:
+    """Put the latest earlier version in the place of the run, which is dropped.
+
+    Raises:
+        OutputError: there is none.
+    """
+    earlier = steps(run)
+    if not earlier:
+        raise OutputError(f"{shown(run)} has no update to undo")
+    _exchange(run, earlier[-1], _UNDONE)
+    for name in (_UNDONE, earlier[-1]):
+        remove_tree(run, name)
+
+
+def steps(run: Path) -> list[str]:
+    """Earlier versions of a run, below its folder, oldest first."""
+    folder = OutputRoot(run).at(_STEPS)
+    names = os.listdir(folder) if folder.is_dir() else []
+    return [f"{_STEPS}/{name}" for name in sorted(names) if re.fullmatch("[0-9]{4,}", name)]
+
+
+def finish_moves(run: Path) -> None:
+    """Finish an exchange that was broken off, if there is one; raises `OutputError`."""
+    root = OutputRoot(run)
+    try:
+        moves: _Moves = read_json(root.at(_JOURNAL), _Moves)
+        if not {*moves.coming, *moves.going} <= {*_PARTS} or not _is_ours(moves.come_from, moves.go_to):
+            raise ValueError("it names other files than ours")
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{shown(run / _JOURNAL)} is damaged ({shown(error)})") from error
+    _move(root, moves)
+
+
+def remove_tree(run: Path, name: str) -> None:
+    """Drop a version and all that is in it, if it is there."""
+    path = OutputRoot(run).at(name)
+    if path.exists():
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            raise output_error(error, path) from error
+
+
+def _is_ours(*names: str) -> bool:
+    return all(name in (NEXT, _UNDONE) or re.fullmatch(rf"{re.escape(_STEPS)}/[0-9]{{4,}}", name) for name in names)
+
+
+def _exchange(run: Path, come_from: str, go_to: str) -> None:
+    root = OutputRoot(run)
+    remove_tree(run, go_to)
+    coming = [part for part in _PARTS if os.path.lexists(root.at(f"{come_from}/{part}"))]
+    going = [part for part in _PARTS if os.path.lexists(root.at(part))]
+    moves = _Moves(come_from, go_to, coming, going)
+    root.write_json(_JOURNAL, asdict(moves))
+    _move(root, moves)
+
+
+def _move(root: OutputRoot, moves: _Moves) -> None:
+    """Make the moves that were not made before, and forget them."""
+    try:
+        for part in _PARTS:
+            here, away = root.at(part), root.at(f"{moves.go_to}/{part}")
+            if part in moves.going and not os.path.lexists(away):
+                make_folder(away.parent)
+                here.rename(away)
+            there = root.at(f"{moves.come_from}/{part}")
+            if part in moves.coming and os.path.lexists(there):
+                make_folder(here.parent)
+                there.rename(here)
+    except OSError as error:
+        raise output_error(error, root.path) from error
+    root.remove(_JOURNAL)

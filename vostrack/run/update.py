@@ -1,0 +1,297 @@
+"""`vostrack.update`: a run is corrected, and only what that can change is computed again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vostrack.errors import MaskError, OutputError
+from vostrack.files import OutputRoot, lock_folder, make_folder, read_json, shown
+from vostrack.methods import Direction
+from vostrack.methods.base import Stepping
+from vostrack.propagate import Gone, Reuse, check_prompts, gone_at, known_ids
+from vostrack.run.callbacks import Callbacks, checked_callbacks
+from vostrack.run.folder import OutputFolder, digest
+from vostrack.run.kept import KeptCells
+from vostrack.run.pipeline import Pipeline, changes, load_pipeline
+from vostrack.run.prompts import GoneSpans, gone_by_id, object_id
+from vostrack.run.request import Request
+from vostrack.run.segment import FolderStore, write_run
+from vostrack.run.steps import NEXT, finish_moves, remove_tree, take_back, take_next
+from vostrack.run.summary import ObjectLog
+from vostrack.types import BACKGROUND, Frame, LabelMap, Prediction
+from vostrack.video.masks import GivenMask, Prompts, read_prompts
+from vostrack.video.ranges import choose
+from vostrack.video.reader import open_clip
+
+_ENDLESS = 1 << 60
+
+
+@dataclass(frozen=True)
+class Locks:
+    """What stays as it is.
+
+    Attributes:
+        objects: ids; their pixels stay in all frames.
+        frames: first and last frame of spans whose masks stay.
+    """
+
+    objects: tuple[int, ...] = ()
+    frames: tuple[tuple[int, int], ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """As JSON; nothing where nothing is locked."""
+        locked = {"objects": list(self.objects), "frames": [list(span) for span in self.frames]}
+        return {"locks": locked} if self.objects or self.frames else {}
+
+    def applied(self, prediction: Prediction, earlier: Prediction) -> Prediction:
+        """A prediction with what is locked as an earlier one has it."""
+        pixels, old = prediction.labels.pixels, earlier.labels.pixels
+        if any(first <= prediction.index <= last for first, last in self.frames):
+            pixels = old
+        elif self.objects:
+            locked = torch.tensor(self.objects, dtype=torch.uint8)
+            pixels = torch.where(torch.isin(pixels, locked), BACKGROUND, pixels)
+            pixels = torch.where(torch.isin(old, locked), old, pixels).to(torch.uint8)
+        return replace(prediction, labels=LabelMap(pixels, prediction.ids))
+
+
+def update(
+    run: str | os.PathLike[str],
+    masks: Mapping[int, GivenMask] | Mapping[Fraction, GivenMask] | None = None,
+    *,
+    gone: GoneSpans | None = None,
+    drop_masks: Collection[int] = (),
+    lock: Collection[int | str] = (),
+    lock_ranges: Sequence[tuple[int, int]] = (),
+    clip: str | os.PathLike[str] | None = None,
+    callbacks: Callbacks | None = None,
+) -> dict[str, Any]:
+    """Correct a complete run: with further masks, without some, or by saying when objects are not there.
+
+    Without locks the results are those of a run of `vostrack.segment` with all of this, byte for byte, and what was
+    there before can be had again with `vostrack.undo`. The run stays as it is until the new one is complete; an update
+    that was broken off goes on when it is asked for again.
+
+    Args:
+        run: output folder of `vostrack.segment`.
+        masks: by frame or time, as for `vostrack.segment`; they replace those that were given for their frames. Colours
+            mean the objects that were painted in them.
+        gone: when objects are not there, beside what was said before.
+        drop_masks: frames whose given masks are taken back.
+        lock: ids or names of objects whose pixels stay as they are in all frames.
+        lock_ranges: first and last frame of spans in which all masks stay as they are.
+        clip: where the clip is now, if it was moved.
+        callbacks: what is called on the way.
+
+    Returns:
+        The new summary.
+
+    Raises:
+        OutputError: the folder holds no complete run, or was made in another way than this program does it now.
+        InputError, MaskError: the clip, a mask or what is said of objects cannot be used, or nothing changes.
+        Cancelled: the callbacks said so; the same call goes on.
+    """
+    callbacks, path = checked_callbacks(callbacks), Path(run)
+    if not (path / ".vostrack").is_dir():
+        raise OutputError(f"{shown(path)} is not the output folder of a run: give the one that `segment` wrote")
+    with lock_folder(path):
+        finish_moves(path)
+        earlier = OutputFolder(path)
+        request, known = Request.kept_in(earlier)
+        if not (path / "summary.json").is_file():
+            raise OutputError(f"the run in {shown(path)} is not complete: resume it first")
+        request = replace(request, source=Path(clip) if clip is not None else request.source)
+        span, wanted = choose(request.source, (request.span.first, request.span.last), masks or {})
+        request = replace(request, masks=wanted, span=replace(span, start_number=request.span.start_number))
+        pipeline = load_pipeline(request.config)
+        correction = _Correction(path, request, pipeline, known)
+        summary = correction.run(gone or {}, drop_masks, lock, lock_ranges, callbacks)
+        take_next(path)
+        return summary
+
+
+def undo(run: str | os.PathLike[str]) -> None:
+    """Take back the last update of a run; raises `OutputError` where there is none."""
+    path = Path(run)
+    if not (path / ".vostrack").is_dir():
+        raise OutputError(f"{shown(path)} is not the output folder of a run: give the one that `segment` wrote")
+    with lock_folder(path):
+        finish_moves(path)
+        take_back(path)
+        remove_tree(path, NEXT)
+
+
+class _Correction:
+    """A new version of a run, made beside it."""
+
+    def __init__(self, path: Path, request: Request, pipeline: Pipeline, known: Prompts) -> None:
+        self._path, self._request, self._pipeline, self._known = path, request, pipeline, known
+        self._record: dict[str, Any] = read_json(OutputRoot(path).at(".vostrack/run.json"), dict[str, Any])
+        self._earlier = OutputFolder(path, known.labels, direction=request.direction)
+
+    def run(
+        self,
+        gone: GoneSpans,
+        drop_masks: Collection[int],
+        lock: Collection[int | str],
+        lock_ranges: Sequence[tuple[int, int]],
+        callbacks: Callbacks,
+    ) -> dict[str, Any]:
+        """Make it; the summary."""
+        request = self._request
+        with open_clip(request.source) as whole:
+            stream = request.span.of(whole)
+            kept = self._without(drop_masks)
+            given = read_prompts(request.masks, whole.size, request.reading, whole.stored_size, kept)
+            check_prompts(given.labels, whole.count)
+            before = gone_by_id(request.gone, self._known)
+            absent = gone_by_id(_joined(request.gone, gone), given)
+            locks = self._locks(lock, lock_ranges, given)
+            record = self._pipeline.record() | request.record(given.labels, absent) | locks.record()
+            self._check_same(record)
+            first, last = self._changed(given.labels, before, absent)
+            folder = self._begun(record, given)
+            self._link_cells(folder, first, last)
+            request.keep_in(folder, given, absent)
+            look = replace(request.look, colors=given.colors, names=given.names, shift=request.span.shift)
+            store = FolderStore(folder, request.outputs, request, stream.fps, look, ObjectLog(absent))
+            reuse = self._reuse(folder, given.labels, first, last)
+            passes = request.passes(self._pipeline, given.labels, stream, absent, store, callbacks, reuse)
+
+            def locked(prediction: Prediction) -> Prediction:
+                return locks.applied(prediction, self._earlier.read_prediction(prediction.frame))
+
+            change = locked if locks.record() else lambda prediction: prediction
+            return write_run(passes, store, stream, request.notes(given, whole), record, change, self._path)
+
+    def _without(self, drop_masks: Collection[int]) -> Prompts:
+        """The masks that were given before, but for those that are dropped."""
+        given = dict(self._known.labels)
+        for frame in drop_masks:
+            if frame not in given:
+                there = ", ".join(map(str, given))
+                raise MaskError(f"no mask was given for frame {frame}; there are masks for {there}")
+            del given[frame]
+        if not given and not self._request.masks:
+            raise MaskError("no mask is left: give another one beside those that are dropped")
+        return self._known._replace(labels=given)
+
+    def _locks(self, lock: Collection[int | str], ranges: Sequence[tuple[int, int]], given: Prompts) -> Locks:
+        ids = known_ids(self._known.labels, 0, Direction.BOTH)
+        for first, last in ranges:
+            if not 0 <= first <= last:
+                raise MaskError(f"frames {first} to {last} cannot be locked: give the first one first")
+        return Locks(tuple(object_id(key, ids, given.names) for key in lock), tuple(ranges))
+
+    def _check_same(self, record: Mapping[str, Any]) -> None:
+        """Refuse where other results would come for another reason than what is corrected."""
+        ours = {"masks", "gone", "locks"}
+        before, now = ({k: v for k, v in each.items() if k not in ours} for each in (self._record, record))
+        if differ := changes(before, now):
+            raise OutputError(
+                f"{shown(self._path)} cannot be updated, since this changed: {differ}; "
+                "start again with `segment` and `overwrite=True`"
+            )
+
+    def _changed(self, given: Mapping[int, LabelMap], before: Gone, absent: Gone) -> tuple[int, int]:
+        """The first and the last frame of which something else is said than before."""
+        known = self._known.labels
+        frames = [
+            frame
+            for frame in {*known, *given}
+            if frame not in known or frame not in given or digest(known[frame]) != digest(given[frame])
+        ]
+        spans = [span for said in (before, absent) for many in said.values() for span in many]
+        edges = sorted({edge for start, end in spans for edge in (start, _ENDLESS if end is None else end + 1)})
+        for start, end in pairwise([*edges, _ENDLESS]):
+            if set(gone_at(before, start)) != set(gone_at(absent, start)):
+                frames += [start, end - 1]
+        if not frames:
+            raise MaskError("nothing changes: give a mask, drop one, or say when an object is gone")
+        return min(frames), max(frames)
+
+    def _begun(self, record: Mapping[str, Any], given: Prompts) -> OutputFolder:
+        """The folder of the new version, empty or with what an update like this has left."""
+        folder = OutputFolder(self._path / NEXT, given.labels, direction=self._request.direction)
+        try:
+            finished = folder.prepare(record, overwrite=False, resume=True)
+        except OutputError:
+            finished = {}
+        if finished is not None:  # another update, or one that was not yet put in its place
+            remove_tree(self._path, NEXT)
+            folder.prepare(record, overwrite=False, resume=False)
+        return folder
+
+    def _reusable(self) -> bool:
+        """Whether what was said of cells is all that the method goes on with."""
+        refiner = self._pipeline.refiner()
+        return not isinstance(self._pipeline.method, Stepping) and not (refiner and refiner.feedback)
+
+    def _link_cells(self, folder: OutputFolder, first: int, last: int) -> None:
+        """What was said of cells before the first change, or, backwards, after the last one, holds."""
+        if not self._reusable():
+            return
+        for direction in (Direction.FORWARD, Direction.BACKWARD):
+            there = self._earlier.cells / direction
+            for name in os.listdir(there) if there.is_dir() else ():
+                index = int(name[:-4]) if name[:-4].isdecimal() and name.endswith(".png") else None
+                holds = index is not None and (index < first if direction is Direction.FORWARD else index > last)
+                if holds:
+                    _link(
+                        OutputRoot(self._path).at(there.relative_to(self._path) / name), folder.cells / direction / name
+                    )
+
+    def _reuse(
+        self, folder: OutputFolder, given: Mapping[int, LabelMap], first: int, last: int
+    ) -> dict[Direction, Reuse]:
+        if not self._reusable():
+            return {}
+        request, known = self._request, self._known.labels
+        forward = KeptCells(folder.cells, Direction.FORWARD, given)
+        backward = KeptCells(folder.cells, Direction.BACKWARD, given)
+        ends = max((*known, *given))
+        can = self._pipeline.adapt is None and self._pipeline.refiner() is None and "probs" not in request.outputs
+
+        def result(frame: Frame) -> Prediction | None:
+            before = frame.index < first or request.direction is Direction.BACKWARD
+            after = frame.index > last or frame.index > ends or request.direction is Direction.FORWARD
+            if not (can and before and after):
+                return None
+            labels = self._earlier.read_prediction(frame).labels
+            return Prediction(frame, LabelMap(labels.pixels, known_ids(given, frame.index, request.direction)))
+
+        return {
+            Direction.FORWARD: Reuse(lambda index: first - index, lambda index: _cells(forward, index), result),
+            Direction.BACKWARD: Reuse(lambda index: index - last, lambda index: _cells(backward, index)),
+        }
+
+
+def _cells(kept: KeptCells, index: int) -> torch.Tensor | None:
+    read = kept.read(index)
+    return None if read is None else read[0]
+
+
+def _joined(one: GoneSpans, other: GoneSpans) -> GoneSpans:
+    """All spans of both."""
+    return {key: [*one.get(key, ()), *other.get(key, ())] for key in {**one, **other}}
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for a file that nobody writes to, or a copy where there are no such names."""
+    if target.exists():
+        return
+    make_folder(target.parent)
+    with contextlib.suppress(OSError):
+        os.link(source, target)
+        return
+    shutil.copyfile(source, target)
