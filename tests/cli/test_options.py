@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from vostrack.cli.segment import parse_masks
-from vostrack.cli.settings import parse_color, parse_moment, parse_range
+from vostrack.cli.settings import parse_color, parse_moment, parse_names, parse_range
 from vostrack.errors import MaskError
 
 
@@ -142,6 +142,24 @@ def test_two_masks_for_a_frame_are_refused() -> None:
 )
 def test_a_colour(text: str, color: object) -> None:
     assert parse_color(text) == color
+
+
+def test_names_of_objects() -> None:
+    texts = ["dog=#ff0000", "cat = 2", "a=b=white", "bird=left.png", "fox=0,128,0"]
+    expected = {(255, 0, 0): "dog", 2: "cat", (255, 255, 255): "a=b", "left.png": "bird", (0, 128, 0): "fox"}
+    assert list(parse_names(texts).items()) == list(expected.items())
+    assert parse_names(None) == {}
+
+
+@pytest.mark.parametrize("text", ["dog", "=2", "dog=", " =2"])
+def test_no_name(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="expected NAME=COLOUR or NAME=ID"):
+        parse_names([text])
+
+
+def test_two_names_for_a_colour_are_refused() -> None:
+    with pytest.raises(typer.BadParameter, match="has two names, 'dog' and 'cat'"):
+        parse_names(["dog=#ff0000", "cat=ff0000"])
 
 
 @pytest.mark.parametrize("text", ["", "whitish", "256", "1,2", "1,2,300", "-1", "1,2,3,4", "9" * 5000, "#12345"])

@@ -36,6 +36,14 @@ StartNumber = Annotated[
         show_default="its own",
     ),
 ]
+Names = Annotated[
+    list[str] | None,
+    in_input(
+        "--name",
+        metavar="NAME=COLOUR",
+        help="Name an object by its colour, id or file: dog=#ff0000, cat=2. Colours get ids in this order. Repeatable.",
+    ),
+]
 ResizeMask = Annotated[bool, in_input("--resize-mask", help="Accept masks of another size.")]
 Background = Annotated[
     str | None,

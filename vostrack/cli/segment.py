@@ -22,6 +22,7 @@ from vostrack.cli.help import (
     InvertMask,
     Json,
     Method,
+    Names,
     NoBackground,
     OverlayLabels,
     OverlayStyle,
@@ -41,6 +42,7 @@ from vostrack.cli.settings import (
     parse_color,
     parse_gone,
     parse_moment,
+    parse_names,
     parse_range,
     parse_size,
 )
@@ -63,6 +65,7 @@ def segment(
             help="Image of the objects in the first frame, or in another: flat colours on black. Repeatable.",
         ),
     ],
+    name: Names = None,
     range_: FrameRange = None,
     direction: Annotated[
         Direction,
@@ -143,6 +146,7 @@ def segment(
         vostrack segment frames/ -m first.png -m 40:second.png --gone 2@60- -o result
         vostrack segment dog.mp4 -m first.png --method mast-mem --size 240
         vostrack segment dog.mp4 -m first.png --adapt --refine crf
+        vostrack segment dog.mp4 -m first.png --name dog=#ff0000 --name cat=#00ff00
         vostrack segment dog.mp4 -m first.png --range 40-60
         vostrack segment dog.mp4 -m first.png --resume
 
@@ -178,6 +182,7 @@ def segment(
             clip,
             masks,
             out,
+            names=parse_names(name),
             range=part,
             start_number=start_number,
             method=method,

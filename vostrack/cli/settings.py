@@ -30,12 +30,35 @@ def parse_size(text: str) -> int | None:
         ) from None
 
 
+def parse_names(texts: Sequence[str] | None) -> dict[int | tuple[int, int, int] | str, str]:
+    """Names by colour, number or file, in order, from `dog=#ff0000`, `dog=white`, `cat=2` or `cat=left.png`."""
+    names: dict[int | tuple[int, int, int] | str, str] = {}
+    for text in texts or ():
+        name, _, value = text.rpartition("=")
+        if not name.strip() or not value.strip():
+            raise typer.BadParameter(
+                f"expected NAME=COLOUR or NAME=ID, such as dog=#ff0000 or cat=2, found {text!r}", param_hint="--name"
+            )
+        painted = _color(value.strip())
+        key = value.strip() if painted is None else painted
+        if names.setdefault(key, name.strip()) != name.strip():
+            raise typer.BadParameter(f"{value!r} has two names, {names[key]!r} and {name!r}", param_hint="--name")
+    return names
+
+
 def parse_color(text: str | None) -> int | tuple[int, int, int] | None:
     """A number or a colour: `128`, `68,1,84`, `white`, `#440154`, the last also without #, which a shell may drop."""
+    color = None if text is None else _color(text)
+    if text is not None and color is None:
+        raise typer.BadParameter(
+            "expected a colour such as white, 68,1,84 or #440154, or a number from 0 to 255", param_hint="--background"
+        )
+    return color
+
+
+def _color(text: str) -> int | tuple[int, int, int] | None:
     from PIL import ImageColor
 
-    if text is None:
-        return None
     try:
         if re.fullmatch(r"[0-9]{1,3}(,[0-9]{1,3},[0-9]{1,3})?", text):
             levels = [int(level) for level in text.split(",")]
@@ -43,11 +66,9 @@ def parse_color(text: str | None) -> int | tuple[int, int, int] | None:
             digits = re.fullmatch(r"[0-9a-fA-F]{6}", text)
             levels = list(ImageColor.getrgb(f"#{text}" if digits else text)[:3])
         if max(levels) > 255:
-            raise ValueError
+            return None
     except ValueError:
-        raise typer.BadParameter(
-            "expected a colour such as white, 68,1,84 or #440154, or a number from 0 to 255", param_hint="--background"
-        ) from None
+        return None
     return levels[0] if len(levels) == 1 else (levels[0], levels[1], levels[2])
 
 

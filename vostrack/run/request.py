@@ -30,6 +30,7 @@ from vostrack.video.backwards import open_backwards
 from vostrack.video.ground import Reading
 from vostrack.video.look import Look, Style
 from vostrack.video.masks import GivenMask, Prompts
+from vostrack.video.object_names import Painted
 from vostrack.video.ranges import Span
 from vostrack.video.reader import number_notes, open_clip
 
@@ -62,6 +63,7 @@ class Request:
         config: of the pipeline.
         span: the frames.
         masks: by frame, as they were given.
+        names: of objects, by what they are painted in.
         reading: how masks are read.
         outputs: names of writers, sorted.
         look: of the overlay, without what the masks say.
@@ -74,6 +76,7 @@ class Request:
     config: PipelineConfig
     span: Span
     masks: Mapping[int, GivenMask]
+    names: Mapping[Painted, str]
     reading: Reading
     outputs: list[str]
     look: Look
@@ -141,6 +144,7 @@ class Request:
                 config=PipelineConfig(**config),
                 span=Span(first or 0, last, start_number),
                 masks={},
+                names={},
                 reading=Reading(**{name: _tuples(value) for name, value in saved.reading.items()}),
                 outputs=saved.outputs,
                 look=Look(Style(saved.style), saved.labels),

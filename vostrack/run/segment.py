@@ -31,7 +31,9 @@ from vostrack.run.summary import ObjectLog, peak_rss_mb
 from vostrack.types import Frame, FrameStream, Prediction
 from vostrack.video.ground import Reading
 from vostrack.video.look import Look, Style
+from vostrack.video.mask_labels import hex_name
 from vostrack.video.masks import read_prompts
+from vostrack.video.object_names import Names, checked_names
 from vostrack.video.ranges import GivenMasks, Range, choose
 from vostrack.video.reader import open_clip
 from vostrack.video.writer import WRITERS, Destination, ThreadedWriter
@@ -44,6 +46,7 @@ def segment(
     masks: GivenMasks,
     out: str | Path | None = None,
     *,
+    names: Names | None = None,
     range: Range | None = None,  # noqa: A002
     start_number: int | None = None,
     method: str = DEFAULT,
@@ -123,7 +126,8 @@ def segment(
     callbacks = checked_callbacks(callbacks)  # before anything that is there is replaced
     pipeline = load_pipeline(config)
     span, by_frame = choose(clip, range, masks, start_number)
-    request = Request(Path(clip), config, span, by_frame, reading, wanted, look, way, gone or {}, keep)
+    named = checked_names(names or {})
+    request = Request(Path(clip), config, span, by_frame, named, reading, wanted, look, way, gone or {}, keep)
     return _run(request, pipeline, out, overwrite, resume, callbacks)
 
 
@@ -139,7 +143,7 @@ def _run(
     source, masks, span = request.source, request.masks, request.span
     with open_clip(source) as whole:
         stream = span.of(whole)
-        given = read_prompts(masks, whole.size, request.reading, whole.stored_size)
+        given = read_prompts(masks, whole.size, request.reading, whole.stored_size, names=request.names)
         check_prompts(given.labels, whole.count)
         absent = gone_by_id(request.gone, given)
         look = replace(request.look, colors=given.colors, names=given.names, shift=span.shift)
@@ -275,7 +279,7 @@ def write_run(
         "out": str(out or folder.path),
         "frames": log.frames,
         "frame_size": list(stream.size),
-        "objects": log.objects(),
+        "objects": _named(log.objects(), store.look),
         "seconds_per_frame": {name: round(value, 4) for name, value in seconds.items()},
         "peak_rss_mb": peak_rss_mb(),
         "python": platform.python_version(),
@@ -291,8 +295,13 @@ def _looking_right(
     store: FolderStore, stream: FrameStream, callbacks: Callbacks, summary: dict[str, Any]
 ) -> dict[str, Any]:
     """The summary of a complete run, whose overlay is drawn again, from its masks, if another look is wanted."""
-    if summary.get("overlay", Look().record()) in (None, store.look.record()):
-        return summary
+    named = {**summary, "objects": _named(summary["objects"], store.look)}
+    drawn_as = summary.get("overlay", Look().record())
+    renamed = store.look.labels and named != summary
+    if drawn_as is None or (drawn_as == store.look.record() and not renamed):
+        if named != summary:
+            store.folder.complete(named)
+        return named
     callbacks.phase(DRAWING)
     with store.writing:
         for done, frame in enumerate(stream, 1):
@@ -300,9 +309,19 @@ def _looking_right(
             callbacks.progress(done, stream.count)
             if callbacks.cancelled():
                 raise Cancelled(f"cancelled after {done} frames: the overlay is as it was")
-    drawn = {**summary, "overlay": store.look.record()}
+    drawn = {**named, "overlay": store.look.record()}
     store.folder.complete(drawn)
     return drawn
+
+
+def _named(objects: Mapping[str, Any], look: Look) -> dict[str, Any]:
+    """What a summary says of objects, with their names and the colours that they were painted in."""
+    named = dict(objects)
+    for number, told in objects.items():
+        if number.isdecimal() and isinstance(told, dict):  # a summary that is there may hold anything
+            color = look.colors.get(int(number))
+            named[number] = {**told, "name": look.names.get(int(number)), "color": hex_name(color) if color else None}
+    return named
 
 
 def default_folder(source: Path) -> Path:

@@ -24,6 +24,7 @@ from vostrack.video.backwards import Spooled, open_backwards
 from vostrack.video.ground import Reading
 from vostrack.video.images import ArrayStream
 from vostrack.video.masks import read_prompts
+from vostrack.video.object_names import Names, Painted, checked_names
 from vostrack.video.ranges import GivenMasks, Range, choose
 from vostrack.video.reader import number_notes, open_clip
 
@@ -34,6 +35,7 @@ def track(
     frames: Iterable[Any] | str | os.PathLike[str],
     masks: GivenMasks,
     *,
+    names: Names | None = None,
     range: Range | None = None,  # noqa: A002
     method: str = DEFAULT,
     preset: str = "default",
@@ -65,6 +67,9 @@ def track(
         masks: by frame, from 0, or by time, as a `Fraction` of seconds, or that of the first frame alone: an array or
             tensor (H, W) of booleans or of object ids from 1 to 254, with 0 as background and 255 as unknown; a PIL
             image or the path of one, which mean the same; or a `LabelMap`.
+        names: of objects, by the colour (R, G, B), the number from 0 to 255 or the file that shows them in a mask, such
+            as {(255, 0, 0): "dog", 2: "cat"}. Colours get ids in this order, from 1 on; several objects may have one
+            name.
         range: the first and the last frame of a part of the clip, as (40, 60), (40, None) or (None, 60), or the times
             that its frames appear between, as (Fraction("1.5"), Fraction(4)). Frames keep their numbers, and the mask
             of the first frame alone is of the first in the range. Times need the path of a video.
@@ -110,7 +115,8 @@ def track(
             refine_settings=refine_settings or {},
         )
     )
-    return _start(pipeline, frames, masks, range, reading, way, gone, checked_callbacks(callbacks))
+    named = checked_names(names or {})
+    return _start(pipeline, frames, masks, range, named, reading, way, gone, checked_callbacks(callbacks))
 
 
 def _start(
@@ -118,6 +124,7 @@ def _start(
     frames: Iterable[Any] | str | os.PathLike[str],
     masks: GivenMasks,
     chosen: Range | None,
+    names: Mapping[Painted, str],
     reading: Reading,
     way: Direction,
     gone: GoneSpans | None,
@@ -128,7 +135,7 @@ def _start(
     whole = _open(frames)
     try:
         stream = span.of(whole)
-        given = read_prompts(by_frame, whole.size, reading, whole.stored_size)
+        given = read_prompts(by_frame, whole.size, reading, whole.stored_size, names=names)
         check_prompts(given.labels, whole.count)
         # A generator of the caller's runs in the caller's thread.
         ahead = 0 if isinstance(whole, ArrayStream) else _AHEAD

@@ -152,7 +152,7 @@ class _Correction:
         with open_clip(request.source) as whole:
             stream = request.span.of(whole)
             kept = self._without(drop_masks)
-            given = read_prompts(request.masks, whole.size, request.reading, whole.stored_size, kept)
+            given = read_prompts(request.masks, whole.size, request.reading, whole.stored_size, known=kept)
             check_prompts(given.labels, whole.count)
             before = gone_by_id(request.gone, self._known)
             absent = gone_by_id(_joined(request.gone, gone), given)

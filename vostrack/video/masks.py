@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from vostrack.video import flaws, mask_labels
 from vostrack.video.ground import Color, Reading, check_ground, inverted
 from vostrack.video.images import is_lossy
 from vostrack.video.mask_labels import Labels, listed, object_ids
+from vostrack.video.object_names import Names, checked_names, fixed_ids, names_by_id
 from vostrack.video.series import natural_key
 from vostrack.video.shared_ids import share_ids
 from vostrack.video.snap import Bytes
@@ -151,6 +153,7 @@ def read_prompts(
     reading: Reading = PLAIN,
     stored_size: tuple[int, int] | None = None,
     known: Prompts | None = None,
+    names: Names | None = None,
 ) -> Prompts:
     """Read the masks of several frames; see `read_mask` for files, `array_labels` for arrays and tensors.
 
@@ -165,38 +168,50 @@ def read_prompts(
         stored_size: (H, W) of the clip's frames as stored.
         known: masks that were read before, of the same clip; they come back beside the new ones, which replace those of
             their frames.
+        names: of objects, by what they are painted in. Colours get ids in this order, from 1 on.
 
     Raises:
-        MaskError: a mask cannot be used.
+        MaskError: a mask cannot be used, or a name is of no object.
     """
-    known = known or Prompts({}, [], {}, {}, [])
-    request = _Request(size, reading, stored_size)
-    names = {
-        frame: shown(Path(mask).name) if isinstance(mask, str | Path) else f"mask of frame {frame}"
-        for frame, mask in sorted(masks.items())
-    }
-    first = min((*names, *known.labels), default=0)
-    loaded = {frame: _load(masks[frame], names[frame], request, later=frame > first) for frame in names}
+    known, wanted = known or Prompts({}, [], {}, {}, []), checked_names(names or {})
+    request, said = _Request(size, reading, stored_size), _mask_names(masks)
+    first = min((*said, *known.labels), default=0)
+    loaded = {frame: _load(masks[frame], said[frame], request, later=frame > first) for frame in said}
     empty = [frame for frame, mask in loaded.items() if not _shows_any(mask)]
     for frame in empty:
         del loaded[frame]
-    before = {f"earlier mask of frame {frame}": labels for frame, labels in known.labels.items()}
-    now = {names[frame]: mask.labels if isinstance(mask, MaskFile) else mask for frame, mask in loaded.items()}
-    share_ids({**before, **now}, known.colors)
+    labelled: dict[str, Labels | LabelMap] = {
+        f"the earlier mask of frame {frame}": labels for frame, labels in known.labels.items()
+    }
+    labelled |= {said[frame]: each.labels if isinstance(each, MaskFile) else each for frame, each in loaded.items()}
+    share_ids(labelled, fixed_ids(wanted), known.colors)
+    named = names_by_id(wanted, labelled.values())
     files = {frame: _finish(labels) for frame, labels in loaded.items()}
-    notes = [note.of(names[frame]) for frame, file in files.items() for note in file.notes]
+    notes = [note.of(said[frame]) for frame, file in files.items() for note in file.notes]
     labels = {frame: old for frame, old in known.labels.items() if frame not in empty}
     labels |= {frame: file.labels for frame, file in files.items()}
     read = Prompts(dict(sorted(labels.items())), notes, {}, {}, empty)
     for file in reversed(files.values()):
         read.colors.update(file.colors)
         read.names.update(file.names)
-    return read._replace(colors=read.colors | known.colors, names=read.names | known.names)
+    read.colors.update(known.colors)
+    read.names.update(known.names | named)
+    return read
 
 
 def _shows_any(mask: Labels | MaskFile) -> bool:
     """Whether a mask shows an object; a `LabelMap` of the caller's says by its ids that there are some."""
     return isinstance(mask, MaskFile) or bool(object_ids(mask.pixels))
+
+
+def _mask_names(masks: Mapping[int, GivenMask]) -> dict[int, str]:
+    """What messages call masks, each in its own way; frames ascending."""
+    paths = {frame: Path(mask) for frame, mask in sorted(masks.items()) if isinstance(mask, str | Path)}
+    often = Counter(path.name for path in paths.values())
+    files = {frame: shown(path.name if often[path.name] == 1 else path) for frame, path in paths.items()}
+    often = Counter(files.values())
+    files = {frame: name if often[name] == 1 else f"{name} of frame {frame}" for frame, name in files.items()}
+    return {frame: files.get(frame, f"mask of frame {frame}") for frame in sorted(masks)}
 
 
 def _load(mask: GivenMask, name: str, request: _Request, later: bool = False) -> Labels | MaskFile:

@@ -30,12 +30,14 @@ class _Known:
         drawn: by id, its colour in images in colours.
         colors: the id of each colour, also of palettes.
         values: by id, the grey value or the file that the id was chosen for.
+        reserved: ids that belong to a colour, whether a mask shows it or not.
     """
 
     last: dict[int, Bytes] = field(default_factory=dict)
     drawn: dict[int, Color] = field(default_factory=dict)
     colors: dict[Color, int] = field(default_factory=dict)
     values: dict[int, str] = field(default_factory=dict)
+    reserved: frozenset[int] = frozenset()
 
     def in_place_of(self, number: int, shape: Bools) -> bool:
         """Whether a shape (H, W) is about that of a known object."""
@@ -54,19 +56,25 @@ class _Known:
         return ids.get(value, near[0] if len(near) == 1 else None)
 
 
-def share_ids(loaded: Mapping[str, Labels | LabelMap], drawn: Mapping[int, Color] | None = None) -> None:
+def share_ids(
+    loaded: Mapping[str, Labels | LabelMap],
+    fixed: Mapping[Color, int] | None = None,
+    drawn: Mapping[int, Color] | None = None,
+) -> None:
     """Keep the ids of known objects in later masks; a colour has the id of the first mask. Changes the masks.
 
     Args:
         loaded: the masks, all of one size, by the names that messages give them, those that decide first.
+        fixed: the ids of some colours.
         drawn: by id, the colour of objects that are known before; their masks are label maps.
 
     Raises:
         MaskError: an object may be meant as a known one with another id, or there are more than 254.
     """
-    drawn = drawn or {}
-    known = _Known(drawn=dict(drawn), colors={color: number for number, color in drawn.items()})
-    for name, labels in loaded.items() if len(loaded) > 1 else ():
+    fixed, drawn = fixed or {}, drawn or {}
+    before = {color: number for number, color in drawn.items()}
+    known = _Known(drawn=dict(drawn), colors={**fixed, **before}, reserved=frozenset(fixed.values()))
+    for name, labels in loaded.items() if len(loaded) > 1 or fixed else ():
         if isinstance(labels, LabelMap):
             pixels = labels.pixels.cpu().numpy()
         else:
@@ -111,8 +119,10 @@ def _choose_ids(labels: Labels, colors: Mapping[int, Color], known: _Known, name
         kept = color is None or _keeps_id(number, color, shape, known, alone=len(numbers) == 1)
         if color is None:  # another grey value than that of the object of this id is another object
             pair = known.values.get(number, ""), values.get(number, "")
-            kept = number not in ids.values() and not (all(map(str.isdecimal, pair)) and pair[0] != pair[1])
-        new = number if kept else _free_id(number, {*known.last, *ids.values()}, name)
+            kept = number not in {*ids.values(), *known.reserved} and not (
+                all(map(str.isdecimal, pair)) and pair[0] != pair[1]
+            )
+        new = number if kept else _free_id(number, {*known.last, *known.reserved, *ids.values()}, name)
         _check_new(new, color, shape, known, shown, f"{name} adds {_drawn_name(number, color, labels)}")
         ids[number] = new
     if values and any(number != new for number, new in ids.items()):
@@ -121,6 +131,7 @@ def _choose_ids(labels: Labels, colors: Mapping[int, Color], known: _Known, name
         shared = Note(Code.MASK_IDS, f"ids with regard to earlier masks: {mask_labels.listed(names)}")
         labels.notes = [*told, shared]
     labels.titles = {ids.get(number, number): title for number, title in labels.titles.items()}
+    labels.names = {ids.get(number, number): painted for number, painted in labels.names.items()}
     table = np.arange(VOID + 1, dtype=np.uint8)
     table[list(ids)] = list(ids.values())
     labels.pixels = table[labels.pixels]
@@ -171,7 +182,7 @@ def _check_new(new: int, color: Color | None, shape: Bools, known: _Known, shown
                 f"{what}, which is {like} {hex_name(drawn)} of an earlier mask: paint it in {hex_name(drawn)} if it is "
                 "that object; if it is a new one, paint both in this mask"
             )
-        free = _free_id(max(new, 2), set(known.last), what)  # 1 alone would be asked about again
+        free = _free_id(max(new, 2), {*known.last, *known.reserved}, what)  # 1 alone would be asked about again
         raise MaskError(
             f"{what}, which is {like} object {other} of an earlier mask: paint this mask in grey values that are ids, "
             f"with {other} if it is that object and {free} if it is a new one"

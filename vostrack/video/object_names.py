@@ -1,0 +1,105 @@
+"""Names that a person gives to objects, by what these are painted in, and the ids that colours get by their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePath
+
+from vostrack.errors import MaskError
+from vostrack.files import shown
+from vostrack.types import MAX_OBJECTS, LabelMap
+from vostrack.video.ground import Color
+from vostrack.video.mask_labels import Labels, hex_name, listed, object_ids
+
+Painted = int | Color | str
+"""What tells an object in a mask: a colour (R, G, B), a grey value, a palette index or an id, or the name of a file."""
+
+Names = Mapping[int, str] | Mapping[Color, str] | Mapping[str, str] | Mapping[Painted, str]
+"""Names by what is named; the order of colours is that of their ids."""
+
+_LONGEST = 80
+_NEAR = 12
+
+
+def checked_names(names: object) -> dict[Painted, str]:
+    """Names by what is named, of the right types; raises `MaskError`."""
+    if not isinstance(names, Mapping):
+        raise MaskError(f"names are given by colour, id or file, such as {{(255, 0, 0): 'dog'}}, not as {names!r}")
+    for painted, name in names.items():
+        levels = painted if isinstance(painted, tuple) and len(painted) == 3 else (painted,)
+        whole = all(type(level) is int and 0 <= level <= 255 for level in levels)
+        if not whole and not isinstance(painted, str):
+            raise MaskError(f"names are given by colour (R, G, B), number from 0 to 255 or file, not by {painted!r}")
+        if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > _LONGEST:
+            raise MaskError(
+                f"the name of an object is a text of 1 to {_LONGEST} letters that can be shown, not {shown(repr(name))}"
+            )
+    return dict(names)
+
+
+def fixed_ids(names: Mapping[Painted, str]) -> dict[Color, int]:
+    """The ids of colours that are named: from 1 on, in their order, without those that are named themselves."""
+    free = iter([number for number in range(1, MAX_OBJECTS + 1) if number not in names])
+    return {painted: next(free) for painted in names if isinstance(painted, tuple)}
+
+
+def names_by_id(names: Mapping[Painted, str], masks: Iterable[Labels | LabelMap]) -> dict[int, str]:
+    """The names of objects by id.
+
+    Args:
+        names: by what is named.
+        masks: in which ids are settled.
+
+    Raises:
+        MaskError: no mask has an object that is named, or one gets two names.
+    """
+    found: dict[int, str] = {}
+    masks = list(masks)
+    for painted, name in names.items():
+        ids = {number for mask in masks for number in _found(painted, mask)}
+        if not ids:
+            there = dict.fromkeys(text for mask in masks for text in _objects(mask))
+            raise MaskError(f"no mask has {_text(painted)}, which is named {name}: there are {listed(list(there))}")
+        for number in sorted(ids):
+            if found.setdefault(number, name) != name:
+                raise MaskError(f"object {number} has two names, {found[number]} and {name}: leave one out")
+    return found
+
+
+def _found(painted: Painted, mask: Labels | LabelMap) -> Sequence[int]:
+    """Ids of the objects of a mask that are meant."""
+    if isinstance(mask, LabelMap):
+        return [painted] if isinstance(painted, int) and painted in mask.ids else []
+    ids = object_ids(mask.pixels)
+    drawn = {number: color for number, color in (mask.palette | mask.colors).items() if number in ids}
+    if isinstance(painted, tuple):
+        near = [number for number, color in drawn.items() if _distance(color, painted) <= _NEAR]
+        exact = [number for number in near if drawn[number] == painted]
+        grey = [] if drawn or len(set(painted)) > 1 else _found(painted[0], mask)
+        return exact or near or grey
+    if isinstance(painted, int):
+        valued = [number for number, value in mask.names.items() if value == str(painted) and number in ids]
+        return valued or [number for number in ids if number == painted]
+    return [
+        number
+        for number in ids
+        if painted in {mask.titles.get(number), mask.names.get(number), PurePath(mask.names.get(number, "")).stem}
+    ]
+
+
+def _objects(mask: Labels | LabelMap) -> Iterator[str]:
+    """What the objects of a mask are painted in, for a message."""
+    if isinstance(mask, LabelMap):
+        yield from map(str, mask.ids)
+        return
+    for number in object_ids(mask.pixels):
+        color = mask.colors.get(number)
+        yield hex_name(color) if color else mask.names.get(number, str(number))
+
+
+def _text(painted: Painted) -> str:
+    return hex_name(painted) if isinstance(painted, tuple) else shown(painted)
+
+
+def _distance(one: Color, other: Color) -> int:
+    return max(abs(a - b) for a, b in zip(one, other, strict=True))
