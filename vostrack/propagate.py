@@ -107,7 +107,7 @@ def gone_at(gone: Gone, index: int) -> tuple[int, ...]:
     )
 
 
-def check_gone(gone: Gone, prompts: Mapping[int, LabelMap]) -> None:
+def check_gone(gone: Gone, prompts: Mapping[int, LabelMap], count: int | None = None) -> None:
     """Raise `MaskError` where an object is not known, where frames are none, or where a mask shows a gone object."""
     ids = known_ids(prompts, 0, Direction.BOTH)
     for number, spans in gone.items():
@@ -117,6 +117,11 @@ def check_gone(gone: Gone, prompts: Mapping[int, LabelMap]) -> None:
             if first < 0 or (last is not None and last < first):
                 raise MaskError(
                     f"object {number} cannot be gone from frame {first} to frame {last}: give the first first"
+                )
+            if count is not None and max(first, last or 0) >= count:
+                until = "on" if last is None else f"to frame {last}"
+                raise MaskError(
+                    f"object {number} is gone from frame {first} {until}, but the clip ends with frame {count - 1}"
                 )
     for index, given in prompts.items():
         shown = set(gone_at(gone, index)) & set(torch.unique(given.pixels).tolist())

@@ -270,6 +270,8 @@ def test_objects_are_named_by_id_or_by_their_file(clip: Path, tmp_path: Path) ->
         ({9: [(1, 2)]}, "no object 9; there are: 3, 200"),
         ({3: [(2, 1)]}, "from frame 2 to frame 1"),
         ({3: [(-1, 1)]}, "from frame -1"),
+        ({3: [(12, None)]}, "gone from frame 12 on, but the clip ends with frame 11"),
+        ({3: [(2, 40)]}, "gone from frame 2 to frame 40, but the clip ends with frame 11"),
         ({3: [(0, 2)]}, "gone at frame 0, and the mask of that frame shows it"),
     ],
 )

@@ -25,8 +25,8 @@ def checked_direction(name: str) -> Direction:
         raise VostrackError(unknown_name("direction", str(name), list(map(str, Direction)))) from None
 
 
-def gone_by_id(gone: GoneSpans | None, given: Prompts) -> Gone:
-    """When objects are not there, by id; where a mask is empty, none of them is.
+def gone_by_id(gone: GoneSpans | None, given: Prompts, count: int | None = None) -> Gone:
+    """When objects are not there in a clip of so many frames, by id; where a mask is empty, none of them is.
 
     Raises:
         MaskError: there is no such object, a span is none, or a given mask shows an object that is gone.
@@ -38,7 +38,7 @@ def gone_by_id(gone: GoneSpans | None, given: Prompts) -> Gone:
     for frame in given.empty:
         for number in ids:
             spans.setdefault(number, []).append((frame, frame))
-    check_gone(spans, given.labels)
+    check_gone(spans, given.labels, count)
     return spans
 
 

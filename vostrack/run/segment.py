@@ -145,7 +145,7 @@ def _run(
         stream = span.of(whole)
         given = read_prompts(masks, whole.size, request.reading, whole.stored_size, names=request.names)
         check_prompts(given.labels, whole.count)
-        absent = gone_by_id(request.gone, given)
+        absent = gone_by_id(request.gone, given, whole.count)
         look = replace(request.look, colors=given.colors, names=given.names, shift=span.shift)
         to = Path(out) if out is not None else default_folder(source)
         folder = OutputFolder(to, given.labels, masks, request.direction)

@@ -155,7 +155,7 @@ def _start(
             prefetch=ahead,
             direction=way,
             backwards=backwards,
-            gone=gone_by_id(gone, given),
+            gone=gone_by_id(gone, given, whole.count),
             first=span.first,
         )
         told += one_way_notes(given.labels, way, span, whole.count)

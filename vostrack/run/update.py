@@ -155,7 +155,7 @@ class _Correction:
             given = read_prompts(request.masks, whole.size, request.reading, whole.stored_size, known=kept)
             check_prompts(given.labels, whole.count)
             before = gone_by_id(request.gone, self._known)
-            absent = gone_by_id(_joined(request.gone, gone), given)
+            absent = gone_by_id(_joined(request.gone, gone), given, whole.count)
             locks = self._locks(lock, lock_ranges, given)
             record = self._pipeline.record() | request.record(given.labels, absent) | locks.record()
             self._check_same(record)
