@@ -15,7 +15,7 @@ from tests.fakes import IDS, NAME, corners, fake_method, register, truth, write_
 from vostrack.cli import run
 from vostrack.errors import InputError, MethodError
 from vostrack.methods import METHODS, load_method, method_class
-from vostrack.methods.base import Correspondences
+from vostrack.methods.base import Correspondences, in_parts
 from vostrack.methods.rpm_net import RpmNetMethod
 from vostrack.nets.rpm_net import RpmNet
 from vostrack.ops.grid import to_cells
@@ -231,7 +231,7 @@ class Pointing(RpmNetMethod):
 def test_matches_are_drawn_where_they_are(net: RpmNet) -> None:
     frames = torch.randint(0, 60, (2, 3, *SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     method = Pointing(net)
-    pair = encode_pair(method, frames[0], frames[1], [(10.0, 24.0)])
+    pair = encode_pair(in_parts(method), frames[0], frames[1], [(10.0, 24.0)])
     pixels = draw_matching(pair, correspondences(method, pair))
     y, x = colour(pixels[:480], MATCHED).nonzero()
     assert (y.min(), y.max()) == pytest.approx((24.5 * SCALE, 24.5 * SCALE), abs=6)
@@ -296,7 +296,7 @@ def test_similarity_and_features_of_every_method_that_has_them(name: str, monkey
     monkeypatch.setitem(METHODS, name, ALL[name])
     method = load_method(name, weights=RANDOM if method_class(name).nets else None)[0]
     frames = torch.randint(0, 200, (2, 3, *SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    pair = encode_pair(method, frames[0], frames[1], [(10.0, 24.0)])
+    pair = encode_pair(in_parts(method), frames[0], frames[1], [(10.0, 24.0)])
     assert draw_similarity(pair).shape == (240, 2 * 320, 3)
     assert draw_features(pair).shape == (2 * 240, 2 * 320, 3)
 

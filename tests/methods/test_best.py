@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vostrack import device as precision
 from vostrack.errors import MethodError, WeightsError
 from vostrack.methods import DEFAULT, build_net, load_method, method_class
+from vostrack.methods.base import in_parts
 from vostrack.methods.best import BestConfig, BestMethod
 from vostrack.methods.videomatch import VideoMatchMethod
 from vostrack.nets.distilled import CHANNELS, DistilledNet
@@ -59,7 +60,7 @@ def test_features_are_those_of_both_networks_and_the_colours() -> None:
             ({"fine_stages": ()}, [parts[0], *parts[2:]]),
         ):
             method, _ = load_method("best", settings={"precision": "32", **settings})
-            torch.testing.assert_close(method.encode(image), torch.cat(expected), atol=1e-4, rtol=0)
+            torch.testing.assert_close(in_parts(method).encode(image), torch.cat(expected), atol=1e-4, rtol=0)
 
 
 def test_pixels_follow_the_edges_and_need_not() -> None:
@@ -205,7 +206,7 @@ def test_the_shipped_network_finds_alike_what_its_teacher_does() -> None:
     for preset in ("default", "fast"):
         method, _ = load_method("best", preset=preset, settings={"colour": 0.0})
         with torch.no_grad():
-            rows = method.encode(image).flatten(1).T[::7]
+            rows = in_parts(method).encode(image).flatten(1).T[::7]
         rows = torch.nn.functional.normalize(rows - rows.mean(0), dim=1)
         found.append((rows @ rows.T).flatten())
     assert torch.corrcoef(torch.stack(found))[0, 1] > 0.9

@@ -8,7 +8,7 @@ import pytest
 
 from tests.contract import Contract
 from vostrack.methods import METHODS, load_method, method_class
-from vostrack.methods.base import Method
+from vostrack.methods.base import Method, in_parts
 from vostrack.weights import RANDOM, available
 
 # The quick tests take the default of each method.
@@ -24,7 +24,7 @@ VARIANTS = [
 def method(request: pytest.FixtureRequest) -> Method[Any]:
     name, preset = request.param
     own = any(entry.method == name for entry in available()) or not method_class(name).nets
-    return load_method(name, preset=preset, weights=None if own else RANDOM)[0]
+    return in_parts(load_method(name, preset=preset, weights=None if own else RANDOM)[0])
 
 
 class TestVariants(Contract):

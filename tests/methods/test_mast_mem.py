@@ -15,6 +15,7 @@ from tests import naive
 from tests.contract import Contract
 from vostrack.errors import MethodError, WeightsError
 from vostrack.methods import configure, load_method
+from vostrack.methods.base import in_parts
 from vostrack.methods.mast_mem import MastConfig, MastMethod, MastState, spacing
 from vostrack.nets.encoders import MastNet, MomentumNet
 from vostrack.ops.color import normalised_lab
@@ -228,7 +229,7 @@ def two_encoders(tmp_path_factory: pytest.TempPathFactory) -> tuple[MomentumNet,
 def test_queries_and_references_have_their_own_encoders(two_encoders: tuple[MomentumNet, Path]) -> None:
     """Zhu et al., Eq. 5 to 7, from a file with both."""
     net, path = two_encoders
-    method = load_method("mast-mem", preset="paper", weights=path)[0]
+    method = in_parts(load_method("mast-mem", preset="paper", weights=path)[0])
     first, second = torch.rand(2, 3, 12, 16, generator=torch.Generator().manual_seed(0))
     labels = torch.nn.functional.one_hot(torch.arange(12 * 16).view(12, 16) % 3, 3).permute(2, 0, 1).float()
     state = method.begin(method.encode(first), labels)
@@ -240,7 +241,7 @@ def test_queries_and_references_have_their_own_encoders(two_encoders: tuple[Mome
 
 
 def test_two_encoders_work_with_what_the_default_adds(two_encoders: tuple[MomentumNet, Path]) -> None:
-    method = load_method("mast-mem", weights=two_encoders[1])[0]
+    method = in_parts(load_method("mast-mem", weights=two_encoders[1])[0])
     image = torch.rand(3, 24, 32, generator=torch.Generator().manual_seed(0))
     labels = torch.zeros(2, 24, 32)
     labels[1, 8:, :16] = 1

@@ -218,7 +218,14 @@ def test_masks_follow_the_edges_by_default_and_not_as_published() -> None:
     assert torch.equal(method(RpmConfig(), (0, 0)).enlarge(probs, image), guided(plain, image, 1, 0.01**2))
 
 
-@pytest.mark.parametrize(("changes", "wrong"), [({"stride": 8}, "stride"), ({"stages": (5,)}, "stages")])
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"stride": 8}, "stride"),
+        ({"stages": (5,)}, "stages"),
+        ({"top_k": 0, "context": 0}, "top_k is 0, .* pointed_only"),
+    ],
+)
 def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], wrong: str) -> None:
     with pytest.raises(MethodError, match=wrong):
         RpmConfig(**changes)

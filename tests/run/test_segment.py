@@ -239,7 +239,7 @@ def test_inputs_inside_the_output_folder_are_refused(clip: Path, mask: Path, tmp
     assert tree(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", ["matte.mov", "masks.PNG", "result.zip"])
+@pytest.mark.parametrize("name", ["matte.mov", "masks.PNG", "mask.tiff", "a.bmp", "a.webp", "clip.m4v", "result.zip"])
 def test_results_go_to_a_folder_and_not_to_a_file(name: str, clip: Path, mask: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="looks like a file, and results are a folder"):
         run(clip, mask, tmp_path / name)

@@ -52,7 +52,7 @@ def test_footage_becomes_weights(footage: Path, capsys: pytest.CaptureFixture[st
     assert train("--data", footage) == 0
     method, loaded = load_method("tiny", weights="runs/tiny/tiny.safetensors")
     assert loaded.name == "tiny.safetensors"
-    assert method.scale == scale()  # type: ignore[attr-defined]
+    assert method.net.scale == scale()
     assert [row["step"] for row in metrics()] == [1, 2, 3, 4]
     details = read_details(Path("runs/tiny/tiny.safetensors"))["details"]
     assert (details["steps"], details["clips"], details["frames"], details["processes"]) == (4, 2, 12, 1)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from vostrack.methods.base import Method, MethodFactory
+    from vostrack.methods.base import Method, MethodFactory, Stepping
     from vostrack.weights import LoadedWeights
 
 METHODS = {
@@ -152,7 +152,7 @@ def load_method(
     preset: str = "default",
     settings: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
-) -> tuple[Method[Any], LoadedWeights]:
+) -> tuple[Method[Any] | Stepping, LoadedWeights]:
     """A method with its weights, ready to propagate.
 
     Args:

@@ -233,7 +233,7 @@ class MethodFactory(Protocol):
     objective: ClassVar[type[Objective] | None]
     state_type: ClassVar[type[Any]]
 
-    def __call__(self, net: nn.Module, config: Any) -> Method[Any]: ...
+    def __call__(self, net: nn.Module, config: Any) -> Method[Any] | Stepping: ...
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from vostrack.config import setting
 from vostrack.device import autocast
+from vostrack.errors import MethodError
 from vostrack.matching.matcher import MatchingState, SoftMatcher
 from vostrack.matching.recent import log_prior
 from vostrack.matching.settings import SoftMatcherConfig
@@ -63,6 +64,15 @@ class RpmConfig(SoftMatcherConfig, group="published parts"):
     pointed_only: bool = setting(
         False, "whether labels are read only where the network points; of the other settings only the edges then count"
     )
+
+    def check(self) -> None:
+        """One cell that is pointed to says nothing among all: it takes part where the best similarities count."""
+        if not self.top_k and not self.pointed_only:
+            raise MethodError(
+                "top_k is 0, for all similarities, which leave out where the network points: "
+                "set top_k to 1 or more, or pointed_only"
+            )
+        super().check()
 
 
 @dataclass(frozen=True)

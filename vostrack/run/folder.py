@@ -39,25 +39,11 @@ from vostrack.propagate import EnginePosition, known_ids
 from vostrack.run.pipeline import changes
 from vostrack.run.state import load_state, save_state
 from vostrack.types import MAX_OBJECTS, Frame, LabelMap, Prediction
+from vostrack.video.series import ENDINGS, VIDEO_ENDINGS
 
 T = TypeVar("T")
 
-_FILES = (
-    ".avi",
-    ".exr",
-    ".gif",
-    ".jpeg",
-    ".jpg",
-    ".json",
-    ".mkv",
-    ".mov",
-    ".mp4",
-    ".npz",
-    ".png",
-    ".tif",
-    ".webm",
-    ".zip",
-)
+_FILES = {*ENDINGS, *VIDEO_ENDINGS, ".exr", ".gif", ".json", ".npz", ".zip"}
 _RESULTS = ("masks", "objects", "probs", "overlay.mp4", "summary.json")
 _EDGE_BYTES = 1 << 20
 _HIDDEN = ".vostrack"

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from vostrack.benchmark.metrics import region
 from vostrack.errors import DatasetError
 from vostrack.files import atomic_path
-from vostrack.methods.base import Method, MethodFactory
+from vostrack.methods.base import Method, MethodFactory, Stepping
 from vostrack.nets.encoders import for_inference
 from vostrack.propagate import Propagator
 from vostrack.train.data.cache import CachedClip, FrameCache
@@ -43,7 +43,7 @@ SPAN = 10
 
 def method_now(
     factory: MethodFactory, net: nn.Module, device: torch.device, architecture: str = "default"
-) -> Method[Any]:
+) -> Method[Any] | Stepping:
     """The method with a copy of a network as it stands; training does not notice.
 
     Its preset is the one that is made for networks of that architecture, or the default one.
@@ -91,7 +91,9 @@ def masked_clip(cache: FrameCache, clip: CachedClip) -> MaskedClip | None:
     return MaskedClip(cache, clip, shown[0]) if shown and shown[0] + 1 < clip.count else None
 
 
-def propagated(frames: Tensor, first: LabelMap, method: Method[Any], device: torch.device) -> Iterator[Prediction]:
+def propagated(
+    frames: Tensor, first: LabelMap, method: Method[Any] | Stepping, device: torch.device
+) -> Iterator[Prediction]:
     """Predictions for images, uint8 (T, 3, H, W), with a mask for the first of them."""
     images = [
         Frame(index, Fraction(index, FRAME_RATE), image.contiguous(), f"{index:05d}")
@@ -100,7 +102,7 @@ def propagated(frames: Tensor, first: LabelMap, method: Method[Any], device: tor
     return Propagator(method, None, device).run(Clip(images, {0: first}))
 
 
-def mean_region(clip: MaskedClip, method: Method[Any], device: torch.device) -> float:
+def mean_region(clip: MaskedClip, method: Method[Any] | Stepping, device: torch.device) -> float:
     """J of the objects of the first mask, over all frames after it."""
     first = clip.first
     predictions = [prediction.mask for prediction in propagated(clip.frames, first, method, device)]
@@ -111,7 +113,7 @@ def mean_region(clip: MaskedClip, method: Method[Any], device: torch.device) -> 
     )
 
 
-def held_out_scores(cache: FrameCache, method: Method[Any], group: ProcessGroup) -> dict[str, float]:
+def held_out_scores(cache: FrameCache, method: Method[Any] | Stepping, group: ProcessGroup) -> dict[str, float]:
     """J of each held-out clip; the processes of a group share the clips, and all get all scores.
 
     Raises:
@@ -126,7 +128,7 @@ def held_out_scores(cache: FrameCache, method: Method[Any], group: ProcessGroup)
     return dict(zip((masked.clip.name for masked in clips), group.totals(scores), strict=True))
 
 
-def write_picture(path: Path, cache: FrameCache, method: Method[Any], device: torch.device) -> None:
+def write_picture(path: Path, cache: FrameCache, method: Method[Any] | Stepping, device: torch.device) -> None:
     """Draw a few clips of a cache, a row each, the given objects at the left, and write it as PNG.
 
     Raises:
@@ -141,7 +143,9 @@ def write_picture(path: Path, cache: FrameCache, method: Method[Any], device: to
         Image.fromarray(np.concatenate(padded)).save(partial, format="PNG")
 
 
-def _row(cache: FrameCache, clip: CachedClip, method: Method[Any], device: torch.device) -> npt.NDArray[np.uint8]:
+def _row(
+    cache: FrameCache, clip: CachedClip, method: Method[Any] | Stepping, device: torch.device
+) -> npt.NDArray[np.uint8]:
     """Frames of a clip beside each other, uint8 (H, W, 3)."""
     frames, first = _frames_and_first_mask(cache, clip)
     shown = {(len(frames) - 1) * column // (COLUMNS - 1) for column in range(COLUMNS)}

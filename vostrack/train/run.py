@@ -19,7 +19,7 @@ from vostrack.benchmark.datasets.table import data_folders
 from vostrack.errors import DatasetError, MethodError, OutputError, OutputExistsError, counted
 from vostrack.files import OutputRoot, lock_folder, output_error, remove_partials, shown
 from vostrack.methods import build_net, method_class
-from vostrack.methods.base import Method, Objective
+from vostrack.methods.base import Method, Objective, Stepping
 from vostrack.methods.recipe import Recipe
 from vostrack.notes import Code, Note
 from vostrack.run.callbacks import Callbacks
@@ -255,7 +255,7 @@ class TrainingRun:
             raise DatasetError(f"{method} learns from masks, and `stills` have none: give `data` with masks instead")
         return find_labelled(data)
 
-    def _method(self) -> Method[Any]:
+    def _method(self) -> Method[Any] | Stepping:
         """The method with the network as it stands."""
         return method_now(self._factory, self._net, self._group.device, self._options.recipe.net)
 

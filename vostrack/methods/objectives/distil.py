@@ -2,9 +2,9 @@
 
 What the two say of a cell is 832 numbers, most of which repeat each other. The network gives coordinates along their
 principal axes over the footage, found in the first steps. Axes of a small variance matter too, since matching whitens
-them in part (`whitening` of the method): coordinates are divided by their deviation and weighted by its power 0.3. Two
-losses say how far the coordinates lie apart and at what angle; the third compares what counts in the end, to which
-other cells a cell is similar.
+them in part (`whitening` of the method): coordinates are divided by their deviation and weighted by its power
+1 - `whitening`. Two losses say how far the coordinates lie apart and at what angle; the third compares what counts in
+the end, to which other cells a cell is similar.
 
 Source: Hinton et al., "Distilling the Knowledge in a Neural Network" (2015), for learning from a network's answers;
 Tung and Mori, "Similarity-Preserving Knowledge Distillation" (2019), for comparing similarities.
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vostrack.config import setting
+from vostrack.matching.settings import SoftMatcherConfig
 from vostrack.methods.base import Batch, ClipSpec, Objective
 from vostrack.methods.recipe import Recipe
 from vostrack.nets.distilled import CHANNELS, DistilledNet
@@ -28,11 +29,8 @@ from vostrack.ops.color import normalised_lab, normalised_rgb
 if TYPE_CHECKING:
     from vostrack.methods.best import BestMethod
 
-_POWER = 0.3
-"""What is left of a deviation when the method has whitened by 0.7."""
-
-_SCALE = 40.0
-"""Weight of similarities in the softmax, as in the method."""
+_POWER = 1 - SoftMatcherConfig.whitening
+"""What is left of a deviation when the method has whitened."""
 
 _QUERIES = 128
 """Cells of a crop whose similarities are compared."""
@@ -180,7 +178,7 @@ def _divergence(found: Tensor, target: Tensor, queries: Tensor) -> Tensor:
 
     def rows(x: Tensor) -> Tensor:
         cells = F.normalize(x, dim=1).flatten(2)
-        return (_SCALE * cells[:, :, queries].transpose(1, 2) @ cells).log_softmax(2)
+        return (SoftMatcherConfig.scale * cells[:, :, queries].transpose(1, 2) @ cells).log_softmax(2)
 
     divergence = F.kl_div(rows(found), rows(target), log_target=True, reduction="sum")
     return divergence / (len(found) * len(queries))
