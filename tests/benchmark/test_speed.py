@@ -111,6 +111,19 @@ def test_a_clip_that_does_not_fill_the_memory_is_refused(tmp_path: Path) -> None
     assert run_task(task(tmp_path, length=7))
 
 
+@pytest.mark.usefixtures("fake_method")
+def test_what_cannot_be_timed_is_said_before_anything_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a preset is timed")
+
+    monkeypatch.setattr("vostrack.benchmark.speed.run_all", refuse)
+    enough = task(tmp_path)
+    with pytest.raises(InputError, match="short has 6 frames, and it takes 7"):
+        time_presets([enough, replace(enough, clip=write_clip(tmp_path / "short.mp4", 6))], Callbacks())
+    with pytest.raises(MaskError, match="too few for 600 objects"):
+        time_presets([enough, replace(enough, objects=(1, 600))], Callbacks())
+
+
 def test_a_method_that_does_all_in_one_step_has_no_parts_to_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

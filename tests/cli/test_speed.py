@@ -53,7 +53,8 @@ def test_a_table_in_80_columns_and_the_preset_that_fits(capsys: pytest.CaptureFi
     assert [(row[0], row[1]) for row in rows] == [
         (name, count) for name in ("fast", "accurate") for count in ("1", "2", "16")
     ]
-    assert rows[0][2:] == [*["12.346"] * 6, "30.000", "0.033", "12346"]
+    assert rows[0][2:] == [*["12.35"] * 6, "30.00", "0.033", "12346"]
+    assert rows[3][2:] == [*["12.35"] * 6, "120.00", "0.008", "12346"], "with as many digits as the others"
     text = " ".join(lines[10:])
     assert "All 10 frames, 2 objects: fast 5 min, accurate 20 min." in text
     assert "Recommended: fast, the most accurate within 10 min." in text

@@ -26,7 +26,7 @@ from torch import Tensor
 from vostrack.benchmark.pool import run_all
 from vostrack.errors import InputError, MaskError, counted
 from vostrack.files import shown
-from vostrack.methods import METHODS
+from vostrack.methods import METHODS, configure
 from vostrack.methods.base import Method, in_parts
 from vostrack.run.callbacks import Callbacks
 from vostrack.run.passes import Passes
@@ -100,8 +100,10 @@ def time_presets(tasks: Sequence[SpeedTask], callbacks: Callbacks) -> list[Timin
         callbacks: called in this process; progress counts presets.
 
     Raises:
-        VostrackError: as `run_task`; or a process died.
+        VostrackError: as `run_task`, before anything is timed if a clip or a mask is the cause; or a process died.
     """
+    for task in tasks:
+        _check(task)
     timings = []
     for done, task in enumerate(tasks, 1):
         (found,) = run_all([partial(run_task, task)], 2, Callbacks(), partial(_register, dict(METHODS)))
@@ -123,8 +125,23 @@ def run_task(task: SpeedTask) -> list[Timing]:
         MaskError: the mask cannot be cut into so many objects.
         VostrackError: as `load_pipeline`.
     """
+    _check(task)
     pipeline = load_pipeline(task.pipeline)
     return [_timing(pipeline, task, count) for count in sorted(set(task.objects))]
+
+
+def _check(task: SpeedTask) -> None:
+    """Refuse what cannot be timed. Frames are counted, since containers miscount them."""
+    split(task.mask, max(task.objects))
+    config = configure(task.pipeline.method, task.pipeline.preset, task.pipeline.settings)
+    needed = 2 + frames_to_fill(config)
+    with open_clip(task.clip) as stream:
+        there = sum(1 for _ in islice(stream, needed))
+    if there < needed:
+        raise InputError(
+            f"{shown(stream.name)} has {counted(there, 'frame')}, and it takes {needed} to time one with a full "
+            "memory: give a longer clip"
+        )
 
 
 def frames_to_fill(config: Any) -> int:
@@ -215,11 +232,6 @@ def _timing(pipeline: Pipeline, task: SpeedTask, count: int) -> Timing:
                 writing.write(prediction)
                 ends.append(time.perf_counter())
     steps = [after - before for before, after in pairwise(ends)][fill:]
-    if not steps:
-        raise InputError(
-            f"{shown(stream.name)} has {counted(len(ends), 'frame')}, and it takes {2 + fill} to time one with a full "
-            "memory: give a longer clip"
-        )
     parts = {"decode": passes.seconds["decode"] / len(ends)}
     parts |= {part: median(spent[part][-len(steps) :]) for part in PARTS}
     parts["write"] = writing.seconds / len(ends)

@@ -222,10 +222,12 @@ def _print(report: Mapping[str, Any], timings: Sequence[Timing]) -> None:
     print_line(f"{shown(report['clip'] or 'clip of the demo')}: {about}\n")
     wide = {part: max(len(part), 6) for part in timings[0].parts}
     print_line(f"{'preset':<9}objects {' '.join(f'{part:>{wide[part]}}' for part in wide)}    all   fps   MiB")
+    digits = _decimals([seconds for each in timings for seconds in (each.seconds, *each.parts.values())], 6)
+    rates = _decimals([1 / each.seconds for each in timings], 5)
     for each in timings:
-        parts = " ".join(f"{_figure(value):>{wide[part]}}" for part, value in each.parts.items())
+        parts = " ".join(f"{value:>{wide[part]}.{digits}f}" for part, value in each.parts.items())
         memory = f"{each.peak_rss_mb:.0f}" if each.peak_rss_mb else "-"
-        rate = f"{_figure(each.seconds):>6} {_figure(1 / each.seconds)[:5]:>5}"
+        rate = f"{each.seconds:>6.{digits}f} {1 / each.seconds:>5.{rates}f}"
         print_line(f"{shown(each.preset):<9}{each.objects:>7} {parts} {rate} {memory:>5}")
     print_line("\n" + fill(_ABOUT.format(report["timed_frames"]), _WIDTH))
     estimate, chosen, limit = report["estimate"], report["recommended"], duration(60 * report["minutes"])
@@ -235,9 +237,9 @@ def _print(report: Mapping[str, Any], timings: Sequence[Timing]) -> None:
     print_line(fill(f"{whole}{estimate['frames']} frames, {many}: {times}. {verdict}", _WIDTH))
 
 
-def _figure(value: float) -> str:
-    """A number in six characters: "0.123", "120.00"."""
-    return f"{value:.3f}"[:6]
+def _decimals(values: Sequence[float], room: int) -> int:
+    """Decimals, three at most, with which the largest of some numbers takes so many characters."""
+    return max(0, min(3, room - 1 - len(f"{max(values):.0f}")))
 
 
 def _say_next(report: Mapping[str, Any], clip: Path | None, mask: Path | None, size: str) -> None:
