@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from tests.video.mask_samples import boxes, read
 from vostrack.errors import MaskError
+from vostrack.notes import Code
+from vostrack.video import flaws, snap
 
 
 def disc(**options: int) -> Image.Image:
@@ -31,6 +34,29 @@ def test_an_outline_that_is_not_filled_is_pointed_out(tmp_path: Path, width: int
 
 def test_a_thick_ring_is_an_object(tmp_path: Path) -> None:
     assert read(tmp_path, disc(outline=255, width=10)).notes == ()
+
+
+def test_many_objects_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outlines among filled boxes, one around others and two that share a border: each is said, in few looks."""
+    looks = list[int]()
+
+    def counted(labels: Any) -> Any:
+        looks.append(labels.size)
+        return snap.interior(labels)
+
+    monkeypatch.setattr(flaws, "interior", counted)
+    pixels = np.zeros((200, 400), np.uint8)
+    for number in range(1, 51):
+        y, x = 20 * ((number - 1) // 10), 40 * ((number - 1) % 10)
+        pixels[y : y + 20, x : x + 30] = number
+        if number % 10 == 3:
+            pixels[y + 2 : y + 18, x + 2 : x + 28] = 0
+    pixels[65:75, 85:100] = 60
+    pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1] = 90, 90, 90, 90
+    said = [str(note) for note in flaws.notes(pixels) if note.code is Code.MASK_OUTLINE]
+    assert [int(text.split()[1]) for text in said] == [3, 13, 23, 43, 90], "33 is filled in part"
+    assert "object 13 is an outline around 416 pixels" in said[1]
+    assert sum(looks) <= 10 * pixels.size
 
 
 def test_shades_that_became_dots_are_pointed_out(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ All is left as it is, and said. Knows nothing of files and colours.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from vostrack.notes import Code, Note
@@ -70,18 +72,27 @@ def _speck_note(pixels: Bytes) -> list[Note]:
 
 def _outline_note(pixels: Bytes) -> list[Note]:
     """Point out objects that are drawn as an outline alone."""
-    free, notes = pixels == BACKGROUND, []
-    for number in object_ids(pixels):
-        part = thick = pixels == number
-        for _ in range(_LINE):
-            thick = interior(thick) & thick
-        if thick.any():
-            continue
-        inside = int((_enclosed(part) & free).sum())
+    thick, notes = interior(pixels), []
+    for _ in range(_LINE - 1):
+        thick = ~grown(~thick)
+    thin = sorted(set(object_ids(pixels)) - set(object_ids(pixels[thick])))
+    for number, box in zip(thin, _boxes(pixels, thin), strict=True):
+        part = pixels[box] == number
+        inside = int((_enclosed(part) & (pixels[box] == BACKGROUND)).sum())
         if inside > _OUTLINE * part.sum():
             text = f"object {number} is an outline around {inside} pixels of background; fill it if they belong to it"
             notes.append(Note(Code.MASK_OUTLINE, text))
     return notes
+
+
+def _boxes(pixels: Bytes, ids: list[int]) -> Iterator[tuple[slice, slice]]:
+    """The rows and columns of some objects, which are there, in ascending order."""
+    rows, columns = np.nonzero(np.isin(pixels, ids))
+    labels = pixels[rows, columns]
+    order, ends = labels.argsort(kind="stable"), np.bincount(labels, minlength=256).cumsum()[ids]
+    for mine in np.split(order, ends[:-1]) if ids else ():
+        y, x = rows[mine], columns[mine]
+        yield slice(y.min(), y.max() + 1), slice(x.min(), x.max() + 1)
 
 
 def _enclosed(part: Bools) -> Bools:
