@@ -126,6 +126,4 @@ def test_what_is_wanted_is_found_as_if_all_were(grid: tuple[int, int], reach: fl
         for given in (None, matters)
     )
     for expected, found, cells in zip(all_cells, some, matters.flatten(1), strict=True):
-        torch.testing.assert_close(found[cells], expected[cells])
-    if max(grid) > 100:
-        assert (some[0] == -torch.inf).all(1).float().mean() > 0.5, "most tiles hold nothing that is wanted"
+        torch.testing.assert_close(found, expected[cells], msg="and nothing is kept of other cells")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -89,6 +90,20 @@ def test_frames_from_before_an_object_was_given_say_nothing_about_it() -> None:
     torch.testing.assert_close(
         torch.stack([s[0] for s in scores]), torch.stack([soft_matching(query, s, 2) for s in old])
     )
+
+
+@pytest.mark.parametrize("others_are_background", [True, False])
+def test_what_matters_to_an_object_is_scored_as_if_all_did(others_are_background: bool) -> None:
+    query, keys = unit(20, 0), unit(40, 1)
+    some = (filled(unit(6, 2)), filled(unit(6, 3)))
+    sets = FeatureSets((Template.of(keys, torch.arange(40) % 3, 3),), some, some)
+    recent = [query @ unit(4, seed).T for seed in (4, 5, 6)]
+    some_cells = torch.rand(3, 20, generator=torch.Generator().manual_seed(7)) > 0.5
+    wanted = some_cells[:1].expand(3, -1) if others_are_background else some_cells.index_fill(0, torch.tensor(0), True)
+    expected = sets.scores(query, 3, recent, others_are_background)
+    kept = [rows[cells] for rows, cells in zip(recent, wanted, strict=True)]
+    for found, whole in zip(sets.scores(query, 3, kept, others_are_background, wanted), expected, strict=True):
+        torch.testing.assert_close(found, whole.masked_fill(~wanted[1:], -torch.inf))
 
 
 def test_counting_changes_neither_scores_nor_templates() -> None:

@@ -116,12 +116,13 @@ class SoftMatcher:
         wanted = self._wanted(outside)
         chosen = wanted[0].flatten()
         recent = self._recent(state, query, wanted)
+        further = [x[cells] for x, cells in zip(further, wanted.flatten(1), strict=False)]
         if recent and further:
             recent = [torch.cat(pair, 1) for pair in zip(recent, further, strict=True)]
         foreground, background = state.sets.scores(
             _rows(query)[chosen],
             config.top_k,
-            [x[chosen] for x in recent or further],
+            recent or further,
             config.others_are_background,
             wanted.flatten(1)[:, chosen],
             config.top_share,
@@ -212,7 +213,7 @@ class SoftMatcher:
         return torch.cat((near, near.expand_as(reached) if self.config.others_are_background else reached))
 
     def _recent(self, state: MatchingState, query: Tensor, wanted: Tensor) -> list[Tensor]:
-        """Similarities (N, L) of cells (C', h, w) with those of each label in recent frames, if there are any."""
+        """Similarities (n, L) with each label in recent frames, if there are any, of the cells wanted for it."""
         if not state.recent:
             return []
         config, bank = self.config, state.recent.latest(self.config.spacing)

@@ -6,6 +6,8 @@ feature cells, N = h * w, T frames, K label channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -36,24 +38,30 @@ def recent_similarities(
         wanted: bool (K, h, w), which cells matter to which label; None for all.
 
     Returns:
-        (N, L) for each of the K labels, L at least `top_k`; -inf where the grid holds fewer cells. Where a cell is not
-        wanted for a label, it may be -inf too.
+        (n, L) for each of the K labels, of the n cells that matter to it in the order of the grid; L is at least
+        `top_k`. -inf where the grid holds fewer cells.
     """
     keys, values = bank.used_keys, bank.used_values
     priors = log_prior(values, scale)
     window = Window(radius, disk=True)
     every = torch.ones(values.shape[-1], *query.shape[:2], dtype=torch.bool, device=query.device)
-    matter = (every if wanted is None else wanted).permute(1, 2, 0)
-    found = [_best_of_each(query, matter, keys, priors, window, top_k)]
+    matter = every if wanted is None else wanted
+    places = [cells.flatten().nonzero().flatten() for cells in matter]
     ring, step = far_ring(window, reach, (query.shape[0], query.shape[1]))
+    width = top_k if ring.is_empty else 2 * top_k
+    found = [torch.full((len(cells), width), -torch.inf, device=query.device) for cells in places]
+    grid = torch.arange(every[0].numel(), device=query.device).view_as(every[0])
+    queries = query, matter.permute(1, 2, 0), grid
+    _fill([best[:, :top_k] for best in found], places, keys, priors, window, *queries)
     if not ring.is_empty:
         coarse, there = keys[::step, ::step].contiguous(), priors[::step, ::step]
 
-        def search(part: Tensor, matter: Tensor) -> tuple[Tensor, ...]:
-            return _best_of_each(part, matter, coarse, there, ring, top_k)
+        def search(*part: Tensor) -> tuple[Tensor, ...]:
+            _fill([best[:, top_k:] for best in found], places, coarse, there, ring, *part)
+            return ()
 
-        found.append(in_parts((query, matter), step, search))
-    return [torch.cat(parts, 1) for parts in zip(*found, strict=True)]
+        in_parts(queries, step, search)
+    return found
 
 
 def log_prior(values: Tensor, scale: float) -> Tensor:
@@ -68,20 +76,26 @@ def log_prior(values: Tensor, scale: float) -> Tensor:
     return values.clamp(min=torch.finfo(values.dtype).tiny).log() / scale
 
 
-def _best_of_each(
-    query: Tensor, wanted: Tensor, keys: Tensor, priors: Tensor, window: Window, top_k: int
-) -> tuple[Tensor, ...]:
-    """(N, top_k) for each label, the highest similarities in a window plus numbers (h, w, T, K).
+def _fill(
+    found: Sequence[Tensor],
+    places: Sequence[Tensor],
+    keys: Tensor,
+    priors: Tensor,
+    window: Window,
+    query: Tensor,
+    wanted: Tensor,
+    grid: Tensor,
+) -> None:
+    """Put the highest similarities in a window, plus numbers (h, w, T, K), into (n, top_k) for each label.
 
-    `wanted` is bool (h, w, K).
+    Rows are the cells of `places`, int64 (n,), ascending; `grid` (h, w) says which cell a query is, and `wanted`
+    (h, w, K) whether it matters to a label.
     """
-    height, width, _ = query.shape
     flat = priors.flatten(0, 2).T.contiguous()
-    best = torch.full((len(flat), height, width, top_k), -torch.inf, device=query.device)
     for tile in tiles(query, keys, window, wanted.any(2)):
-        count = min(top_k, tile.similarity.shape[1])
-        for label in wanted[tile.place].flatten(0, 1).any(0).nonzero().flatten().tolist():
+        count = min(found[0].shape[1], tile.similarity.shape[1])
+        matter, cells = wanted[tile.place].flatten(0, 1), grid[tile.place].flatten()
+        for label in matter.any(0).nonzero().flatten().tolist():
             similarity = largest(tile.similarity + flat[label, tile.index], count)[0]
-            there = best[label][tile.place][..., :count]
-            there.copy_(similarity.view_as(there))
-    return best.flatten(1, 2).unbind()
+            chosen = matter[:, label].nonzero().flatten()
+            found[label][torch.searchsorted(places[label], cells[chosen]), :count] = similarity[chosen]

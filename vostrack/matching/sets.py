@@ -43,15 +43,9 @@ class Template:
         chosen = [_evenly(part, most) if most else part for part in parts]
         return cls(torch.cat(chosen), tuple(len(part) for part in chosen))
 
-    def best(self, query: Tensor, top_k: int, wanted: Tensor | None = None) -> list[Tensor]:
-        """Highest similarities (N, L) with the cells of each channel; -inf where not `wanted`, bool (K, N)."""
-        parts = self.parts
-        if wanted is None:
-            return [best_keys(query, part, top_k)[0] for part in parts]
-        found = [query.new_full((len(query), min(top_k, len(p))), -torch.inf, dtype=torch.float32) for p in parts]
-        for best, part, rows in zip(found, parts, wanted, strict=False):
-            best[rows] = best_keys(query[rows], part, top_k)[0]
-        return found
+    def best(self, query: Tensor, top_k: int, wanted: Tensor) -> list[Tensor]:
+        """Highest similarities (n, L) with the cells of each channel, of the n queries that bool (K, N) has for it."""
+        return [best_keys(query[rows], part, top_k)[0] for part, rows in zip(self.parts, wanted, strict=False)]
 
     @property
     def parts(self) -> tuple[Tensor, ...]:
@@ -171,9 +165,10 @@ class FeatureSets:
         Args:
             query: (N, C), unit vectors; products are computed in its precision.
             top_k: similarities that count; 0 for all, without further ones.
-            recent: further similarities (N, L) with cells of each label; or none.
+            recent: further similarities (n, L) with cells of each label, of the n queries that matter to it; or none.
             others_are_background: whether the background of an object holds the other objects.
-            wanted: bool (K, N), which queries matter to which label; None for all.
+            wanted: bool (K, N), which queries matter to which label, those of an object also to what is its background;
+                None for all.
             top_share: as for `ops.matching.neighbours`.
 
         Returns:
@@ -185,14 +180,15 @@ class FeatureSets:
                 for row, keys in zip(rows, self._keys(number, others_are_background), strict=True):
                     row.append(soft_matching(query, keys, 0))
             return _stacked(rows[0], query), _stacked(rows[1], query)
+        wanted = self._all(query) if wanted is None else wanted
         matched = self._matched(query, top_k, others_are_background, top_share, wanted)
         for number, (sides, count) in enumerate(matched, 1):
-            further = (
-                recent[number : number + 1],
-                [recent[k] for k in _others(number, len(recent), others_are_background)],
-            )
+            mine, others = wanted[number], _others(number, len(recent), others_are_background)
+            further = recent[number : number + 1], [recent[k][mine[wanted[k]]] for k in others]
             for row, (given, added), more in zip(rows, sides, further, strict=True):
-                row.append(mean_of_best([*given, best_keys(query, added.used, count)[0], *more], count))
+                scores = torch.full(mine.shape, -torch.inf, device=query.device)
+                scores[mine] = mean_of_best([*given, best_keys(query, added.used, count)[0][mine], *more], count)
+                row.append(scores)
         return _stacked(rows[0], query), _stacked(rows[1], query)
 
     def counted(self, query: Tensor, top_k: int, others_are_background: bool = True, top_share: float = 0.0) -> Self:
@@ -203,13 +199,13 @@ class FeatureSets:
         if not top_k or not any(added.filled for added in (*self.foreground, *self.background)):
             return self
         rows: list[list[AddedFeatures]] = [[], []]
-        for sides, count in self._matched(query, top_k, others_are_background, top_share):
+        for sides, count in self._matched(query, top_k, others_are_background, top_share, self._all(query)):
             for row, (given, added) in zip(rows, sides, strict=True):
                 row.append(added.counted(query, given, count))
         return replace(self, foreground=tuple(rows[0]), background=tuple(rows[1]))
 
     def _matched(
-        self, query: Tensor, top_k: int, others_are_background: bool, top_share: float, wanted: Tensor | None = None
+        self, query: Tensor, top_k: int, others_are_background: bool, top_share: float, wanted: Tensor
     ) -> Iterator[tuple[tuple[Side, Side], int]]:
         """Foreground and background of each object, and how many similarities count for it."""
         found = [template.best(query, top_k, wanted) for template in self.templates]
@@ -219,8 +215,13 @@ class FeatureSets:
             others = sum(t.counts[k] for t in known for k in _others(number, len(t.counts), others_are_background))
             parts = [parts for parts in found if number < len(parts)]
             front = [p[number] for p in parts], added[0]
-            back = [p[k] for p in parts for k in _others(number, len(p), others_are_background)], added[1]
+            sides = [(p, k) for p in parts for k in _others(number, len(p), others_are_background)]
+            back = [p[k][wanted[number][wanted[k]]] for p, k in sides], added[1]
             yield (front, back), neighbours(top_k, top_share, own + added[0].filled, others + added[1].filled)
+
+    def _all(self, query: Tensor) -> Tensor:
+        """bool (K, N): every query matters to every label."""
+        return torch.ones(len(self.foreground) + 1, len(query), dtype=torch.bool, device=query.device)
 
     def _keys(self, number: int, others_are_background: bool) -> tuple[Tensor, Tensor]:
         """All features (any, C) of an object's foreground and of its background."""
