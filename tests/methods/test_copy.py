@@ -7,6 +7,8 @@ from fractions import Fraction
 import torch
 
 from vostrack.methods import load_method
+from vostrack.methods.base import in_parts
+from vostrack.ops.labels import one_hot
 from vostrack.propagate import Propagator
 from vostrack.types import Clip, Frame, LabelMap
 
@@ -25,3 +27,12 @@ def test_every_frame_gets_the_last_mask_that_was_given() -> None:
         assert torch.equal(pixels, first)
     for pixels in found[3:]:
         assert torch.equal(pixels, first + later)
+
+
+def test_its_state_is_a_byte_a_pixel_however_many_objects_there_are() -> None:
+    ids = tuple(range(1, 255))
+    pixels = torch.arange(255, dtype=torch.uint8).reshape(15, 17)
+    method, image = in_parts(load_method("copy")[0]), torch.zeros(3, 15, 17)
+    state = method.begin(image, one_hot(pixels, ids))
+    assert state.labels.nbytes == 15 * 17
+    assert torch.equal(method.predict(state, image), one_hot(pixels, ids))

@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from vostrack.config import Config
 from vostrack.methods.base import Objective
+from vostrack.ops.labels import one_hot
 from vostrack.weights import Adopt
 
 
@@ -23,9 +25,15 @@ class CopyConfig(Config):
 
 @dataclass(frozen=True)
 class CopyState:
-    """Labels (K, H, W) of the last given mask."""
+    """The last given mask.
+
+    Attributes:
+        labels: uint8 (H, W), the channel of each pixel.
+        count: of channels (K).
+    """
 
     labels: Tensor
+    count: int
 
 
 class CopyMethod:
@@ -50,11 +58,11 @@ class CopyMethod:
 
     def begin(self, features: Tensor, labels: Tensor, state: CopyState | None = None) -> CopyState:
         """Take the labels; those of all objects are among them."""
-        return CopyState(labels)
+        return CopyState(labels.argmax(0).to(torch.uint8), len(labels))
 
     def predict(self, state: CopyState, features: Tensor) -> Tensor:
         """The given labels."""
-        return state.labels
+        return one_hot(state.labels, range(1, state.count))
 
     def remember(self, state: CopyState, features: Tensor, probs: Tensor) -> CopyState:
         """Nothing of what was predicted."""
