@@ -218,7 +218,7 @@ class Propagator:
                     self._ids_with(given, frame)
                     shown = self._corrected_by(given, shown, image)
                 self.position = replace(self.position, done=self.position.done + 1)
-                yield shown
+                yield self._refined_alike(shown)
 
     def _step(self, frame: Frame, given: LabelMap | None) -> Prediction:
         # no_grad rather than inference_mode: tensors made in the latter cannot enter the gradient scope of adaptation.
@@ -227,7 +227,7 @@ class Propagator:
             state, ids, done = self.position.state, self.position.ids, self.position.done
             if state is None and given is None:
                 self.position = EnginePosition(None, (), done + 1)
-                return self._shown(frame, image, None, ())
+                return self._refined_alike(self._shown(frame, image, None, ()))
             if isinstance(self.method, Stepping):
                 return self._whole_step(self.method, frame, image, given)
             features = self._features(frame, image, given)
@@ -341,7 +341,13 @@ class Propagator:
         labels = one_hot(resize_labels(own.labels.pixels, size_of(image)).to(self.device), ids)
         state = self.method.begin(features, labels, self.position.state)
         self.position = EnginePosition(state, ids, self.position.done + 1)
-        return shown
+        return self._refined_alike(shown)
+
+    def _refined_alike(self, prediction: Prediction) -> Prediction:
+        """A prediction that the method does not go on with, changed as those are; all probabilities have one size."""
+        if self._feedback and prediction.probs is not None:
+            prediction = self._feedback(prediction)
+        return prediction if self.keep_probs else replace(prediction, probs=None)
 
     def _corrected_by(self, given: LabelMap, prediction: Prediction, image: Tensor) -> Prediction:
         """A prediction, where the objects of a given mask are as that has them, and those that are gone are not."""

@@ -99,6 +99,16 @@ def test_with_feedback_each_frame_is_refined_once_and_the_method_goes_on_with_it
 
 
 @pytest.mark.usefixtures("fake_crf")
+@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+def test_with_feedback_all_probabilities_have_one_size(clip: Path, mask: Path, tmp_path: Path, direction: str) -> None:
+    late = write_mask(tmp_path / "late.png", truth(5))
+    options: dict[str, Any] = {"direction": direction, "outputs": ("masks", "probs")}
+    run(clip, {2: mask, 5: late}, tmp_path / "out", refine_settings={"feedback": True}, size=24, **options)
+    files = sorted((tmp_path / "out" / "probs").iterdir())
+    assert [np.load(path)["probs"].shape[1:] for path in files] == [SIZE] * COUNT
+
+
+@pytest.mark.usefixtures("fake_crf")
 def test_feedback_needs_a_method_that_can_and_no_adaptation(
     clip: Path, mask: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
