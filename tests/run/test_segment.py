@@ -392,6 +392,34 @@ def test_missing_files_of_a_complete_run_are_made_again(clip: Path, mask: Path, 
     assert run(clip, mask, out, outputs=outputs, resume=True) == json.loads((out / "summary.json").read_text())
 
 
+def test_what_is_made_again_of_a_complete_run_follows_masks_that_were_retouched(
+    clip: Path, mask: Path, tmp_path: Path
+) -> None:
+    """Missing objects, the overlay and the summary, where files are missing and where another look is wanted."""
+    out, outputs = tmp_path / "out", ("masks", "objects", "overlay")
+    run(clip, mask, out, outputs=outputs)
+    retouched = write_mask(out / "masks" / "00005.png", truth(5, ids=(3,)))
+    before = retouched.read_bytes()
+    (out / "objects" / "200" / "00005.png").unlink()
+    summary = run(clip, mask, out, outputs=outputs, resume=True)
+    assert retouched.read_bytes() == before
+    with Image.open(out / "objects" / "200" / "00005.png") as image:
+        assert image.getbbox() is None
+    refilled = (out / "overlay.mp4").read_bytes()
+    looks = [run(clip, mask, out, outputs=outputs, resume=True, overlay_style=look) for look in ("outline", "tint")]
+    assert (out / "overlay.mp4").read_bytes() == refilled
+    write_mask(out / "masks" / "00006.png", truth(6, ids=(3,)))
+    looks.append(run(clip, mask, out, outputs=outputs, resume=True, overlay_style="outline"))
+    for told, frames, count in ((summary, "in frame 5", 1), (looks[1], "in frame 5", 1), (looks[2], "5 to frame 6", 2)):
+        assert told["objects"]["200"]["visible_frames"] == COUNT - count
+        (hidden,) = [note["text"] for note in told["warnings"] if note["code"] == "object-hidden"]
+        assert hidden.endswith(frames)
+    retouched.write_bytes(b"no mask")
+    (out / "overlay.mp4").unlink()
+    with pytest.raises(OutputError, match=r"00005\.png is damaged .*remove it to have it made again"):
+        run(clip, mask, out, outputs=outputs, resume=True)
+
+
 def test_resuming_what_was_never_begun_begins(clip: Path, mask: Path, tmp_path: Path) -> None:
     assert run(clip, mask, tmp_path / "out", resume=True)["frames"] == COUNT
     (tmp_path / "killed" / ".vostrack").mkdir(parents=True)

@@ -52,6 +52,7 @@ _STATE, _SECOND = f"{_HIDDEN}/state.safetensors", f"{_HIDDEN}/second_pass.json"
 _BACK, _CELLS = f"{_HIDDEN}/backwards.safetensors", f"{_HIDDEN}/cells"
 _REQUEST, _GIVEN = f"{_HIDDEN}/request.json", f"{_HIDDEN}/given"
 _SUMMARY = "summary.json"
+_START = "start again with `overwrite=True`"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,8 +266,19 @@ class OutputFolder:
             if not {0, *ids} >= set(np.unique(pixels).tolist()):
                 raise ValueError("it holds other objects")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise _damaged(path, error) from error
+            raise _damaged(path, error, "remove it to have it made again" if self.refills else _START) from error
         return Prediction(frame, LabelMap(torch.from_numpy(pixels), ids))
+
+    def as_kept(self, prediction: Prediction) -> Prediction:
+        """A prediction; in a refill with the mask that is on the disk, where it is, since that one stays.
+
+        Raises:
+            OutputError: as `read_prediction`.
+        """
+        frame = prediction.frame
+        if not self.refills or not self._root.at(f"masks/{frame.name}.png").exists():
+            return prediction
+        return dataclasses.replace(prediction, labels=self.read_prediction(frame).labels)
 
     def complete(self, summary: Mapping[str, Any]) -> None:
         """Write the summary, which marks the run as complete, and drop the saved state."""
@@ -413,8 +425,8 @@ class OutputFolder:
         self.forget_cells()
 
 
-def _damaged(path: Path, why: object) -> OutputError:
-    return OutputError(f"cannot resume: {shown(path)} is damaged ({shown(why)}); start again with `overwrite=True`")
+def _damaged(path: Path, why: object, fix: str = _START) -> OutputError:
+    return OutputError(f"cannot resume: {shown(path)} is damaged ({shown(why)}); {fix}")
 
 
 def _saved_type(state_type: type[Any]) -> Any:

@@ -261,7 +261,7 @@ def write_run(
     for note in (*notes, *([Note(Code.RUN_REFILLED, refill)] if folder.refills else [])):
         passes.note(note)
     with store.writing as writing, closing(passes.run()) as predictions:
-        for prediction in map(change, predictions):
+        for prediction in map(change, map(folder.as_kept, predictions)):
             folder.announce(prediction.frame)
             writing.write(prediction)
             log.add(prediction)
@@ -294,7 +294,10 @@ def write_run(
 def _looking_right(
     store: FolderStore, stream: FrameStream, callbacks: Callbacks, summary: dict[str, Any]
 ) -> dict[str, Any]:
-    """The summary of a complete run, whose overlay is drawn again, from its masks, if another look is wanted."""
+    """The summary of a complete run, whose overlay is drawn again, from its masks, if another look is wanted.
+
+    Masks may have been retouched: the summary then says of the objects what is drawn.
+    """
     named = {**summary, "objects": _named(summary["objects"], store.look)}
     drawn_as = summary.get("overlay", Look().record())
     renamed = store.look.labels and named != summary
@@ -309,7 +312,14 @@ def _looking_right(
             callbacks.progress(done, stream.count)
             if callbacks.cancelled():
                 raise Cancelled(f"cancelled after {done} frames: the overlay is as it was")
-    drawn = {**named, "overlay": store.look.record()}
+    seen = {str(Code.OBJECT_HIDDEN), str(Code.OBJECT_VANISHED)}
+    told = [each for each in summary.get("warnings", ()) if not (isinstance(each, dict) and each.get("code") in seen)]
+    drawn = {
+        **summary,
+        "overlay": store.look.record(),
+        "objects": _named(store.log.objects(), store.look),
+        "warnings": told + by_severity(store.log.notes())["warnings"],
+    }
     store.folder.complete(drawn)
     return drawn
 
