@@ -1,4 +1,4 @@
-"""Tables of settings in the pages, made from the declarations: `python docs/write_settings.py` writes them.
+"""Tables of settings and lists of codes, made from the declarations: `python docs/write_settings.py` writes them.
 
 They stand between markers: `<!-- settings: NAME -->`, where the name is that of a method, "adaptation" or "crf", or
 `<!-- recipes: NAME -->` for the recipes of a method's training, or `<!-- notes: SEVERITY -->` for the
@@ -72,8 +72,7 @@ def _tables(presets: Mapping[str, Config], base: Config | None) -> str:
 
 
 def _codes(severity: str) -> str:
-    rows = [_row(f"`{code}`", code.meaning) for code in Code if code.severity == severity]
-    return "\n".join(["", _row("code", "meaning"), "|---|---|", *rows, ""])
+    return "\n".join(["", *(f"- `{code}`: {code.meaning}" for code in Code if code.severity == severity), ""])
 
 
 def _row(*cells: str) -> str:

@@ -230,7 +230,8 @@ def test_the_table_of_the_summary_has_the_fields_of_a_real_one(capsys: pytest.Ca
     assert command_line.run(["segment", "dog.mp4", "-m", "first.png", "--json", "-q"]) == 0
     summary = json.loads(capsys.readouterr().out)
     table = read("docs/formats.md").partition("## summary.json")[2].partition("\n## ")[0]
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE))
+    listed = re.findall(r"^\| (`[`\w, ]+`) \| (.*) \|$", table, re.MULTILINE)
+    rows = {name: text for names, text in listed for name in re.findall(r"\w+", names)}
     assert set(rows) == set(summary)
     nested = {name: summary[name] for name in ("clip", "reading", "weights", "seconds_per_frame")}
     for name, fields in (nested | {"objects": summary["objects"]["1"]}).items():

@@ -25,8 +25,8 @@ def test_every_code_is_used_and_documented(code: Code, used: set[str]) -> None:
     assert code.name in used
     assert re.fullmatch(r"[a-z]+(-[a-z]+)+", str(code))
     assert code.severity in (WARNING, NOTE)
-    table = PAGE.read_text(encoding="utf-8").partition(f"<!-- notes: {code.severity} -->")[2].partition("<!-- end")[0]
-    assert f"| `{code}` | {code.meaning} |" in table
+    listed = PAGE.read_text(encoding="utf-8").partition(f"<!-- notes: {code.severity} -->")[2].partition("<!-- end")[0]
+    assert f"- `{code}`: {code.meaning}\n" in listed
 
 
 def test_a_note_is_its_line_and_keeps_its_code() -> None:
