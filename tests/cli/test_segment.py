@@ -268,7 +268,7 @@ def test_a_disk_that_is_read_only(vostrack: Run, small_disk: Path) -> None:
 
 def test_options_that_are_missing_or_malformed_are_errors_of_usage(vostrack: Run) -> None:
     for arguments, words in (
-        (["segment", "clip.mp4"], "Missing option '--mask' / '-m'. To make one, save the first frame as an image"),
+        (["segment", "clip.mp4"], "Missing option '--mask' / '-m'. To make one, save a frame with `vostrack frame`"),
         (["segment", "clip.mp4", "first.png"], "Missing option '--mask' / '-m'. Did you mean --mask first.png?"),
         (["segment", "clip.mp4", "first.png", "--size", "240"], "Did you mean --mask first.png?"),
         (["segment"], "Missing argument"),

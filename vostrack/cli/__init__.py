@@ -16,6 +16,7 @@ import typer
 from vostrack.cli.benchmark import app as benchmark
 from vostrack.cli.console import INTERRUPTED, OUT_OF_MEMORY, Stopped, exit_code, plain
 from vostrack.cli.demo import demo
+from vostrack.cli.frame import frame
 from vostrack.cli.help import Command, Group
 from vostrack.cli.inspect import inspect
 from vostrack.cli.methods import methods
@@ -38,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (segment, update, demo, train, inspect, methods, score):
+for command in (segment, update, frame, demo, train, inspect, methods, score):
     app.command(cls=Command)(command)
 app.add_typer(benchmark)
 app.add_typer(speed)
@@ -66,8 +67,8 @@ def options(
         vostrack demo
         vostrack segment video.mp4 --mask first.png
 
-    The first needs no footage of yours. For the second, save the first frame of your clip as an image and paint the
-    objects on it, each in a flat colour, and all else black.
+    The first needs no footage of yours. For the second, `vostrack frame video.mp4 -o first.png` saves the first frame
+    of your clip: paint the objects on it, each in a flat colour, and all else black.
     """
 
 

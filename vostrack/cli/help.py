@@ -95,7 +95,7 @@ OverlayLabels = Annotated[
 Json = Annotated[bool, in_output("--json", help="Print the results as JSON on stdout.")]
 
 
-_HINTS = {"--mask": "To make one, save the first frame as an image and paint objects in flat colours, all else black"}
+_HINTS = {"--mask": "To make one, save a frame with `vostrack frame` and paint objects in flat colours, all else black"}
 """How to come by the value of a required option."""
 
 

@@ -167,7 +167,7 @@ def segment(
 
     wanted = {"masks": True, "overlay": overlay, "objects": objects, "probs": probs}
     part = parse_range(range_)
-    masks = parse_masks(mask, _frame_names(clip), None if part else 0)
+    masks = parse_masks(mask, frame_names(clip), None if part else 0)
     _check_order(clip, masks)
     form = "clip" if adapt else "live" if adapt_live else None
     settings: dict[str, Any] = parse_all_settings(
@@ -248,7 +248,7 @@ def parse_masks(texts: Sequence[str], names: Sequence[str] = (), bare: Moment | 
     for text in texts:
         if not text.strip():
             raise MaskError("the mask is an empty name; expected PATH or FRAME:PATH, such as 0:first.png")
-        moment, rest = _head(text, names)
+        moment, rest = split_head(text, names)
         path_first, _, last = text.rpartition(":")
         if moment is None and last.isdecimal() and not _exists(text) and path_first and _exists(path_first):
             raise MaskError(f"the frame comes first: {last}:{shown(path_first)}")
@@ -268,8 +268,12 @@ def parse_masks(texts: Sequence[str], names: Sequence[str] = (), bare: Moment | 
     return paths
 
 
-def _head(text: str, names: Sequence[str]) -> tuple[Moment | None, str]:
+def split_head(text: str, names: Sequence[str]) -> tuple[Moment | None, str]:
     """The frame or time before a path, and the path; None where all of the text is that.
+
+    Args:
+        text: as typed.
+        names: file names of the frames of a folder, in order.
 
     Raises:
         MaskError: a number is that of a frame, and the name of another.
@@ -291,12 +295,12 @@ def _head(text: str, names: Sequence[str]) -> tuple[Moment | None, str]:
     if isinstance(moment, int) and index != moment < len(names) and match and len(match[1]) == length:
         raise MaskError(
             f"{match[1]} is frame {moment}, which is {shown(names[moment])}, and {shown(names[index])}, which is frame "
-            f"{index}: give the one that you mean with its ending, as in {shown(names[index])}:{shown(match[2])}"
+            f"{index}: give the one that you mean by its name with the ending, as in {shown(names[index])}"
         )
     return index, text[length + 1 :]
 
 
-def _frame_names(clip: Path) -> list[str]:
+def frame_names(clip: Path) -> list[str]:
     """File names of the frames of a folder, in order; none for a video."""
     from vostrack.video.series import frame_files
 

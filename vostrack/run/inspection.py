@@ -77,6 +77,7 @@ def read_frames(source: Path, numbers: Sequence[int]) -> list[Tensor]:
     found: dict[int, Tensor] = {}
     count = 0
     with open_clip(source) as clip:
+        clip.images_from = min(numbers)
         for frame in clip:
             count = frame.index + 1
             if frame.index in numbers:

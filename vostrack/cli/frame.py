@@ -1,0 +1,70 @@
+"""`vostrack frame`: saves a frame of a clip, to paint a mask on."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path, PurePath
+from typing import Annotated
+
+import typer
+
+from vostrack.cli.console import say_next
+from vostrack.cli.help import ClipPath, Overwrite, in_output
+from vostrack.cli.segment import frame_names, split_head
+from vostrack.errors import OutputError
+from vostrack.files import shown
+
+
+def frame(
+    clip: ClipPath,
+    number: Annotated[
+        str, typer.Argument(metavar="FRAME", help="A frame from 0, a time as 12.5s, or the name of an image.")
+    ] = "0",
+    out: Annotated[
+        Path | None,
+        in_output("--out", "-o", metavar="FILE", help="The PNG.", show_default="CLIP_00040.png beside the clip"),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Save a frame of a clip, upright and at full size, to paint a mask on.
+
+    Examples:
+        vostrack frame dog.mp4
+        vostrack frame dog.mp4 40 -o dog.png
+        vostrack frame dog.mp4 00:00:12.5
+        vostrack frame frames/ shot_1004
+
+    A time means the frame that is shown then. Paint on the image, each object in a flat colour and all else black, and
+    give it as the mask of that frame.
+    """
+    from vostrack.run.inspection import check_output, read_frames, write_picture
+    from vostrack.video.ranges import choose
+    from vostrack.video.stream import size_text
+
+    names = frame_names(clip)
+    moment, rest = split_head(f"{number}:", names)
+    if moment is None or rest:
+        raise typer.BadParameter(
+            f"expected a frame such as 40, a time such as 12.5s or 00:00:12.5, or the name of an image, not {number!r}",
+            param_hint="FRAME",
+        )
+    index = choose(clip, (moment, moment), {})[0].first
+    place = Path(os.path.abspath(clip))
+    default = place.with_name(f"{place.name if place.is_dir() else place.stem}_{index:05d}.png")
+    path = (clip.with_name(default.name) if clip.name else default) if out is None else out
+    if path.suffix.lower() != ".png":
+        raise OutputError(f"{shown(path)}: a frame is saved as a PNG, so give a name that ends with .png")
+    if place.is_dir() and path.resolve().parent == place.resolve():
+        raise OutputError(f"{shown(path)} would be among the frames of the clip: choose another --out")
+    check_output(path, [clip], overwrite)
+    (image,) = read_frames(clip, [index])
+    write_picture(path, image.permute(1, 2, 0).numpy())
+    print(f"frame {index}, {size_text((image.shape[1], image.shape[2]))}: {shown(path)}", file=sys.stderr)
+    named = any(str(index) == PurePath(name).stem for name in names)
+    mask = shlex.quote(f"{names[index] if named else index}:{path.with_name(f'{path.stem}_mask.png')}")
+    say_next(
+        f"paint the objects on it in flat colours, all else black, and save it as {path.stem}_mask.png; then "
+        f"vostrack segment {shlex.quote(str(clip))} -m {mask}"
+    )
