@@ -65,6 +65,7 @@ class Code(Enum):
     # A run.
     RUN_REFILLED = NOTE, "missing files of a complete run are made again"
     RUN_ANEW = NOTE, "a resumed run starts at the first frame"
+    RUN_KEEPS = NOTE, "what is kept of cells will take much room"
     RUN_FORWARD = WARNING, "frames that can be read only once are followed forwards alone"
     OBJECT_HIDDEN = WARNING, "an object has no pixel in some frames"
     OBJECT_VANISHED = WARNING, "an object has no pixel from a frame to the end"

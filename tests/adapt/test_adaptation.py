@@ -15,7 +15,7 @@ from vostrack.adapt.adaptation import Adaptation, AdaptFilter, AdaptState, known
 from vostrack.adapt.config import AdaptConfig
 from vostrack.methods import Direction
 from vostrack.propagate import known_ids
-from vostrack.run.passes import Filter
+from vostrack.run.filters import Filter
 from vostrack.run.state import load_state, save_state
 from vostrack.types import LabelMap, Prediction
 

@@ -196,6 +196,22 @@ def test_what_is_kept_is_replaced_with_the_run_and_a_damaged_file_is_told(clip: 
     assert other.exists()
 
 
+def test_how_much_will_be_kept_is_said_where_it_is_much(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passes, "MUCH", 1500)
+    for masks, keep, said in (
+        ({LAST: truth(LAST)}, True, True),
+        ({0: truth()}, True, False),
+        ({LAST: truth()}, False, False),
+    ):
+        told, out = Told(), tmp_path / f"{keep} {len(masks)} {min(masks)}"
+        run(clip, masks, out, keep=keep, callbacks=told)
+        assert ("run-keeps" in [str(note.code) for note in told.notes]) == said
+    kept = sum(path.stat().st_size for path in (tmp_path / f"True 1 {LAST}").rglob("cells/*/*.png"))
+    assert kept > 1500
+
+
 def test_another_direction_is_another_run(clip: Path, tmp_path: Path) -> None:
     with pytest.raises(Stop):
         run(clip, {LAST: truth(LAST)}, tmp_path / "out", callbacks=StopAfter(3))

@@ -9,6 +9,7 @@ import io
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +19,15 @@ from torch import Tensor
 from vostrack.errors import OutputError
 from vostrack.files import OutputRoot, open_regular, shown
 from vostrack.methods import Direction
+from vostrack.methods.base import Method, Stepping
 from vostrack.ops.eight_bits import from_codes
+from vostrack.ops.grid import cells
 from vostrack.ops.merging import arranged, merge
 from vostrack.propagate import known_ids
 from vostrack.types import LabelMap
+
+_SHARE = 1 / 6
+"""Of the codes, what is left after compression: a sixth at a short side of 240, less at larger ones."""
 
 
 class KeptCells:
@@ -82,6 +88,19 @@ class KeptCells:
         """Ids that were followed when a frame was predicted, before its own mask was looked at."""
         before = index + 1 if self.direction is Direction.BACKWARD else index - 1
         return known_ids(self._prompts, before, self.direction)
+
+
+def forecast(method: Method[Any] | Stepping, size: tuple[int, int], channels: int, frames: int) -> int:
+    """About how many bytes are kept of some frames.
+
+    Args:
+        method: that predicts them.
+        size: (H, W) at which it works.
+        channels: K, with the background.
+        frames: predictions, those of both directions together.
+    """
+    height, width = size if isinstance(method, Stepping) else cells(size, method.stride)
+    return round(height * width * channels * frames * _SHARE)
 
 
 class BothWays:

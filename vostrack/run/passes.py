@@ -14,15 +14,14 @@ takes the place of the engine.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import torch
 
@@ -32,10 +31,11 @@ from vostrack.errors import Cancelled
 from vostrack.methods import Direction
 from vostrack.methods.base import Stepping
 from vostrack.notes import Code, Note
-from vostrack.propagate import EnginePosition, Gone, Propagator, Reuse, cleared
+from vostrack.propagate import EnginePosition, Gone, Propagator, Reuse, cleared, known_ids
 from vostrack.refine.base import RefineFilter
 from vostrack.run.callbacks import Callbacks, checked_callbacks
-from vostrack.run.kept import BothWays, KeptCells
+from vostrack.run.filters import Filter, FilterChain
+from vostrack.run.kept import BothWays, KeptCells, forecast
 from vostrack.run.pipeline import Pipeline
 from vostrack.types import Clip, Frame, FrameStream, LabelMap, Prediction
 from vostrack.video.backwards import InexactSeek
@@ -48,6 +48,9 @@ RESUMING, BACKWARDS = "resuming", "following backwards"
 FIRST_PASS, TRAINING, SECOND_PASS = "following", "training", "segmenting"
 DRAWING = "drawing"
 """The phases of a run; the last is that of an overlay alone."""
+
+MUCH = 200_000_000
+"""Bytes to keep, from which on that is said before the start."""
 
 SAVE_SECONDS = 20.0
 """Seconds from one save to the next; an adaptation's state is large and saved a third as often."""
@@ -95,30 +98,6 @@ class Store(Protocol):
     def done(self, frame: Frame) -> None:
         """Take a frame whose prediction an earlier run gave."""
         ...
-
-
-class Filter(Protocol):
-    """Takes predictions and gives predictions; entered before use.
-
-    Attributes:
-        seconds: time spent at work, in whichever thread.
-    """
-
-    seconds: float
-
-    def run(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
-        """Give a prediction for each that is taken, in order.
-
-        It may take some before it gives the first, but gives all when there are no more to take: so a caller empties
-        the chain by ending what it feeds in. It goes on with the next call.
-        """
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
 
 class Passes:
@@ -202,6 +181,7 @@ class Passes:
                 has been given and the run is kept.
             VostrackError: from the clip, the masks, the adaptation or the refinement.
         """
+        self._tell_size()
         with ExitStack() as entered:
             if self._feedback:
                 entered.enter_context(self._feedback)
@@ -210,6 +190,18 @@ class Passes:
                 self._follow_back(self._back)
             for prediction in self._in_order():
                 yield cleared(prediction, self._gone)
+
+    def _tell_size(self) -> None:
+        """Say how much is going to be kept, where that is much."""
+        if not self._store or not self._store.keeps or not self._stream.count:
+            return
+        back = 0 if self._direction is Direction.FORWARD else max(self._masks) - self._first
+        size = self._engine(EnginePosition()).working_size(self._stream.size)
+        channels = len(known_ids(self._masks, 0, Direction.BOTH)) + 1
+        expected = forecast(self._pipeline.method, size, channels, self._stream.count + back)
+        if expected >= MUCH:
+            text = f"about {expected / 1e9:.1f} GB will be kept for corrections and soft edges: no-keep does without"
+            self.note(Note(Code.RUN_KEEPS, text))
 
     def _kept(self, direction: Direction, entered: ExitStack) -> KeptCells:
         """Where a pass keeps what it says of cells; without a store, as long as the run lasts."""
@@ -245,7 +237,7 @@ class Passes:
             for number, _ in enumerate(islice(coming, engine.position.done), 1):
                 self._tell(number, frames.count)
             self._callbacks.phase(BACKWARDS)
-            chain = _FilterChain(frames, self._tell, save, SAVE_SECONDS if self._store else inf)
+            chain = FilterChain(frames, self._tell, save, SAVE_SECONDS if self._store else inf)
             for _ in chain.through(engine.run(Clip(coming, self._masks), backwards=True), ()):
                 pass
         for note in frames.notes:
@@ -356,7 +348,7 @@ class Passes:
             coming = iter(frames)
             for _ in self._done_before(coming, engine.position.done, frames.count, FIRST_PASS):
                 pass
-            chain = _FilterChain(frames, self._tell, save, every if self._store else inf)
+            chain = FilterChain(frames, self._tell, save, every if self._store else inf)
             for _ in chain.through(self._predictions(engine, coming), (watching,)):
                 pass
         self._spend(decode=frames.busy, model=chain.seconds, adapt=watching.seconds)
@@ -394,7 +386,7 @@ class Passes:
                 assert self._store is not None
                 self._store.done(frame)
             self.skipped = time.perf_counter() - start
-            chain = _FilterChain(frames, self._tell, save, every if self._store else inf)
+            chain = FilterChain(frames, self._tell, save, every if self._store else inf)
             yield from chain.through(self._wanted(predictions(coming)), tuple(filters.values()))
         for note in frames.notes:
             self.note(note)
@@ -429,61 +421,3 @@ class Passes:
     def _spend(self, **seconds: float) -> None:
         for name, value in seconds.items():
             self.seconds[name] += value
-
-
-class _FilterChain:
-    """Sends predictions through filters, and pauses to save where they stand: every so often, and when `tell` raises.
-
-    Attributes:
-        seconds: time spent to make the predictions that go in, but for waiting for frames.
-    """
-
-    def __init__(
-        self,
-        frames: Prefetch,
-        tell: Callable[[int, int | None], None],
-        save: Callable[[], None],
-        every: float,
-    ) -> None:
-        """Take what saves, and after how many seconds."""
-        self.seconds = 0.0
-        self._frames, self._tell, self._save, self._every = frames, tell, save, every
-        self._done = False  # there are no more predictions
-        self._stop: BaseException | None = None  # what `tell` raised
-
-    def through(self, predictions: Iterator[Prediction], filters: tuple[Filter, ...]) -> Iterator[Prediction]:
-        """Predictions after all filters; raises what `tell` raised, once all is through and saved."""
-        while not self._done:
-            results: Iterator[Prediction] = self._until_save(predictions)
-            for link in filters:
-                results = link.run(results)
-            for prediction in results:
-                yield prediction
-                self._report(prediction.index)
-            # Only here is the state sure to be whole, and all that was predicted up to it through.
-            if self._stop is not None or not self._done:
-                self._save()
-            if self._stop is not None:
-                raise self._stop
-
-    def _until_save(self, predictions: Iterator[Prediction]) -> Iterator[Prediction]:
-        """Predictions until it is time to save, or to stop, or there are no more."""
-        end = time.monotonic() + self._every
-        while self._stop is None:
-            start, waited = time.perf_counter(), self._frames.waited
-            prediction = next(predictions, None)
-            if prediction is None:
-                self._done = True
-                return
-            self.seconds += time.perf_counter() - start - (self._frames.waited - waited)
-            yield prediction
-            if time.monotonic() > end:
-                return
-
-    def _report(self, index: int) -> None:
-        if self._stop is not None:
-            return
-        try:
-            self._tell(abs(index - self._frames.first) + 1, self._frames.count)
-        except BaseException as error:
-            self._stop = error
