@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -27,6 +29,16 @@ MATRICES = {1: (0.2126, 0.0722), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.262
 def solid(color: Sequence[int], size: tuple[int, int] = (48, 64)) -> np.ndarray:
     """An image of one colour, uint8 (H, W, 3)."""
     return np.broadcast_to(np.array(color, np.uint8), (*size, 3)).copy()
+
+
+def hollow_png(side: int) -> bytes:
+    """A PNG whose header claims a large square, and that holds none of it."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
 def corners(size: tuple[int, int] = (48, 80)) -> np.ndarray:

@@ -301,7 +301,7 @@ class TestSizes:
             chunk = b"IHDR" + header
             data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
             (tmp_path / "m.png").write_bytes(data + b"\0\0\0\0IDAT")
-            with pytest.raises(MaskError):
+            with pytest.raises(MaskError, match=f"{side}x{side}|exceeds limit"):
                 read_mask(tmp_path / "m.png", (64, 64), resize=resize)
 
 

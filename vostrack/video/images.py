@@ -218,6 +218,7 @@ def _check_sizes(paths: Sequence[Path]) -> None:
 def _header_size(path: Path) -> tuple[int, int]:
     """Size (H, W) of an image as it is shown."""
     with _reading(path) as image:
+        check_size((image.height, image.width), f"image {str(path)!r}")
         # Pillow turns a TIFF by itself, and would decode a PNG to look for tags behind its pixels.
         tagged = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
         turned = tagged and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)

@@ -273,8 +273,9 @@ def _open_image(path: Path, request: _Request) -> tuple[Image.Image, bool, bool]
             Image.open(file, formats=_FORMATS) as image,
         ):
             low = [tile._replace(args=_LOW_BYTES[tile.args]) for tile in image.tile if tile.args in _LOW_BYTES]
-            # It turns a TIFF by itself, and tells the size as turned.
-            turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            # It turns a TIFF by itself, and tells the size as turned; it may decode a PNG to look for its tags.
+            tagged = image.format != "TIFF" and image.width * image.height <= MAX_PIXELS
+            turned = tagged and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
             found = (image.width, image.height) if turned else (image.height, image.width)
             _check_size(found, request, where)
             indexed, lossy = image.format != "GIF", is_lossy(file, image.format)
