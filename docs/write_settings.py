@@ -1,82 +1,118 @@
-"""Tables of settings and lists of codes, made from the declarations: `python docs/write_settings.py` writes them.
+"""Lists of settings and codes in the pages, made from the declarations: `python docs/write_settings.py` writes them.
 
 They stand between markers: `<!-- settings: NAME -->`, where the name is that of a method, "adaptation" or "crf", or
 `<!-- recipes: NAME -->` for the recipes of a method's training, or `<!-- notes: SEVERITY -->` for the
 codes of warnings or of notes; `<!-- end -->` ends any of them.
 
-A method whose configuration is based on that of another one lists only what differs from it; its page names the other.
+A setting is explained once: what all recipes have under `<!-- recipes: common -->`, what methods share on the page of
+`videomatch`. Elsewhere such settings are only listed with their values. Ranges of numbers are left to help and errors.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 
-from vostrack.cli.settings import as_text, limits
-from vostrack.config import Config, settings_of
+from vostrack.cli.settings import as_text
+from vostrack.config import Config, Setting, settings_of
+from vostrack.methods import method_class
+from vostrack.methods.recipe import Recipe
 from vostrack.notes import Code
 
 _MARKED = re.compile(r"(<!-- (settings|recipes|notes): ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_SHARED = "videomatch"
 
 
 def with_tables(page: str) -> str:
-    """The text of a page with all of its tables up to date."""
-    return _MARKED.sub(lambda match: f"{match[1]}{_table(match[2], match[3])}\n{match[4]}", page)
+    """The text of a page with all that is made from declarations up to date."""
+    return _MARKED.sub(lambda match: f"{match[1]}{_made(match[2], match[3])}\n{match[4]}", page)
 
 
-def _table(kind: str, name: str) -> str:
-    if kind == "notes":
-        return _codes(name)
-    presets = _presets(kind, name)
-    return _tables(presets, _base(presets["default"]))
+def _made(kind: str, name: str) -> str:
+    paragraphs = {"settings": _settings, "recipes": _recipes, "notes": _codes}[kind](name)
+    return "".join(f"\n{paragraph}\n" for paragraph in paragraphs)
 
 
-def _presets(kind: str, name: str) -> Mapping[str, Config]:
+def _settings(name: str) -> list[str]:
+    presets, shared = _presets(name), _presets(_SHARED)["default"]
+    default = presets["default"]
+    own, others = _own(default, {} if name == _SHARED else _meanings(shared))
+    lines = []
+    if isinstance(default, type(shared)) and name != _SHARED:
+        differing = _values(default, others, besides=shared)
+        lines = [f"All others as in [`{_SHARED}`]({_SHARED}.md#settings), but {differing}"]
+    elif others:
+        lines = [f"As in [`{_SHARED}`]({_SHARED}.md#settings): {_values(default, others)}"]
+    return [*_items(default, own), *lines, *_changes("Preset", presets)]
+
+
+def _recipes(name: str) -> list[str]:
+    if name == "common":
+        return _items(None, settings_of(Recipe))
+    objective = method_class(name).objective
+    assert objective, f"{name} is not trained"
+    recipes = objective.recipes
+    default = recipes["default"]
+    own, others = _own(default, _meanings(Recipe()))
+    given = [each for each in others if getattr(default, each.name) != ""]
+    return [*_items(default, own), f"Recipe `default`: {_values(default, given)}", *_changes("Recipe", recipes)]
+
+
+def _presets(name: str) -> Mapping[str, Config]:
     from vostrack.adapt.config import PRESETS
-    from vostrack.methods import method_class
     from vostrack.refine.crf import CrfConfig
 
     others: dict[str, Mapping[str, Config]] = {"adaptation": PRESETS, "crf": {"default": CrfConfig()}}
-    if name in others:
-        return others[name]
-    factory = method_class(name)
-    return factory.objective.recipes if kind == "recipes" and factory.objective else factory.presets
+    return others[name] if name in others else method_class(name).presets
 
 
-def _base(config: Config) -> Config | None:
-    """The default configuration of the method whose settings another method's are based on."""
-    from vostrack.methods import METHODS, method_class
-
-    others = (method_class(name).presets["default"] for name in METHODS)
-    return next((other for other in others if type(other) in type(config).__mro__[1:]), None)
-
-
-def _tables(presets: Mapping[str, Config], base: Config | None) -> str:
-    lines = []
-    known = {each.name: each for each in settings_of(type(base))} if base else {}
-    shown = [
-        each
-        for each in settings_of(type(presets["default"]))
-        if each != known.get(each.name)
-        or any(getattr(config, each.name) != getattr(base, each.name) for config in presets.values())
-    ]
-    for group, settings in groupby(shown, lambda each: each.group):
-        lines += ["", f"**{group.capitalize()}**"] if group else []
-        lines += ["", _row("setting", *presets, "range", "meaning"), "|" + "---|" * (len(presets) + 3)]
-        for each in settings:
-            values = (as_text(getattr(config, each.name)) for config in presets.values())
-            lines.append(_row(f"`{each.name}`", *values, limits(each), each.meaning))
-    return "\n".join([*lines, ""])
+def _own(config: Config, explained: Mapping[str, str]) -> tuple[list[Setting], list[Setting]]:
+    """The settings that have to be explained, and those that are explained elsewhere."""
+    parts: tuple[list[Setting], list[Setting]] = ([], [])
+    for each in settings_of(type(config)):
+        parts[explained.get(each.name) == _meaning(each)].append(each)
+    return parts
 
 
-def _codes(severity: str) -> str:
-    return "\n".join(["", *(f"- `{code}`: {code.meaning}" for code in Code if code.severity == severity), ""])
+def _meanings(config: Config) -> dict[str, str]:
+    return {each.name: _meaning(each) for each in settings_of(type(config))}
 
 
-def _row(*cells: str) -> str:
-    return "|" + "".join(f" {cell} |" if cell else " |" for cell in cells)
+def _meaning(known: Setting) -> str:
+    unit = "" if known.unit in known.meaning else known.unit
+    named = all(re.search(rf"\b{choice}\b", known.meaning) for choice in known.choices)
+    limits = ", ".join(filter(None, (unit, "" if named else known.range)))
+    return f"{known.meaning} ({limits})" if limits else known.meaning
+
+
+def _items(config: Config | None, settings: Iterable[Setting]) -> list[str]:
+    """Settings with their meaning, and with their values in a configuration if one is given."""
+    paragraphs = []
+    for group, members in groupby(settings, lambda each: each.group):
+        values = ((each, f"={as_text(getattr(config, each.name))}" if config else "") for each in members)
+        items = "\n".join(f"- `{each.name}{value}`: {_meaning(each)}" for each, value in values)
+        paragraphs += [f"**{group.capitalize()}**", items]
+    return paragraphs if len(paragraphs) > 2 else paragraphs[1:]
+
+
+def _changes(kind: str, named: Mapping[str, Config]) -> list[str]:
+    """A line for each named configuration, with what it changes of the default one."""
+    default = named["default"]
+    changes = {name: _values(config, settings_of(type(config)), besides=default) for name, config in named.items()}
+    return [f"{kind} `{name}`: {text or 'as `default`'}" for name, text in changes.items() if name != "default"]
+
+
+def _values(config: Config, settings: Iterable[Setting], besides: Config | None = None) -> str:
+    """Values as a person types them: of all settings or of those that differ from another configuration."""
+    named = {each.name: getattr(config, each.name) for each in settings}
+    chosen = {name: value for name, value in named.items() if besides is None or value != getattr(besides, name)}
+    return ", ".join(f"`{name}={as_text(value)}`" for name, value in chosen.items())
+
+
+def _codes(severity: str) -> list[str]:
+    return ["\n".join(f"- `{code}`: {code.meaning}" for code in Code if code.severity == severity)]
 
 
 if __name__ == "__main__":

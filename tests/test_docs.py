@@ -24,8 +24,10 @@ from tests.contract import Contract
 from vostrack import Clip, Frame, LabelMap, Propagator, load_method, open_clip
 from vostrack import cli as command_line
 from vostrack.cli import console
+from vostrack.config import settings_of
 from vostrack.errors import VostrackError
 from vostrack.files import sha256
+from vostrack.matching.settings import SoftMatcherConfig
 from vostrack.methods import METHODS, build_net, method_class, training_recipe
 from vostrack.methods.base import Batch
 from vostrack.video.synthetic import write_clip
@@ -197,14 +199,12 @@ def test_the_site_can_be_built(tmp_path: Path) -> None:
 
 
 def test_the_file_map_names_every_module_and_nothing_else() -> None:
-    (listing,) = [block for block in blocks(read("docs/architecture.md"), "text") if "vostrack/types.py" in block]
-    named = re.findall(r"^(vostrack/\S+\.py) ", listing, re.MULTILINE)
+    rows = re.findall(r"^- `(vostrack/[\w/]*)`, [^:]*: (.*)$", read("docs/architecture.md"), re.MULTILINE)
+    named = [f"{room}{name}.py" for room, names in rows for name in re.findall(r"(?:^|, )`(\w+)`", names)]
     modules = {
         path.relative_to(ROOT).as_posix() for path in (ROOT / "vostrack").rglob("*.py") if "_weights" not in path.parts
     }
-    assert len(named) == len(set(named))
-    assert {name for name in named if not (ROOT / name).is_file()} == set()
-    assert {name for name in modules if not name.endswith("__init__.py")} - set(named) == set()
+    assert sorted(named) == sorted(name for name in modules if not name.endswith("__init__.py"))
 
 
 # --- formats ---
@@ -247,27 +247,38 @@ def test_the_readme_names_every_method() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
-def test_tables_of_settings_are_up_to_date(page: Path, with_tables: Callable[[str], str]) -> None:
+def test_settings_are_up_to_date(page: Path, with_tables: Callable[[str], str]) -> None:
     text = page.read_text(encoding="utf-8")
     assert with_tables(text) == text, "run `python docs/write_settings.py`"
 
 
-def test_a_method_lists_the_settings_that_differ_from_those_of_the_method_that_it_is_based_on(
-    with_tables: Callable[[str], str],
-) -> None:
-    def listed(name: str) -> set[str]:
-        table = with_tables(f"<!-- settings: {name} -->\n<!-- end -->")
-        return set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+def test_settings_that_methods_share_are_explained_on_one_page(with_tables: Callable[[str], str]) -> None:
+    def listed(name: str) -> tuple[set[str], str]:
+        text = with_tables(f"<!-- settings: {name} -->\n<!-- end -->")
+        return set(re.findall(r"^- `(\w+)=", text, re.MULTILINE)), text
 
-    assert {"network", "stages", "fine_stages", "views", "mast_stages"} <= listed("best")
-    assert "radius" not in listed("best")
-    assert {"radius", "stages", "views", "edge_radius"} <= listed("videomatch")
-    assert {"views", "edge_radius", "pointed_only"} <= listed("rpm-net")
-    assert "radius" not in listed("rpm-net")
+    assert {each.name for each in settings_of(SoftMatcherConfig)} == listed("videomatch")[0]
+    for name, own, shared in (
+        ("anchors", {"first_radius", "top_k"}, "`context=4`"),  # has some of those settings: all are listed
+        ("best", {"network", "stages", "mast_stages"}, "but `views=2`"),  # has all: only another default is
+        ("rpm-net", {"stages", "pointed_only"}, "but `fine_stages=`, `views=2`"),
+    ):
+        explained, text = listed(name)
+        assert own <= explained
+        assert not {"radius", "views", "colour"} & explained
+        assert shared in text
+
+
+def test_presets_and_recipes_say_what_they_change(with_tables: Callable[[str], str]) -> None:
+    text = with_tables("<!-- settings: best -->\n<!-- end -->\n<!-- recipes: rpm-net -->\n<!-- end -->")
+    assert "\nPreset `accurate`: as `default`\n" in text
+    assert "\nRecipe `shipped`: `steps=2400`\n" in text
+    assert "- `crop" not in text
+    assert "- `crop`: side of the square" in with_tables("<!-- recipes: common -->\n<!-- end -->")
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_has_tables_of_its_settings_and_recipes(name: str) -> None:
+def test_every_method_lists_its_settings_and_recipes(name: str) -> None:
     kinds = re.findall(rf"^<!-- (settings|recipes): {name} -->$", read(f"docs/methods/{name}.md"), re.MULTILINE)
     assert kinds == (["settings", "recipes"] if method_class(name).objective else ["settings"])
 
@@ -289,9 +300,9 @@ def test_python_examples_run(page: str) -> None:
 
 def test_the_page_of_the_api_has_every_public_name() -> None:
     page = read("docs/api.md")
-    headings = set(re.findall(r"^## (\w+)$", page, re.MULTILINE))
-    errors = set(re.findall(r"^\| `(\w+)` \|", page.partition("## Errors")[2], re.MULTILINE))
-    assert headings - {"Errors"} | errors | {"__version__"} == set(vostrack.__all__)
+    explained = set(re.findall(r"^## (\w+)$", page, re.MULTILINE)) - {"Errors"}
+    listed = set(re.findall(r"^- `(\w+)`: ", page, re.MULTILINE))
+    assert sorted([*explained, *listed, "__version__"]) == sorted(vostrack.__all__)
 
 
 _TYPED = """
@@ -326,8 +337,7 @@ def test_a_script_that_uses_the_api_is_typed(tmp_path: Path) -> None:
 @pytest.fixture
 def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The method of docs/adding-a-method.md, registered as that page says; gives its name."""
-    (code,) = blocks(read("docs/adding-a-method.md"), "python")
-    (tmp_path / "nearest_colour.py").write_text(code)
+    shutil.copy(ROOT / "docs" / "nearest_colour.py", tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (line,) = blocks(read("docs/adding-a-method.md"), "text")
     registered = re.fullmatch(r'"(.+)": "vostrack\.methods\.(.+):(.+)",\n', line)

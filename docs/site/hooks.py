@@ -1,7 +1,8 @@
 """What makes a site of pages that are written to be read in the repository.
 
 It adds the changelog, the model cards and a page with the API, made from docstrings. A link to anything else outside
-`docs/`, such as code, goes to `repo_url` of mkdocs.yml, or, without one, becomes its text.
+`docs/`, and to code, goes to `repo_url` of mkdocs.yml, or, without one, becomes its text. `<!-- code: FILE -->` becomes
+the code in that file.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 OUTSIDE = [ROOT / "CHANGELOG.md", *sorted((ROOT / "weights").glob("*.md"))]
 
 _LINK = re.compile(r"\[([^\[\]]+)\]\(([^)\s:#]+)(#[^)\s]*)?\)")
+_CODE = re.compile(r"<!-- code: (\S+) -->")
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -37,12 +39,16 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     def link(match: re.Match[str]) -> str:
         text, path, anchor = match[1], match[2], match[3] or ""
         target = (here / path).resolve()
-        uri = target.relative_to(ROOT / "docs" if ROOT / "docs" in target.parents else ROOT).as_posix()
-        if ROOT / "docs" in target.parents or target in OUTSIDE:
+        inside = ROOT / "docs" in target.parents and target.suffix != ".py"
+        uri = target.relative_to(ROOT / "docs" if inside else ROOT).as_posix()
+        if inside or target in OUTSIDE:
             return f"[{text}]({Path(os.path.relpath(uri, base)).as_posix()}{anchor})"
         return f"[{text}]({config.repo_url.rstrip('/')}/blob/main/{uri})" if config.repo_url else text
 
-    return _LINK.sub(link, markdown)
+    def code(match: re.Match[str]) -> str:
+        return f"```python\n{(here / match[1]).read_text(encoding='utf-8')}```"
+
+    return _CODE.sub(code, _LINK.sub(link, markdown))
 
 
 def _reference() -> str:

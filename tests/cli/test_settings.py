@@ -89,13 +89,10 @@ def test_values_as_text_are_read_back(config: Sample) -> None:
     assert changed(Sample(), parsed(*pairs), "sample") == config
 
 
-def test_tables_are_written_between_their_markers_alone(with_tables: Callable[[str], str]) -> None:
+def test_settings_are_written_between_their_markers_alone(with_tables: Callable[[str], str]) -> None:
     page = "# Page\n\n<!-- settings: crf -->\nold\n<!-- end -->\n\n| `size` | 1 |\n"
     written = with_tables(page)
-    assert written.startswith(
-        "# Page\n\n<!-- settings: crf -->\n\n| setting | default | range | meaning |\n|---|---|---|---|\n"
-    )
-    assert "| `iterations` | 2 | 1 to 100 | iterations of the mean field |\n" in written
+    assert written.startswith("# Page\n\n<!-- settings: crf -->\n\n- `iterations=2`: iterations of the mean field\n")
     assert written.endswith("\n<!-- end -->\n\n| `size` | 1 |\n")
     assert "old" not in written
     assert with_tables(written) == written

@@ -17,8 +17,8 @@ class FeatureConfig(Config, group="features"):
     """What a cell is compared by."""
 
     stages: tuple[int, ...] = setting((1, 2, 3), "stages of the network that features come from", choices=(1, 2, 3, 4))
-    colour: float = setting(3.0, "weight of the cells' colours beside the stages; 0 leaves them out", low=0)
-    axes: int = setting(128, "principal axes of the first frame that are kept; 0 keeps features as they are", low=0)
+    colour: float = setting(3.0, "weight of the cells' colours; 0 for none", low=0)
+    axes: int = setting(128, "principal axes of the first frame to project to; 0 for none", low=0)
     whitening: float = setting(0.7, "how far the axes' variances are evened out; 1 is fully", low=0, high=1)
     precision: str = setting("auto", "auto uses bfloat16 where that is fast; 32 never does", choices=("auto", "32"))
 
@@ -36,7 +36,7 @@ class SearchConfig(Config, group="matching"):
 
     radius: int = setting(12, "recent frames are searched at distances below this", low=1, unit="cells")
     reach: float = setting(
-        0.2, "beyond the radius, fewer cells are searched up to this share of the short side; 0 for none", low=0, high=4
+        0.2, "share of the short side up to which fewer cells are searched, beyond the radius", low=0, high=4
     )
 
 
@@ -44,8 +44,8 @@ class SearchConfig(Config, group="matching"):
 class RecentConfig(SearchConfig, group="memory"):
     """Which recent frames are searched."""
 
-    context: int = setting(4, "number of recent frames that are searched; 0 searches none", low=0)
-    spacing: int = setting(2, "frames from one of these to the next; the last frame is always one of them", low=1)
+    context: int = setting(4, "recent frames that are searched", low=0)
+    spacing: int = setting(2, "frames from one of these to the next; the last frame is always one", low=1)
 
 
 @dataclass(frozen=True)
@@ -66,23 +66,17 @@ class UpdateConfig(Config, group="published parts"):
 
     background_update: bool = setting(
         False,
-        "whether removed outliers are added to the features of the background; "
-        "then the whole frame is matched, and not only what an object can have reached",
+        "whether removed outliers join the features of the background; then the whole frame is matched",
     )
-    foreground_update: bool = setting(False, "whether sure cells are added to the features of their object")
-    confident_threshold: float = setting(
-        0.95, "with `foreground_update`: probability above which a cell is sure", above=0, below=1
-    )
-    erosion: float = setting(
-        10.0, "with `foreground_update`: a sure cell lies further than this from the mask's border", low=0, unit=AT_480
-    )
-    capacity: int = setting(2000, "maximum number of features added to the object, and to its background", low=2)
-    finetune_steps: int = setting(0, "training steps that fit the features to the first frame; 0 takes none", low=0)
-    finetune_rate: float = setting(1e-3, "with `finetune_steps`: their learning rate", above=0)
+    foreground_update: bool = setting(False, "whether sure cells join the features of their object")
+    confident_threshold: float = setting(0.95, "probability above which a cell is sure", above=0, below=1)
+    erosion: float = setting(10.0, "a sure cell lies further than this from the mask's border", low=0, unit=AT_480)
+    capacity: int = setting(2000, "most features added to an object, and to its background", low=2)
+    finetune_steps: int = setting(0, "training steps that fit the features to the first frame", low=0)
+    finetune_rate: float = setting(1e-3, "learning rate of these steps", above=0)
     finetune_part: str = setting(
         "projection",
-        "with `finetune_steps`: what they train, a linear map of the features or the network's last block, "
-        "which only the features of preset `paper` allow",
+        "what they train: a linear map of the features, or the last block, which needs the features of preset `paper`",
         choices=("projection", "block"),
     )
 
@@ -93,7 +87,7 @@ class SoftMatcherConfig(UpdateConfig, EdgeConfig, RecentConfig, GridConfig, grou
 
     fine_stages: tuple[int, ...] = setting(
         (1, 2),
-        "stages of the frame at twice its size, taken beside `stages`; empty for none",
+        "stages of the frame at twice its size; empty for none",
         choices=(1, 2, 3, 4),
         empty=True,
         group="features",
@@ -106,20 +100,18 @@ class SoftMatcherConfig(UpdateConfig, EdgeConfig, RecentConfig, GridConfig, grou
     )
     scale: float = setting(40.0, "weight of the matching scores in the softmax; large is sharp", above=0)
     top_k: int = setting(
-        3, "number of best similarities whose mean is the matching score; 0 for all, without recent frames", low=0
+        3, "best similarities whose mean is the matching score; 0 for all, without recent frames", low=0
     )
-    top_share: float = setting(
-        0.25, "share of the smaller set that `top_k` may be at most; 0 for no limit", low=0, high=1
-    )
+    top_share: float = setting(0.25, "limit of `top_k`, as a share of the smaller set; 0 for none", low=0, high=1)
     background_score: float | None = setting(
         None,
-        "matching score of the background, to match the foreground alone; by default it is matched",
+        "matching score of the background, to match the foreground alone",
         low=-1,
         high=1,
     )
     template: int = setting(
         6500,
-        "maximum number of cells of each label kept from a given frame; 0 keeps all",
+        "most cells of each label kept from a given frame; 0 for all",
         low=0,
         group="memory",
     )
@@ -127,9 +119,7 @@ class SoftMatcherConfig(UpdateConfig, EdgeConfig, RecentConfig, GridConfig, grou
     others_are_background: bool = setting(False, "whether objects are background to each other; else they compete")
     foreground_threshold: float = setting(0.5, "probability from which a cell belongs to an object", above=0, below=1)
     outlier_removal: bool = setting(True, "whether cells far from the object's last place are removed from it")
-    max_displacement: float = setting(
-        100.0, "with `outlier_removal`: maximum movement of an object from frame to frame", above=0, unit=AT_480
-    )
+    max_displacement: float = setting(100.0, "maximum movement of an object from frame to frame", above=0, unit=AT_480)
 
     def check(self) -> None:
         """All similarities are those with sets alone; the last block must be what features come from, and only that."""

@@ -46,17 +46,15 @@ class BestConfig(SoftMatcherConfig, group="features"):
         f"what gives the features where no weights are named: {TWO} is two networks, {ONE} one that learned from them",
         choices=(TWO, ONE),
     )
-    stages: tuple[int, ...] = setting(
-        (1, 2, 3), "of two networks: stages of that of anchors to take", choices=(1, 2, 3)
-    )
+    stages: tuple[int, ...] = setting((1, 2, 3), "stages of the network of anchors", choices=(1, 2, 3))
     fine_stages: tuple[int, ...] = setting(
         (1, 2),
-        "of two networks: stages of that of anchors for the frame at twice its size; empty for none",
+        "stages of the network of anchors for the frame at twice its size; empty for none",
         choices=(1, 2, 3),
     )
     views: int = 2
     mast_stages: tuple[int, ...] = setting(
-        (1, 2), "of two networks: stages of that of mast-mem to take; empty for none", choices=(1, 2), empty=True
+        (1, 2), "stages of the network of mast-mem; empty for none", choices=(1, 2), empty=True
     )
 
 

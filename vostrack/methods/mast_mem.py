@@ -67,7 +67,7 @@ class MastConfig(SearchConfig, FeatureConfig, group="memory"):
     recent: tuple[int, ...] = setting(
         (1, 3, 5), "recent frames in memory, counted back from the frame to predict, ascending", low=1
     )
-    spread: int = setting(0, "maximum number of further frames in memory, evenly spaced over all so far", low=0)
+    spread: int = setting(0, "further frames in memory, evenly spaced over all so far", low=0)
     soft: bool = setting(True, "whether labels are fed back as probabilities instead of the strongest one")
     radius: int = setting(12, "half the side of the window that a cell attends to in each frame")
     far: int = setting(

@@ -56,7 +56,7 @@ class RpmConfig(SoftMatcherConfig, group="published parts"):
     views: int = 2
     square: int = setting(
         0,
-        "side of the square that frames are squeezed to, whatever the working size; 0 keeps their shape",
+        "side of the square that frames are squeezed to; 0 keeps their shape",
         low=0,
         high=8192,
         unit="pixels",

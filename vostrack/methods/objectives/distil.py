@@ -44,8 +44,8 @@ class DistilRecipe(Recipe):
     crop: int = setting(160)
     steps: int = setting(12_000)
     learning_rate: float = setting(1.5e-3)
-    teacher: str = setting("best", "weights of the two networks that it learns from, by name or file")
-    axes_steps: int = setting(60, "steps at the beginning in which the principal axes are found", low=1)
+    teacher: str = setting("best", "weights of the two networks, by name or file")
+    axes_steps: int = setting(60, "first steps, in which the principal axes are found", low=1)
     similarity: float = setting(0.2, "weight of the loss on similarities between cells", low=0)
 
 

@@ -30,13 +30,11 @@ class RpmRecipe(Recipe):
     """How the network is trained."""
 
     learning_rate: float = 1e-3
-    optimizer: str = setting("adam", "optimiser; sgd is the published one", choices=("adam", "sgd"))
+    optimizer: str = setting("adam", "optimiser", choices=("adam", "sgd"))
     blur: tuple[int, ...] = setting(
         (0, 1, 3), "radii of the boxes that colours are blurred with before they are compared", low=0, unit="cells"
     )
-    shake: float = setting(
-        0.15, "maximum share of its side by which a frame is cropped, at a random place", low=0, below=1
-    )
+    shake: float = setting(0.15, "maximum share of its side by which a frame is cropped at random", low=0, below=1)
     smooth: float = setting(0.2, "weight of the roughness of the offsets", low=0)
     gap: int = setting(
         0,
