@@ -215,6 +215,15 @@ def test_an_exchange_that_was_broken_off_is_finished(
     assert record(out)["masks"].keys() == {"0"}
 
 
+def test_a_run_that_is_replaced_has_no_earlier_version(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(clip, {0: truth()}, out)
+    vostrack.update(out, {8: truth(8)})
+    run(clip, {0: truth()}, out, overwrite=True)
+    with pytest.raises(OutputError, match="no update to undo"):
+        vostrack.undo(out)
+
+
 def test_what_cannot_be_is_refused_in_one_line(clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(OutputError, match="not the output folder of a run"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import shlex
 import signal
 import sys
 import threading
@@ -259,4 +260,5 @@ def printed_summary(summary: dict[str, Any], as_json: bool, quiet: bool = False)
         file=sys.stderr,
     )
     look = Path(out, "overlay.mp4" if "overlay" in summary["outputs"] else "masks")
-    say_next(f"look at {look}; where masks go wrong, give one for that frame: -m FRAME:PATH --overwrite")
+    mend = f"vostrack frame CLIP N, paint it, vostrack update {shlex.quote(str(out))} -m N:PATH"
+    say_next(f"look at {look}; where masks go wrong: {mend}")

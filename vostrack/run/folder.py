@@ -38,6 +38,7 @@ from vostrack.methods import Direction
 from vostrack.propagate import EnginePosition, known_ids
 from vostrack.run.pipeline import changes
 from vostrack.run.state import load_state, save_state
+from vostrack.run.steps import forget_steps
 from vostrack.types import MAX_OBJECTS, Frame, LabelMap, Prediction
 from vostrack.video.series import ENDINGS, VIDEO_ENDINGS
 
@@ -423,6 +424,7 @@ class OutputFolder:
             with contextlib.suppress(OSError):  # others have files there
                 (self.path / folder).rmdir()
         self.forget_cells()
+        forget_steps(self.path)
 
 
 def _damaged(path: Path, why: object, fix: str = _START) -> OutputError:

@@ -101,6 +101,12 @@ def remove_tree(run: Path, name: str) -> None:
             raise output_error(error, path) from error
 
 
+def forget_steps(run: Path) -> None:
+    """Drop all versions but the run itself."""
+    for name in (NEXT, _UNDONE, _STEPS):
+        remove_tree(run, name)
+
+
 def _is_ours(*names: str) -> bool:
     return all(name in (NEXT, _UNDONE) or re.fullmatch(rf"{re.escape(_STEPS)}/[0-9]{{4,}}", name) for name in names)
 
