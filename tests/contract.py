@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vostrack.device import to_device
-from vostrack.methods.base import Method, Shrinking
+from vostrack.methods.base import Method, Shrinking, Windowing
 from vostrack.ops.labels import one_hot
 from vostrack.run.state import load_state, save_state
 
@@ -47,6 +47,20 @@ def labels(ids: tuple[int, ...] = (3, 200)) -> Tensor:
     if len(ids) > 1:
         pixels[18:34, 28:46] = ids[1]
     return one_hot(pixels, ids)
+
+
+WIDE = (96, 400)
+
+
+def wide(shift: int) -> tuple[Tensor, Tensor]:
+    """An image that is wide, and labels of a small object in it that has moved."""
+    generator = torch.Generator().manual_seed(7)
+    coarse = torch.rand(3, 24, 100, generator=generator).mul(0.5)
+    picture = coarse.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    pixels = torch.zeros(WIDE, dtype=torch.uint8)
+    pixels[40:64, 24 + shift : 56 + shift] = 3
+    picture[0, pixels == 3] += 0.5
+    return picture, one_hot(pixels, (3,))
 
 
 def follow(method: Method[Any], state: Any, seed: int, count: int) -> tuple[Any, list[Tensor]]:
@@ -158,6 +172,31 @@ class Contract:
         # VideoMatch's K, taken as published, is more than the cells of so small an object.
         least = 0.25 if getattr(method.config, "top_share", None) == 0 else 0.4
         assert ((found == 1) & (truth == 1)).sum() / ((found == 1) | (truth == 1)).sum() > least
+
+    def test_a_window_is_enough(self, method: Method[Any]) -> None:
+        if not isinstance(method, Windowing):
+            pytest.skip("takes whole frames")
+        picture, given = wide(0)
+        features = method.encode(picture)
+        grid, state = features.shape[1:], method.begin(features, given)
+        assert method.window(method.begin(encoded(method, 0), labels()), SIZE) is None, "objects are everywhere"
+        for shift in (4, 8, 12):
+            picture, truth = wide(shift)
+            window = method.window(state, WIDE)
+            if window is None:
+                assert getattr(method.config, "background_update", False)
+                return
+            rows, columns = window
+            assert (rows, columns.start) == (slice(0, 96), 0)
+            assert 100 < columns.stop < 300
+            features = method.encode(picture[:, rows, columns])
+            probs = method.predict(state, features)
+            assert probs.shape[1:] == grid
+            whole = method.predict(state, method.encode(picture))
+            assert (probs - whole).abs().mean() < 0.01
+            found = method.enlarge(probs, picture).argmax(0)
+            assert (found & truth[1].long()).sum() / (found | truth[1].long()).sum() > 0.7
+            state = method.remember(state, features, probs)
 
     def test_the_state_does_not_grow(self, method: Method[Any], tmp_path: Path) -> None:
         state = method.begin(encoded(method, 0), labels())

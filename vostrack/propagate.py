@@ -16,9 +16,9 @@ from torch import Tensor
 
 from vostrack.errors import MaskError
 from vostrack.methods import WORKING_SIZE, Direction
-from vostrack.methods.base import Forgetting, Method, Resizing, Shrinking, Stepping
+from vostrack.methods.base import Forgetting, Method, Resizing, Shrinking, Stepping, Windowing
 from vostrack.ops.eight_bits import from_codes, to_codes
-from vostrack.ops.grid import at_most, resize, size_of
+from vostrack.ops.grid import at_most, cells, resize, size_of
 from vostrack.ops.labels import correct, one_hot, resize_labels, strongest, without_void
 from vostrack.types import BACKGROUND, VOID, Clip, Frame, LabelMap, Prediction
 
@@ -254,6 +254,13 @@ class Propagator:
             self.position = EnginePosition(self.method.remember(state, features, cells), ids, done + 1)
             return prediction if self.keep_probs else replace(prediction, probs=None)
 
+    def _needed(self, image: Tensor) -> Tensor:
+        """The part of an image that the method needs features of."""
+        window = None
+        if isinstance(self.method, Windowing):
+            window = self.method.window(self.position.state, size_of(image))
+        return image if window is None else image[(slice(None), *window)]
+
     def _whole_step(self, method: Stepping, frame: Frame, image: Tensor, given: LabelMap | None) -> Prediction:
         """A frame through a method that does all in one step: its cells are pixels of the working size."""
         ids, said = self.position.ids, None
@@ -276,11 +283,13 @@ class Propagator:
         """Features of a frame; zeros where nobody will look at them, since what was said of its cells is known."""
         ahead = self._reuse.ahead(frame.index) if self._reuse else 0
         assert not isinstance(self.method, Stepping)
+        part = image if given is not None else self._needed(image)
         is_known = given is None and self._said_before(frame) is not None
         if is_known and isinstance(self.method, Forgetting) and self.method.forgets(self.position.state, ahead):
-            return self._blank
-        features = self.method.encode(image)
-        if self._reuse and not len(self._blank):
+            rows, columns = cells(size_of(part), self.method.stride)
+            return self._blank[:, :rows, :columns]
+        features = self.method.encode(part)
+        if self._reuse and not len(self._blank):  # the first frame is a given one, of which all is encoded
             self._blank = torch.zeros_like(features)
         return features
 

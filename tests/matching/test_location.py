@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -61,3 +62,44 @@ def test_masks_are_those_of_the_objects() -> None:
         [[False, False], [True, False]],
         [[False, False], [False, False]],
     ]
+
+
+def test_the_window_is_around_all_that_can_be_reached() -> None:
+    """Pixel by pixel: 32 of them beside what is reached, then on to a pixel that lies on a cell of every stage."""
+    generator = torch.Generator().manual_seed(0)
+    for stride in (4, 8):
+        grid = (288 // stride, 512 // stride)
+        for _ in range(12):
+            places = LastSeen.of(torch.zeros(3, *grid, dtype=torch.bool))
+            for _ in range(2):  # the third object is never seen
+                at = torch.rand(2, 2, generator=generator) * torch.tensor([grid[0] // 3, grid[1] // 3])
+                masks = torch.zeros(3, *grid, dtype=torch.bool)
+                for number, (y, x) in enumerate(at.int().tolist()):
+                    masks[number, y : y + 3, x : x + 2] = torch.rand((), generator=generator) < 0.8
+                places = places.after(masks)
+            reached = (~places.outside(40.0)).any(0).nonzero().tolist()
+            window = places.window(40.0, stride)
+            if not reached:
+                assert window is None
+                continue
+            expected = []
+            for axis in (0, 1):
+                first = min(cell[axis] for cell in reached) * stride - 32
+                last = max(cell[axis] for cell in reached) * stride + 32
+                start = max(pixel for pixel in range(-960, 960, 16) if pixel <= first)
+                end = min(pixel for pixel in range(0, 960, 16) if pixel >= last)
+                within = [cell for cell in range(grid[axis]) if start <= cell * stride <= end]
+                expected.append(slice(within[0], within[-1] + 1))
+            assert window == tuple(expected)
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_where_the_window_is_most_of_the_frame_there_is_none(far: bool) -> None:
+    masks = torch.zeros(2, 120, 213, dtype=torch.bool)
+    masks[0, 50:60, 10:20] = True
+    masks[1, 60:70, 190 if far else 40] = True
+    places = LastSeen.of(masks)
+    assert (places.window(100.0, 4) is None) == far
+    for _ in range(9):
+        places = places.after(torch.zeros_like(masks))
+    assert places.window(100.0, 4) is None, "what is lost can be anywhere"

@@ -14,12 +14,22 @@ from torch import Tensor
 
 from vostrack.ops.labels import add_channels
 from vostrack.ops.matching import extrude
+from vostrack.ops.window import Place
 
 SHORT_SIDE = 480
 """Lengths are given in pixels of a frame of this short side."""
 
 _SPECK = 0.1
 """Share of the cells where an object was seen before, below which what is left does not count."""
+
+_MARGIN = 32
+"""Pixels around a window that are seen beside it: what a network says of a cell depends on what is around the cell."""
+
+_ALIGNED = 16
+"""Pixels from cell to cell of the coarsest stage of a network: windows begin and end on such a cell."""
+
+_MOST = 0.7
+"""Share of the frame above which a window is not worth it."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,30 @@ class LastSeen:
         Differs: the paper looks at the last frame alone; here an object that is out of sight may move on.
         """
         return ~extrude(self.seen, in_cells(pace, self.seen.shape[1:]) * self.age)
+
+    def window(self, pace: float, stride: int) -> Place | None:
+        """Rows and columns of cells around all that is not `outside`; None where that is most of the frame, or nothing.
+
+        Args:
+            pace: as for `outside`.
+            stride: pixels from cell to cell.
+        """
+        seen, reach = self.seen[self.seen.flatten(1).any(1)], in_cells(pace, self.seen.shape[1:]) * self.age
+        if not len(seen):
+            return None
+        reaches = reach[self.seen.flatten(1).any(1)].ceil() - 1  # cells that are as far away are outside
+        rows, columns = (_around(seen.any(dim), reaches, stride) for dim in (2, 1))
+        area = (rows.stop - rows.start) * (columns.stop - columns.start)
+        return (rows, columns) if area <= _MOST * seen[0].numel() else None
+
+
+def _around(there: Tensor, reaches: Tensor, stride: int) -> slice:
+    """What objects reach along an axis, from where they are, bool (O, L), and some more, clipped to L."""
+    side = there.shape[1]
+    first, last = there.int().argmax(1), side - 1 - there.flip(1).int().argmax(1)
+    start, end = int((first - reaches).min()) * stride - _MARGIN, int((last + reaches).max()) * stride + _MARGIN
+    step = _ALIGNED // stride
+    return slice(max(0, start // _ALIGNED * step), min(side, -(-end // _ALIGNED) * step + 1))
 
 
 def in_cells(pixels: float, grid: torch.Size) -> float:

@@ -30,6 +30,7 @@ from vostrack.ops.guided import guided_where_doubtful
 from vostrack.ops.hypercolumns import principal_axes, project
 from vostrack.ops.labels import harden
 from vostrack.ops.matching import erode, fuse, unfuse
+from vostrack.ops.window import Place
 
 _LIMIT = 20.0
 """Largest log-odds: nothing is surer in float32, and outliers stay below zero."""
@@ -107,8 +108,37 @@ class SoftMatcher:
         """What is compared (C', h, w), of what `encode` gives (C, h, w), with some weights such as `block` gives."""
         return features
 
+    def window(self, state: MatchingState, size: tuple[int, int]) -> Place | None:
+        """Pixels around what objects can have reached, as for `base.Windowing`."""
+        cells = self._window(state)
+        if cells is None:
+            return None
+        ends = zip(cells, state.places.seen.shape[1:], size, strict=True)
+        rows, columns = (
+            slice(part.start * self.stride, side if part.stop == count else (part.stop - 1) * self.stride + 1)
+            for part, count, side in ends
+        )
+        return rows, columns
+
+    def _window(self, state: MatchingState) -> Place | None:
+        """The same in cells; None where all of the frame is read."""
+        config = self.config
+        if not config.outlier_removal or config.background_update or config.foreground_update:
+            return None
+        return state.places.window(config.max_displacement, self.stride)
+
     def _grid(self, state: MatchingState, features: Tensor) -> Tensor:
-        return project(self.described(features, state.block), state.projection)
+        """What is compared (C', h, w), of features of the frame or of its window, around which there are zeros."""
+        return self._placed(state, project(self.described(features, state.block), state.projection))
+
+    def _placed(self, state: MatchingState, part: Tensor) -> Tensor:
+        """What is known of the frame (C, h, w), of that or of what is known of its window (C, h', w')."""
+        grid, window = state.places.seen.shape[1:], self._window(state)
+        if part.shape[1:] == grid or window is None:
+            return part
+        whole = part.new_zeros(len(part), *grid)
+        whole[(slice(None), *window)] = part
+        return whole
 
     def labelled(self, state: MatchingState, query: Tensor, further: list[Tensor]) -> Tensor:
         """The prediction for what `query` gives, with further similarities (N, L) with cells of each label, or none."""
@@ -142,7 +172,9 @@ class SoftMatcher:
         masks = masks_of(probs.argmax(0), len(probs))
         places = state.places.after(masks)
         grid = self._grid(state, features)
-        recent = state.recent.add(self._key(grid), probs) if state.recent else None
+        # A cell that was not encoded belongs to no label: it must not vote.
+        there = self._placed(state, torch.ones_like(features[:1]))
+        recent = state.recent.add(self._key(grid), probs * there) if state.recent else None
         if not self.config.foreground_update and not self.config.background_update:
             return replace(state, recent=recent, places=places)
         outliers, nothing = self._outliers(state, probs), torch.zeros_like(masks)

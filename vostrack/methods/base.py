@@ -34,10 +34,12 @@ from torch import Tensor, nn
 
 from vostrack.config import Config
 from vostrack.errors import MethodError
+from vostrack.ops.window import Place
 from vostrack.types import LabelMap
 from vostrack.weights import Adopt
 
 S = TypeVar("S")
+T = TypeVar("T", contravariant=True)
 
 
 class Method(Protocol[S]):
@@ -163,6 +165,26 @@ class Resizing(Protocol):
         Args:
             source: (H, W) of the clip.
             short_side: that was asked for, in pixels; None for the source's.
+        """
+        ...
+
+
+@runtime_checkable
+class Windowing(Protocol[T]):
+    """A method that needs features of a part of a frame alone, where that is all that objects can have reached."""
+
+    def window(self, state: T, size: tuple[int, int]) -> Place | None:
+        """Rows and columns of pixels of the next frame that are enough.
+
+        `encode` then takes that part of the image, and `predict` and `remember` its features in the place of the
+        frame's. Probabilities are those of all cells.
+
+        Args:
+            state: of the clip so far.
+            size: (H, W) of the frame.
+
+        Returns:
+            What begins at cells, and ends at a cell or with the frame; None where it takes the whole frame.
         """
         ...
 

@@ -1,0 +1,103 @@
+"""Only a window around the objects is described: of a matcher whose features are the colours of each cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vostrack.matching.matcher import MatchingState, SoftMatcher
+from vostrack.matching.settings import SoftMatcherConfig
+from vostrack.ops.hypercolumns import colours
+from vostrack.propagate import Propagator
+from vostrack.types import Clip, Frame, LabelMap, Prediction
+
+SIZE = (100, 330)
+OBJECTS = {0: (30, 20, 3), 1: (50, 44, 9)}
+
+
+class Colours(SoftMatcher):
+    """Features that no receptive field is cut of; remembers how large the images were."""
+
+    name: ClassVar[str] = "colours"
+    net = nn.Identity()
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(SoftMatcherConfig(axes=0, edge_radius=0, **settings))
+        self.seen: list[tuple[int, int]] = []
+
+    def encode(self, image: Tensor) -> Tensor:
+        self.seen.append((image.shape[1], image.shape[2]))
+        return nn.functional.normalize(colours(image, self.stride) - 0.4, dim=0)
+
+
+class Whole(Colours):
+    def window(self, state: MatchingState, size: tuple[int, int]) -> None:
+        return None
+
+
+def moved(index: int) -> tuple[Tensor, LabelMap]:
+    """Two objects that move right over a ground with texture."""
+    ground = torch.randint(60, 150, (3, 25, 83), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    image = ground.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, : SIZE[0], : SIZE[1]].contiguous()
+    pixels = torch.zeros(SIZE, dtype=torch.uint8)
+    for channel, (top, left, number) in OBJECTS.items():
+        place = (slice(top, top + 16), slice(left + 5 * index, left + 5 * index + 20))
+        image[(slice(None), *place)] = 30
+        image[channel][place], pixels[place] = 240, number
+    return image, LabelMap(pixels, (3, 9))
+
+
+def run(method: Colours, given: tuple[int, ...] = (0,), count: int = 7) -> tuple[list[Prediction], Propagator]:
+    def frames() -> Iterator[Frame]:
+        for index in range(count):
+            yield Frame(index, Fraction(index, 25), moved(index)[0], str(index))
+
+    engine = Propagator(method, keep_probs=True)
+    return list(engine.run(Clip(frames(), {index: moved(index)[1] for index in given}))), engine
+
+
+@pytest.mark.parametrize("stride", [4, 8])
+def test_a_window_gives_the_masks_that_the_whole_frame_does(stride: int) -> None:
+    part, whole = Colours(stride=stride), Whole(stride=stride)
+    predictions = zip(run(part)[0], run(whole)[0], strict=True)
+    for index, (one, other) in enumerate(predictions):
+        assert torch.equal(one.labels.pixels, other.labels.pixels)
+        assert one.probs is not None
+        assert other.probs is not None
+        torch.testing.assert_close(one.probs, other.probs, atol=1e-2, rtol=0)
+        truth = moved(index)[1].pixels
+        assert ((one.labels.pixels > 0) & (truth > 0)).sum() > 0.5 * (truth > 0).sum()
+    assert set(whole.seen) == {SIZE}
+    assert part.seen[0] == SIZE
+    assert all(height == SIZE[0] and 100 < width < 230 for height, width in part.seen[1:])
+
+
+def test_frames_with_a_mask_are_seen_whole() -> None:
+    method = Colours()
+    run(method, given=(0, 3))
+    assert [size == SIZE for size in method.seen] == [True, False, False, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"outlier_removal": False}, {"background_update": True}, {"foreground_update": True}]
+)
+def test_what_reads_all_cells_takes_whole_frames(settings: dict[str, Any]) -> None:
+    method = Colours(**settings)
+    run(method, count=3)
+    assert set(method.seen) == {SIZE}
+
+
+def test_cells_that_were_not_seen_belong_to_no_label() -> None:
+    method = Colours()
+    state = run(method)[1].position.state
+    columns = -(-method.seen[-1][1] // method.stride)
+    there = state.recent.used_values.sum(3) > 0
+    newest = there[:, :, (state.recent.oldest - 1) % state.recent.capacity]
+    assert newest.any(0).sum() == columns
+    assert torch.equal(newest, newest.any(0).expand_as(newest))
+    torch.testing.assert_close(state.recent.used_values.sum(3), there.float())
