@@ -167,6 +167,33 @@ def test_one_network_stands_in_for_the_two() -> None:
     torch.testing.assert_close(probs.sum(0), torch.ones(13, 17))
 
 
+@pytest.mark.parametrize(("net", "changes"), [(BestNet, {}), (DistilledNet, {}), (BestNet, {"stride": 8, "views": 4})])
+def test_a_window_has_the_features_of_the_frame_beyond_its_receptive_field(
+    net: type[BestNet | DistilledNet], changes: dict[str, Any]
+) -> None:
+    """Mirror images included: cells of all stages lie on the same pixels."""
+    torch.manual_seed(0)
+    method = BestMethod(net().eval(), BestConfig(precision="32", **changes))
+    image = torch.rand(3, 70, 500, generator=torch.Generator().manual_seed(1))
+    labels = torch.zeros(2, 70, 500)
+    labels[1, 20:50, 230:270] = 1
+    labels[0] = 1 - labels[1]
+    with torch.no_grad():
+        whole = method.encode(image)
+        state = method.begin(whole, labels)
+        state = replace(state, places=replace(state.places, age=state.places.age * 6))  # not seen for a while
+        window = method.window(state, (70, 500))
+        assert window is not None
+        rows, columns = window
+        assert (columns.start % 16, columns.stop % 16) == (0, 1)
+        part = method.encode(image[:, rows, columns])
+        first, reach = columns.start // method.stride, 128 // method.stride
+        inner = part[:, :, reach:-reach]
+        assert inner.shape[2] > 2
+        torch.testing.assert_close(inner, whole[:, :, first + reach :][:, :, : inner.shape[2]], atol=1e-4, rtol=1e-3)
+        assert method.predict(state, part).shape[1:] == whole.shape[1:]
+
+
 def test_a_preset_names_the_network_that_weights_are_taken_of() -> None:
     for preset, name, net in (("default", "best", BestNet), ("fast", "best-fast", DistilledNet)):
         method, loaded = load_method("best", preset=preset)
