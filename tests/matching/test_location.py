@@ -96,8 +96,8 @@ def test_the_window_is_around_all_that_can_be_reached() -> None:
 @pytest.mark.parametrize("far", [False, True])
 def test_where_the_window_is_most_of_the_frame_there_is_none(far: bool) -> None:
     masks = torch.zeros(2, 120, 213, dtype=torch.bool)
-    masks[0, 50:60, 10:20] = True
-    masks[1, 60:70, 190 if far else 40] = True
+    masks[0, 30:40, 10:20] = True
+    masks[1, 80:90, 190 if far else 40] = True
     places = LastSeen.of(masks)
     assert (places.window(100.0, 4) is None) == far
     for _ in range(9):

@@ -28,7 +28,7 @@ _MARGIN = 32
 _ALIGNED = 16
 """Pixels from cell to cell of the coarsest stage of a network: windows begin and end on such a cell."""
 
-_MOST = 0.7
+_MOST = 0.9
 """Share of the frame above which a window is not worth it."""
 
 
