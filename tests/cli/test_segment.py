@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,16 @@ def test_quiet_prints_nothing_on_success_and_errors_all_the_same(vostrack: Run) 
     write_mask(Path("soon.png"), truth(3))
     assert vostrack(*segment("-q", "-o", "out")) == (0, "", "")
     refused(vostrack(*segment("-q", "-o", "out")), 9, "holds masks already")
+
+
+def test_results_that_are_there_are_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "clip_vostrack" / "masks").mkdir(parents=True)
+    check = (
+        "import sys; from vostrack import cli; code = cli.run(['segment', 'clip.mp4', '-m', 'first.png']); "
+        "sys.exit(1 if {'torch', 'av'} & sys.modules.keys() else code)"
+    )
+    found = subprocess.run([sys.executable, "-c", check], cwd=tmp_path, capture_output=True, text=True)
+    assert (found.returncode, "holds masks already" in found.stderr) == (9, True)
 
 
 def test_progress_as_json_lines_leaves_nothing_else_on_stderr(vostrack: Run) -> None:

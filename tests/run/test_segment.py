@@ -34,7 +34,8 @@ from vostrack.files import write_bytes
 from vostrack.methods import METHODS
 from vostrack.notes import Note, by_severity
 from vostrack.run.callbacks import Callbacks
-from vostrack.run.segment import default_folder, segment
+from vostrack.run.place import default_folder
+from vostrack.run.segment import segment
 from vostrack.video import writer
 
 pytestmark = pytest.mark.usefixtures("fake_method")

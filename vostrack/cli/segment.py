@@ -47,6 +47,7 @@ from vostrack.cli.settings import (
     parse_size,
 )
 from vostrack.methods import DEFAULT, QUALITY, Direction, method_class, preset_name
+from vostrack.run.place import check_free, default_folder
 from vostrack.video.look import Style
 
 Moment = int | Fraction
@@ -163,6 +164,7 @@ def segment(
     if not (adapt or adapt_live) and (adapt_set or adapt_preset != "default"):
         hint = "--adapt-set" if adapt_set else "--adapt-preset"
         raise typer.BadParameter("it needs --adapt or --adapt-live", param_hint=hint)
+    check_free(out or default_folder(clip), overwrite, resume)
     from vostrack.run.segment import segment as run
 
     wanted = {"masks": True, "overlay": overlay, "objects": objects, "probs": probs}

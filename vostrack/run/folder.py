@@ -23,7 +23,7 @@ from PIL import Image
 
 from vostrack.adapt.adaptation import AdaptState
 from vostrack.device import to_device
-from vostrack.errors import InputError, OutputError, OutputExistsError
+from vostrack.errors import InputError, OutputError
 from vostrack.files import (
     OutputRoot,
     open_regular,
@@ -37,6 +37,7 @@ from vostrack.files import (
 from vostrack.methods import Direction
 from vostrack.propagate import EnginePosition, known_ids
 from vostrack.run.pipeline import changes
+from vostrack.run.place import HIDDEN, RECORD, RESULTS, STATE, check_free, held
 from vostrack.run.state import load_state, save_state
 from vostrack.run.steps import forget_steps
 from vostrack.types import MAX_OBJECTS, Frame, LabelMap, Prediction
@@ -45,13 +46,10 @@ from vostrack.video.series import ENDINGS, VIDEO_ENDINGS
 T = TypeVar("T")
 
 _FILES = {*ENDINGS, *VIDEO_ENDINGS, ".exr", ".gif", ".json", ".npz", ".zip"}
-_RESULTS = ("masks", "objects", "probs", "overlay.mp4", "summary.json")
 _EDGE_BYTES = 1 << 20
-_HIDDEN = ".vostrack"
-_RECORD, _FRAMES = f"{_HIDDEN}/run.json", f"{_HIDDEN}/frames.jsonl"
-_STATE, _SECOND = f"{_HIDDEN}/state.safetensors", f"{_HIDDEN}/second_pass.json"
-_BACK, _CELLS = f"{_HIDDEN}/backwards.safetensors", f"{_HIDDEN}/cells"
-_REQUEST, _GIVEN = f"{_HIDDEN}/request.json", f"{_HIDDEN}/given"
+_FRAMES, _SECOND = f"{HIDDEN}/frames.jsonl", f"{HIDDEN}/second_pass.json"
+_BACK, _CELLS = f"{HIDDEN}/backwards.safetensors", f"{HIDDEN}/cells"
+_REQUEST, _GIVEN = f"{HIDDEN}/request.json", f"{HIDDEN}/given"
 _SUMMARY = "summary.json"
 _START = "start again with `overwrite=True`"
 
@@ -152,24 +150,19 @@ class OutputFolder:
         self._run = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
         self._first = (record.get("range") or [0])[0]
         self._two_passes = (record.get("adapt") or {}).get("form") == "clip"
-        for name in (*_RESULTS, _RECORD, _FRAMES, _STATE, _SECOND, _BACK, _CELLS, _GIVEN, _REQUEST):
+        for name in (*RESULTS, RECORD, _FRAMES, STATE, _SECOND, _BACK, _CELLS, _GIVEN, _REQUEST):
             self._root.at(name)  # fails now, where it does, and not after something was replaced
         for name in self._object_folders():
             self._root.at(name)  # fails now, where it does, and not after something was replaced
-        ours, unfinished = ((self.path / name).exists() for name in (_RECORD, _STATE))
+        ours = (self.path / RECORD).exists()
         if resume and ours:
             self._check_same(record)
             self.resumes = not (self.path / _SUMMARY).exists()
             return None if self.resumes else self._finished(record)
-        there = [name for name in _RESULTS if os.path.lexists(self.path / name)]
-        if not there and unfinished:
-            there = ["an unfinished run"]
-        if there and not overwrite:
-            what = "`resume=True` to go on, `overwrite=True` to start again" if ours else "`overwrite=True`"
-            raise OutputExistsError(f"{shown(self.path)} holds {there[0]} already: choose another `out`, or {what}")
-        if ours or there:
+        check_free(self.path, overwrite, resume)
+        if ours or held(self.path):
             self._clear()
-        self._root.write_json(_RECORD, record)
+        self._root.write_json(RECORD, record)
         return None
 
     def load_position(self, state_type: type[Any], device: torch.device) -> tuple[EnginePosition, AdaptState | None]:
@@ -179,7 +172,7 @@ class OutputFolder:
             OutputError: what it saved is damaged, or of another run.
         """
         most = sys.maxsize if self._two_passes else len(self._frame_names())
-        return self._load(_STATE, state_type, device, most)
+        return self._load(STATE, state_type, device, most)
 
     def load_backwards(self, state_type: type[Any], device: torch.device) -> EnginePosition:
         """Where the earlier run stopped on its way back; its beginning where it saved nothing. Raises as above."""
@@ -200,7 +193,7 @@ class OutputFolder:
 
     def save_position(self, position: EnginePosition, adapt: AdaptState | None = None) -> None:
         """Save where a run and its adaptation stand; all results up to there must be on the disk."""
-        self._save(_STATE, position, adapt)
+        self._save(STATE, position, adapt)
 
     def save_backwards(self, position: EnginePosition | None) -> None:
         """Save where a run stands on its way back; None where that has come to its end."""
@@ -327,11 +320,11 @@ class OutputFolder:
 
     def _forget(self) -> None:
         """Drop where a run stands."""
-        for name in (_STATE, _SECOND, _BACK):
+        for name in (STATE, _SECOND, _BACK):
             self._root.remove(name)
 
     def _check_same(self, record: Mapping[str, Any]) -> None:
-        path = self._root.at(_RECORD)
+        path = self._root.at(RECORD)
         try:
             earlier = read_json(path, dict[str, Any])
         except (OSError, ValueError) as error:
@@ -411,16 +404,16 @@ class OutputFolder:
         """Remove the files of an earlier run and no others; its record goes last, so that a kill does no harm."""
         # The summary goes in any case: it would say that the run which starts now is complete.
         # Where the second pass stands means nothing without the state behind it, so that one goes later.
-        gone = [_SUMMARY, _SECOND, _STATE, _BACK]
+        gone = [_SUMMARY, _SECOND, STATE, _BACK]
         with contextlib.suppress(OSError, ValueError):
-            if "overlay" in read_json(self.path / _RECORD, _Earlier).outputs:
+            if "overlay" in read_json(self.path / RECORD, _Earlier).outputs:
                 gone.append("overlay.mp4")
-        gone += (*self._frame_files(), *self._cell_files(), *self._numbered(_GIVEN), _REQUEST, _FRAMES, _RECORD)
+        gone += (*self._frame_files(), *self._cell_files(), *self._numbered(_GIVEN), _REQUEST, _FRAMES, RECORD)
         for name in gone:
             self._root.at(name)  # all are looked at before the first one goes
         for name in gone:
             self._root.remove(name)
-        for folder in (*self._object_folders(), *_RESULTS[:3], _GIVEN):
+        for folder in (*self._object_folders(), *RESULTS[:3], _GIVEN):
             with contextlib.suppress(OSError):  # others have files there
                 (self.path / folder).rmdir()
         self.forget_cells()

@@ -24,6 +24,7 @@ from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.folder import OutputFolder
 from vostrack.run.passes import DRAWING, Passes
 from vostrack.run.pipeline import Pipeline, PipelineConfig, load_pipeline
+from vostrack.run.place import default_folder
 from vostrack.run.prompts import GoneSpans, checked_direction, gone_by_id
 from vostrack.run.request import Request
 from vostrack.run.steps import finish_moves
@@ -332,9 +333,3 @@ def _named(objects: Mapping[str, Any], look: Look) -> dict[str, Any]:
             color = look.colors.get(int(number))
             named[number] = {**told, "name": look.names.get(int(number)), "color": hex_name(color) if color else None}
     return named
-
-
-def default_folder(source: Path) -> Path:
-    """`<clip>_vostrack` next to the clip."""
-    source = Path(os.path.abspath(source))  # not resolved: the results of a link lie beside the link
-    return source.with_name(f"{source.name if source.is_dir() else source.stem}_vostrack")

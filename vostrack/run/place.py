@@ -1,0 +1,35 @@
+"""Which folder the results of a run go to, and whether it is free. Imports no torch: a refusal takes no time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from vostrack.errors import OutputExistsError
+from vostrack.files import shown
+
+RESULTS = ("masks", "objects", "probs", "overlay.mp4", "summary.json")
+"""What users find in an output folder, folders first."""
+
+HIDDEN = ".vostrack"
+RECORD, STATE = f"{HIDDEN}/run.json", f"{HIDDEN}/state.safetensors"
+
+
+def default_folder(source: Path) -> Path:
+    """`<clip>_vostrack` next to the clip."""
+    source = Path(os.path.abspath(source))  # not resolved: the results of a link lie beside the link
+    return source.with_name(f"{source.name if source.is_dir() else source.stem}_vostrack")
+
+
+def held(path: Path) -> str:
+    """What a folder holds of a run, its first result or an unfinished run; empty if there is nothing."""
+    there = next((name for name in RESULTS if os.path.lexists(path / name)), "")
+    return there or ("an unfinished run" if (path / STATE).exists() else "")
+
+
+def check_free(path: Path, overwrite: bool, resume: bool) -> None:
+    """Raise `OutputExistsError` where a folder holds results that are neither to be replaced nor gone on with."""
+    ours, there = (path / RECORD).exists(), held(path)
+    if there and not overwrite and not (resume and ours):
+        what = "`resume=True` to go on, `overwrite=True` to start again" if ours else "`overwrite=True`"
+        raise OutputExistsError(f"{shown(path)} holds {there} already: choose another `out`, or {what}")
