@@ -20,9 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from vostrack.checkpoint import read_checkpoint
 from vostrack.errors import WeightsError, unknown_name
 from vostrack.files import open_regular, parse_json, read_toml, sha256, shown, write_bytes
+from vostrack.nets.checkpoint import read_checkpoint
 
 FORMAT = "vostrack-weights-1"
 MANIFEST = "manifest.toml"

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vostrack import checkpoint
-from vostrack.checkpoint import read_checkpoint
 from vostrack.errors import WeightsError
 from vostrack.methods import METHODS
+from vostrack.nets import checkpoint
+from vostrack.nets.checkpoint import read_checkpoint
 from vostrack.weights import converted, load, read_details
 
 
@@ -116,7 +116,7 @@ def test_the_command_writes_weights_that_load_unchanged(
             cli.main()
         return done.value.code
 
-    monkeypatch.setitem(METHODS, "theirs", "tests.test_checkpoint:ConvertedMethod")
+    monkeypatch.setitem(METHODS, "theirs", "tests.nets.test_checkpoint:ConvertedMethod")
     path = saved(tmp_path / "theirs.pth", state(6) | {"head": torch.ones(2)})
     assert run(str(path), "--method", "theirs") == 0
     assert "left out, since the network does not have them: head" in capsys.readouterr().err
