@@ -57,6 +57,20 @@ def test_a_range_gives_what_the_whole_clip_gives_there(clip: Path, masks: dict[i
     assert [note["code"] for note in part["warnings"]] == [], "the first mask is that of the first frame"
 
 
+def test_a_part_is_followed_backwards_to_its_first_frame(clip: Path, masks: dict[int, Path], tmp_path: Path) -> None:
+    later = {6: masks[6]}
+    run(clip, later, tmp_path / "whole", outputs=("masks",))
+    part = run(clip, later, tmp_path / "part", outputs=("masks",), range=(4, 8))
+    expected = {name: data for name, data in results(tmp_path / "whole").items() if "00004" <= name[-9:-4] <= "00008"}
+    assert results(tmp_path / "part") == expected
+    assert read_labels(tmp_path / "part" / "masks" / "00004.png").any()
+    assert part["warnings"] == []
+    with pytest.raises(Stop):
+        run(clip, later, tmp_path / "out", outputs=("masks",), range=(4, 8), callbacks=StopAfter(2))
+    run(clip, later, tmp_path / "out", outputs=("masks",), range=(4, 8), resume=True)
+    assert results(tmp_path / "out") == expected
+
+
 def test_a_mask_alone_is_of_the_first_frame_and_times_mean_frames(
     clip: Path, masks: dict[int, Path], tmp_path: Path
 ) -> None:
