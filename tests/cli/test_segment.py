@@ -159,6 +159,15 @@ def test_full_size_and_masks_of_later_frames_are_taken(vostrack: Run) -> None:
     assert json.loads(printed)["size"] is None
 
 
+def test_a_part_of_the_clip_is_told(vostrack: Run) -> None:
+    code, _, said = vostrack(*segment("--range", "1-2", "--start-number", "1001"))
+    assert code == 0
+    assert ": 2 frames from 1 on, 2 objects" in said
+    assert sorted(path.name for path in Path("clip_vostrack/masks").iterdir()) == ["01001.png", "01002.png"]
+    refused(vostrack(*segment("--range", "1-9", "--overwrite")), 5, "the range is 1 to 9", "clip ends with frame 3")
+    refused(vostrack(*segment("--name", "bird=9", "--overwrite")), 4, "no mask has 9, which is named bird")
+
+
 def test_resume_and_overwrite(vostrack: Run) -> None:
     assert vostrack(*segment("-q", "-o", "out"))[0] == 0
     assert vostrack(*segment("-q", "-o", "out", "--resume"))[0] == 0

@@ -253,9 +253,11 @@ def printed_summary(summary: dict[str, Any], as_json: bool, quiet: bool = False)
     method, preset = summary["method"], summary["preset"]
     # A summary that is there may name anything.
     preset = preset_name(method, preset) if method in registered() else preset
-    named = plain(f"{method}, preset {preset}")
+    named, part = plain(f"{method}, preset {preset}"), summary.get("range")
+    begins = plain(f" from {part[0]} on") if isinstance(part, list) and part else ""
+    frames = counted(summary["frames"], "frame") + begins
     print(
-        f"{named}: {counted(summary['frames'], 'frame')}, {objects}, {seconds['total']:.2f} s a frame "
+        f"{named}: {frames}, {objects}, {seconds['total']:.2f} s a frame "
         f"({parts}), peak {summary['peak_rss_mb']} MiB\nresults: {plain(out)}",
         file=sys.stderr,
     )
