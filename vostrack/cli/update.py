@@ -9,7 +9,7 @@ import typer
 
 from vostrack.cli.console import Form, FrameBar, printed_summary, say_next
 from vostrack.cli.help import Json, in_input, in_output, in_run
-from vostrack.cli.segment import parse_masks
+from vostrack.cli.segment import frame_names, parse_masks
 from vostrack.cli.settings import parse_gone, parse_range
 
 
@@ -74,7 +74,9 @@ def update(
         return
     if not any(changes):
         raise typer.BadParameter("give a mask (-m FRAME:PATH), --gone, --drop-mask or --undo", param_hint="update")
-    masks: dict[Any, Path] = dict(parse_masks(mask or (), bare=None))
+    from vostrack.run.update import clip_of
+
+    masks: dict[Any, Path] = dict(parse_masks(mask or (), frame_names(clip or clip_of(run)), bare=None))
     if None in masks:
         raise MaskError(f"say which frame {masks[None].name} is for, as in -m 40:{masks[None].name}")
     spans = [_frames(text) for text in lock_range or ()]

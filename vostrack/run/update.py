@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from vostrack.errors import MaskError, OutputError
+from vostrack.errors import InputError, MaskError, OutputError
 from vostrack.files import OutputRoot, lock_folder, make_folder, read_json, shown
 from vostrack.methods import Direction
 from vostrack.methods.base import Stepping
@@ -102,8 +102,7 @@ def update(
         Cancelled: the callbacks said so; the same call goes on.
     """
     callbacks, path = checked_callbacks(callbacks), Path(run)
-    if not (path / ".vostrack").is_dir():
-        raise OutputError(f"{shown(path)} is not the output folder of a run: give the one that `segment` wrote")
+    _check_run(path)
     with lock_folder(path):
         finish_moves(path)
         earlier = OutputFolder(path)
@@ -120,15 +119,34 @@ def update(
         return summary
 
 
+def clip_of(run: str | os.PathLike[str]) -> Path:
+    """The clip of a run.
+
+    Raises:
+        OutputError: the folder holds no run.
+        InputError: the clip is not there any more.
+    """
+    path = Path(run)
+    _check_run(path)
+    source = Request.kept_in(OutputFolder(path))[0].source
+    if not source.exists():
+        raise InputError(f"the clip {shown(source)} is not there any more: say where it is with `clip`")
+    return source
+
+
 def undo(run: str | os.PathLike[str]) -> None:
     """Take back the last update of a run; raises `OutputError` where there is none."""
     path = Path(run)
-    if not (path / ".vostrack").is_dir():
-        raise OutputError(f"{shown(path)} is not the output folder of a run: give the one that `segment` wrote")
+    _check_run(path)
     with lock_folder(path):
         finish_moves(path)
         take_back(path)
         remove_tree(path, NEXT)
+
+
+def _check_run(path: Path) -> None:
+    if not (path / ".vostrack").is_dir():
+        raise OutputError(f"{shown(path)} is not the output folder of a run: give the one that `segment` wrote")
 
 
 class _Correction:
