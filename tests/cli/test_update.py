@@ -64,7 +64,7 @@ def test_a_mask_may_be_for_a_frame_of_a_folder_by_its_name(said: Any) -> None:
     begun(said, "shot")
     shutil.move("shot", "moved")
     code, words = said("update", "out", "-m", "s_1005:fix.png")
-    assert code == 4
+    assert code == 5
     assert "shot" in words
     code, words = said("update", "out", "-m", "s_1005:fix.png", "--clip", "moved")
     assert code == 6, "a folder of another name is another clip"
