@@ -32,6 +32,7 @@ COUNT = 7
 STEPS = SMALL["iterations"]
 OPTIONS = dict(SMALL)
 ALL = ("masks", "overlay", "objects", "probs")
+KEPT = {"run.json", "frames.jsonl", "request.json", "given", "cells"}
 PHASES = ("following", "training", "segmenting")
 
 
@@ -69,7 +70,7 @@ def run(
 ) -> dict[str, Any]:
     watch = watch or Watch()
     given: dict[str, Any] = {"method": "fake", "adapt": adapt, "adapt_settings": OPTIONS if adapt else {}}
-    return segment(clip, masks, out, callbacks=watch, **given | settings)
+    return segment(clip, masks, out, callbacks=watch, **{"direction": "forward"} | given | settings)
 
 
 def hidden(out: Path) -> set[str]:
@@ -100,7 +101,7 @@ def test_masks_are_those_of_the_adaptation(form: str, clip: Path, masks: dict[in
     assert summary["adapt"].items() >= {"form": form, **SMALL, "learning_rate": 2e-4}.items()
     assert summary["seconds_per_frame"]["adapt"] > 0
     assert summary["objects"]["7"]["first_frame"] == 4
-    assert hidden(tmp_path / "out") == {"run.json", "frames.jsonl"}
+    assert hidden(tmp_path / "out") == KEPT
     run(clip, masks, tmp_path / "plain", None)
     assert results(tmp_path / "plain") != results(tmp_path / "out")
 
@@ -211,7 +212,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     assert list(last.seen) == ["resuming", "segmenting"]
     assert results(out) == results(plain)
     assert summary["objects"] == expected["objects"]
-    assert hidden(out) == hidden(plain) == {"run.json", "frames.jsonl"}
+    assert hidden(out) == hidden(plain) == KEPT
 
 
 def test_a_folder_of_images_goes_on_as_well(masks: dict[int, Path], tmp_path: Path) -> None:
@@ -283,7 +284,7 @@ def test_other_settings_cannot_go_on(clip: Path, masks: dict[int, Path], tmp_pat
     with pytest.raises(OutputError, match=r"this changed: adapt\b"):
         run(clip, masks, out, None, resume=True)
     assert run(clip, masks, out, None, overwrite=True)["adapt"] is None
-    assert hidden(out) == {"run.json", "frames.jsonl"}
+    assert hidden(out) == KEPT
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"next_frame": true}', '{"next_frame": -1}', "\udcff"])
@@ -303,7 +304,7 @@ def test_state_that_a_kill_left_behind_a_complete_run_goes(clip: Path, masks: di
     run(clip, masks, out)
     (out / ".vostrack" / "state.safetensors").write_bytes(b"large")
     run(clip, masks, out, resume=True)
-    assert hidden(out) == {"run.json", "frames.jsonl"}
+    assert hidden(out) == KEPT
 
 
 COMMAND = ["--method", "fake", "--no-overlay"]
@@ -338,7 +339,7 @@ def test_a_process_that_is_stopped_or_killed_can_go_on(
         assert (ended, "Traceback" in said) == (0, False)
     assert results(out) == results(tmp_path / "plain")
     assert len(results(out)) == 12
-    assert hidden(out) == {"run.json", "frames.jsonl"}
+    assert hidden(out) == KEPT
 
 
 # The command line.

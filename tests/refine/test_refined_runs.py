@@ -21,6 +21,7 @@ from tests.refine.scenes import needs_package
 from tests.runs import Stop, StopAfter, labels, results, until
 from vostrack import cli
 from vostrack.errors import MethodError, OutputError, VostrackError
+from vostrack.ops.eight_bits import from_codes, to_codes
 from vostrack.ops.labels import one_hot
 from vostrack.run import passes
 from vostrack.run.callbacks import Callbacks
@@ -42,7 +43,9 @@ def mask(tmp_path: Path) -> Path:
 
 
 def run(clip: Path, masks: Any, out: Path, callbacks: Callbacks | None = None, **settings: Any) -> dict[str, Any]:
-    return segment(clip, masks, out, callbacks=callbacks, **{"method": "fake", "refine": "crf"} | settings)
+    return segment(
+        clip, masks, out, callbacks=callbacks, **{"method": "fake", "refine": "crf", "direction": "forward"} | settings
+    )
 
 
 run_refined = run
@@ -90,12 +93,13 @@ def test_with_feedback_each_frame_is_refined_once_and_the_method_goes_on_with_it
     state = twin.begin(twin.encode(images[0]), one_hot(torch.from_numpy(truth()), IDS))
     for index, image in enumerate(images[1:], 1):
         features = twin.encode(image)
-        cells = twin.predict(state, features)
+        cells = from_codes(to_codes(twin.predict(state, features)))
         pixels = twin.enlarge(cells, image).clamp(min=1e-5).flip(0)  # what the fake package makes of them
         pixels = pixels / pixels.sum(0)
         assert np.array_equal(np.array([0, *IDS])[pixels.argmax(0)], labels(out, index))
         fed = F.avg_pool2d(pixels[None], 4)[0]
-        state = twin.remember(state, features, torch.where(fed.argmax(0) == cells.argmax(0), cells, fed))
+        fed = torch.where(fed.argmax(0) == cells.argmax(0), cells, fed)
+        state = twin.remember(state, features, from_codes(to_codes(fed)))
 
 
 @pytest.mark.usefixtures("fake_crf")
@@ -299,11 +303,11 @@ def test_the_command_takes_refinements(
         (["--refine-set", "iterations=1"], 2, "there is no refinement to set iterations of"),
         (["--refine", "crf", "--refine-set", "iterations"], 2, "--refine-set"),
     ):
-        assert cli.run([*command, *arguments]) == code
+        assert cli.run([*command, "--overwrite", *arguments]) == code
         assert words in capfd.readouterr().err
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
-    assert cli.run([*command, "--refine", "crf"]) == 1
+    assert cli.run([*command, "--refine", "crf", "--overwrite"]) == 1
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("error: the refinement crf needs pydensecrf2")
     assert line.endswith("pip install 'vostrack[crf]'")

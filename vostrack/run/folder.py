@@ -285,6 +285,10 @@ class OutputFolder:
             self._root.write(f"{_GIVEN}/{index:05d}.png", data)
         self._root.write_json(_REQUEST, request)
 
+    def has_request(self) -> bool:
+        """Whether something was kept by `keep_request`."""
+        return self._root.at(_REQUEST).is_file()
+
     def read_request(self, kind: type[T]) -> tuple[T, Callable[[int], Path]]:
         """What `keep_request` kept, as a type, and where the masks of frames lie.
 

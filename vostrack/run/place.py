@@ -24,12 +24,12 @@ def default_folder(source: Path) -> Path:
 def held(path: Path) -> str:
     """What a folder holds of a run, its first result or an unfinished run; empty if there is nothing."""
     there = next((name for name in RESULTS if os.path.lexists(path / name)), "")
-    return there or ("an unfinished run" if (path / STATE).exists() else "")
+    return there or ("an unfinished run" if os.path.exists(path / STATE) else "")
 
 
 def check_free(path: Path, overwrite: bool, resume: bool) -> None:
     """Raise `OutputExistsError` where a folder holds results that are neither to be replaced nor gone on with."""
-    ours, there = (path / RECORD).exists(), held(path)
+    ours, there = os.path.exists(path / RECORD), held(path)
     if there and not overwrite and not (resume and ours):
         what = "`resume=True` to go on, `overwrite=True` to start again" if ours else "`overwrite=True`"
         raise OutputExistsError(f"{shown(path)} holds {there} already: choose another `out`, or {what}")

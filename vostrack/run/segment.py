@@ -157,7 +157,8 @@ def _run(
             finished = folder.prepare(record, overwrite=overwrite, resume=resume)
             outputs = ["overlay"] if finished else request.outputs
             store = FolderStore(folder, outputs, request, stream.fps, look, ObjectLog(absent))
-            request.keep_in(folder, given, absent)
+            if not (folder.resumes and folder.has_request()):
+                request.keep_in(folder, given, absent)
             if finished is not None:
                 return _looking_right(store, stream, callbacks, finished)
             passes = request.passes(pipeline, given.labels, stream, absent, store, callbacks)
