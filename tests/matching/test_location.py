@@ -26,11 +26,11 @@ def beyond(y: int, x: int, radius: float) -> Tensor:
 def test_what_is_out_of_sight_may_move_on_with_each_frame() -> None:
     nothing = torch.zeros(1, *GRID, dtype=torch.bool)
     places = LastSeen.of(dot(2, 3))
-    assert torch.equal(places.outside(80.0), beyond(2, 3, 2))
+    assert torch.equal(places.outside(places.reach(80.0)), beyond(2, 3, 2))
     places = places.after(nothing).after(nothing)
-    assert torch.equal(places.outside(80.0), beyond(2, 3, 6))
-    assert torch.equal(places.after(dot(5, 9)).outside(80.0), beyond(5, 9, 2))
-    assert LastSeen.of(nothing).outside(80.0).all()
+    assert torch.equal(places.outside(places.reach(80.0)), beyond(2, 3, 6))
+    assert torch.equal(places.after(dot(5, 9)).outside(torch.tensor([2.0])), beyond(5, 9, 2))
+    assert LastSeen.of(nothing).outside(LastSeen.of(nothing).reach(80.0)).all()
 
 
 def test_what_is_left_of_an_object_that_vanishes_is_not_where_it_is_unless_somebody_says_so() -> None:
@@ -47,7 +47,25 @@ def test_what_is_left_of_an_object_that_vanishes_is_not_where_it_is_unless_someb
 def test_new_objects_begin_where_they_are_given() -> None:
     places = LastSeen.of(dot(2, 3)).after(torch.cat((torch.zeros_like(dot(0, 0)), dot(8, 8))))
     assert places.age.tolist() == [2, 1]
-    assert torch.equal(places.outside(80.0), torch.cat((beyond(2, 3, 4), beyond(8, 8, 2))))
+    assert torch.equal(places.outside(places.reach(80.0)), torch.cat((beyond(2, 3, 4), beyond(8, 8, 2))))
+
+
+def test_what_was_slow_lately_reaches_less_far_and_what_is_out_of_sight_does_not() -> None:
+    nothing = torch.zeros(1, *GRID, dtype=torch.bool)
+    places = LastSeen.of(dot(2, 3))
+    assert places.reach(240.0, 2.0).tolist() == [6], "nothing is known of how it moves"
+    places = places.after(dot(2, 5))  # two cells on: twice as far is four
+    assert places.reach(240.0, 2.0).tolist() == [4]
+    assert places.reach(240.0).tolist() == [6]
+    assert places.reach(120.0, 2.0).tolist() == [3], "never more than the maximum"
+    places = places.after(dot(2, 5))  # it stands still, and is believed to be calmer
+    assert places.reach(240.0, 2.0).tolist() == pytest.approx([3.6])
+    assert places.reach(240.0, 0.1).tolist() == [1], "40 pixels of 480 are one cell here"
+    assert places.after(nothing).reach(240.0, 2.0).tolist() == [12]
+    assert places.after(nothing).after(dot(2, 11)).reach(480.0, 2.0).tolist() == [6], "six cells in two frames"
+    assert places.after(dot(2, 5), given=True).reach(240.0, 2.0).tolist() == [6]
+    two = places.after(torch.cat((dot(2, 5), dot(9, 9))))
+    assert two.reach(240.0, 2.0).tolist() == pytest.approx([3.24, 6]), "what is new is as unknown"
 
 
 def test_lengths_are_a_share_of_the_short_side() -> None:
@@ -77,8 +95,8 @@ def test_the_window_is_around_all_that_can_be_reached() -> None:
                 for number, (y, x) in enumerate(at.int().tolist()):
                     masks[number, y : y + 3, x : x + 2] = torch.rand((), generator=generator) < 0.8
                 places = places.after(masks)
-            reached = (~places.outside(40.0)).any(0).nonzero().tolist()
-            window = places.window(40.0, stride)
+            reached = (~places.outside(places.reach(40.0))).any(0).nonzero().tolist()
+            window = places.window(places.reach(40.0), stride)
             if not reached:
                 assert window is None
                 continue
@@ -99,7 +117,7 @@ def test_where_the_window_is_most_of_the_frame_there_is_none(far: bool) -> None:
     masks[0, 30:40, 10:20] = True
     masks[1, 80:90, 190 if far else 40] = True
     places = LastSeen.of(masks)
-    assert (places.window(100.0, 4) is None) == far
+    assert (places.window(places.reach(100.0), 4) is None) == far
     for _ in range(9):
         places = places.after(torch.zeros_like(masks))
-    assert places.window(100.0, 4) is None, "what is lost can be anywhere"
+    assert places.window(places.reach(100.0), 4) is None, "what is lost can be anywhere"

@@ -244,7 +244,7 @@ def test_what_is_out_of_reach_need_not_be_matched(context: int, others: bool) ->
         )
         state, _ = started(chosen)
         found.append(chosen.predict(state, frame(2)))
-        reach = ~state.places.outside(60.0).all(0)
+        reach = ~state.places.outside(state.places.reach(60.0)).all(0)
     whole, near = found
     assert 0 < reach.sum() < reach.numel()
     torch.testing.assert_close(near[:, reach], whole[:, reach])

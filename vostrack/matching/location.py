@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vostrack.ops.labels import add_channels
-from vostrack.ops.matching import extrude
+from vostrack.ops.matching import extrude, squared_distance
 from vostrack.ops.window import Place
 
 SHORT_SIDE = 480
@@ -21,6 +21,12 @@ SHORT_SIDE = 480
 
 _SPECK = 0.1
 """Share of the cells where an object was seen before, below which what is left does not count."""
+
+_LEAST = 40.0
+"""How far any object may move from frame to frame, however slow it was, in pixels of a frame of that short side."""
+
+_CALMING = 0.9
+"""What a fast movement counts for a frame later."""
 
 _MARGIN = 32
 """Pixels around a window that are seen beside it: what a network says of a cell depends on what is around the cell."""
@@ -42,15 +48,19 @@ class LastSeen:
     Attributes:
         seen: bool (O, h, w), where each object was; empty for one that was never seen.
         age: float (O,), how many frames ago that is, counted from the frame to predict.
+        moved: float (O,), how far each went beyond its last place from frame to frame lately, in cells; inf where that
+            is not known.
     """
 
     seen: Tensor
     age: Tensor
+    moved: Tensor
 
     @classmethod
     def of(cls, masks: Tensor) -> Self:
         """Objects with masks bool (O, h, w) in the last frame."""
-        return cls(torch.zeros_like(masks), masks.new_zeros(len(masks), dtype=torch.float32)).after(masks)
+        nothing = masks.new_zeros(len(masks), dtype=torch.float32)
+        return cls(torch.zeros_like(masks), nothing, nothing).after(masks, given=True)
 
     def after(self, masks: Tensor, given: bool = False) -> Self:
         """A frame later.
@@ -59,38 +69,58 @@ class LastSeen:
             masks: bool (O', h, w) of the objects, O' - O of which are new.
             given: whether a person gave this frame's labels: then they are no mistake, however small.
         """
-        seen, age = add_channels(self.seen, len(masks)), add_channels(self.age, len(masks))
+        seen, age, moved = (add_channels(x, len(masks)) for x in (self.seen, self.age, self.moved))
         cells, before = (x.flatten(1).sum(1) for x in (masks, seen))
         there = (cells > 0) & (cells >= (0 if given else _SPECK) * before)
-        return type(self)(torch.where(there[:, None, None], masks, seen), torch.where(there, 1.0, age + 1))
+        far = torch.where(masks, squared_distance(seen), 0).flatten(1).amax(1).sqrt() / age.clamp(min=1)
+        lately = torch.where(moved.isfinite(), torch.maximum(far, _CALMING * moved), far)
+        return type(self)(
+            torch.where(there[:, None, None], masks, seen),
+            torch.where(there, 1.0, age + 1),
+            torch.where(there, torch.inf if given else lately, moved),
+        )
 
-    def outside(self, pace: float) -> Tensor:
-        """What no object can have reached.
+    def reach(self, pace: float, agility: float = 0.0) -> Tensor:
+        """How far each object can be from its last place (O,), in cells.
 
         Args:
             pace: how far an object moves from frame to frame at most, in pixels of a frame whose short side has 480.
+            agility: how many times as far as lately, where that is less; 0 for `pace` alone.
+        """
+        grid = self.seen.shape[1:]
+        reach = in_cells(pace, grid) * self.age
+        if not agility:
+            return reach
+        near = (agility * self.moved).clamp(min=in_cells(_LEAST, grid))
+        return torch.where(self.age > 1, reach, torch.minimum(near, reach))
+
+    def outside(self, reach: Tensor) -> Tensor:
+        """What no object can have reached.
+
+        Args:
+            reach: (O,) of each, in cells.
 
         Returns:
             bool (O, h, w); all of it for an object that was never seen.
 
         Differs: the paper looks at the last frame alone; here an object that is out of sight may move on.
         """
-        return ~extrude(self.seen, in_cells(pace, self.seen.shape[1:]) * self.age)
+        return ~extrude(self.seen, reach)
 
-    def window(self, pace: float, stride: int) -> Place | None:
+    def window(self, reach: Tensor, stride: int) -> Place | None:
         """Rows and columns of cells around all that is not `outside`; None where that is most of the frame, or nothing.
 
         Args:
-            pace: as for `outside`.
+            reach: (O,) of each, in cells.
             stride: pixels from cell to cell.
         """
-        seen, reach = self.seen[self.seen.flatten(1).any(1)], in_cells(pace, self.seen.shape[1:]) * self.age
-        if not len(seen):
+        there = self.seen.flatten(1).any(1)
+        if not there.any():
             return None
-        reaches = reach[self.seen.flatten(1).any(1)].ceil() - 1  # cells that are as far away are outside
-        rows, columns = (_around(seen.any(dim), reaches, stride) for dim in (2, 1))
+        reach = reach[there].ceil() - 1  # cells that are as far away are outside
+        rows, columns = (_around(self.seen[there].any(dim), reach, stride) for dim in (2, 1))
         area = (rows.stop - rows.start) * (columns.stop - columns.start)
-        return (rows, columns) if area <= _MOST * seen[0].numel() else None
+        return (rows, columns) if area <= _MOST * self.seen[0].numel() else None
 
 
 def _around(there: Tensor, reaches: Tensor, stride: int) -> slice:

@@ -125,7 +125,7 @@ class SoftMatcher:
         config = self.config
         if not config.outlier_removal or config.background_update or config.foreground_update:
             return None
-        return state.places.window(config.max_displacement, self.stride)
+        return state.places.window(self._reach(state), self.stride)
 
     def _grid(self, state: MatchingState, features: Tensor) -> Tensor:
         """What is compared (C', h, w), of features of the frame or of its window, around which there are zeros."""
@@ -230,7 +230,11 @@ class SoftMatcher:
         """bool (O, h, w): what no object can have reached; nothing where outliers are not removed."""
         if not self.config.outlier_removal:
             return torch.zeros_like(state.places.seen)
-        return state.places.outside(self.config.max_displacement)
+        return state.places.outside(self._reach(state))
+
+    def _reach(self, state: MatchingState) -> Tensor:
+        """How far each object can be from its last place (O,), in cells."""
+        return state.places.reach(self.config.max_displacement, self.config.agility)
 
     def _wanted(self, outside: Tensor) -> Tensor:
         """bool (K, h, w): cells to match with each label, with the background those that matter to any.
@@ -281,7 +285,7 @@ class SoftMatcher:
 
     def _outliers(self, state: MatchingState, probs: Tensor) -> Tensor:
         """bool (O, h, w): cells that were predicted as foreground initially and lie outside (the set b_t)."""
-        outside = state.places.outside(self.config.max_displacement)
+        outside = state.places.outside(self._reach(state))
         log_odds = unfuse(probs, self.config.foreground_threshold)
         if self.config.outlier_removal:
             log_odds = log_odds + _REMOVED * outside

@@ -120,6 +120,12 @@ class SoftMatcherConfig(UpdateConfig, EdgeConfig, RecentConfig, GridConfig, grou
     foreground_threshold: float = setting(0.5, "probability from which a cell belongs to an object", above=0, below=1)
     outlier_removal: bool = setting(True, "whether cells far from the object's last place are removed from it")
     max_displacement: float = setting(100.0, "maximum movement of an object from frame to frame", above=0, unit=AT_480)
+    agility: float = setting(
+        0.0,
+        "maximum movement as a multiple of the largest lately, 40 pixels at 480p at least; "
+        "0 for `max_displacement` alone",
+        low=0,
+    )
 
     def check(self) -> None:
         """All similarities are those with sets alone; the last block must be what features come from, and only that."""

@@ -62,6 +62,7 @@ class BestConfig(SoftMatcherConfig, group="features"):
 PRESETS = {
     "default": BestConfig(),
     "accurate": BestConfig(),
+    "balanced": BestConfig(agility=2.0),
     "fast": BestConfig(network=ONE, views=1, axes=64, whitening=0.6, template_share=0.26),
 }
 
