@@ -49,16 +49,16 @@ def test_a_table_in_80_columns_and_the_preset_that_fits(capsys: pytest.CaptureFi
     lines = printed.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0].startswith("clip.mp4: 64x48, 2 objects; best, size 480, ")
-    rows = [line.split() for line in lines[3:9]]
+    rows = [line.split() for line in lines[3:12]]
     assert [(row[0], row[1]) for row in rows] == [
-        (name, count) for name in ("fast", "accurate") for count in ("1", "2", "16")
+        (name, count) for name in ("fast", "balanced", "accurate") for count in ("1", "2", "16")
     ]
     assert rows[0][2:] == [*["12.35"] * 6, "30.00", "0.033", "12346"]
-    assert rows[3][2:] == [*["12.35"] * 6, "120.00", "0.008", "12346"], "with as many digits as the others"
-    text = " ".join(lines[10:])
-    assert "All 10 frames, 2 objects: fast 5 min, accurate 20 min." in text
-    assert "Recommended: fast, the most accurate within 10 min." in text
-    assert said.splitlines()[-1] == "next: vostrack segment clip.mp4 --mask first.png --preset fast"
+    assert rows[6][2:] == [*["12.35"] * 6, "120.00", "0.008", "12346"], "with as many digits as the others"
+    text = " ".join(lines[13:])
+    assert "All 10 frames, 2 objects: fast 5 min, balanced 10 min, accurate 20 min." in text
+    assert "Recommended: balanced, the most accurate within 10 min." in text
+    assert said.splitlines()[-1] == "next: vostrack segment clip.mp4 --mask first.png --preset balanced"
 
 
 def test_where_none_fits_the_quickest_and_a_smaller_size_are_named(capsys: pytest.CaptureFixture[str]) -> None:
