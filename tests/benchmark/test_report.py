@@ -219,7 +219,7 @@ def test_names_of_points_do_not_cover_each_other() -> None:
 def test_templates_belong_to_the_package() -> None:
     folder = resources.files("vostrack.benchmark.report")
     assert all(folder.joinpath(name).is_file() for name in TEMPLATES.list_templates(["j2"]))
-    assert TEMPLATES.list_templates(["j2"]) == ["plots.svg.j2", "report.html.j2"]
+    assert {"plots.svg.j2", "report.html.j2"} < set(TEMPLATES.list_templates(["j2"]))
 
 
 def test_best_values_are_bold(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def score_sequence(sequence: layouts.Sequence, folder: Path, jump: bool = False)
     Raises:
         DatasetError: a mask is missing, damaged, or of another size than the truth.
     """
-    frames = _read_frames(sequence, folder)
+    frames = read_frames(sequence, folder)
     return _jump_scores(sequence.name, frames) if jump else score_frames(sequence.name, frames)
 
 
@@ -341,7 +341,7 @@ def without_void(result: Labels, truth: Labels) -> tuple[Labels, Labels]:
     return np.where(void, np.uint8(0), result), np.where(void, np.uint8(0), truth)
 
 
-def _read_frames(sequence: layouts.Sequence, folder: Path) -> Iterator[FramePair]:
+def read_frames(sequence: layouts.Sequence, folder: Path) -> Iterator[FramePair]:
     """The frames that count, for `score_frames`. An object counts behind the frame where it is given."""
     given = _given_objects(sequence) if sequence.scored else {}
     counting = [number for number, frame in given.items() if frame not in sequence.scored]

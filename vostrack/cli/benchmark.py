@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vostrack.cli.benchmark_tables import SequenceBar, print_comparison, print_json, print_results
+from vostrack.cli.benchmark_tables import SequenceBar, number, print_comparison, print_json, print_results, print_table
 from vostrack.cli.console import say_next
 from vostrack.cli.help import (
     DEFAULT_SIZE,
@@ -22,17 +22,21 @@ from vostrack.cli.help import (
     in_input,
     in_method,
     in_output,
+    in_run,
 )
 from vostrack.cli.settings import parse_size
 from vostrack.files import shown
 from vostrack.methods import DEFAULT, FLOOR
+
+if TYPE_CHECKING:
+    from vostrack.benchmark.datasets.table import Dataset as OpenedDataset
 
 app = typer.Typer(name="benchmark", cls=DefaultGroup, no_args_is_help=True)
 
 
 @app.callback()
 def benchmark() -> None:
-    """Run methods over a dataset and score them, or compare two results.
+    """Run methods over a dataset and score them, compare two results, or plot an adaptation.
 
     Examples:
         vostrack benchmark davis17 --root DAVIS --method mast-mem
@@ -42,28 +46,37 @@ def benchmark() -> None:
     """
 
 
+Dataset = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATASET",
+        help="davis16, davis17, ytvos18, ytvos19, mose, lvos, vost, ...; `folder` for your own clips.",
+        show_default=False,
+    ),
+]
+Root = Annotated[
+    Path | None,
+    in_input(
+        "--root", metavar="DIR", help="Folder of the dataset.", show_default="searched in $VOSTRACK_DATA and ./data"
+    ),
+]
+Split = Annotated[str | None, in_input("--split", metavar="NAME", help="Its split.", show_default="the validation set")]
+Sequences = Annotated[
+    str | None,
+    in_input("--sequences", metavar="NAMES", help="Only these, separated by commas.", show_default="all"),
+]
+Limit = Annotated[int | None, in_input("--limit", metavar="N", min=1, help="Only the first N.", show_default="all")]
+AllowSubset = Annotated[bool, in_input("--allow-subset", help="Leave out sequences that are not there.")]
+
+
 @app.command("run", cls=Command)
 def run(
-    dataset: Annotated[
-        str,
-        typer.Argument(
-            metavar="DATASET",
-            help="davis16, davis17, ytvos18, ytvos19, mose, lvos, vost, ...; `folder` for your own clips.",
-            show_default=False,
-        ),
-    ],
-    root: Annotated[
-        Path | None,
-        in_input(
-            "--root", metavar="DIR", help="Folder of the dataset.", show_default="searched in $VOSTRACK_DATA and ./data"
-        ),
-    ] = None,
-    split: Annotated[str | None, in_input(metavar="NAME", help="Its split.", show_default="the validation set")] = None,
-    sequences: Annotated[
-        str | None, in_input(metavar="NAMES", help="Only these, separated by commas.", show_default="all")
-    ] = None,
-    limit: Annotated[int | None, in_input(metavar="N", min=1, help="Only the first N.", show_default="all")] = None,
-    allow_subset: Annotated[bool, in_input("--allow-subset", help="Leave out sequences that are not there.")] = False,
+    dataset: Dataset,
+    root: Root = None,
+    split: Split = None,
+    sequences: Sequences = None,
+    limit: Limit = None,
+    allow_subset: AllowSubset = False,
     distance: Annotated[int, in_input(metavar="N", min=1, help="JumpCut: how far masks are carried, in frames.")] = 16,
     out: Annotated[Path, in_output("--out", "-o", metavar="DIR", help="Folder for masks and scores.")] = Path(
         "vostrack_benchmark"
@@ -102,23 +115,11 @@ def run(
     later on the same sequences with the same settings join the table and the report. The column `copy`, the first mask
     for every frame, is the floor. A sequence whose first mask is empty is left out, with a note.
     """
-    from vostrack.benchmark.datasets.table import open_dataset
     from vostrack.benchmark.runner import run_benchmark
     from vostrack.cli.variants import parse_variants
 
     variants = parse_variants(method or [DEFAULT], parse_size(size), device, weights)
-    chosen = [name.strip() for name in sequences.split(",") if name.strip()] if sequences else None
-    with SequenceBar("reading masks", "start again with the same command") as bar:
-        opened = open_dataset(
-            dataset,
-            root,
-            split,
-            sequences=chosen,
-            limit=limit,
-            allow_subset=allow_subset,
-            distance=distance,
-            callbacks=bar,
-        )
+    opened = _opened(dataset, root, split, sequences, limit, allow_subset, distance)
     with SequenceBar("benchmark", "go on with the same command") as bar:
         report = run_benchmark(opened, variants, out, jobs=jobs, overwrite=overwrite, floor=True, callbacks=bar)
     if json:
@@ -129,6 +130,32 @@ def run(
         _say_next(out, [name for name in report["variants"] if name != FLOOR])
 
 
+def _opened(
+    dataset: str,
+    root: Path | None,
+    split: str | None,
+    sequences: str | None,
+    limit: int | None,
+    allow_subset: bool,
+    distance: int = 16,
+) -> OpenedDataset:
+    """The dataset, with a bar while its masks are read."""
+    from vostrack.benchmark.datasets.table import open_dataset
+
+    chosen = [name.strip() for name in sequences.split(",") if name.strip()] if sequences else None
+    with SequenceBar("reading masks", "start again with the same command") as bar:
+        return open_dataset(
+            dataset,
+            root,
+            split,
+            sequences=chosen,
+            limit=limit,
+            allow_subset=allow_subset,
+            distance=distance,
+            callbacks=bar,
+        )
+
+
 def _say_next(out: Path, variants: list[str]) -> None:
     """Say what to do with the results of some variants."""
     folders = [shlex.quote(str(out / name)) for name in variants[:2]]
@@ -136,6 +163,52 @@ def _say_next(out: Path, variants: list[str]) -> None:
         say_next(f"is the difference more than noise? vostrack benchmark compare {' '.join(folders)}")
     else:
         say_next(f"open {out / 'report.html'}; the same command with another --method joins it")
+
+
+@app.command("adaptation", cls=Command)
+def adaptation(
+    dataset: Dataset,
+    root: Root = None,
+    split: Split = None,
+    sequences: Sequences = None,
+    limit: Limit = None,
+    allow_subset: AllowSubset = False,
+    out: Annotated[Path, in_output("--out", "-o", metavar="DIR", help="Folder for the page and its figures.")] = Path(
+        "vostrack_adaptation"
+    ),
+    json: Json = False,
+    method: Annotated[
+        str, in_method("--method", metavar="NAME", help="A method that is adapted, as `run` takes it.")
+    ] = f"{DEFAULT},adapt=clip",
+    size: Size = DEFAULT_SIZE,
+    device: Device = "auto",
+    every: Annotated[int, in_run("--every", metavar="N", min=1, help="Steps from one measurement to the next.")] = 20,
+) -> None:
+    """Plot how well an adapted method does by steps of training, next to the method alone.
+
+    Examples:
+        vostrack benchmark adaptation davis17 --root DAVIS --limit 3
+
+    For each sequence the adaptation is trained once, and all its masks are made and scored every N steps, against the
+    truth and against the masks of the method, which it learns from. OUT gets adaptation.html and adaptation.json.
+    """
+    from vostrack.benchmark.adaptation import run_adaptation_curves
+    from vostrack.cli.variants import parse_variants
+
+    (variant,) = parse_variants([method], parse_size(size), device)
+    opened = _opened(dataset, root, split, sequences, limit, allow_subset)
+    with SequenceBar("adaptation", "start again with the same command") as bar:
+        curves = run_adaptation_curves(opened, variant, out, every, callbacks=bar)
+    if json:
+        print_json([curve.to_json() for curve in curves])
+        return
+    rows = [
+        (curve.sequence, *map(number, (curve.alone, curve.adapted[-1], curve.best[0])), str(curve.best[1]))
+        for curve in curves
+    ]
+    last = f"after {curves[0].steps[-1]} steps"
+    print_table(("", "alone", last, "best", "after steps"), rows, caption="J&F, means over objects")
+    print(f"results: {shown(out / 'adaptation.html')}", file=sys.stderr)
 
 
 @app.command("compare", cls=Command)

@@ -196,10 +196,11 @@ def _pictures(sequence: Sequence, masks: Path, frame: str) -> tuple[str, str]:
         image = next(given.image for given in stream if given.name == frame).numpy().transpose(1, 2, 0)
     truth = read_labels(sequence.truths[frame], sequence.masks, keep_void=sequence.ignore_void)
     found = read_mask(masks / f"{frame}.png")
-    return _address(draw_overlay(image, truth)), _address(_errors(image, truth, found))
+    return as_address(draw_overlay(image, truth)), as_address(draw_errors(image, truth, found))
 
 
-def _errors(image: Labels, truth: Labels, found: Labels) -> Labels:
+def draw_errors(image: Labels, truth: Labels, found: Labels) -> Labels:
+    """A frame, uint8 (H, W, 3), in grey, with what a label map has right, lacks and wrongly takes in colours."""
     drawn = np.repeat(0.45 * image.mean(axis=2, keepdims=True), 3, axis=2)
     objects, right = (truth > 0) & (truth != VOID), truth == found
     for where, color in ((objects & right, FOUND), (objects & ~right, MISSED), ((truth == 0) & (found > 0), TAKEN)):
@@ -207,7 +208,8 @@ def _errors(image: Labels, truth: Labels, found: Labels) -> Labels:
     return drawn.clip(0, 255).astype(np.uint8)
 
 
-def _address(pixels: Labels) -> str:
+def as_address(pixels: Labels) -> str:
+    """A small picture of an image, uint8 (H, W, 3), as an address for `<img>` that needs no network."""
     image = Image.fromarray(pixels)
     if image.width > _WIDTH:
         image = image.resize((_WIDTH, round(image.height * _WIDTH / image.width)), Image.Resampling.BOX)
