@@ -17,7 +17,7 @@ class Published:
         method: as the paper calls it.
         trained_on: with what, and whether with labels.
         source: paper and table.
-        values: figures by the names of ours, as shares, error rates in percent.
+        values: figures by the names of ours, as shares, error rates in percent; "s/frame" on the paper's GPU.
     """
 
     dataset: str
@@ -31,6 +31,14 @@ class Published:
 def _means(both: float, region: float, region_recall: float, contour: float, contour_recall: float) -> dict[str, float]:
     pairs = {"J_mean": region, "J_recall": region_recall, "F_mean": contour, "F_recall": contour_recall}
     return {"J&F": both, **pairs}
+
+
+def _timed(region: float, seconds: float) -> dict[str, float]:
+    return {"J_mean": region, "s/frame": seconds}
+
+
+def _three(both: float, region: float, contour: float) -> dict[str, float]:
+    return {"J&F": both, "J_mean": region, "F_mean": contour}
 
 
 def _seen_and_unseen(overall: float, *parts: float) -> dict[str, float]:
@@ -54,11 +62,14 @@ _LABELS_16 = "DAVIS-2016 training set, with labels"
 _LABELS_17 = "DAVIS-2017 training set, with labels"
 
 
-def _rpm_net(method: str, region: float, contour: float, segtrack: float, objects: float) -> tuple[Published, ...]:
-    """A line of Table 2 and of Table 3 of RPM-Net."""
+def _rpm_net(
+    method: str, region: float, contour: float, segtrack: float, objects: float, seconds: float | None = None
+) -> tuple[Published, ...]:
+    """A line of Table 2, of Table 4 if that has it too, and of Table 3 of RPM-Net."""
     data = "nothing" if method == _COPY else _RPM_DATA
+    table, time = ("Table 4", {"s/frame": seconds}) if seconds else ("Table 2", {})
     return (
-        Published("davis17", "val", method, data, f"{_RPM}, Table 2", {"J_mean": region, "F_mean": contour}),
+        Published("davis17", "val", method, data, f"{_RPM}, {table}", {"J_mean": region, "F_mean": contour} | time),
         Published("segtrack2", "all", method, data, f"{_RPM}, Table 3", {"J_mean": segtrack}),
         Published("youtube-objects", "all", method, data, f"{_RPM}, Table 3", {"J_class_mean": objects}),
     )
@@ -68,10 +79,12 @@ _COPY = "copy of the first mask"
 
 PUBLISHED = (
     *_rpm_net(_COPY, 0.221, 0.236, 0.319, 0.542),
-    *_rpm_net("RPM-Net with convolutions", 0.317, 0.335, 0.416, 0.552),
+    *_rpm_net("RPM-Net with convolutions", 0.317, 0.335, 0.416, 0.552, 0.02),
     *_rpm_net("RPM-Net with dilated convolutions", 0.308, 0.331, 0.418, 0.544),
-    *_rpm_net("RPM-Net", 0.357, 0.388, 0.452, 0.562),
-    *_rpm_net("RPM-Net with CRF", 0.410, 0.422, 0.484, 0.574),
+    *_rpm_net("RPM-Net", 0.357, 0.388, 0.452, 0.562, 0.09),
+    *_rpm_net("RPM-Net with CRF", 0.410, 0.422, 0.484, 0.574, 0.55),
+    Published("davis17", "val", "pairwise", _YOUTUBE, f"{_MAST}, Table 1", _three(0.604, 0.587, 0.620)),
+    Published("davis17", "val", "momentum memory", _YOUTUBE, f"{_MAST}, Table 1", _three(0.682, 0.665, 0.699)),
     Published("davis17", "val", _ADAPTED, _YOUTUBE, f"{_MAST}, Table 4", _means(0.707, 0.682, 0.778, 0.731, 0.835)),
     Published("davis17", "val", _ADAPTED, _MINUTES, f"{_MAST}, Table 4", _means(0.654, 0.640, 0.716, 0.667, 0.758)),
     Published(
@@ -90,10 +103,10 @@ PUBLISHED = (
             (_TRACKING, (0.707, 0.702, 0.719, 0.663, 0.745)),
         )
     ),
-    Published("davis17", "val", "VideoMatch", _LABELS_17, f"{_MATCH}, Table 4", {"J_mean": 0.565}),
-    Published("davis17", "val", "VideoMatch, tuned online", _LABELS_17, f"{_MATCH}, Table 4", {"J_mean": 0.614}),
-    Published("davis16", "val", "VideoMatch", _LABELS_16, f"{_MATCH}, Table 1", {"J_mean": 0.810}),
-    Published("davis16", "val", _BARE, _LABELS_16, f"{_MATCH}, Table 1", {"J_mean": 0.792}),
+    Published("davis17", "val", "VideoMatch", _LABELS_17, f"{_MATCH}, Table 4", _timed(0.565, 0.35)),
+    Published("davis17", "val", "VideoMatch, tuned online", _LABELS_17, f"{_MATCH}, Table 4", _timed(0.614, 2.62)),
+    Published("davis16", "val", "VideoMatch", _LABELS_16, f"{_MATCH}, Table 1", _timed(0.810, 0.32)),
+    Published("davis16", "val", _BARE, _LABELS_16, f"{_MATCH}, Table 1", _timed(0.792, 0.17)),
     Published("youtube-objects", "all", "VideoMatch", _LABELS_17, f"{_MATCH}, Table 2", {"J_class_mean": 0.797}),
     Published("jumpcut", "all", "VideoMatch", _LABELS_17, f"{_MATCH}, Table 3", {"error": 8.73}),
 )
