@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from vostrack.nets.encoders import VIEWS, AnchorsNet, MastNet, for_inference, mean_over_views
+from vostrack.nets.encoders import VIEWS, AnchorsNet, MastNet, StagedNet, for_inference, mean_over_views
 from vostrack.nets.resnet import ResNet
 
 
@@ -45,6 +45,23 @@ def test_every_started_stride_has_a_cell(size: tuple[int, int]) -> None:
         for depth in (2, 4):
             keys = MastNet(depth).eval()(torch.rand(1, 3, *size))
             assert tuple(keys.shape) == (1, 64, -(-size[0] // 4), -(-size[1] // 4))
+
+
+@pytest.mark.parametrize(
+    ("build", "stages"),
+    [
+        # Araslanov et al., section 4: a ResNet-18 of stride 8, without the strides of its last two blocks.
+        (AnchorsNet, [(64, 4), (128, 8), (256, 8), (512, 8)]),
+        # Zhu et al., appendix A, and MAST: fewer channels and strides, features at a quarter of the image.
+        (MastNet, [(64, 2), (128, 4), (256, 4), (256, 4)]),
+    ],
+)
+def test_stages_have_the_channels_and_strides_of_the_papers(
+    build: type[StagedNet], stages: list[tuple[int, int]]
+) -> None:
+    with torch.no_grad():
+        found = build().eval().stages(torch.rand(1, 3, 32, 64), 4)
+    assert [tuple(stage.shape[1:]) for stage in found] == [(width, 32 // at, 64 // at) for width, at in stages]
 
 
 def test_a_shallow_trunk_is_the_beginning_of_a_whole_one() -> None:

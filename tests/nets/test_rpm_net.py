@@ -289,6 +289,16 @@ def test_channels_are_those_of_the_table() -> None:
     assert {layer.offset.out_channels for layer in layers} == {18}
 
 
+def test_weights_are_drawn_from_gaussian_distributions() -> None:
+    """Section 4.1. The fourth moment of unit deviates is 3; of PyTorch's uniform ones it would be 1.8."""
+    torch.manual_seed(0)
+    kernels = {name: weight for name, weight in RpmNet().named_parameters() if weight.dim() == 4}
+    assert kernels.keys() >= {"embedding.up.0.conv.weight", "matching.layers.0.offset.weight"}
+    for name, weight in kernels.items():
+        moment = ((weight - weight.mean()) / weight.std()).pow(4).mean()
+        assert weight.numel() < 2000 or 2.6 < moment < 3.4, name
+
+
 def test_matching_starts_near_each_cells_own_place() -> None:
     torch.manual_seed(0)
     net = RpmNet()
