@@ -9,7 +9,7 @@ Differs: the oracle also tells where each sequence would best have been stopped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -120,7 +120,9 @@ def run_adaptation_curves(
     return curves
 
 
-def learning_curve(sequence: Sequence, config: PipelineConfig, every: int, note: Any) -> LearningCurve | None:
+def learning_curve(
+    sequence: Sequence, config: PipelineConfig, every: int, note: Callable[[Note], None]
+) -> LearningCurve | None:
     """The curve of a sequence; None, with a note, where it has no object.
 
     Raises:
