@@ -65,6 +65,6 @@ def frame(
     named = any(str(index) == PurePath(name).stem for name in names)
     mask = shlex.quote(f"{names[index] if named else index}:{path.with_name(f'{path.stem}_mask.png')}")
     say_next(
-        f"paint the objects on it in flat colours, all else black, and save it as {path.stem}_mask.png; then, to correct "
-        f"a run, vostrack update RUN -m {mask}; to begin one, vostrack segment {shlex.quote(str(clip))} -m {mask}"
+        f"paint the objects on it in flat colours, all else black, and save it as {path.stem}_mask.png; then "
+        f"vostrack update RUN -m {mask} to correct a run, or vostrack segment {shlex.quote(str(clip))} -m {mask}"
     )
