@@ -12,7 +12,7 @@ import vostrack
 from tests import fakes
 from tests.fakes import NAME, truth, write_clip, write_mask
 from tests.runs import Stop, labels, results
-from vostrack.errors import MaskError, OutputError
+from vostrack.errors import MaskError, OutputError, VostrackError
 from vostrack.run import passes
 from vostrack.run.callbacks import Callbacks
 from vostrack.run.segment import segment
@@ -244,3 +244,47 @@ def test_what_cannot_be_is_refused_in_one_line(clip: Path, tmp_path: Path) -> No
     other = write_clip(tmp_path / "other.mp4", COUNT + 1)
     with pytest.raises(OutputError, match=r"this changed: clip"):
         vostrack.update(out, {3: truth(3)}, clip=other)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"outputs": ["masks", "shell"]},
+        {"clip": 3},
+        {"config": {"method": "fake", "evil": 1}},
+        {"config": {"method": 3}},
+        {"span": [0, None]},
+        {"gone": {"x": [[0, 1]]}},
+        {"ids": {"0": [3, 3]}},
+        {"ids": {"7": [3]}},
+        {"ids": {"-1": [3]}},
+        {"style": "none"},
+        {"direction": "up"},
+        {"colors": {"3": [1, 2]}},
+        {"reading": {"background": "x"}},
+    ],
+)
+def test_a_request_that_was_tampered_with_is_one_line(change: dict[str, Any], clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(clip, {0: truth()}, out)
+    path = out / ".vostrack" / "request.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    before = everything(out)
+    with pytest.raises(VostrackError):
+        vostrack.update(out, {8: truth(8)})
+    assert everything(out) == before
+
+
+def test_given_masks_that_were_tampered_with_are_one_line(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(clip, {0: truth()}, out)
+    path = out / ".vostrack" / "given" / "00000.png"
+    for image in (Image.new("L", (5, 5)), Image.new("RGB", (64, 48)), Image.new("L", (64, 48), 9)):
+        image.save(path)
+        with pytest.raises(VostrackError):
+            vostrack.update(out, {8: truth(8)})
+    (out / ".vostrack" / "moves.json").write_text(
+        '{"come_from": "..", "go_to": "/tmp", "coming": ["masks"], "going": []}'
+    )
+    with pytest.raises(OutputError, match="other files than ours"):
+        vostrack.undo(out)

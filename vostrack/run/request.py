@@ -33,6 +33,7 @@ from vostrack.video.masks import GivenMask, Prompts
 from vostrack.video.object_names import Painted
 from vostrack.video.ranges import Span
 from vostrack.video.reader import number_notes, open_clip
+from vostrack.video.writer import WRITERS
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,8 @@ class Request:
             colors = {int(number): (red, green, blue) for number, (red, green, blue) in saved.colors.items()}
             config = {name: _tuples(value) for name, value in saved.config.items()}
             first, last, start_number = saved.span
+            if not {*saved.outputs} <= {*WRITERS}:
+                raise ValueError("it names outputs that there are not")
             request = cls(
                 source=Path(saved.clip),
                 config=PipelineConfig(**config),

@@ -169,6 +169,8 @@ class _Correction:
         request = self._request
         with open_clip(request.source) as whole:
             stream = request.span.of(whole)
+            if any(labels.size != whole.size for labels in self._known.labels.values()):
+                raise OutputError(f"what was asked for in {shown(self._path)} is damaged: a mask has another size")
             kept = self._without(drop_masks)
             given = read_prompts(request.masks, whole.size, request.reading, whole.stored_size, known=kept)
             check_prompts(given.labels, whole.count)
