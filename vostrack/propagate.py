@@ -285,12 +285,13 @@ class Propagator:
         assert not isinstance(self.method, Stepping)
         part = image if given is not None else self._needed(image)
         is_known = given is None and self._said_before(frame) is not None
-        if is_known and isinstance(self.method, Forgetting) and self.method.forgets(self.position.state, ahead):
+        can = is_known and len(self._blank) > 0
+        if can and isinstance(self.method, Forgetting) and self.method.forgets(self.position.state, ahead):
             rows, columns = cells(size_of(part), self.method.stride)
-            return self._blank[:, :rows, :columns]
+            return self._blank.expand(-1, rows, columns)
         features = self.method.encode(part)
-        if self._reuse and not len(self._blank):  # the first frame is a given one, of which all is encoded
-            self._blank = torch.zeros_like(features)
+        if self._reuse and not len(self._blank):
+            self._blank = features.new_zeros(len(features), 1, 1)
         return features
 
     def _said_before(self, frame: Frame) -> Tensor | None:
@@ -380,6 +381,11 @@ class Propagator:
         if isinstance(self.method, Resizing):
             return self.method.working_size(source, self.size)
         return at_most(source, self.size)
+
+    def grid(self, source: tuple[int, int]) -> tuple[int, int]:
+        """Cells (h, w) of frames of a source's size."""
+        size = self.working_size(source)
+        return size if isinstance(self.method, Stepping) else cells(size, self.method.stride)
 
     def _working(self, image: Tensor) -> Tensor:
         """uint8 (3, H, W) -> float (3, H', W') in [0, 1] on the device, of the working size."""

@@ -43,6 +43,7 @@ def update(
         list[str] | None,
         in_output("--lock-range", metavar="A-B", help="Keep the masks of these frames as they are. Repeatable."),
     ] = None,
+    unlock: Annotated[bool, in_output("--unlock", help="Let go what earlier updates have locked.")] = False,
     undo: Annotated[bool, in_run("--undo", help="Take back the last update.")] = False,
     json: Json = False,
     progress: Annotated[
@@ -63,7 +64,7 @@ def update(
     """
     from vostrack.errors import MaskError
 
-    changes = [mask, gone, drop_mask]
+    changes = [mask, gone, drop_mask, unlock]
     if undo:
         if any([*changes, lock, lock_range, clip]):
             raise typer.BadParameter("it takes back the last update, and nothing else", param_hint="--undo")
@@ -73,7 +74,9 @@ def update(
         say_next(f"look at {run}; it is as it was before the last update")
         return
     if not any(changes):
-        raise typer.BadParameter("give a mask (-m FRAME:PATH), --gone, --drop-mask or --undo", param_hint="update")
+        raise typer.BadParameter(
+            "give a mask (-m FRAME:PATH), --gone, --drop-mask, --unlock or --undo", param_hint="update"
+        )
     from vostrack.run.update import clip_of
 
     masks: dict[Any, Path] = dict(parse_masks(mask or (), frame_names(clip or clip_of(run)), bare=None))
@@ -90,6 +93,7 @@ def update(
             drop_masks=drop_mask or (),
             lock=[int(name) if name.isdecimal() else name for name in lock or ()],
             lock_ranges=spans,
+            unlock=unlock,
             clip=clip,
             callbacks=bar,
         )

@@ -36,6 +36,7 @@ from vostrack.files import (
 )
 from vostrack.methods import Direction
 from vostrack.propagate import EnginePosition, known_ids
+from vostrack.run.kept import COMPLETE
 from vostrack.run.pipeline import changes
 from vostrack.run.place import HIDDEN, RECORD, RESULTS, STATE, check_free, held
 from vostrack.run.state import load_state, save_state
@@ -255,7 +256,7 @@ class OutputFolder:
                 image.verify()  # the checksums, which reading alone does not look at; it closes the image
             with Image.open(path, formats=["PNG"]) as image:
                 if image.mode != "P" or (image.height, image.width) != tuple(frame.image.shape[1:]):
-                    raise ValueError("another size or kind of image")
+                    raise ValueError("another size or kind of image than the palette PNG that it was")
                 pixels = np.array(image)
             if not {0, *ids} >= set(np.unique(pixels).tolist()):
                 raise ValueError("it holds other objects")
@@ -319,7 +320,7 @@ class OutputFolder:
         for folder in folders:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 there = os.listdir(self._root.at(folder))
-                names += [f"{folder}/{name}" for name in there if re.fullmatch(r"[0-9]{5,}\.png", name)]
+                names += [f"{folder}/{name}" for name in there if re.fullmatch(rf"[0-9]{{5,}}\.png|{COMPLETE}", name)]
         return names
 
     def _forget(self) -> None:
@@ -406,6 +407,7 @@ class OutputFolder:
 
     def _clear(self) -> None:
         """Remove the files of an earlier run and no others; its record goes last, so that a kill does no harm."""
+        forget_steps(self.path)  # first: an earlier version must not come back in the place of the run that starts now
         # The summary goes in any case: it would say that the run which starts now is complete.
         # Where the second pass stands means nothing without the state behind it, so that one goes later.
         gone = [_SUMMARY, _SECOND, STATE, _BACK]
@@ -421,7 +423,6 @@ class OutputFolder:
             with contextlib.suppress(OSError):  # others have files there
                 (self.path / folder).rmdir()
         self.forget_cells()
-        forget_steps(self.path)
 
 
 def _damaged(path: Path, why: object, fix: str = _START) -> OutputError:

@@ -9,7 +9,6 @@ import io
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +18,7 @@ from torch import Tensor
 from vostrack.errors import OutputError
 from vostrack.files import OutputRoot, open_regular, shown
 from vostrack.methods import Direction
-from vostrack.methods.base import Method, Stepping
 from vostrack.ops.eight_bits import from_codes
-from vostrack.ops.grid import cells
 from vostrack.ops.merging import arranged, merge
 from vostrack.propagate import known_ids
 from vostrack.types import LabelMap
@@ -30,18 +27,25 @@ _SHARE = 1 / 6
 """Of the codes, what is left after compression: a sixth at a short side of 240, less at larger ones."""
 
 
+COMPLETE = "complete"
+"""The file that says that a pass has come to its end."""
+
+
 class KeptCells:
     """Probabilities of cells, by frame, of a pass in one direction."""
 
-    def __init__(self, folder: Path, direction: Direction, prompts: Mapping[int, LabelMap]) -> None:
+    def __init__(
+        self, folder: Path, direction: Direction, prompts: Mapping[int, LabelMap], grid: tuple[int, int]
+    ) -> None:
         """Name the place; nothing is created yet.
 
         Args:
             folder: that all lies in, which belongs to the run.
             direction: of the pass, forward or backward.
             prompts: the given masks by frame.
+            grid: cells (h, w) of a frame.
         """
-        self.direction, self._prompts = direction, prompts
+        self.direction, self._prompts, self._grid = direction, prompts, grid
         self._root = OutputRoot(folder)
 
     def name(self, index: int) -> str:
@@ -69,9 +73,12 @@ class KeptCells:
             with Image.open(path, formats=["PNG"]) as image:
                 image.verify()  # the checksums, which reading alone does not look at; it closes the image
             with Image.open(path, formats=["PNG"]) as image:
-                if image.mode != "L" or image.height % (len(ids) + 1):
+                height, width = self._grid
+                if (image.mode, image.width, image.height) != ("L", width, height * (len(ids) + 1)):
                     raise ValueError("another kind or size of image")
-                codes = torch.from_numpy(np.array(image)).view(len(ids) + 1, -1, image.width)
+                codes = torch.from_numpy(np.array(image)).view(-1, height, width)
+            if not codes.any(0).all():
+                raise ValueError("cells without a label")
         except FileNotFoundError:
             return None
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -80,9 +87,14 @@ class KeptCells:
             ) from error
         return from_codes(codes), ids
 
-    def has(self, index: int) -> bool:
-        """Whether something was kept of a frame."""
-        return self._root.at(self.name(index)).is_file()
+    @property
+    def is_complete(self) -> bool:
+        """Whether the pass has come to its end."""
+        return self._root.at(f"{self.direction}/{COMPLETE}").is_file()
+
+    def complete(self) -> None:
+        """Say that the pass has come to its end."""
+        self._root.write(f"{self.direction}/{COMPLETE}", b"")
 
     def _ids(self, index: int) -> tuple[int, ...]:
         """Ids that were followed when a frame was predicted, before its own mask was looked at."""
@@ -90,16 +102,15 @@ class KeptCells:
         return known_ids(self._prompts, before, self.direction)
 
 
-def forecast(method: Method[Any] | Stepping, size: tuple[int, int], channels: int, frames: int) -> int:
+def forecast(grid: tuple[int, int], channels: int, frames: int) -> int:
     """About how many bytes are kept of some frames.
 
     Args:
-        method: that predicts them.
-        size: (H, W) at which it works.
+        grid: cells (h, w) of a frame.
         channels: K, with the background.
         frames: predictions, those of both directions together.
     """
-    height, width = size if isinstance(method, Stepping) else cells(size, method.stride)
+    height, width = grid
     return round(height * width * channels * frames * _SHARE)
 
 

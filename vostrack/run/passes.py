@@ -196,9 +196,8 @@ class Passes:
         if not self._store or not self._store.keeps or not self._stream.count:
             return
         back = 0 if self._direction is Direction.FORWARD else max(self._masks) - self._first
-        size = self._engine(EnginePosition()).working_size(self._stream.size)
         channels = len(known_ids(self._masks, 0, Direction.BOTH)) + 1
-        expected = forecast(self._pipeline.method, size, channels, self._stream.count + back)
+        expected = forecast(self._grid(), channels, self._stream.count + back)
         if expected >= MUCH:
             text = f"about {expected / 1e9:.1f} GB will be kept for corrections and soft edges: no-keep does without"
             self.note(Note(Code.RUN_KEEPS, text))
@@ -206,15 +205,19 @@ class Passes:
     def _kept(self, direction: Direction, entered: ExitStack) -> KeptCells:
         """Where a pass keeps what it says of cells; without a store, as long as the run lasts."""
         if self._store:
-            return KeptCells(self._store.cells, direction, self._masks)
+            return KeptCells(self._store.cells, direction, self._masks, self._grid())
         temporary = entered.enter_context(TemporaryDirectory(prefix="vostrack", ignore_cleanup_errors=True))
-        return KeptCells(Path(temporary), direction, self._masks)
+        return KeptCells(Path(temporary), direction, self._masks, self._grid())
+
+    def _grid(self) -> tuple[int, int]:
+        """Cells (h, w) of a frame."""
+        return self._engine(EnginePosition()).grid(self._stream.size)
 
     def _follow_back(self, kept: KeptCells) -> None:
         """The pass from the last given mask back to the first frame."""
         store, pipeline, last = self._store, self._pipeline, max(self._masks)
-        if store and all(kept.has(index) for index in range(self._first, last)):
-            return  # an earlier run came to its end
+        if store and kept.is_complete:
+            return
         position = store.load_backwards(pipeline.method.state_type, pipeline.device) if store else EnginePosition()
         engine = self._engine(position, keep=kept.write, reuse=self._reuse.get(Direction.BACKWARD))
 
@@ -227,6 +230,7 @@ class Passes:
         except InexactSeek:
             engine.position = EnginePosition()
             self._read_back(engine, last, False, save)
+        kept.complete()
         if store:
             store.save_backwards(None)
 
@@ -267,10 +271,11 @@ class Passes:
         if store and store.resumes and self._anew and adapted is None:
             text = f"{pipeline.config.method} cannot go on in the middle of a clip: it follows the clip anew"
             self.note(Note(Code.RUN_ANEW, text))
+        kept = KeptCells(store.cells if store else Path(), Direction.FORWARD, self._masks, self._grid())
         engine = self._engine(
             position,
             keep_probs=self._probs and form != "clip",
-            keep=KeptCells(store.cells, Direction.FORWARD, self._masks).write if store and store.keeps else None,
+            keep=kept.write if store and store.keeps else None,
             merge=BothWays(self._masks, self._back, self._direction).merged if self._back else None,
             reuse=self._reuse.get(Direction.FORWARD),
         )

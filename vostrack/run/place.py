@@ -12,6 +12,7 @@ RESULTS = ("masks", "objects", "probs", "overlay.mp4", "summary.json")
 """What users find in an output folder, folders first."""
 
 HIDDEN = ".vostrack"
+MOVES = f"{HIDDEN}/moves.json"
 RECORD, STATE = f"{HIDDEN}/run.json", f"{HIDDEN}/state.safetensors"
 
 
@@ -29,6 +30,8 @@ def held(path: Path) -> str:
 
 def check_free(path: Path, overwrite: bool, resume: bool) -> None:
     """Raise `OutputExistsError` where a folder holds results that are neither to be replaced nor gone on with."""
+    if os.path.exists(path / MOVES):  # versions are being exchanged: whoever has the lock finishes that first
+        return
     ours, there = os.path.exists(path / RECORD), held(path)
     if there and not overwrite and not (resume and ours):
         what = "`resume=True` to go on, `overwrite=True` to start again" if ours else "`overwrite=True`"

@@ -3,18 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
 
 from vostrack.errors import MaskError, VostrackError, unknown_name
 from vostrack.files import shown
 from vostrack.methods import Direction
 from vostrack.notes import Code, Note
+from vostrack.ops.grid import size_of
+from vostrack.ops.labels import one_hot, resize_labels
 from vostrack.propagate import Gone, check_gone, known_ids
-from vostrack.types import LabelMap
+from vostrack.types import BACKGROUND, LabelMap, Prediction
 from vostrack.video.masks import Prompts
 from vostrack.video.ranges import Span
 
 GoneSpans = Mapping[int | str, Sequence[tuple[int, int | None]]]
 """By object id or name, the first and the last frame of each span in which it is not there; None for the end."""
+
+
+@dataclass(frozen=True)
+class Locks:
+    """What stays as it is in an earlier version of a run.
+
+    Attributes:
+        objects: ids; their pixels stay in all frames.
+        frames: first and last frame of spans whose masks stay.
+    """
+
+    objects: tuple[int, ...] = ()
+    frames: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def of(cls, record: Mapping[str, Mapping[str, Sequence[Any]]]) -> Self:
+        """What `record` gave; raises `ValueError` or `TypeError` for anything else."""
+        said = record.get("locks", {})
+        frames = tuple((int(first), int(last)) for first, last in said.get("frames", ()))
+        return cls(tuple(int(number) for number in said.get("objects", ())), frames)
+
+    def record(self) -> dict[str, Any]:
+        """As JSON; nothing where nothing is locked."""
+        locked = {"objects": list(self.objects), "frames": [list(span) for span in self.frames]}
+        return {"locks": locked} if self.objects or self.frames else {}
+
+    def applied(self, prediction: Prediction, earlier: Prediction) -> Prediction:
+        """A prediction with what is locked as an earlier one has it, but for objects that are not followed any more."""
+        pixels, ids, probs = prediction.labels.pixels, prediction.ids, prediction.probs
+        old = torch.where(torch.isin(earlier.labels.pixels, _ids(ids)), earlier.labels.pixels, BACKGROUND)
+        if any(first <= prediction.index <= last for first, last in self.frames):
+            pixels = old
+        elif self.objects:
+            pixels = torch.where(torch.isin(pixels, _ids(self.objects)), BACKGROUND, pixels)
+            pixels = torch.where(torch.isin(old, _ids(self.objects)), old, pixels)
+        pixels = pixels.to(torch.uint8)
+        if probs is not None:
+            probs = one_hot(resize_labels(pixels, size_of(probs)), ids)
+        return replace(prediction, labels=LabelMap(pixels, ids), probs=probs)
+
+
+def _ids(numbers: Sequence[int]) -> torch.Tensor:
+    return torch.tensor(list(numbers), dtype=torch.uint8)
 
 
 def checked_direction(name: str) -> Direction:
@@ -31,14 +80,20 @@ def gone_by_id(gone: GoneSpans | None, given: Prompts, count: int | None = None)
     Raises:
         MaskError: there is no such object, a span is none, or a given mask shows an object that is gone.
     """
-    ids = known_ids(given.labels, 0, Direction.BOTH)
-    spans: dict[int, list[tuple[int, int | None]]] = {}
-    for key, wanted in (gone or {}).items():
-        spans.setdefault(object_id(key, ids, given.names), []).extend((first, last) for first, last in wanted)
+    ids, spans = known_ids(given.labels, 0, Direction.BOTH), said_gone(gone or {}, given)
     for frame in given.empty:
         for number in ids:
             spans.setdefault(number, []).append((frame, frame))
     check_gone(spans, given.labels, count)
+    return spans
+
+
+def said_gone(gone: GoneSpans, given: Prompts) -> dict[int, list[tuple[int, int | None]]]:
+    """When a person says that objects are not there, by id; raises `MaskError` where there is no such object."""
+    ids = known_ids(given.labels, 0, Direction.BOTH)
+    spans: dict[int, list[tuple[int, int | None]]] = {}
+    for key, wanted in gone.items():
+        spans.setdefault(object_id(key, ids, given.names), []).extend((first, last) for first, last in wanted)
     return spans
 
 

@@ -6,7 +6,7 @@ import io
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -24,7 +24,7 @@ from vostrack.run.callbacks import Callbacks
 from vostrack.run.folder import OutputFolder, digest, fingerprint
 from vostrack.run.passes import Passes, Store
 from vostrack.run.pipeline import Pipeline, PipelineConfig
-from vostrack.run.prompts import GoneSpans, one_way_notes
+from vostrack.run.prompts import GoneSpans, Locks, one_way_notes, said_gone
 from vostrack.types import FrameStream, LabelMap
 from vostrack.video.backwards import open_backwards
 from vostrack.video.ground import Reading
@@ -49,6 +49,8 @@ class _Saved:
     labels: bool
     direction: str
     gone: dict[str, list[list[int | None]]]
+    empty: list[int]
+    locks: dict[str, dict[str, list[Any]]]
     keep: bool
     ids: dict[str, list[int]]
     colors: dict[str, list[int]]
@@ -71,6 +73,7 @@ class Request:
         direction: which way objects are followed.
         gone: when objects are not there.
         keep: whether what is said of cells is kept.
+        locks: what stays as it is in an earlier version.
     """
 
     source: Path
@@ -84,6 +87,7 @@ class Request:
     direction: Direction
     gone: GoneSpans
     keep: bool
+    locks: Locks = field(default_factory=Locks)
 
     def record(self, prompts: Mapping[int, LabelMap], absent: Gone) -> dict[str, Any]:
         """What a run is made from, as its record has it."""
@@ -96,9 +100,10 @@ class Request:
             "gone": {str(number): [list(span) for span in spans] for number, spans in absent.items()},
             "outputs": self.outputs,
             "keep": self.keep,
+            **self.locks.record(),
         }
 
-    def keep_in(self, folder: OutputFolder, given: Prompts, absent: Gone) -> None:
+    def keep_in(self, folder: OutputFolder, given: Prompts) -> None:
         """Keep all of it in an output folder, with the masks as they were read."""
         masks = {}
         for index, labels in given.labels.items():
@@ -114,7 +119,9 @@ class Request:
             style=str(self.look.style),
             labels=self.look.labels,
             direction=str(self.direction),
-            gone={str(number): [list(span) for span in spans] for number, spans in absent.items()},
+            gone={str(number): [list(span) for span in spans] for number, spans in said_gone(self.gone, given).items()},
+            empty=given.empty,
+            locks=self.locks.record(),
             keep=self.keep,
             ids={str(index): list(labels.ids) for index, labels in given.labels.items()},
             colors={str(number): list(color) for number, color in given.colors.items()},
@@ -154,6 +161,7 @@ class Request:
                 direction=Direction(saved.direction),
                 gone={int(number): [(int(a or 0), b) for a, b in spans] for number, spans in saved.gone.items()},
                 keep=saved.keep,
+                locks=Locks.of(saved.locks),
             )
             names = {int(number): shown(name) for number, name in saved.names.items()}
         except (OSError, ValueError, TypeError, SyntaxError, VostrackError, Image.DecompressionBombError) as error:
@@ -161,7 +169,7 @@ class Request:
                 f"what was asked for in {shown(folder.path)} is damaged ({shown(error)}): start again with "
                 "`overwrite=True`"
             ) from error
-        return request, Prompts(labels, [], colors, names, [])
+        return request, Prompts(labels, [], colors, names, saved.empty)
 
     def passes(
         self,

@@ -158,7 +158,7 @@ def _run(
             outputs = ["overlay"] if finished else request.outputs
             store = FolderStore(folder, outputs, request, stream.fps, look, ObjectLog(absent))
             if not (folder.resumes and folder.has_request()):
-                request.keep_in(folder, given, absent)
+                request.keep_in(folder, given)
             if finished is not None:
                 return _looking_right(store, stream, callbacks, finished)
             passes = request.passes(pipeline, given.labels, stream, absent, store, callbacks)

@@ -6,20 +6,21 @@ so that whoever comes after a kill finishes it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from vostrack.errors import OutputError
-from vostrack.files import OutputRoot, make_folder, output_error, read_json, shown
+from vostrack.files import OutputRoot, make_folder, open_regular, output_error, parse_json, read_json, shown
+from vostrack.run.place import HIDDEN, MOVES, RECORD
 
-HIDDEN = ".vostrack"
 NEXT = f"{HIDDEN}/next"
 """Where a version is made."""
 
-_STEPS, _UNDONE, _JOURNAL = f"{HIDDEN}/steps", f"{HIDDEN}/undone", f"{HIDDEN}/moves.json"
+_STEPS, _UNDONE, FRAMES = f"{HIDDEN}/steps", f"{HIDDEN}/undone", f"{HIDDEN}/frames.jsonl"
 _PARTS = (
     "masks",
     "objects",
@@ -30,8 +31,8 @@ _PARTS = (
     f"{HIDDEN}/cells",
     f"{HIDDEN}/given",
     f"{HIDDEN}/request.json",
-    f"{HIDDEN}/frames.jsonl",
-    f"{HIDDEN}/run.json",
+    FRAMES,
+    RECORD,
     "summary.json",
 )
 """What a version is made of; what says that it is complete goes last."""
@@ -52,7 +53,8 @@ def take_next(run: Path) -> None:
 
     Call it, as all of these, under the folder's lock; raises `OutputError`.
     """
-    _exchange(run, NEXT, f"{_STEPS}/{len(steps(run)) + 1:04d}")
+    last = int(PurePath(earlier[-1]).name) if (earlier := steps(run)) else 0
+    _exchange(run, NEXT, f"{_STEPS}/{last + 1:04d}")
     remove_tree(run, NEXT)
 
 
@@ -81,13 +83,15 @@ def finish_moves(run: Path) -> None:
     """Finish an exchange that was broken off, if there is one; raises `OutputError`."""
     root = OutputRoot(run)
     try:
-        moves: _Moves = read_json(root.at(_JOURNAL), _Moves)
+        moves: _Moves = read_json(root.at(MOVES), _Moves)
         if not {*moves.coming, *moves.going} <= {*_PARTS} or not _is_ours(moves.come_from, moves.go_to):
             raise ValueError("it names other files than ours")
+        if moves.come_from == moves.go_to or not {"summary.json", RECORD} <= {*moves.coming}:
+            raise ValueError("what it puts in the place of the run is no version of one")
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
-        raise OutputError(f"{shown(run / _JOURNAL)} is damaged ({shown(error)})") from error
+        raise OutputError(f"{shown(run / MOVES)} is damaged ({shown(error)})") from error
     _move(root, moves)
 
 
@@ -117,7 +121,7 @@ def _exchange(run: Path, come_from: str, go_to: str) -> None:
     coming = [part for part in _PARTS if os.path.lexists(root.at(f"{come_from}/{part}"))]
     going = [part for part in _PARTS if os.path.lexists(root.at(part))]
     moves = _Moves(come_from, go_to, coming, going)
-    root.write_json(_JOURNAL, asdict(moves))
+    root.write_json(MOVES, asdict(moves))
     _move(root, moves)
 
 
@@ -133,6 +137,28 @@ def _move(root: OutputRoot, moves: _Moves) -> None:
             if part in moves.coming and os.path.lexists(there):
                 make_folder(here.parent)
                 there.rename(here)
+        for name in _foreign(root.path / moves.go_to):
+            here, away = root.at(name), root.at(f"{moves.go_to}/{name}")
+            if not os.path.lexists(here):
+                make_folder(here.parent)
+                away.rename(here)
     except OSError as error:
         raise output_error(error, root.path) from error
-    root.remove(_JOURNAL)
+    root.remove(MOVES)
+
+
+def _foreign(version: Path) -> list[str]:
+    """Files of others among the results of a version, below it: they stay with the run."""
+    names = set[str]()
+    with contextlib.suppress(OSError, ValueError), open_regular(version / FRAMES) as file:
+        for line in file:
+            with contextlib.suppress(ValueError):
+                names.add(parse_json(line, str))
+    folders = [version / "masks", version / "probs", *(version / "objects").glob("*")]
+    return [
+        str(path.relative_to(version))
+        for folder in folders
+        if folder.is_dir() and not folder.is_symlink()
+        for path in folder.iterdir()
+        if path.stem not in names or path.suffix not in (".png", ".npz")
+    ]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -15,54 +14,26 @@ from typing import Any
 import torch
 
 from vostrack.errors import InputError, MaskError, OutputError
-from vostrack.files import OutputRoot, lock_folder, make_folder, read_json, shown
+from vostrack.files import OutputRoot, lock_folder, output_error, read_json, shown
 from vostrack.methods import Direction
 from vostrack.methods.base import Stepping
-from vostrack.propagate import Gone, Reuse, check_prompts, gone_at, known_ids
+from vostrack.propagate import Gone, Propagator, Reuse, check_prompts, gone_at, known_ids
 from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.folder import OutputFolder, digest
 from vostrack.run.kept import KeptCells
 from vostrack.run.pipeline import Pipeline, changes, load_pipeline
-from vostrack.run.prompts import GoneSpans, gone_by_id, object_id
+from vostrack.run.prompts import GoneSpans, Locks, gone_by_id, object_id, said_gone
 from vostrack.run.request import Request
 from vostrack.run.segment import FolderStore, write_run
 from vostrack.run.steps import NEXT, finish_moves, remove_tree, take_back, take_next
 from vostrack.run.summary import ObjectLog
-from vostrack.types import BACKGROUND, Frame, LabelMap, Prediction
+from vostrack.types import Frame, LabelMap, Prediction
 from vostrack.video.masks import GivenMask, Prompts, read_prompts
 from vostrack.video.ranges import choose
 from vostrack.video.reader import open_clip
 
 _ENDLESS = 1 << 60
-
-
-@dataclass(frozen=True)
-class Locks:
-    """What stays as it is.
-
-    Attributes:
-        objects: ids; their pixels stay in all frames.
-        frames: first and last frame of spans whose masks stay.
-    """
-
-    objects: tuple[int, ...] = ()
-    frames: tuple[tuple[int, int], ...] = ()
-
-    def record(self) -> dict[str, Any]:
-        """As JSON; nothing where nothing is locked."""
-        locked = {"objects": list(self.objects), "frames": [list(span) for span in self.frames]}
-        return {"locks": locked} if self.objects or self.frames else {}
-
-    def applied(self, prediction: Prediction, earlier: Prediction) -> Prediction:
-        """A prediction with what is locked as an earlier one has it."""
-        pixels, old = prediction.labels.pixels, earlier.labels.pixels
-        if any(first <= prediction.index <= last for first, last in self.frames):
-            pixels = old
-        elif self.objects:
-            locked = torch.tensor(self.objects, dtype=torch.uint8)
-            pixels = torch.where(torch.isin(pixels, locked), BACKGROUND, pixels)
-            pixels = torch.where(torch.isin(old, locked), old, pixels).to(torch.uint8)
-        return replace(prediction, labels=LabelMap(pixels, prediction.ids))
+Spans = Sequence[tuple[int, int | None]]
 
 
 def update(
@@ -73,6 +44,7 @@ def update(
     drop_masks: Collection[int] = (),
     lock: Collection[int | str] = (),
     lock_ranges: Sequence[tuple[int, int]] = (),
+    unlock: bool = False,
     clip: str | os.PathLike[str] | None = None,
     callbacks: Callbacks | None = None,
 ) -> dict[str, Any]:
@@ -88,8 +60,10 @@ def update(
             mean the objects that were painted in them.
         gone: when objects are not there, beside what was said before.
         drop_masks: frames whose given masks are taken back.
-        lock: ids or names of objects whose pixels stay as they are in all frames.
-        lock_ranges: first and last frame of spans in which all masks stay as they are.
+        lock: ids or names of objects whose pixels stay as they are in all frames, also in later updates.
+        lock_ranges: first and last frame of spans in which all masks stay as they are, also in later updates.
+        unlock: whether what was locked before is let go. Masks that somebody has retouched stay only where they are
+            locked, and where nothing can have changed.
         clip: where the clip is now, if it was moved.
         callbacks: what is called on the way.
 
@@ -114,7 +88,7 @@ def update(
         request = replace(request, masks=wanted, span=replace(span, start_number=request.span.start_number))
         pipeline = load_pipeline(request.config)
         correction = _Correction(path, request, pipeline, known)
-        summary = correction.run(gone or {}, drop_masks, lock, lock_ranges, callbacks)
+        summary = correction.run(gone or {}, drop_masks, lock, lock_ranges, unlock, callbacks)
         take_next(path)
         return summary
 
@@ -128,7 +102,9 @@ def clip_of(run: str | os.PathLike[str]) -> Path:
     """
     path = Path(run)
     _check_run(path)
-    source = Request.kept_in(OutputFolder(path))[0].source
+    with lock_folder(path):
+        finish_moves(path)
+        source = Request.kept_in(OutputFolder(path))[0].source
     if not source.exists():
         raise InputError(f"the clip {shown(source)} is not there any more: say where it is with `clip`")
     return source
@@ -156,6 +132,7 @@ class _Correction:
         self._path, self._request, self._pipeline, self._known = path, request, pipeline, known
         self._record: dict[str, Any] = read_json(OutputRoot(path).at(".vostrack/run.json"), dict[str, Any])
         self._earlier = OutputFolder(path, known.labels, direction=request.direction)
+        self._unlocks = False
 
     def run(
         self,
@@ -163,10 +140,11 @@ class _Correction:
         drop_masks: Collection[int],
         lock: Collection[int | str],
         lock_ranges: Sequence[tuple[int, int]],
+        unlock: bool,
         callbacks: Callbacks,
     ) -> dict[str, Any]:
         """Make it; the summary."""
-        request = self._request
+        request, self._unlocks = self._request, unlock and self._request.locks != Locks()
         with open_clip(request.source) as whole:
             stream = request.span.of(whole)
             if any(labels.size != whole.size for labels in self._known.labels.values()):
@@ -175,17 +153,20 @@ class _Correction:
             given = read_prompts(request.masks, whole.size, request.reading, whole.stored_size, known=kept)
             check_prompts(given.labels, whole.count)
             before = gone_by_id(request.gone, self._known)
-            absent = gone_by_id(_joined(request.gone, gone), given, whole.count)
+            there = known_ids(given.labels, 0, Direction.BOTH)
+            held = {number: spans for number, spans in request.gone.items() if number in there}
             locks = self._locks(lock, lock_ranges, given)
-            record = self._pipeline.record() | request.record(given.labels, absent) | locks.record()
+            request = replace(request, gone=_joined(held, said_gone(gone, given)), locks=locks)
+            absent = gone_by_id(request.gone, given, whole.count)
+            record = self._pipeline.record() | request.record(given.labels, absent)
             self._check_same(record)
             first, last = self._changed(given.labels, before, absent)
             folder = self._begun(record, given)
             self._link_cells(folder, first, last)
-            request.keep_in(folder, given, absent)
+            request.keep_in(folder, given)
             look = replace(request.look, colors=given.colors, names=given.names, shift=request.span.shift)
             store = FolderStore(folder, request.outputs, request, stream.fps, look, ObjectLog(absent))
-            reuse = self._reuse(folder, given.labels, first, last)
+            reuse = self._reuse(folder, given.labels, first, last, stream.size)
             passes = request.passes(self._pipeline, given.labels, stream, absent, store, callbacks, reuse)
 
             def locked(prediction: Prediction) -> Prediction:
@@ -196,22 +177,33 @@ class _Correction:
 
     def _without(self, drop_masks: Collection[int]) -> Prompts:
         """The masks that were given before, but for those that are dropped."""
-        given = dict(self._known.labels)
+        known, given = self._known, dict(self._known.labels)
         for frame in drop_masks:
-            if frame not in given:
-                there = ", ".join(map(str, given))
+            if frame not in given and frame not in known.empty:
+                there = ", ".join(map(str, sorted({*known.labels, *known.empty})))
                 raise MaskError(f"no mask was given for frame {frame}; there are masks for {there}")
-            del given[frame]
+            given.pop(frame, None)
         if not given and not self._request.masks:
             raise MaskError("no mask is left: give another one beside those that are dropped")
-        return self._known._replace(labels=given)
+        ids = known_ids(given, 0, Direction.BOTH)
+        return known._replace(
+            labels=given,
+            colors={number: color for number, color in known.colors.items() if number in ids},
+            names={number: name for number, name in known.names.items() if number in ids},
+            empty=[frame for frame in known.empty if frame not in drop_masks],
+        )
 
     def _locks(self, lock: Collection[int | str], ranges: Sequence[tuple[int, int]], given: Prompts) -> Locks:
         ids = known_ids(self._known.labels, 0, Direction.BOTH)
         for first, last in ranges:
             if not 0 <= first <= last:
                 raise MaskError(f"frames {first} to {last} cannot be locked: give the first one first")
-        return Locks(tuple(object_id(key, ids, given.names) for key in lock), tuple(ranges))
+        new = Locks(tuple(object_id(key, ids, self._known.names) for key in lock), tuple(ranges))
+        if self._unlocks:
+            return new
+        old = self._request.locks
+        objects = (*old.objects, *(number for number in new.objects if number not in old.objects))
+        return Locks(objects, (*old.frames, *(span for span in new.frames if span not in old.frames)))
 
     def _check_same(self, record: Mapping[str, Any]) -> None:
         """Refuse where other results would come for another reason than what is corrected."""
@@ -224,30 +216,36 @@ class _Correction:
             )
 
     def _changed(self, given: Mapping[int, LabelMap], before: Gone, absent: Gone) -> tuple[int, int]:
-        """The first and the last frame of which something else is said than before."""
+        """The first frame that the pass forwards, and the last that the one backwards, sees in another way than before.
+
+        What is said of frames before the first mask is nothing to the one, and of frames behind the last to the other.
+        """
         known = self._known.labels
-        frames = [
-            frame
+        spans = [
+            (frame, frame)
             for frame in {*known, *given}
             if frame not in known or frame not in given or digest(known[frame]) != digest(given[frame])
         ]
-        spans = [span for said in (before, absent) for many in said.values() for span in many]
-        edges = sorted({edge for start, end in spans for edge in (start, _ENDLESS if end is None else end + 1)})
+        said = [span for each in (before, absent) for many in each.values() for span in many]
+        edges = sorted({edge for start, end in said for edge in (start, _ENDLESS if end is None else end + 1)})
         for start, end in pairwise([*edges, _ENDLESS]):
             if set(gone_at(before, start)) != set(gone_at(absent, start)):
-                frames += [start, end - 1]
-        if not frames:
+                spans.append((start, end - 1))
+        if not spans and not self._unlocks:
             raise MaskError("nothing changes: give a mask, drop one, or say when an object is gone")
-        return min(frames), max(frames)
+        begins, ends = min((*known, *given)), max((*known, *given))
+        first = min((max(start, begins) for start, end in spans if end >= begins), default=_ENDLESS)
+        return first, max((min(end, ends) for start, end in spans if start <= ends), default=-1)
 
     def _begun(self, record: Mapping[str, Any], given: Prompts) -> OutputFolder:
         """The folder of the new version, empty or with what an update like this has left."""
-        folder = OutputFolder(self._path / NEXT, given.labels, direction=self._request.direction)
+        folder = OutputFolder(OutputRoot(self._path).at(NEXT), given.labels, direction=self._request.direction)
         try:
             finished = folder.prepare(record, overwrite=False, resume=True)
         except OutputError:
             finished = {}
-        if finished is not None:  # another update, or one that was not yet put in its place
+        # Another update, one that was not yet put in its place, or what is left of one that was being dropped.
+        if finished is not None or not folder.resumes:
             remove_tree(self._path, NEXT)
             folder.prepare(record, overwrite=False, resume=False)
         return folder
@@ -267,20 +265,21 @@ class _Correction:
                 index = int(name[:-4]) if name[:-4].isdecimal() and name.endswith(".png") else None
                 holds = index is not None and (index < first if direction is Direction.FORWARD else index > last)
                 if holds:
-                    _link(
-                        OutputRoot(self._path).at(there.relative_to(self._path) / name), folder.cells / direction / name
-                    )
+                    _link(OutputRoot(self._path), there / name, folder.cells / direction / name)
 
     def _reuse(
-        self, folder: OutputFolder, given: Mapping[int, LabelMap], first: int, last: int
+        self, folder: OutputFolder, given: Mapping[int, LabelMap], first: int, last: int, size: tuple[int, int]
     ) -> dict[Direction, Reuse]:
+        """What was said of cells that holds; and where a result follows from such cells alone, the result as it is."""
         if not self._reusable():
             return {}
         request, known = self._request, self._known.labels
-        forward = KeptCells(folder.cells, Direction.FORWARD, given)
-        backward = KeptCells(folder.cells, Direction.BACKWARD, given)
+        grid = Propagator(self._pipeline.method, request.config.size).grid(size)
+        forward = KeptCells(folder.cells, Direction.FORWARD, given, grid)
+        backward = KeptCells(folder.cells, Direction.BACKWARD, given, grid)
         ends = max((*known, *given))
-        can = self._pipeline.adapt is None and self._pipeline.refiner() is None and "probs" not in request.outputs
+        filtered = self._pipeline.adapt is not None or self._pipeline.refiner() is not None
+        can = not filtered and "probs" not in request.outputs and not self._unlocks
 
         def result(frame: Frame) -> Prediction | None:
             before = frame.index < first or request.direction is Direction.BACKWARD
@@ -301,17 +300,20 @@ def _cells(kept: KeptCells, index: int) -> torch.Tensor | None:
     return None if read is None else read[0]
 
 
-def _joined(one: GoneSpans, other: GoneSpans) -> GoneSpans:
+def _joined(one: Mapping[Any, Spans], other: Mapping[Any, Spans]) -> dict[int | str, Spans]:
     """All spans of both."""
     return {key: [*one.get(key, ()), *other.get(key, ())] for key in {**one, **other}}
 
 
-def _link(source: Path, target: Path) -> None:
-    """A second name for a file that nobody writes to, or a copy where there are no such names."""
-    if target.exists():
+def _link(root: OutputRoot, source: Path, target: Path) -> None:
+    """A second name for a file below a folder that nobody writes to, or a copy where there are no such names."""
+    data, there = root.at(source.relative_to(root.path)), root.new(target.relative_to(root.path)).final
+    if there.exists():
         return
-    make_folder(target.parent)
     with contextlib.suppress(OSError):
-        os.link(source, target)
+        os.link(data, there)
         return
-    shutil.copyfile(source, target)
+    try:
+        root.write(target.relative_to(root.path), data.read_bytes())
+    except OSError as error:
+        raise output_error(error, data) from error

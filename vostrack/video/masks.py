@@ -181,7 +181,7 @@ def read_prompts(
     for frame in empty:
         del loaded[frame]
     labelled: dict[str, Labels | LabelMap] = {
-        f"the earlier mask of frame {frame}": labels for frame, labels in known.labels.items()
+        f"the earlier mask of frame {frame}": labels for frame, labels in known.labels.items() if frame not in said
     }
     labelled |= {said[frame]: each.labels if isinstance(each, MaskFile) else each for frame, each in loaded.items()}
     share_ids(labelled, fixed_ids(wanted), known.colors)
@@ -190,7 +190,8 @@ def read_prompts(
     notes = [note.of(said[frame]) for frame, file in files.items() for note in file.notes]
     labels = {frame: old for frame, old in known.labels.items() if frame not in empty}
     labels |= {frame: file.labels for frame, file in files.items()}
-    read = Prompts(dict(sorted(labels.items())), notes, {}, {}, empty)
+    nothing = sorted({*empty, *(frame for frame in known.empty if frame not in said)})
+    read = Prompts(dict(sorted(labels.items())), notes, {}, {}, nothing)
     for file in reversed(files.values()):
         read.colors.update(file.colors)
         read.names.update(file.names)
