@@ -63,7 +63,8 @@ def segment(
             "--mask",
             "-m",
             metavar="[FRAME:]PATH",
-            help="Image of the objects in the first frame, or in another: flat colours on black. Repeatable.",
+            help="Objects in the first frame: an image, in flat colours on black, or a folder with a file for each. "
+            "For another frame: 40:PATH, 12.5s:PATH, or its name. Repeatable.",
         ),
     ],
     name: Names = None,
@@ -108,7 +109,10 @@ def segment(
         list[str] | None, in_method("--set", metavar="KEY=VALUE", help="Change a setting of the method. Repeatable.")
     ] = None,
     adapt: Annotated[
-        bool, in_refinement("--adapt", help="Improve the masks in a second pass, after learning from all of them.")
+        bool,
+        in_refinement(
+            "--adapt", help="Mend bad masks in a second pass, after learning from all of them; good ones get worse."
+        ),
     ] = False,
     adapt_live: Annotated[
         bool, in_refinement("--adapt-live", help="The same in one pass, from earlier frames only.")

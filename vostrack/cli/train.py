@@ -68,7 +68,7 @@ def train(
     ] = _DEFAULTS.picture_minutes,
     method: Annotated[
         str,
-        _method("What to train; `best` takes the weights of `anchors` and `mast-mem`.", "--method", metavar="NAME"),
+        _method("What to train; `best` trains the network of its preset `fast`.", "--method", metavar="NAME"),
     ] = "anchors",
     start: Annotated[
         str | None,

@@ -40,17 +40,13 @@ from vostrack.weights import Adopt
 class AnchorsConfig(RecentConfig, GridConfig, group="matching"):
     """Settings of the features and the propagation."""
 
-    context: int = setting(4, "recent frames that are searched", low=1)
-    repeat_first: bool = setting(
-        False, "whether copies of the first frame fill the memory until it has enough others", group="published parts"
-    )
-    first_radius: int = setting(24, "radius for given frames; 0 searches all of each", low=0, unit="cells")
+    context: int = setting(4, "recent frames to search", low=1)
+    repeat_first: bool = setting(False, "copies of the first frame fill the memory at first", group="published parts")
+    first_radius: int = setting(24, "radius for given frames; 0 searches them whole", low=0, unit="cells")
     first_reach: float = setting(0.6, "reach for given frames", low=0, high=4)
     top_k: int = setting(10, "most similar cells that vote", low=1)
     temperature: float = setting(0.05, "divides the similarities; small is sharp", above=0)
-    corners: bool = setting(
-        False, "whether corner cells lie on corner pixels instead of every stride-th one", group="published parts"
-    )
+    corners: bool = setting(False, "corner cells lie on corner pixels", group="published parts")
 
 
 PAPER = AnchorsConfig(

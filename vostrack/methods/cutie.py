@@ -38,7 +38,7 @@ class CutieConfig(Config, group="memory"):
         5, "frames in memory, the first one included, without long_term", low=1, unit="frames"
     )
     top_k: int = setting(30, "most similar remembered cells that are read", low=1)
-    long_term: bool = setting(False, "whether old frames are compressed and kept, for long clips")
+    long_term: bool = setting(False, "old frames are compressed and kept, for long clips")
     chunk_size: int = setting(0, "objects computed together; 0 takes all, fewer need less memory", low=0)
 
 

@@ -55,32 +55,26 @@ from vostrack.weights import Adopt
 class MastConfig(SearchConfig, FeatureConfig, group="memory"):
     """Settings of the features, the memory and the propagation."""
 
-    stages: tuple[int, ...] = setting(
-        (1, 2), "stages of the network that features come from; empty for the keys of its head", empty=True
-    )
+    stages: tuple[int, ...] = setting((1, 2), "stages of the network to match; empty for its head", empty=True)
     first: tuple[int, ...] = setting(
         (0, 5),
-        "frames that stay in memory, counted from the first mask; if empty, later given masks do not stay either",
+        "frames that stay, counted from the first mask; if empty, no given mask stays",
         low=0,
         empty=True,
     )
-    recent: tuple[int, ...] = setting(
-        (1, 3, 5), "recent frames in memory, counted back from the frame to predict, ascending", low=1
-    )
-    spread: int = setting(0, "further frames in memory, evenly spaced over all so far", low=0)
-    soft: bool = setting(True, "whether labels are fed back as probabilities instead of the strongest one")
-    radius: int = setting(12, "half the side of the window that a cell attends to in each frame")
-    far: int = setting(
-        15, "age above which a frame is searched coarsely first, then finely", low=1, unit="frames", group="matching"
-    )
+    recent: tuple[int, ...] = setting((1, 3, 5), "recent frames, counted back, ascending", low=1)
+    spread: int = setting(0, "further frames, evenly spaced", low=0)
+    soft: bool = setting(True, "labels are fed back as probabilities")
+    radius: int = setting(12, "half the side of a cell's window in each frame")
+    far: int = setting(15, "age above which frames are searched coarsely first", low=1, unit="frames", group="matching")
     far_step: int = setting(
         15,
-        "increase in age that raises the dilation of the coarse search by one",
+        "increase in age that raises the dilation of that search by one",
         low=1,
         unit="frames",
         group="matching",
     )
-    far_dilation: int = setting(4, "maximum dilation of the coarse search", low=1, unit="cells", group="matching")
+    far_dilation: int = setting(4, "its maximum dilation", low=1, unit="cells", group="matching")
     temperature: float = setting(0.03, "divides the similarities; small is sharp", above=0, group="matching")
 
     def check(self) -> None:

@@ -23,14 +23,14 @@ SCHEDULES: Mapping[str, Callable[[float], float]] = {
 class Recipe(Config):
     """How a network is trained. An objective's recipes may be of a subclass with settings of its own."""
 
-    net: str = setting("default", "name of the network's architecture")
-    start: str = setting("", "weights that training starts from, by name or file; empty for random ones")
-    after: str = setting("", "recipe that these weights must come from, and without which it does not start")
+    net: str = setting("default", "name of the network")
+    start: str = setting("", "first weights, by name or file; empty for random ones")
+    after: str = setting("", "recipe that these weights must come from")
     crop: int = setting(128, "side of the square crops, a multiple of 32", low=32, high=1024, unit="pixels")
     batch: int = setting(6, "clips in a step", low=1)
     steps: int = setting(2000, "optimiser steps", low=1)
     learning_rate: float = setting(3e-4, "initial learning rate", above=0)
-    schedule: str = setting("cosine", "curve along which the learning rate falls", choices=tuple(SCHEDULES))
+    schedule: str = setting("cosine", "how the learning rate falls", choices=tuple(SCHEDULES))
 
     def check(self) -> None:
         """Crops fill whole cells at every stride of a network."""

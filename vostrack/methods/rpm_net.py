@@ -49,20 +49,20 @@ class RpmConfig(SoftMatcherConfig, group="published parts"):
     """Settings of the propagation: those of `videomatch`, and one more."""
 
     stages: tuple[int, ...] = setting(
-        (1, 2, 3, 4), "maps of the embedding module: 1 to 3 are its stages at strides 4, 8 and 16, 4 its embeddings"
+        (1, 2, 3, 4), "maps of the embedding module: stages 1, 2 and 3, and 4, its embeddings"
     )
     fine_stages: tuple[int, ...] = ()
     stride: int = setting(RpmNet.stride, choices=(RpmNet.stride,))
     views: int = 2
     square: int = setting(
         0,
-        "side of the square that frames are squeezed to; 0 keeps their shape",
+        "square that frames are squeezed to; 0 keeps their shape",
         low=0,
         high=8192,
         unit="pixels",
     )
     pointed_only: bool = setting(
-        False, "whether labels are read only where the network points; of the other settings only the edges then count"
+        False, "labels are read only where the network points; then only the edges' settings count"
     )
 
     def check(self) -> None:

@@ -62,7 +62,7 @@ class CrfConfig(Config):
         above=0,
         high=1,
     )
-    feedback: bool = setting(False, "whether the method goes on with the refined masks")
+    feedback: bool = setting(False, "the method goes on with the refined masks")
 
 
 def installed() -> str:

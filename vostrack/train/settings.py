@@ -46,7 +46,7 @@ class TrainConfig(Config):
     micro_batches: int = setting(
         0, "parts that a batch is computed in, a multiple of the number of processes; 0 for one a process", low=0
     )
-    compile: bool = setting(False, "whether the network goes through torch.compile")
+    compile: bool = setting(False, "compile the network")
 
 
 def learning_rate(base: float, schedule: str, step: int, done: float) -> float:

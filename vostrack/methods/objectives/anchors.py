@@ -37,23 +37,19 @@ class AnchorsRecipe(Recipe):
 
     crop: int = setting(128)
     frames: int = setting(5, "frames of a clip (T of Fig. 3)", low=1)
-    gap: int = setting(
-        4, "largest distance from one frame of a clip to the next, of ten a second", low=1, unit="frames"
-    )
+    gap: int = setting(4, "most frames from one to the next, of ten a second", low=1, unit="frames")
     source_gap: int = setting(
         0,
-        "frames of the source from one frame of a clip to the next; 0 draws distances up to `gap`",
+        "source frames from one to the next; 0 uses `gap`",
         low=0,
         high=1000,
         unit="frames",
     )
     anchor_grid: int = setting(8, "anchors along each side of a frame (N)", low=1)
-    view_grid: int = setting(4, "cells along each side that are compared across the views (M)", low=1)
-    cross_view: float = setting(0.1, "weight of the comparison across the views (λ of Eq. 6)", low=0)
+    view_grid: int = setting(4, "cells along each side compared across views (M)", low=1)
+    cross_view: float = setting(0.1, "weight of that comparison (λ of Eq. 6)", low=0)
     temperature: float = setting(0.05, "divides the similarities (τ of Eq. 1 and 4)", above=0)
-    aligned: bool = setting(
-        True, "whether cells of both views lie on the same pixels; else a mirrored view is off by 7 pixels"
-    )
+    aligned: bool = setting(True, "cells of both views lie on the same pixels")
     optimizer: str = setting("adam", "optimiser", choices=("adam", "sgd"))
     smallest: float = setting(0.5, "side of the smallest crop, as a share of the short side", above=0, high=1)
 

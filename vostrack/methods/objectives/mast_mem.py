@@ -33,10 +33,8 @@ class MastRecipe(Recipe):
     """How a network is trained."""
 
     references: int = setting(1, "number of frames that a frame is restored from", low=1)
-    momentum: float = setting(
-        0.0, "share of itself that the network's copy keeps at each step (m of Eq. 8); 0 for no copy", low=0, below=1
-    )
-    radius: int = setting(6, "half the side of the window that a cell attends to", low=1, unit="cells")
+    momentum: float = setting(0.0, "how slowly a copy follows the network (m of Eq. 8); 0 for none", low=0, below=1)
+    radius: int = setting(6, "half the side of a cell's window", low=1, unit="cells")
     jitter: float = setting(0.3, "share of the clips whose colours are changed", low=0, high=1)
 
     def check(self) -> None:

@@ -31,20 +31,18 @@ class RpmRecipe(Recipe):
 
     learning_rate: float = 1e-3
     optimizer: str = setting("adam", "optimiser", choices=("adam", "sgd"))
-    blur: tuple[int, ...] = setting(
-        (0, 1, 3), "radii of the boxes that colours are blurred with before they are compared", low=0, unit="cells"
-    )
-    shake: float = setting(0.15, "maximum share of its side by which a frame is cropped at random", low=0, below=1)
+    blur: tuple[int, ...] = setting((0, 1, 3), "radii of blurs before colours are compared", low=0, unit="cells")
+    shake: float = setting(0.15, "maximum share of its side by which a frame is cropped", low=0, below=1)
     smooth: float = setting(0.2, "weight of the roughness of the offsets", low=0)
     gap: int = setting(
         0,
-        "frames of the source from the reference to the target; 0 takes one or two of ten a second",
+        "source frames from reference to target; 0 takes one or two of ten a second",
         low=0,
         high=1000,
         unit="frames",
     )
-    both_ways: bool = setting(True, "whether the later frame may be the reference as well")
-    whole: bool = setting(False, "whether the square is the whole frame, not mirrored, in place of a crop")
+    both_ways: bool = setting(True, "the later frame may be the reference too")
+    whole: bool = setting(False, "the whole frame is squeezed instead of cropped, and not mirrored")
 
 
 _PUBLISHED = RpmRecipe(blur=(0,), shake=0.0, smooth=0.0, gap=5, both_ways=False, whole=True)
