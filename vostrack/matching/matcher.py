@@ -29,7 +29,7 @@ from vostrack.ops.grid import size_of, to_cells, to_pixels
 from vostrack.ops.guided import guided_where_doubtful
 from vostrack.ops.hypercolumns import principal_axes, project
 from vostrack.ops.labels import harden
-from vostrack.ops.matching import erode, fuse, unfuse
+from vostrack.ops.matching import erode, fuse, surest_half, unfuse
 from vostrack.ops.window import Place
 
 _LIMIT = 20.0
@@ -161,8 +161,10 @@ class SoftMatcher:
             background = torch.full_like(foreground, config.background_score)
         log_odds = query.new_zeros(outside.shape, dtype=foreground.dtype)
         log_odds[:, wanted[0]] = (config.scale * (foreground - background)).clamp(max=_LIMIT)
-        log_odds = log_odds.masked_fill(~wanted[1:], -_LIMIT)
-        return fuse(log_odds - _REMOVED * outside, config.foreground_threshold)
+        log_odds = log_odds.masked_fill(~wanted[1:], -_LIMIT) - _REMOVED * outside
+        if config.absence:
+            log_odds = log_odds - _REMOVED * self._missing(state, query, log_odds)[:, None, None]
+        return fuse(log_odds, config.foreground_threshold)
 
     def remember(self, state: MatchingState, features: Tensor, probs: Tensor) -> MatchingState:
         """Add sure cells to the foreground and removed ones to the background of each object (section 3.3).
@@ -225,6 +227,19 @@ class SoftMatcher:
             return None
         key, room = self._key(grid), (self.config.context - 1) * self.config.spacing + 1
         return FrameBank.empty(room, key, soft_labels).add(key, soft_labels)
+
+    def _missing(self, state: MatchingState, query: Tensor, log_odds: Tensor) -> Tensor:
+        """bool (O,): objects of log-odds (O, h, w) that are out of sight; whatever is taken for one is something else.
+
+        Recent frames can keep a label alive where the object was, but not a sure one. What was out of sight is found
+        again where it looks as it was given, since nothing recent can speak for it.
+        """
+        config, cells = self.config, _rows(query)
+        masks = masks_of(fuse(log_odds, config.foreground_threshold).argmax(0), len(log_odds) + 1).flatten(1)
+        missing = surest_half(log_odds.sigmoid().flatten(1), masks) < config.absence
+        for number in (~missing & masks.any(1) & (state.places.age > 1)).nonzero().flatten().tolist():
+            missing[number] = state.sets.covered(number + 1, cells[masks[number]]) < config.found_again
+        return missing
 
     def _outside(self, state: MatchingState) -> Tensor:
         """bool (O, h, w): what no object can have reached; nothing where outliers are not removed."""

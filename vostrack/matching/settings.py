@@ -120,6 +120,20 @@ class SoftMatcherConfig(UpdateConfig, EdgeConfig, RecentConfig, GridConfig, grou
         0.0, "limit as a multiple of its largest recent step, at least 40 pixels; 0 for `max_displacement` alone", low=0
     )
 
+    absence: float = setting(
+        0.0,
+        "probability of the surer half of an object's cells below which it is out of sight, and not labelled; 0 never",
+        low=0,
+        below=1,
+    )
+    found_again: float = setting(
+        0.55,
+        "with `absence`: mean similarity of the given object's cells with those of one that was out of sight, from "
+        "which it is found again",
+        low=-1,
+        high=1,
+    )
+
     def check(self) -> None:
         """All similarities are those with sets alone; the last block must be what features come from, and only that."""
         if not self.top_k and self.context:
