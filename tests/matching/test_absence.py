@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from vostrack.matching.settings import SoftMatcherConfig
-from vostrack.methods import method_class
+from vostrack.methods import configure
 from vostrack.methods.videomatch import VideoMatchMethod
 from vostrack.nets.encoders import VideoMatchNet
 from vostrack.ops.matching import surest_half
@@ -25,7 +26,7 @@ SIMILAR = 0.4 * OBJECT + 0.1 * BACKGROUND + 0.911 * torch.eye(6)[5]
 """Like the object rather than the background, and not very like it."""
 
 
-def method(**changes: float) -> VideoMatchMethod:
+def method(**changes: Any) -> VideoMatchMethod:
     return VideoMatchMethod(VideoMatchNet(), replace(CONFIG, **changes))
 
 
@@ -117,4 +118,4 @@ def test_the_surer_half_of_a_mask_is_what_counts() -> None:
 
 @pytest.mark.parametrize("name", ["videomatch", "rpm-net"])
 def test_published_presets_do_without(name: str) -> None:
-    assert method_class(name).presets["paper"].absence == 0
+    assert configure(name, "paper").absence == 0
