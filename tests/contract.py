@@ -184,7 +184,7 @@ class Contract:
             picture, truth = wide(shift)
             window = method.window(state, WIDE)
             if window is None:
-                assert getattr(method.config, "background_update", False)
+                assert not method.config.surround
                 return
             rows, columns = window
             assert (rows, columns.start) == (slice(0, 96), 0)

@@ -36,7 +36,7 @@ def takes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None
     def say(**seconds: float) -> None:
         monkeypatch.setattr("vostrack.benchmark.speed.time_presets", partial(timings, seconds=seconds))
 
-    say(fast=30, balanced=60, accurate=120, default=1, slow=100)
+    say(fast=30, balanced=90, accurate=120, default=1, slow=100)
     return say
 
 

@@ -96,7 +96,7 @@ def test_the_window_is_around_all_that_can_be_reached() -> None:
                     masks[number, y : y + 3, x : x + 2] = torch.rand((), generator=generator) < 0.8
                 places = places.after(masks)
             reached = (~places.outside(places.reach(40.0))).any(0).nonzero().tolist()
-            window = places.window(places.reach(40.0), stride)
+            window = places.window(places.reach(40.0), stride, 32)
             if not reached:
                 assert window is None
                 continue
@@ -117,7 +117,7 @@ def test_where_the_window_is_most_of_the_frame_there_is_none(far: bool) -> None:
     masks[0, 30:40, 10:20] = True
     masks[1, 80:90, 190 if far else 40] = True
     places = LastSeen.of(masks)
-    assert (places.window(places.reach(100.0), 4) is None) == far
+    assert (places.window(places.reach(100.0), 4, 32) is None) == far
     for _ in range(9):
         places = places.after(torch.zeros_like(masks))
-    assert places.window(places.reach(100.0), 4) is None, "what is lost can be anywhere"
+    assert places.window(places.reach(100.0), 4, 32) is None, "what is lost can be anywhere"

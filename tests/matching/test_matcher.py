@@ -27,7 +27,7 @@ class Colours(SoftMatcher):
     net = nn.Identity()
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(SoftMatcherConfig(axes=0, edge_radius=0, **settings))
+        super().__init__(SoftMatcherConfig(**{"axes": 0, "edge_radius": 0, "surround": 32, **settings}))
         self.seen: list[tuple[int, int]] = []
 
     def encode(self, image: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def test_frames_with_a_mask_are_seen_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"outlier_removal": False}, {"background_update": True}, {"foreground_update": True}]
+    "settings", [{"surround": 0}, {"outlier_removal": False}, {"background_update": True}, {"foreground_update": True}]
 )
 def test_what_reads_all_cells_takes_whole_frames(settings: dict[str, Any]) -> None:
     method = Colours(**settings)

@@ -28,9 +28,6 @@ _LEAST = 40.0
 _CALMING = 0.9
 """What a fast movement counts for a frame later."""
 
-_MARGIN = 32
-"""Pixels around a window that are seen beside it: what a network says of a cell depends on what is around the cell."""
-
 _ALIGNED = 16
 """Pixels from cell to cell of the coarsest stage of a network: windows begin and end on such a cell."""
 
@@ -107,27 +104,28 @@ class LastSeen:
         """
         return ~extrude(self.seen, reach)
 
-    def window(self, reach: Tensor, stride: int) -> Place | None:
+    def window(self, reach: Tensor, stride: int, surround: int) -> Place | None:
         """Rows and columns of cells around all that is not `outside`; None where that is most of the frame, or nothing.
 
         Args:
             reach: (O,) of each, in cells.
             stride: pixels from cell to cell.
+            surround: pixels beside these cells, since what a network says of a cell depends on what is around it.
         """
         there = self.seen.flatten(1).any(1)
         if not there.any():
             return None
         reach = reach[there].ceil() - 1  # cells that are as far away are outside
-        rows, columns = (_around(self.seen[there].any(dim), reach, stride) for dim in (2, 1))
+        rows, columns = (_around(self.seen[there].any(dim), reach, stride, surround) for dim in (2, 1))
         area = (rows.stop - rows.start) * (columns.stop - columns.start)
         return (rows, columns) if area <= _MOST * self.seen[0].numel() else None
 
 
-def _around(there: Tensor, reaches: Tensor, stride: int) -> slice:
+def _around(there: Tensor, reaches: Tensor, stride: int, surround: int) -> slice:
     """What objects reach along an axis, from where they are, bool (O, L), and some more, clipped to L."""
     side = there.shape[1]
     first, last = there.int().argmax(1), side - 1 - there.flip(1).int().argmax(1)
-    start, end = int((first - reaches).min()) * stride - _MARGIN, int((last + reaches).max()) * stride + _MARGIN
+    start, end = int((first - reaches).min()) * stride - surround, int((last + reaches).max()) * stride + surround
     step = _ALIGNED // stride
     return slice(max(0, start // _ALIGNED * step), min(side, -(-end // _ALIGNED) * step + 1))
 

@@ -123,9 +123,10 @@ class SoftMatcher:
     def _window(self, state: MatchingState) -> Place | None:
         """The same in cells; None where all of the frame is read."""
         config = self.config
-        if not config.outlier_removal or config.background_update or config.foreground_update:
+        is_local = config.outlier_removal and not config.background_update and not config.foreground_update
+        if not is_local or not config.surround:
             return None
-        return state.places.window(self._reach(state), self.stride)
+        return state.places.window(self._reach(state), self.stride, config.surround)
 
     def _grid(self, state: MatchingState, features: Tensor) -> Tensor:
         """What is compared (C', h, w), of features of the frame or of its window, around which there are zeros."""
@@ -242,10 +243,14 @@ class SoftMatcher:
         return missing
 
     def _outside(self, state: MatchingState) -> Tensor:
-        """bool (O, h, w): what no object can have reached; nothing where outliers are not removed."""
+        """bool (O, h, w): what no object can have reached, or was not seen; nothing where outliers stay."""
         if not self.config.outlier_removal:
             return torch.zeros_like(state.places.seen)
-        return state.places.outside(self._reach(state))
+        outside = state.places.outside(self._reach(state))
+        if not self.config.surround or not state.recent:
+            return outside
+        # What comes into the window has no counterpart in the last frame yet, and would pass for whatever is there.
+        return outside | ~state.recent.known
 
     def _reach(self, state: MatchingState) -> Tensor:
         """How far each object can be from its last place (O,), in cells."""

@@ -59,12 +59,20 @@ class FrameBank:
             return replace(self, filled=self.filled + 1)
         return replace(self, oldest=(self.oldest + 1) % self.capacity)
 
+    @property
+    def known(self) -> Tensor:
+        """bool (h, w): cells of the last frame that belong to a label."""
+        return self.values[:, :, self._newest].any(-1)
+
+    @property
+    def _newest(self) -> int:
+        return (self.oldest - 1) % self.capacity if self.filled == self.capacity else self.filled - 1
+
     def latest(self, spacing: int) -> Self:
         """The last frame and, back from it, every `spacing`-th one; not to be added to."""
         if spacing == 1:
             return self
-        newest = (self.oldest - 1) % self.capacity if self.filled == self.capacity else self.filled - 1
-        slots = [(newest - back) % self.capacity for back in range(0, self.filled, spacing)]
+        slots = [(self._newest - back) % self.capacity for back in range(0, self.filled, spacing)]
         return replace(self, keys=self.keys[:, :, slots], values=self.values[:, :, slots], filled=len(slots), oldest=0)
 
     def grown(self) -> Self:

@@ -116,6 +116,12 @@ class SoftMatcherConfig(UpdateConfig, EdgeConfig, RecentConfig, GridConfig, grou
     foreground_threshold: float = setting(0.5, "probability from which a cell belongs to an object", above=0, below=1)
     outlier_removal: bool = setting(True, "cells far from the object's last place are removed")
     max_displacement: float = setting(100.0, "most that an object moves in a frame", above=0, unit=AT_480)
+    surround: int = setting(
+        0,
+        "pixels encoded around the rectangle that objects can have reached; 0 for the whole frame",
+        low=0,
+        group="features",
+    )
     agility: float = setting(
         0.0, "limit as a multiple of its largest recent step, at least 40 pixels; 0 for `max_displacement` alone", low=0
     )

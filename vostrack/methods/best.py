@@ -62,7 +62,7 @@ class BestConfig(SoftMatcherConfig, group="features"):
 PRESETS = {
     "default": BestConfig(),
     "accurate": BestConfig(),
-    "balanced": BestConfig(agility=2.0),
+    "balanced": BestConfig(agility=2.0, surround=64),
     "fast": BestConfig(network=ONE, views=1, axes=64, whitening=0.6, template_share=0.26, absence=0.9),
 }
 
