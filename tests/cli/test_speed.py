@@ -56,9 +56,9 @@ def test_a_table_in_80_columns_and_the_preset_that_fits(capsys: pytest.CaptureFi
     assert rows[0][2:] == [*["12.35"] * 6, "30.00", "0.033", "12346"]
     assert rows[6][2:] == [*["12.35"] * 6, "120.00", "0.008", "12346"], "with as many digits as the others"
     text = " ".join(lines[13:])
-    assert "All 10 frames, 2 objects: fast 5 min, balanced 10 min, accurate 20 min." in text
-    assert "Recommended: balanced, the most accurate within 10 min." in text
-    assert said.splitlines()[-1] == "next: vostrack segment clip.mp4 --mask first.png --preset balanced"
+    assert "All 10 frames, 2 objects: fast 5 min, balanced 15 min, accurate 20 min." in text
+    assert "Recommended: fast, the most accurate within 10 min." in text
+    assert said.splitlines()[-1] == "next: vostrack segment clip.mp4 --mask first.png --preset fast"
 
 
 def test_where_none_fits_the_quickest_and_a_smaller_size_are_named(capsys: pytest.CaptureFixture[str]) -> None:
