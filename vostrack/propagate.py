@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -61,11 +61,19 @@ class Reuse:
     result: Callable[[Frame], Prediction | None] = lambda frame: None
 
 
+class Merged(NamedTuple):
+    """Probabilities of cells (K, h, w), the ids of their channels, and by id how well two passes agree, in [0, 1]."""
+
+    cells: Tensor
+    ids: tuple[int, ...]
+    agreement: Mapping[int, float] | None = None
+
+
 class Merge(Protocol):
     """Adds what another pass said of a frame, from the other side."""
 
-    def __call__(self, index: int, cells: Tensor | None, ids: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]] | None:
-        """Probabilities of cells, of this pass (K, h, w) or none, to those of both, and their ids; None for neither."""
+    def __call__(self, index: int, cells: Tensor | None, ids: tuple[int, ...]) -> Merged | None:
+        """Probabilities of cells, of this pass (K, h, w) or none, to those of both; None for neither."""
         ...
 
 
@@ -314,19 +322,20 @@ class Propagator:
         """What this pass, the other one or both say of a frame; an empty mask where neither does."""
         if self._reuse and (result := self._reuse.result(frame)):
             return result
+        agreement = None
         if self._merge and (merged := self._merge(frame.index, cells, ids)):
-            cells, ids = merged
+            cells, ids, agreement = merged
         if cells is None:
             nothing = LabelMap(torch.zeros(frame.image.shape[1:], dtype=torch.uint8), ())
             return Prediction(frame, nothing, torch.ones_like(image[:1]).cpu() if self.keep_probs else None)
-        return self._enlarged(frame, image, cells.to(self.device), ids)
+        return replace(self._enlarged(frame, image, cells.to(self.device), ids), agreement=agreement)
 
     def _enlarged(self, frame: Frame, image: Tensor, cells: Tensor, ids: tuple[int, ...]) -> Prediction:
         """The prediction that cells (K, h, w) of a frame make."""
         probs = cells if isinstance(self.method, Stepping) else self.method.enlarge(cells, image)
         pixels = strongest(probs, ids, (frame.image.shape[1], frame.image.shape[2]))
         wanted = self.keep_probs or self._feedback is not None
-        return Prediction(frame, LabelMap(pixels, ids), probs.cpu() if wanted else None)
+        return Prediction(frame, LabelMap(pixels, ids), probs.cpu() if wanted else None, cells.cpu())
 
     def _refined(self, cells: Tensor, prediction: Prediction, size: tuple[int, int]) -> Tensor:
         """Probabilities of cells (K, h, w): those of a prediction where it has another label, elsewhere as they are.
@@ -366,7 +375,7 @@ class Propagator:
         probs = None
         if self.keep_probs:
             probs = one_hot(resize_labels(pixels, size_of(image)), ids)
-        return Prediction(prediction.frame, LabelMap(pixels, ids), probs)
+        return replace(prediction, labels=LabelMap(pixels, ids), probs=probs)
 
     def _ids_with(self, given: LabelMap, frame: Frame) -> tuple[int, ...]:
         """All ids once a frame's mask is known; raises `MaskError` where that is of another size than the frame."""

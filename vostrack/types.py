@@ -135,11 +135,16 @@ class Prediction:
         labels: its label map at the frame's full size.
         probs: float32 (K, h, w) at the working resolution, or that of a refinement, where probabilities were asked for,
             else None.
+        cells: float32 (K, h, w), what the method said of cells, of which the labels were made; None where it did not.
+        agreement: by id, the overlap (IoU, in [0, 1]) of what passes from both sides said of cells, where there were
+            two; else None.
     """
 
     frame: Frame
     labels: LabelMap
     probs: Tensor | None = None
+    cells: Tensor | None = None
+    agreement: Mapping[int, float] | None = None
 
     @property
     def index(self) -> int:

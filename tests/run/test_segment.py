@@ -41,6 +41,7 @@ from vostrack.video import writer
 pytestmark = pytest.mark.usefixtures("fake_method")
 COUNT = 12
 LONG = 30
+BESIDE = {"overlay.mp4", "summary.json", "confidence.csv"}
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_a_video_gets_a_mask_for_each_frame_an_overlay_and_a_summary(clip: Path,
     watch = Callbacks()
     watch.progress = lambda done, total: seen.append((done, total))  # type: ignore[method-assign]
     summary = run(clip, mask, out, callbacks=watch)
-    assert shown(out) == {f"masks/{index:05d}.png" for index in range(COUNT)} | {"overlay.mp4", "summary.json"}
+    assert shown(out) == {f"masks/{index:05d}.png" for index in range(COUNT)} | BESIDE
     assert np.array_equal(read_labels(out / "masks" / "00000.png"), truth())
     last = read_labels(out / "masks" / f"{COUNT - 1:05d}.png")
     for object_id in IDS:
@@ -154,7 +155,7 @@ def test_a_folder_of_images_keeps_its_names(tmp_path: Path, mask: Path) -> None:
     before = tree(source)
     out = tmp_path / "out"
     summary = run(source, mask, out)
-    assert shown(out) == {f"masks/{name}.png" for name in ("x2", "x10", "x11 é")} | {"overlay.mp4", "summary.json"}
+    assert shown(out) == {f"masks/{name}.png" for name in ("x2", "x10", "x11 é")} | BESIDE
     assert summary["frames"] == 3
     assert tree(source) == before
 
@@ -197,7 +198,7 @@ def test_nothing_is_replaced_unless_it_is_asked_for(clip: Path, mask: Path, tmp_
     assert tree(out, summary=True) == before
 
 
-@pytest.mark.parametrize("name", ["masks", "overlay.mp4", "summary.json"])
+@pytest.mark.parametrize("name", ["masks", "overlay.mp4", "summary.json", "confidence.csv"])
 def test_results_of_others_are_not_replaced_unasked(clip: Path, mask: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "out" / "masks").mkdir(parents=True)
     (tmp_path / "out" / "masks").rename(tmp_path / "out" / name)
@@ -214,7 +215,7 @@ def test_overwriting_clears_a_longer_run_but_no_files_of_others(clip: Path, mask
     for name, data in theirs.items():
         (out / name).write_bytes(data)
     run(write_clip(tmp_path / "short.mp4", 4), mask, out, overwrite=True, outputs=("masks",))
-    assert shown(out) == {f"masks/{index:05d}.png" for index in range(4)} | {"summary.json", *theirs}
+    assert shown(out) == {f"masks/{index:05d}.png" for index in range(4)} | {"summary.json", "confidence.csv", *theirs}
     assert {name: (out / name).read_bytes() for name in theirs} == theirs
 
 

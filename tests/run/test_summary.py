@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import torch
 
-from vostrack.run.summary import ObjectLog, peak_rss_mb
+from vostrack.run.signs import FrameSigns, Sign
+from vostrack.run.summary import ObjectLog, doubts, peak_rss_mb
 from vostrack.types import Frame, LabelMap, Prediction
 
 
@@ -53,6 +56,45 @@ def test_an_object_that_was_never_there_has_no_frames() -> None:
     assert followed.objects()["2"]["first_frame"] is None
     assert followed.objects()["2"]["mean_area"] == 0.0
     assert list(followed.notes()) == []
+
+
+def seen(frame: int, **objects: Sign) -> FrameSigns:
+    return FrameSigns(frame, 0.0, {int(number[1:]): sign for number, sign in objects.items()})
+
+
+def still(**changes: Any) -> Sign:
+    return replace(Sign(100, 0.01, 0.5, 0.5, 0.05, 3.0, 0.9, 1), **changes)
+
+
+def doubted(*frames: FrameSigns, given: int = 0, cuts: Sequence[int] = ()) -> list[tuple[str, str]]:
+    prompts = {given: LabelMap(torch.zeros(4, 4, dtype=torch.uint8), (1, 2))}
+    return [(str(note.code), str(note)) for note in doubts(frames, prompts, cuts)]
+
+
+def test_an_object_that_floods_the_frame_is_reported_once() -> None:
+    flood = still(area=900, share=0.5)
+    assert doubted(seen(0, _1=still()), seen(1, _1=still()), seen(2, _1=flood), seen(3, _1=flood)) == [
+        ("object-flooded", "object 1 floods the frame at frame 2: 9 times its given mask")
+    ]
+    large = still(area=900, share=0.1)
+    assert not doubted(seen(0, _1=still()), seen(1, _1=still()), seen(2, _1=large))
+
+
+def test_an_object_that_jumps_is_reported_unless_there_is_a_reason() -> None:
+    frames = [seen(frame, _1=still(x=0.5 + 0.4 * (frame > 2), kept=0.0 if frame == 3 else 0.9)) for frame in range(6)]
+    assert doubted(*frames) == [("object-jumped", "object 1 jumped at frame 3, by 40% of the frame's short side")]
+    assert not doubted(*frames, cuts=[3])
+    assert not doubted(*frames, given=3)
+    moved = [seen(frame, _1=still(x=0.5 + 0.1 * frame, kept=0.05)) for frame in range(4)]
+    assert not doubted(*moved)  # it is fast, but no farther than its own size
+
+
+def test_an_object_that_is_where_another_one_was_is_reported() -> None:
+    swapped = seen(2, _1=still(was=2, kept=0.0), _2=still(was=1, kept=0.0))
+    assert [text for _, text in doubted(seen(0, _1=still(), _2=still()), seen(1, _1=still(), _2=still()), swapped)] == [
+        "object 1 may have swapped with object 2 at frame 2",
+        "object 2 may have swapped with object 1 at frame 2",
+    ]
 
 
 def test_peak_memory_is_that_of_this_process_in_mebibytes() -> None:

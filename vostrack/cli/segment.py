@@ -46,7 +46,7 @@ from vostrack.cli.settings import (
     parse_range,
     parse_size,
 )
-from vostrack.methods import DEFAULT, QUALITY, Direction, method_class, preset_name
+from vostrack.methods import DEFAULT, QUALITY, Direction, OnCut, method_class, preset_name
 from vostrack.run.place import check_free, default_folder
 from vostrack.video.look import Style
 
@@ -80,6 +80,10 @@ def segment(
         list[str] | None,
         in_input("--gone", metavar="OBJECT@FRAMES", help="Object that is not there: 2@131-160, dog@131-. Repeatable."),
     ] = None,
+    on_cut: Annotated[
+        OnCut,
+        in_input("--on-cut", metavar="WAY", help="At a scene cut, continue with a warning, or stop: empty masks."),
+    ] = OnCut.CONTINUE,
     resize_mask: ResizeMask = False,
     background: Background = None,
     invert_mask: InvertMask = False,
@@ -206,6 +210,7 @@ def segment(
             direction=direction,
             gone=parse_gone(gone),
             keep=keep,
+            on_cut=on_cut,
             resize_mask=resize_mask,
             background=parse_color(background),
             invert_mask=invert_mask,

@@ -48,6 +48,13 @@ class Direction(StrEnum):
     BOTH = "both"
 
 
+class OnCut(StrEnum):
+    """What happens to objects at a scene cut: they are followed across it, or stop until a mask is given."""
+
+    CONTINUE = "continue"
+    STOP = "stop"
+
+
 WORKING_SIZE = Setting(
     "size",
     int,

@@ -37,6 +37,13 @@ def merge(forward: Tensor, backward: Tensor, weights: Tensor) -> Tensor:
     return probs / probs.sum(0)
 
 
+def overlap(one: Tensor, other: Tensor, channel: int) -> float:
+    """How well two predictions (K, h, w) agree on a channel: the IoU of its likely cells; 1 where neither has one."""
+    ours, theirs = one[channel] > 0.5, other[channel] > 0.5
+    either = int((ours | theirs).sum())
+    return int((ours & theirs).sum()) / either if either else 1.0
+
+
 def _sureness(probs: Tensor) -> Tensor:
     """In (0, 1]: 1 where a probability is 0 or 1, least where it is one half."""
     return (2 * probs - 1).abs().clamp(min=0.1)

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
@@ -36,9 +36,11 @@ from vostrack.files import (
 )
 from vostrack.methods import Direction
 from vostrack.propagate import EnginePosition, known_ids
+from vostrack.run.confidence import CSV, Row, csv_text
 from vostrack.run.kept import COMPLETE
 from vostrack.run.pipeline import changes
 from vostrack.run.place import HIDDEN, RECORD, RESULTS, STATE, check_free, held
+from vostrack.run.signs import SIGNS, FrameSigns, read_signs
 from vostrack.run.state import load_state, save_state
 from vostrack.run.steps import forget_steps
 from vostrack.types import MAX_OBJECTS, Frame, LabelMap, Prediction
@@ -151,7 +153,7 @@ class OutputFolder:
         self._run = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
         self._first = (record.get("range") or [0])[0]
         self._two_passes = (record.get("adapt") or {}).get("form") == "clip"
-        for name in (*RESULTS, RECORD, _FRAMES, STATE, _SECOND, _BACK, _CELLS, _GIVEN, _REQUEST):
+        for name in (*RESULTS, RECORD, _FRAMES, SIGNS, STATE, _SECOND, _BACK, _CELLS, _GIVEN, _REQUEST):
             self._root.at(name)  # fails now, where it does, and not after something was replaced
         for name in self._object_folders():
             self._root.at(name)  # fails now, where it does, and not after something was replaced
@@ -274,6 +276,19 @@ class OutputFolder:
         if not self.refills or not self._root.at(f"masks/{frame.name}.png").exists():
             return prediction
         return dataclasses.replace(prediction, labels=self.read_prediction(frame).labels)
+
+    @property
+    def prompts(self) -> Mapping[int, LabelMap]:
+        """The masks of the run, by frame."""
+        return self._masks
+
+    def signs(self) -> list[FrameSigns]:
+        """What was measured of each frame; raises `OutputError`."""
+        return read_signs(self._root)
+
+    def write_confidence(self, rows: Iterable[Row]) -> None:
+        """Write `confidence.csv`."""
+        self._root.write(CSV, csv_text(rows).encode())
 
     def complete(self, summary: Mapping[str, Any]) -> None:
         """Write the summary, which marks the run as complete, and drop the saved state."""
@@ -398,7 +413,7 @@ class OutputFolder:
 
     def _results(self, names: Sequence[str], outputs: Sequence[str]) -> Iterator[str]:
         """All files that a complete run has written, below the output folder."""
-        yield from ["overlay.mp4"] if "overlay" in outputs else []
+        yield from [CSV, *(["overlay.mp4"] if "overlay" in outputs else [])]
         for index, name in enumerate(names, self._first):
             yield f"masks/{name}.png"
             yield from [f"probs/{name}.npz"] if "probs" in outputs else []
@@ -410,7 +425,7 @@ class OutputFolder:
         forget_steps(self.path)  # first: an earlier version must not come back in the place of the run that starts now
         # The summary goes in any case: it would say that the run which starts now is complete.
         # Where the second pass stands means nothing without the state behind it, so that one goes later.
-        gone = [_SUMMARY, _SECOND, STATE, _BACK]
+        gone = [_SUMMARY, CSV, SIGNS, _SECOND, STATE, _BACK]
         with contextlib.suppress(OSError, ValueError):
             if "overlay" in read_json(self.path / RECORD, _Earlier).outputs:
                 gone.append("overlay.mp4")

@@ -19,8 +19,8 @@ from vostrack.errors import OutputError
 from vostrack.files import OutputRoot, open_regular, shown
 from vostrack.methods import Direction
 from vostrack.ops.eight_bits import from_codes
-from vostrack.ops.merging import arranged, merge
-from vostrack.propagate import known_ids
+from vostrack.ops.merging import arranged, merge, overlap
+from vostrack.propagate import Merged, known_ids
 from vostrack.types import LabelMap
 
 _SHARE = 1 / 6
@@ -121,7 +121,7 @@ class BothWays:
         """Take what the pass from the last to the first frame has kept, and which way objects are followed in all."""
         self._prompts, self._other, self._direction = prompts, other, direction
 
-    def merged(self, index: int, cells: Tensor | None, ids: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]] | None:
+    def merged(self, index: int, cells: Tensor | None, ids: tuple[int, ...]) -> Merged | None:
         """A `propagate.Merge`: cells of the pass from the first to the last frame, with those of the other one."""
         kept = self._other.read(index)
         if kept is None and cells is None:
@@ -129,12 +129,13 @@ class BothWays:
         wanted = known_ids(self._prompts, index, self._direction)
         if kept is None:
             assert cells is not None
-            return arranged(cells, ids, wanted), wanted
+            return Merged(arranged(cells, ids, wanted), wanted)
         back = arranged(kept[0], kept[1], wanted)
         if cells is None:
-            return back, wanted
-        cells = cells.cpu()
-        return merge(arranged(cells, ids, wanted), back, self._weights(index, wanted)), wanted
+            return Merged(back, wanted)
+        ours = arranged(cells.cpu(), ids, wanted)
+        agreement = {number: overlap(ours, back, wanted.index(number) + 1) for number in ids if number in kept[1]}
+        return Merged(merge(ours, back, self._weights(index, wanted)), wanted, agreement)
 
     def _weights(self, index: int, ids: tuple[int, ...]) -> Tensor:
         """(O,) in [0, 1]: how much the pass from first to last counts for each object, by distance in time."""

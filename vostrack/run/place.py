@@ -8,7 +8,7 @@ from pathlib import Path
 from vostrack.errors import OutputExistsError
 from vostrack.files import shown
 
-RESULTS = ("masks", "objects", "probs", "overlay.mp4", "summary.json")
+RESULTS = ("masks", "objects", "probs", "overlay.mp4", "summary.json", "confidence.csv")
 """What users find in an output folder, folders first."""
 
 HIDDEN = ".vostrack"

@@ -10,7 +10,7 @@ import torch
 
 from vostrack.errors import MaskError, VostrackError, unknown_name
 from vostrack.files import shown
-from vostrack.methods import Direction
+from vostrack.methods import Direction, OnCut
 from vostrack.notes import Code, Note
 from vostrack.ops.grid import size_of
 from vostrack.ops.labels import one_hot, resize_labels
@@ -72,6 +72,14 @@ def checked_direction(name: str) -> Direction:
         return Direction(name)
     except ValueError:
         raise VostrackError(unknown_name("direction", str(name), list(map(str, Direction)))) from None
+
+
+def checked_on_cut(name: str) -> OnCut:
+    """What to do at a cut, by name; raises `VostrackError`."""
+    try:
+        return OnCut(name)
+    except ValueError:
+        raise VostrackError(unknown_name("way to go on at a cut", str(name), list(map(str, OnCut)))) from None
 
 
 def gone_by_id(gone: GoneSpans | None, given: Prompts, count: int | None = None) -> Gone:

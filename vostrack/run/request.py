@@ -17,10 +17,11 @@ from PIL import Image
 
 from vostrack.errors import OutputError, VostrackError
 from vostrack.files import plain, shown
-from vostrack.methods import Direction
+from vostrack.methods import Direction, OnCut
 from vostrack.notes import Note
 from vostrack.propagate import Gone, Reuse
 from vostrack.run.callbacks import Callbacks
+from vostrack.run.cuts import find_cuts
 from vostrack.run.folder import OutputFolder, digest, fingerprint
 from vostrack.run.passes import Passes, Store
 from vostrack.run.pipeline import Pipeline, PipelineConfig
@@ -55,6 +56,7 @@ class _Saved:
     ids: dict[str, list[int]]
     colors: dict[str, list[int]]
     names: dict[str, str]
+    on_cut: str = "continue"
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Request:
         gone: when objects are not there.
         keep: whether what is said of cells is kept.
         locks: what stays as it is in an earlier version.
+        on_cut: what happens to objects at a scene cut.
     """
 
     source: Path
@@ -88,6 +91,14 @@ class Request:
     gone: GoneSpans
     keep: bool
     locks: Locks = field(default_factory=Locks)
+    on_cut: OnCut = OnCut.CONTINUE
+
+    def cuts(self, callbacks: Callbacks) -> list[int]:
+        """First frames of shots, where objects stop there; reads the clip."""
+        if self.on_cut is OnCut.CONTINUE:
+            return []
+        with self.span.of(open_clip(self.source)) as frames:
+            return find_cuts(frames, callbacks)
 
     def record(self, prompts: Mapping[int, LabelMap], absent: Gone) -> dict[str, Any]:
         """What a run is made from, as its record has it."""
@@ -101,6 +112,7 @@ class Request:
             "outputs": self.outputs,
             "keep": self.keep,
             **self.locks.record(),
+            "on_cut": str(self.on_cut),
         }
 
     def keep_in(self, folder: OutputFolder, given: Prompts) -> None:
@@ -126,6 +138,7 @@ class Request:
             ids={str(index): list(labels.ids) for index, labels in given.labels.items()},
             colors={str(number): list(color) for number, color in given.colors.items()},
             names={str(number): name for number, name in given.names.items()},
+            on_cut=str(self.on_cut),
         )
         folder.keep_request(asdict(saved), masks)
 
@@ -162,6 +175,7 @@ class Request:
                 gone={int(number): [(int(a or 0), b) for a, b in spans] for number, spans in saved.gone.items()},
                 keep=saved.keep,
                 locks=Locks.of(saved.locks),
+                on_cut=OnCut(saved.on_cut),
             )
             names = {int(number): shown(name) for number, name in saved.names.items()}
         except (OSError, ValueError, TypeError, SyntaxError, VostrackError, Image.DecompressionBombError) as error:

@@ -16,19 +16,22 @@ import torch
 
 from vostrack.adapt.adaptation import AdaptState
 from vostrack.errors import Cancelled, InputError, VostrackError, unknown_name
-from vostrack.files import lock_folder
-from vostrack.methods import DEFAULT, WORKING_SIZE
+from vostrack.files import OutputRoot, lock_folder
+from vostrack.methods import DEFAULT, WORKING_SIZE, OnCut
 from vostrack.notes import Code, Note, by_severity
 from vostrack.propagate import EnginePosition, check_prompts
 from vostrack.run.callbacks import Callbacks, checked_callbacks
+from vostrack.run.confidence import Row, by_object, confidences, load_model, low_notes
+from vostrack.run.cuts import beyond_cuts, cut_notes, cuts
 from vostrack.run.folder import OutputFolder
 from vostrack.run.passes import DRAWING, Passes
 from vostrack.run.pipeline import Pipeline, PipelineConfig, load_pipeline
 from vostrack.run.place import default_folder
-from vostrack.run.prompts import GoneSpans, checked_direction, gone_by_id
+from vostrack.run.prompts import GoneSpans, checked_direction, checked_on_cut, gone_by_id
 from vostrack.run.request import Request
+from vostrack.run.signs import FrameSigns, SignsWriter
 from vostrack.run.steps import finish_moves
-from vostrack.run.summary import ObjectLog, peak_rss_mb
+from vostrack.run.summary import ObjectLog, doubts, peak_rss_mb
 from vostrack.types import Frame, FrameStream, Prediction
 from vostrack.video.ground import Reading
 from vostrack.video.look import Look, Style
@@ -67,6 +70,7 @@ def segment(
     direction: str = "both",
     gone: GoneSpans | None = None,
     keep: bool = True,
+    on_cut: str = "continue",
     resize_mask: bool = False,
     background: int | tuple[int, int, int] | None = None,
     invert_mask: bool = False,
@@ -94,6 +98,8 @@ def segment(
         overlay_labels: whether the overlay has the ids and names of objects, and the numbers of frames.
         keep: whether what the method says of the cells of each frame stays in the output folder, in eight bits; later
             corrections and exports of soft edges read it.
+        on_cut: what happens to objects at a scene cut. "continue": they are followed across it, with a warning. "stop":
+            they are in no mask of a shot in which no mask of theirs was given; the clip is read once more for that.
         overwrite: whether the results of an earlier run in the output folder are replaced.
         resume: whether an interrupted run there is continued, or missing files of a complete one are made again; the
             overlay of a complete one is drawn again where it should look otherwise.
@@ -128,7 +134,10 @@ def segment(
     pipeline = load_pipeline(config)
     span, by_frame = choose(clip, range, masks, start_number)
     named = checked_names(names or {})
-    request = Request(Path(clip), config, span, by_frame, named, reading, wanted, look, way, gone or {}, keep)
+    cut = checked_on_cut(on_cut)
+    request = Request(
+        Path(clip), config, span, by_frame, named, reading, wanted, look, way, gone or {}, keep, on_cut=cut
+    )
     return _run(request, pipeline, out, overwrite, resume, callbacks)
 
 
@@ -146,7 +155,7 @@ def _run(
         stream = span.of(whole)
         given = read_prompts(masks, whole.size, request.reading, whole.stored_size, names=request.names)
         check_prompts(given.labels, whole.count)
-        absent = gone_by_id(request.gone, given, whole.count)
+        absent = beyond_cuts(request.cuts(callbacks), given.labels, gone_by_id(request.gone, given, whole.count))
         look = replace(request.look, colors=given.colors, names=given.names, shift=span.shift)
         to = Path(out) if out is not None else default_folder(source)
         folder = OutputFolder(to, given.labels, masks, request.direction)
@@ -202,13 +211,22 @@ class FolderStore:
         fps: Fraction | None,
         look: Look,
         log: ObjectLog,
+        measured: Iterable[FrameSigns] = (),
     ) -> None:
+        """Take the parts; `measured` is what an earlier run measured of the frames that this one takes from it."""
         self.folder, self.resumes, self.log, self.look = folder, folder.resumes, log, look
-        self.cells, self.keeps = folder.cells, request.keep
+        self.cells, self.keeps, self._signs = folder.cells, request.keep, SignsWriter(OutputRoot(folder.path), measured)
+        self._model, self._stops = load_model(request.config.method), request.on_cut is OnCut.STOP
         to = Destination(folder.path, None if request.source.is_dir() else request.source, fps, folder.refills, look)
         writers = {name: WRITERS[name](to) for name in outputs}
-        self.writing = ThreadedWriter(list(writers.values()))
+        self.writing = ThreadedWriter([*writers.values(), self._signs])
         self._overlay = writers.get("overlay")
+
+    def judged(self) -> tuple[list[Row], list[Note]]:
+        """The confidence in each mask, and what is doubtful."""
+        signs, prompts = self.folder.signs(), self.folder.prompts
+        rows, found = confidences(signs, prompts, self.log.gone, self._model), cuts({s.frame: s.change for s in signs})
+        return rows, [*cut_notes(found, prompts, self._stops), *doubts(signs, prompts, found), *low_notes(rows)]
 
     def load(self, state_type: type[Any], device: torch.device) -> tuple[EnginePosition, AdaptState | None]:
         return self.folder.load_position(state_type, device)
@@ -234,6 +252,7 @@ class FolderStore:
         """The frame goes to the log and to the overlay, since a video file cannot be continued."""
         prediction = self.folder.read_prediction(frame)
         self.log.add(prediction)
+        self._signs.skip(prediction)
         if self._overlay is not None:
             self._overlay.write(prediction)
 
@@ -268,7 +287,8 @@ def write_run(
             writing.write(prediction)
             log.add(prediction)
     passes.seconds["write"] += writing.seconds
-    for note in (*writing.notes, *log.notes()):
+    rows, found = store.judged()
+    for note in (*writing.notes, *log.notes(), *found):
         passes.note(note)
     if not log.frames:
         raise InputError(f"{stream.name} has no frames: check the file")
@@ -281,12 +301,13 @@ def write_run(
         "out": str(out or folder.path),
         "frames": log.frames,
         "frame_size": list(stream.size),
-        "objects": _named(log.objects(), store.look),
+        "objects": _named(log.objects(by_object(rows)), store.look),
         "seconds_per_frame": {name: round(value, 4) for name, value in seconds.items()},
         "peak_rss_mb": peak_rss_mb(),
         "python": platform.python_version(),
         **by_severity(passes.notes),
     }
+    folder.write_confidence(rows)
     if not store.keeps:
         folder.forget_cells()
     folder.complete(summary)
@@ -319,7 +340,7 @@ def _looking_right(
     drawn = {
         **summary,
         "overlay": store.look.record(),
-        "objects": _named(store.log.objects(), store.look),
+        "objects": _named(store.log.objects(by_object(store.judged()[0])), store.look),
         "warnings": told + by_severity(store.log.notes())["warnings"],
     }
     store.folder.complete(drawn)

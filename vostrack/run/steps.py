@@ -16,6 +16,7 @@ from pathlib import Path, PurePath
 from vostrack.errors import OutputError
 from vostrack.files import OutputRoot, make_folder, open_regular, output_error, parse_json, read_json, shown
 from vostrack.run.place import HIDDEN, MOVES, RECORD
+from vostrack.run.signs import SIGNS
 
 NEXT = f"{HIDDEN}/next"
 """Where a version is made."""
@@ -32,6 +33,7 @@ _PARTS = (
     f"{HIDDEN}/given",
     f"{HIDDEN}/request.json",
     FRAMES,
+    SIGNS,
     RECORD,
     "summary.json",
 )

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 
 from vostrack.notes import Code, Note
 from vostrack.propagate import Gone, gone_at
-from vostrack.types import Prediction
+from vostrack.run.signs import FrameSigns, Sign
+from vostrack.types import LabelMap, Prediction
 
 _MOST_GAPS = 5
+_FLOOD_SHARE, _FLOOD_TIMES = 0.2, 4.0
+_OVERLAP, _JUMP = 0.1, 3.0
+"""An object floods the frame where it covers this share of it, and so many times its given mask; it jumps where its
+masks overlap (IoU) by less than this, and its centre moves by so many times its spread."""
 
 
 @dataclass
@@ -41,9 +48,12 @@ class ObjectLog:
         self.frames += 1
         self._last = index
 
-    def objects(self) -> dict[str, dict[str, float | int | None]]:
-        """By id: first and last frame with a pixel, frames with one, and the area in pixels where visible."""
-        return {str(object_id): track.report() for object_id, track in sorted(self._areas.items())}
+    def objects(
+        self, more: Mapping[str, Mapping[str, float | int]] | None = None
+    ) -> dict[str, dict[str, float | int | None]]:
+        """By id: first and last frame with a pixel, frames with one, the area in pixels where visible, and more."""
+        tracks = sorted(self._areas.items())
+        return {str(number): {**track.report(), **(more or {}).get(str(number), {})} for number, track in tracks}
 
     def notes(self) -> Iterator[Note]:
         """One for each object that vanished or was out of sight for a while."""
@@ -92,6 +102,43 @@ class _Track:
             "smallest_area": self.smallest,
             "largest_area": self.largest,
         }
+
+
+def doubts(signs: Sequence[FrameSigns], prompts: Mapping[int, LabelMap], cuts: Sequence[int]) -> Iterator[Note]:
+    """A line for each object that flooded the frame, jumped, or may have swapped with another, where it first did.
+
+    Frames with given masks, those after them and those after scene cuts have reasons for that.
+    """
+    given = {number: _given_areas(signs, prompts, number) for number in {n for seen in signs for n in seen.objects}}
+    told, reasons = set[tuple[Code, int]](), {*prompts, *cuts}
+    for before, seen in pairwise(signs):
+        for number, sign in sorted(seen.objects.items()):
+            earlier = before.objects.get(number)
+            if reasons & {seen.frame, before.frame} or not sign.area or not earlier or not earlier.area:
+                continue
+            note = _doubt(seen, number, sign, earlier, given[number])
+            if note and (note.code, number) not in told:
+                told.add((note.code, number))
+                yield note
+
+
+def _given_areas(signs: Sequence[FrameSigns], prompts: Mapping[int, LabelMap], number: int) -> int:
+    """The largest area of an object in a given mask."""
+    return max((s.objects[number].area for s in signs if s.frame in prompts and number in s.objects), default=0)
+
+
+def _doubt(seen: FrameSigns, number: int, sign: Sign, earlier: Sign, given: int) -> Note | None:
+    """What is strange about an object, after the frame before."""
+    where = f"at frame {seen.frame}"
+    if sign.share > _FLOOD_SHARE and sign.area > _FLOOD_TIMES * given > 0:
+        times = sign.area / given
+        return Note(Code.OBJECT_FLOODED, f"object {number} floods the frame {where}: {times:.0f} times its given mask")
+    if sign.was not in (0, number) and sign.kept < _OVERLAP:
+        return Note(Code.OBJECT_SWAPPED, f"object {number} may have swapped with object {sign.was} {where}")
+    moved = math.hypot(sign.y - earlier.y, sign.x - earlier.x)
+    if sign.kept < _OVERLAP and moved > _JUMP * max(sign.spread, earlier.spread):
+        return Note(Code.OBJECT_JUMPED, f"object {number} jumped {where}, by {moved:.0%} of the frame's short side")
+    return None
 
 
 def peak_rss_mb() -> float | None:

@@ -19,6 +19,7 @@ from vostrack.methods import Direction
 from vostrack.methods.base import Stepping
 from vostrack.propagate import Gone, Propagator, Reuse, check_prompts, gone_at, known_ids
 from vostrack.run.callbacks import Callbacks, checked_callbacks
+from vostrack.run.cuts import beyond_cuts
 from vostrack.run.folder import OutputFolder, digest
 from vostrack.run.kept import KeptCells
 from vostrack.run.pipeline import Pipeline, changes, load_pipeline
@@ -152,12 +153,13 @@ class _Correction:
             kept = self._without(drop_masks)
             given = read_prompts(request.masks, whole.size, request.reading, whole.stored_size, known=kept)
             check_prompts(given.labels, whole.count)
-            before = gone_by_id(request.gone, self._known)
+            cuts = request.cuts(callbacks)
+            before = beyond_cuts(cuts, self._known.labels, gone_by_id(request.gone, self._known))
             there = known_ids(given.labels, 0, Direction.BOTH)
             held = {number: spans for number, spans in request.gone.items() if number in there}
             locks = self._locks(lock, lock_ranges, given)
             request = replace(request, gone=_joined(held, said_gone(gone, given)), locks=locks)
-            absent = gone_by_id(request.gone, given, whole.count)
+            absent = beyond_cuts(cuts, given.labels, gone_by_id(request.gone, given, whole.count))
             record = self._pipeline.record() | request.record(given.labels, absent)
             self._check_same(record)
             first, last = self._changed(given.labels, before, absent)
@@ -165,7 +167,8 @@ class _Correction:
             self._link_cells(folder, first, last)
             request.keep_in(folder, given)
             look = replace(request.look, colors=given.colors, names=given.names, shift=request.span.shift)
-            store = FolderStore(folder, request.outputs, request, stream.fps, look, ObjectLog(absent))
+            log, measured = ObjectLog(absent), self._earlier.signs()
+            store = FolderStore(folder, request.outputs, request, stream.fps, look, log, measured)
             reuse = self._reuse(folder, given.labels, first, last, stream.size)
             passes = request.passes(self._pipeline, given.labels, stream, absent, store, callbacks, reuse)
 
