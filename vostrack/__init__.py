@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from vostrack.methods import load_method
     from vostrack.propagate import Propagator
     from vostrack.run.callbacks import Callbacks
+    from vostrack.run.review import review
     from vostrack.run.segment import segment
+    from vostrack.run.suggestions import suggest
     from vostrack.run.track import track
     from vostrack.run.update import undo, update
     from vostrack.types import Clip, Frame, FrameStream, LabelMap, Prediction
@@ -58,7 +60,9 @@ _HOMES = {
     "Prediction": "types",
     "Propagator": "propagate",
     "Callbacks": "run.callbacks",
+    "review": "run.review",
     "segment": "run.segment",
+    "suggest": "run.suggestions",
     "track": "run.track",
     "undo": "run.update",
     "update": "run.update",
@@ -88,7 +92,9 @@ __all__ = [
     "load_method",
     "open_clip",
     "read_mask",
+    "review",
     "segment",
+    "suggest",
     "track",
     "undo",
     "update",

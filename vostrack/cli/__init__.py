@@ -20,6 +20,7 @@ from vostrack.cli.frame import frame
 from vostrack.cli.help import Command, Group
 from vostrack.cli.inspect import inspect
 from vostrack.cli.methods import methods
+from vostrack.cli.review import review, suggest
 from vostrack.cli.score import score
 from vostrack.cli.segment import segment
 from vostrack.cli.speed import app as speed
@@ -39,7 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (segment, update, frame, demo, train, inspect, methods, score):
+for command in (segment, update, review, suggest, frame, demo, train, inspect, methods, score):
     app.command(cls=Command)(command)
 app.add_typer(benchmark)
 app.add_typer(speed)

@@ -1,0 +1,74 @@
+"""`vostrack review` and `vostrack suggest`: where a run is probably wrong, and which frames to give masks for."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vostrack.cli.console import plain, say_next
+from vostrack.cli.help import Overwrite, in_input, in_output
+from vostrack.errors import counted
+from vostrack.files import shown
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Output folder of a complete run.", show_default=False)]
+
+
+def review(
+    run: RunPath,
+    clip: Annotated[
+        Path | None, in_input("--clip", metavar="CLIP", help="Where the clip is now.", show_default="where it was")
+    ] = None,
+    out: Annotated[
+        Path | None, in_output("--out", "-o", metavar="FILE", help="The page.", show_default="RUN/review.html")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a page that shows where the masks of a run are probably wrong.
+
+    Examples:
+        vostrack review dog_vostrack
+        vostrack review dog_vostrack -o dog.html --clip moved/dog.mp4
+
+    It has the confidence and the area of each object over time, pictures of the frames to look at first, and for each
+    the commands that mend it. It is one file that needs no network.
+    """
+    from vostrack.run.inspection import check_output
+    from vostrack.run.review import review as write
+
+    if out is not None:
+        check_output(out, [clip] if clip is not None else [], overwrite)
+    page = write(run, out, clip=clip)
+    print(f"review: {shown(page)}", file=sys.stderr)
+    say_next(f"open {page} in a browser")
+
+
+def suggest(
+    run: RunPath,
+    count: Annotated[int, in_output("--count", "-n", metavar="N", min=1, max=100, help="Number of frames.")] = 3,
+) -> None:
+    """Print the frames of a run whose masks would help most, the best one first.
+
+    Examples:
+        vostrack suggest dog_vostrack
+        vostrack suggest dog_vostrack -n 1
+
+    They are those around which masks are probably wrong, apart from each other and from the given masks.
+    """
+    from vostrack.run.suggestions import suggest as find
+
+    found = find(run, count)
+    for each in found:
+        print(each.frame)
+        print(f"frame {each.frame}: object {each.number}, confidence {each.confidence:.2f}", file=sys.stderr)
+    if not found:
+        print("no frame: a further mask is not expected to help", file=sys.stderr)
+        return
+    frame, picture = found[0].frame, f"frame-{found[0].frame}.png"
+    say_next(
+        f"{counted(len(found), 'frame')}: vostrack frame CLIP {frame} -o {picture}, paint it, "
+        f"vostrack update {shlex.quote(plain(str(run)))} -m {frame}:{picture}"
+    )
