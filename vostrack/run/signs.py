@@ -48,7 +48,7 @@ class Sign:
         margin: the same less that of the next label.
         least: a probability that nine tenths of its cells exceed.
         soft: how much of its probability is undecided: sum of p (1 - p) over sum of p.
-        leak: its probability outside of its mask over that inside.
+        leak: its probability outside of its mask over that inside, at most 9.
         agreement: intersection of what both directions say over their union; None with one direction.
     """
 
