@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vostrack.methods import load_method
     from vostrack.propagate import Propagator
     from vostrack.run.callbacks import Callbacks
+    from vostrack.run.export import export
     from vostrack.run.review import review
     from vostrack.run.segment import segment
     from vostrack.run.suggestions import suggest
@@ -60,6 +61,7 @@ _HOMES = {
     "Prediction": "types",
     "Propagator": "propagate",
     "Callbacks": "run.callbacks",
+    "export": "run.export",
     "review": "run.review",
     "segment": "run.segment",
     "suggest": "run.suggestions",
@@ -89,6 +91,7 @@ __all__ = [
     "VostrackError",
     "WeightsError",
     "__version__",
+    "export",
     "load_method",
     "open_clip",
     "read_mask",

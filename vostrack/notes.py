@@ -77,7 +77,10 @@ class Code(Enum):
     ADAPT_IDLE = WARNING, "the clip is too short to adapt"
     ADAPT_SHORT = WARNING, "so few steps can make masks worse"
     AUDIO_DAMAGED = WARNING, "the audio cannot be read"
-    AUDIO_LEFT_OUT = NOTE, "MP4 cannot hold the audio"
+    AUDIO_LEFT_OUT = NOTE, "the format cannot hold the audio"
+
+    # Exports.
+    EXPORT_EDGES = NOTE, "soft edges come from masks and image alone"
 
     # Scores and benchmarks.
     OBJECTS_NOT_SCORED = WARNING, "objects appear too late to be scored"

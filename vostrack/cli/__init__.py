@@ -16,6 +16,7 @@ import typer
 from vostrack.cli.benchmark import app as benchmark
 from vostrack.cli.console import INTERRUPTED, OUT_OF_MEMORY, Stopped, exit_code, plain
 from vostrack.cli.demo import demo
+from vostrack.cli.export import export
 from vostrack.cli.frame import frame
 from vostrack.cli.help import Command, Group
 from vostrack.cli.inspect import inspect
@@ -40,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (segment, update, review, suggest, frame, demo, train, inspect, methods, score):
+for command in (segment, update, export, review, suggest, frame, demo, train, inspect, methods, score):
     app.command(cls=Command)(command)
 app.add_typer(benchmark)
 app.add_typer(speed)

@@ -58,14 +58,25 @@ def guided(probs: Tensor, image: Tensor, radius: int, epsilon: float) -> Tensor:
 
     Paper: He et al., Eq. 5, 6 and 8.
     """
-    guide = torch.einsum("chw,c->hw", image, image.new_tensor(_LUMINANCE))[None]
+    slope, offset = guided_fit(probs, image, radius, epsilon)
+    # Sums over K are kept, for all that is done is linear in probs; values below 0 are not excluded.
+    out = (slope * luminance(image) + offset).clamp(min=0)
+    return out / out.sum(0, keepdim=True)
+
+
+def guided_fit(probs: Tensor, image: Tensor, radius: int, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Slope and offset (K, H, W) of the functions of the luminance, for arguments of `guided`: means of all squares."""
+    guide = luminance(image)[None]
     mean, mean_probs = _box(guide, radius), _box(probs, radius)
     variance = (_box(guide.square(), radius) - mean.square()).clamp(min=0)
     slope = (_box(guide * probs, radius) - mean * mean_probs) / (variance + epsilon)
     offset = mean_probs - slope * mean
-    # Sums over K are kept, for all that is done is linear in probs; values below 0 are not excluded.
-    out = (_box(slope, radius) * guide + _box(offset, radius)).clamp(min=0)
-    return out / out.sum(0, keepdim=True)
+    return _box(slope, radius), _box(offset, radius)
+
+
+def luminance(image: Tensor) -> Tensor:
+    """Luminance (H, W) of an image (3, H, W)."""
+    return torch.einsum("chw,c->hw", image, image.new_tensor(_LUMINANCE))
 
 
 def _box(x: Tensor, radius: int) -> Tensor:

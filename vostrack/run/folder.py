@@ -174,7 +174,7 @@ class OutputFolder:
         Raises:
             OutputError: what it saved is damaged, or of another run.
         """
-        most = sys.maxsize if self._two_passes else len(self._frame_names())
+        most = sys.maxsize if self._two_passes else len(self.frame_names())
         return self._load(STATE, state_type, device, most)
 
     def load_backwards(self, state_type: type[Any], device: torch.device) -> EnginePosition:
@@ -224,7 +224,7 @@ class OutputFolder:
             saved: _Second = read_json(path, _Second)
             if saved.sha256 != self._second_digest(saved.next_frame):
                 raise ValueError("it was changed, or is of another run")
-            if not 0 <= saved.next_frame <= len(self._frame_names()):
+            if not 0 <= saved.next_frame <= len(self.frame_names()):
                 raise ValueError("it names a frame that is not done")
         except FileNotFoundError:
             return 0
@@ -361,7 +361,7 @@ class OutputFolder:
         path = f" ({shown(given)})" if isinstance(given, str | PurePath) else ""
         return f"the mask of frame {match[1]}{path}"
 
-    def _frame_names(self) -> list[str]:
+    def frame_names(self) -> list[str]:
         """Names of all frames that were announced, in order."""
         names, path = dict[str, None](), self._root.at(_FRAMES)
         try:
@@ -390,7 +390,7 @@ class OutputFolder:
 
     def _frame_files(self) -> Iterator[str]:
         """All files that there may be for the frames that were announced, below the output folder."""
-        names = self._frame_names()
+        names = self.frame_names()
         endings = {"masks": "png", "probs": "npz"} | dict.fromkeys(self._object_folders(), "png")
         for folder, ending in endings.items():
             if (self.path / folder).is_dir():
@@ -398,7 +398,7 @@ class OutputFolder:
 
     def _finished(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
         """The summary of a complete run, or None where files are missing."""
-        names = self._frame_names()
+        names = self.frame_names()
         try:
             summary: dict[str, Any] = read_json(self._root.at(_SUMMARY), dict[str, Any])
             if len(names) != shaped(summary, _Summary).frames:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vostrack.files import OutputRoot
-from vostrack.video.overlay import add_h264, yuv_frame
+from vostrack.video.movie import add_video, h264
 from vostrack.video.palette import palette_image
 
 Image = NDArray[np.uint8]
@@ -118,10 +118,11 @@ def write_clip(
     root = OutputRoot(folder)
     truth = tuple(folder / "truth" / f"{index:05d}.png" for index in range(count))
     with root.new("clip.mp4") as partial, av.open(str(partial.absolute()), "w", format="mp4") as container:
-        stream = add_h264(container, size, Fraction(RATE), Fraction(1, RATE), {"crf": "12", "bf": "0"}, threads=1)
+        encoding = h264({"crf": "12", "bf": "0"})
+        stream = add_video(container, encoding, size, Fraction(RATE), Fraction(1, RATE), threads=1)
         for index, path in enumerate(truth):
             picture, labels = render(index, count, size)
-            frame = yuv_frame(picture)
+            frame = encoding.frame(picture)
             frame.pts = index
             container.mux(stream.encode(frame))
             with root.new(path.relative_to(folder)) as mask:

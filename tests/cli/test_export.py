@@ -1,0 +1,82 @@
+"""`vostrack export`: what it prints, and refusals in one line."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes import truth
+from tests.formats.samples import write_masks
+from vostrack.cli import run
+from vostrack.formats import FORMATS
+
+PAGE = Path(__file__).parents[2] / "docs" / "exports.md"
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_masks(tmp_path / "run", [truth(0), truth(1)])
+
+
+@pytest.fixture
+def said(capfd: pytest.CaptureFixture[str]) -> Any:
+    """Runs a command line; gives its exit code, what it prints and what it says."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = run(["export", *arguments])
+        printed, said = capfd.readouterr()
+        return code, printed, said
+
+    return call
+
+
+def test_all_formats_are_listed_and_documented(said: Any) -> None:
+    code, printed, _ = said("--list")
+    assert code == 0
+    assert set(re.findall(r"^  ([\w-]+) ", printed, re.MULTILINE)) == set(FORMATS)
+    named = re.findall(r"`(?:vostrack export RUN --format )?([\w-]+)`", PAGE.read_text(encoding="utf-8"))
+    assert set(FORMATS) <= set(named)
+
+
+def test_it_says_what_was_written_and_what_comes_next(said: Any) -> None:
+    code, printed, words = said("run", "--format", "cvat", "--range", "1", "--only", "3,object_200")
+    assert (code, printed) == (0, "")
+    assert "1 frame, 2 objects: run_cvat.xml\n" in words
+    assert "next: upload to a CVAT task run_cvat.xml\n" in words
+    assert Path("run_cvat.xml").is_file()
+    code, printed, words = said("run", "--format", "davis", "-o", "a.zip", "--json", "-q")
+    assert (code, words) == (0, "")
+    assert json.loads(printed)["frames"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("run",), 2, "give a --format; --list shows all formats"),
+        (("--format", "cvat"), 2, "give a RUN"),
+        (("run", "--format", "cvta"), 1, "unknown format 'cvta'; did you mean 'cvat'"),
+        (("run", "--format", "cvat", "--only", "dog"), 4, "there is no object dog"),
+        (("run", "--format", "cvat", "--feather", "2"), 1, "cvat does not take --feather; these do: prores4444"),
+        (("run", "--format", "matte", "--grow", "2", "--shrink", "2"), 2, "give --grow or --shrink, not both"),
+        (("run", "--format", "matte"), 5, "give it as --clip"),
+        (("nowhere", "--format", "cvat"), 5, "nowhere is no folder"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(arguments: Any, code: int, words: str, said: Any) -> None:
+    found, printed, told = said(*arguments)
+    assert (found, printed) == (code, "")
+    assert words in told
+    assert told.count("\n") == 1
+
+
+def test_nothing_is_replaced_unasked(said: Any) -> None:
+    assert said("run", "--format", "cvat")[0] == 0
+    code, _, words = said("run", "--format", "cvat")
+    assert code == 9
+    assert "choose another --out, or --overwrite" in words
+    assert said("run", "--format", "cvat", "--overwrite")[0] == 0

@@ -1,0 +1,120 @@
+"""`vostrack export`: the masks of a run, for another tool."""
+
+from __future__ import annotations
+
+import json as json_text
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vostrack.cli.console import Form, FrameBar, Stopped, say_next
+from vostrack.cli.help import Json, Overwrite, StartNumber, in_input, in_output, in_run
+from vostrack.cli.settings import parse_range
+from vostrack.errors import counted
+from vostrack.files import escaped
+from vostrack.formats import FORMATS
+
+
+def export(
+    run: Annotated[
+        Path | None,
+        typer.Argument(metavar="RUN", help="Output folder of a run, or a folder of palette PNGs.", show_default=False),
+    ] = None,
+    format_: Annotated[
+        str,
+        in_output(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help="One of those that --list shows.",
+            autocompletion=lambda: [*FORMATS],
+        ),
+    ] = "",
+    out: Annotated[
+        Path | None, in_output("--out", "-o", metavar="PATH", help="What to write.", show_default="beside the run")
+    ] = None,
+    only: Annotated[
+        str | None,
+        in_input("--only", metavar="OBJECTS", help="Ids or names: 2 or dog,cat.", show_default="all"),
+    ] = None,
+    range_: Annotated[
+        str | None,
+        in_input("--range", metavar="A-B", help="Frames, as 40-60, 40- or 1.5s-4s, both ends in.", show_default="all"),
+    ] = None,
+    clip: Annotated[
+        Path | None, in_input("--clip", metavar="CLIP", help="Where the clip is now.", show_default="where it was")
+    ] = None,
+    start_number: StartNumber = None,
+    hard: Annotated[bool, in_output("--hard", help="Edges as in the masks, not soft.")] = False,
+    feather: Annotated[float, in_output("--feather", metavar="PX", min=0, max=100, help="Blur edges.")] = 0.0,
+    grow: Annotated[int, in_output("--grow", metavar="PX", min=0, max=100, help="Make objects larger.")] = 0,
+    shrink: Annotated[int, in_output("--shrink", metavar="PX", min=0, max=100, help="Make objects smaller.")] = 0,
+    bits: Annotated[int, in_output("--bits", metavar="N", help="Of a pixel in PNGs: 8 or 16.")] = 8,
+    each: Annotated[bool, in_output("--each", help="A movie for each object.")] = False,
+    overwrite: Overwrite = False,
+    list_: Annotated[bool, in_run("--list", help="Show all formats.")] = False,
+    json: Json = False,
+    progress: Annotated[
+        Form, in_run("--progress", metavar="FORM", help="A bar or lines (auto), or jsonl: JSON lines on stderr.")
+    ] = Form.AUTO,
+    quiet: Annotated[bool, in_run("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Write the masks of a run for another tool: an editor, a labelling tool, a training.
+
+    Examples:
+        vostrack export --list
+        vostrack export dog_vostrack --format coco
+        vostrack export dog_vostrack --format prores4444 --only dog -o dog.mov
+        vostrack export dog_vostrack --format matte --bits 16 --feather 1.5
+        vostrack export dog_vostrack --format exr --range 40-60 --start-number 1001
+
+    Masks that somebody retouched are exported as they are now. Nothing is under its final name before it is complete.
+    """
+    if list_:
+        _print_list()
+        return
+    if run is None or not format_:
+        missing = "a RUN" if run is None else "a --format"
+        raise typer.BadParameter(f"give {missing}; --list shows all formats", param_hint="export")
+    if grow and shrink:
+        raise typer.BadParameter("give --grow or --shrink, not both", param_hint="--shrink")
+    from vostrack.run.export import export as write
+
+    with FrameBar(run.name, quiet, form=progress) as bar:
+        try:
+            made: dict[str, Any] = write(
+                run,
+                format_,
+                out,
+                only=[int(name) if name.isdecimal() else name for name in (only or "").split(",") if name],
+                range=parse_range(range_),
+                start_number=start_number,
+                clip=clip,
+                overwrite=overwrite,
+                callbacks=bar,
+                hard=hard,
+                feather=feather,
+                grow=grow - shrink,
+                bits=bits,
+                each=each,
+            )
+        except Stopped as stop:
+            stop.args = ("nothing was written",)
+            raise
+    if json:
+        print(json_text.dumps(made, indent=2, sort_keys=True))
+    elif not quiet and progress is not Form.JSONL:
+        objects = counted(len(made["objects"]), "object")
+        print(f"{counted(made['frames'], 'frame')}, {objects}: {escaped(made['out'])}", file=sys.stderr)
+        say_next(f"{FORMATS[format_].opens} {made['out']}")
+
+
+def _print_list() -> None:
+    """All formats, a line each."""
+    width = max(map(len, FORMATS))
+    for who in dict.fromkeys(each.who for each in FORMATS.values()):
+        print(f"For {who}:")
+        for each in (each for each in FORMATS.values() if each.who == who):
+            print(f"  {each.name:{width}}  {each.what}")

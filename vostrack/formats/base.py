@@ -1,0 +1,136 @@
+"""What writers of formats are given, and what several of them need."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from vostrack.files import write_bytes
+from vostrack.formats import ExportOptions
+from vostrack.notes import Note
+from vostrack.types import Prediction
+
+Bools = npt.NDArray[np.bool_]
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Shot:
+    """What an export is made of, but for its frames.
+
+    Predictions come in order: their label maps hold no objects but those of the shot, their images are empty unless the
+    format asks for them, and their probabilities are at the working size where edges can be soft.
+
+    Attributes:
+        out: the file or the folder to write; nothing is there.
+        name: of the clip.
+        size: (H, W) of all frames.
+        count: of frames.
+        objects: names by id, in the order of ids; two objects may have one name.
+        file_name: name of the image that a frame is in, from the frame's index and name.
+        options: of the format.
+        source: video file, for timing and audio; None for a folder of images.
+        fps: average frame rate, where it is known.
+    """
+
+    out: Path
+    name: str
+    size: tuple[int, int]
+    count: int
+    objects: Mapping[int, str]
+    file_name: Callable[[int, str], str]
+    options: ExportOptions
+    source: Path | None = None
+    fps: Fraction | None = None
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """Classes, which are the names of objects, numbered from 1."""
+        return {name: number for number, name in enumerate(dict.fromkeys(self.objects.values()), 1)}
+
+    def image_of(self, prediction: Prediction) -> str:
+        """Name of the image that a frame is in."""
+        return self.file_name(prediction.index, prediction.frame.name)
+
+    def stems(self) -> dict[int, str]:
+        """By id, what files and layers of an object are called: letters, digits, `_`; no two are alike."""
+        plain = {number: re.sub(r"\W+", "_", name).strip("_") for number, name in self.objects.items()}
+        plain = {n: stem if stem and not stem[0].isdigit() else f"object_{stem or n}" for n, stem in plain.items()}
+        taken = [stem.lower() for stem in plain.values()]
+        return {n: f"{stem}_{n}" if taken.count(stem.lower()) > 1 else stem for n, stem in plain.items()}
+
+
+class Collected:
+    """A writer that collects what it needs and writes one JSON file at the end."""
+
+    def __init__(self, shot: Shot) -> None:
+        """Take the shot."""
+        self.notes: list[Note] = []
+        self.shot = shot
+
+    def write(self, prediction: Prediction) -> None:
+        """Take a frame."""
+        raise NotImplementedError
+
+    def content(self) -> Any:
+        """All that is written, as JSON."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Write the file; raises `OutputError`."""
+        write_bytes(self.shot.out, json.dumps(self.content(), allow_nan=False).encode())
+
+    def abort(self) -> None:
+        """Nothing to do: nothing was written."""
+
+
+def objects_in(prediction: Prediction) -> Iterator[tuple[int, Bools]]:
+    """The ids of the objects that a frame shows, and the mask of each, bool (H, W), in the order of ids."""
+    pixels = prediction.mask
+    for number in np.flatnonzero(np.bincount(pixels.ravel(), minlength=256)):
+        if number:
+            yield int(number), pixels == number
+
+
+def box_of(mask: Bools) -> tuple[int, int, int, int]:
+    """Left, top, width and height of what is true in a mask that is not empty."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    left, top = int(columns[0]), int(rows[0])
+    return left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1
+
+
+def runs(values: Bools) -> npt.NDArray[np.int64]:
+    """Lengths of runs in bool (N,), the first of what is false, which may be 0 long."""
+    flat = values.ravel()
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    lengths = np.diff(np.concatenate(([0], edges, [flat.size])))
+    return np.concatenate(([0], lengths)) if flat[0] else lengths
+
+
+def png(image: Image.Image) -> bytes:
+    """An image as PNG."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def jpeg(prediction: Prediction) -> bytes:
+    """The image of a frame as JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture(prediction)).save(buffer, "JPEG", quality=95, subsampling=0)
+    return buffer.getvalue()
+
+
+def picture(prediction: Prediction) -> Bytes:
+    """The image of a frame, uint8 (H, W, 3)."""
+    return np.ascontiguousarray(prediction.frame.image.permute(1, 2, 0).numpy())

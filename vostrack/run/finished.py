@@ -1,0 +1,238 @@
+"""A run that is finished, read again frame by frame: its masks, and, where wanted, its clip and how sure it was.
+
+A folder of palette PNGs is read in the same way, without what a run knows beside its masks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from vostrack.errors import InputError, OutputError
+from vostrack.files import lock_folder, open_regular, read_json, shown
+from vostrack.methods import Direction
+from vostrack.propagate import Propagator, known_ids
+from vostrack.run.folder import OutputFolder, fingerprint
+from vostrack.run.kept import BothWays, KeptCells
+from vostrack.run.pipeline import load_pipeline
+from vostrack.run.prompts import gone_by_id
+from vostrack.run.request import Request
+from vostrack.run.place import HIDDEN, MOVES
+from vostrack.run.steps import finish_moves
+from vostrack.types import VOID, Clip, Frame, LabelMap, Prediction
+from vostrack.video.masks import Prompts
+from vostrack.video.ranges import Span
+from vostrack.video.reader import open_clip
+from vostrack.video.series import frame_files
+from vostrack.video.stream import NO_IMAGE, check_size, size_text
+
+
+@dataclass(frozen=True)
+class _Summary:
+    """What must be known of a run."""
+
+    frames: int
+    clip: dict[str, Any]
+    objects: dict[str, Any] = field(default_factory=dict)
+
+
+class Finished:
+    """A finished run.
+
+    Attributes:
+        path: its folder.
+        names: of its frames, in order.
+        first: index of the first one in its clip.
+        size: (H, W) of its masks.
+        objects: names by id, in the order of ids.
+        source: its clip; None where that is not known.
+    """
+
+    def __init__(self, path: Path, clip: Path | None = None) -> None:
+        """Read what there is.
+
+        Args:
+            path: output folder of a run, or a folder of palette PNGs.
+            clip: where the clip is, if not where it was.
+
+        Raises:
+            OutputError: the run is damaged or not complete.
+            InputError: there is no such folder, or nothing in it.
+        """
+        self.path, self.first = path, 0
+        self.source: Path | None = None
+        self._request: Request | None = None
+        self._clip_record: dict[str, Any] = {}
+        self._stamp = self._now()
+        if (path / HIDDEN).is_dir():
+            self._read_run()
+        elif path.is_dir():
+            self._read_folder()
+        else:
+            raise InputError(f"{shown(path)} is no folder: give the output folder of a run")
+        self.source = clip or self.source
+        height, width = self._mask(self._paths[0], None).shape
+        self.size = (height, width)
+        self._images = self._image_names()
+
+    def _read_run(self) -> None:
+        if (self.path / MOVES).exists():
+            with lock_folder(self.path):
+                finish_moves(self.path)
+        folder = OutputFolder(self.path)
+        request, self._given = Request.kept_in(folder)
+        try:
+            summary: _Summary = read_json(self.path / "summary.json", _Summary)
+        except FileNotFoundError:
+            raise OutputError(f"the run in {shown(self.path)} is not complete: resume it first") from None
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{shown(self.path / 'summary.json')} is damaged: {shown(error)}") from error
+        self.names = folder.frame_names()
+        if not self.names or len(self.names) != summary.frames:
+            raise OutputError(f"{shown(self.path)} lacks frames that its summary counts: resume the run")
+        self._paths = [self.path / "masks" / f"{name}.png" for name in self.names]
+        ids = known_ids(self._given.labels, 0, Direction.BOTH)
+        self.objects = {number: self._given.names.get(number) or f"object_{number}" for number in sorted(ids)}
+        self.first, self.source, self._clip_record = request.span.first, request.source, summary.clip
+        self._request = request
+
+    def _read_folder(self) -> None:
+        self._paths, _ = frame_files(self.path)
+        self.names, self._given = [path.stem for path in self._paths], Prompts({}, [], {}, {}, [])
+        ids = {int(number) for path in self._paths for number in np.unique(self._mask(path, None))}
+        self.objects = {number: f"object_{number}" for number in sorted(ids - {0})}
+
+    def frames(self, span: Span, images: bool, soft: bool) -> Generator[Prediction, None, None]:
+        """Some frames.
+
+        Args:
+            span: of the clip; its frames must be among those of the run.
+            images: whether frames have images; else they are empty, and the clip is not read.
+            soft: whether predictions have probabilities (K, h, w), at the working size, where the run kept any; but for
+                frames whose mask was given.
+
+        Raises:
+            OutputError: a mask is damaged.
+            InputError: the clip cannot be read, or is another one.
+        """
+        frames = self._read(span) if images else self._blank(span)
+        for prediction in self._softened(frames) if soft else map(_unlabelled, frames):
+            mask = self._mask(self._paths[prediction.index - self.first], self.size)
+            ids = prediction.ids or tuple(self.objects)
+            probs = None if prediction.index in self._given.labels or not prediction.ids else prediction.probs
+            yield Prediction(prediction.frame, LabelMap(torch.from_numpy(mask), ids), probs)
+
+    @property
+    def is_run(self) -> bool:
+        """Whether it is the output folder of a run."""
+        return self._request is not None
+
+    @property
+    def is_soft(self) -> bool:
+        """Whether the run kept how sure it was."""
+        return self._request is not None and self._request.keep
+
+    def rate(self) -> Fraction | None:
+        """Average frame rate of the clip."""
+        with open_clip(self._known_source()) as clip:
+            return clip.fps
+
+    def image_name(self, index: int, name: str) -> str:
+        """Name of the image that a frame is in: its own, in a folder of images."""
+        return self._images[index] if index < len(self._images) else f"{name}.jpg"
+
+    def check_same(self) -> None:
+        """Raise `OutputError` where the run was changed since it was opened."""
+        if self._now() != self._stamp:
+            raise OutputError(f"the run in {shown(self.path)} was changed meanwhile: export it again")
+
+    def _now(self) -> tuple[int, int] | None:
+        try:
+            info = os.stat(self.path / "summary.json")
+        except OSError:
+            return None
+        return info.st_mtime_ns, info.st_ino
+
+    def _known_source(self) -> Path:
+        if self.source is None:
+            raise InputError(f"{shown(self.path)} does not say which clip it is of: give it as `clip`")
+        return self.source
+
+    def _image_names(self) -> list[str]:
+        if self.source is None or not self.source.is_dir():
+            return []
+        return [path.name for path in frame_files(self.source)[0]]
+
+    def _blank(self, span: Span) -> Iterator[Frame]:
+        for index in range(span.first, (span.last or 0) + 1):
+            yield Frame(index, Fraction(0), NO_IMAGE, self.names[index - self.first])
+
+    def _read(self, span: Span) -> Iterator[Frame]:
+        source = self._known_source()
+        if self._clip_record:
+            now = fingerprint(source)
+            if {**now, "name": ""} != {**self._clip_record, "name": ""}:
+                raise InputError(f"{shown(source)} is another clip than the run was over: give that one as `clip`")
+        with span.of(open_clip(source)) as clip:
+            if clip.size != self.size:
+                raise InputError(
+                    f"{shown(source)} is {size_text(clip.size)}, and the masks are {size_text(self.size)}: "
+                    "give the clip that they are of as `clip`"
+                )
+            for frame in clip:
+                yield Frame(frame.index, frame.time, frame.image, self.names[frame.index - self.first])
+
+    def _softened(self, frames: Iterator[Frame]) -> Iterator[Prediction]:
+        """What the run said of cells, at the working size."""
+        request, given = self._request, self._given
+        assert request is not None
+        pipeline = load_pipeline(request.config)
+        cells = OutputFolder(self.path).cells
+        forward, backward = (KeptCells(cells, way, given.labels) for way in (Direction.FORWARD, Direction.BACKWARD))
+        both = BothWays(given.labels, backward, request.direction)
+
+        def said(index: int, cells: object, ids: tuple[int, ...]) -> tuple[torch.Tensor, tuple[int, ...]] | None:
+            return both.merged(index, *(forward.read(index) or (None, ())))
+
+        engine = Propagator(
+            pipeline.method,
+            request.config.size,
+            pipeline.device,
+            keep_probs=True,
+            merge=said,
+            gone=gone_by_id(request.gone, given),
+        )
+        return engine.replay(Clip(frames, given.labels))
+
+    def _mask(self, path: Path, size: tuple[int, int] | None) -> npt.NDArray[np.uint8]:
+        """A mask, uint8 (H, W), whose ids are those of objects; raises `OutputError`."""
+        try:
+            open_regular(path).close()
+            with Image.open(path, formats=["PNG"]) as image:
+                check_size((image.height, image.width), shown(path))
+                image.verify()  # the checksums, which reading alone does not look at; it closes the image
+            with Image.open(path, formats=["PNG"]) as image:
+                if image.mode not in ("P", "L"):
+                    raise ValueError("a mask is a palette image, whose values are ids")
+                pixels = np.array(image)
+            if size is not None and pixels.shape != size:
+                raise ValueError("it has another size than the first one")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, InputError) as error:
+            raise OutputError(f"{shown(path)} cannot be exported: {shown(error)}; resume the run to mend it") from error
+        pixels[pixels == VOID] = 0
+        if size is not None and not {0, *self.objects} >= set(np.flatnonzero(np.bincount(pixels.ravel())).tolist()):
+            raise OutputError(f"{shown(path)} holds an object that the run does not know")
+        return pixels
+
+
+def _unlabelled(frame: Frame) -> Prediction:
+    return Prediction(frame, LabelMap(torch.zeros(0, 0, dtype=torch.uint8), ()))
