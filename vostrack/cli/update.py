@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from vostrack.cli.console import Form, FrameBar, printed_summary, say_next
+from vostrack.cli.console import Form, FrameBar, Stopped, printed_summary, say_next
 from vostrack.cli.help import Json, in_input, in_output, in_run
 from vostrack.cli.segment import frame_names, parse_masks
 from vostrack.cli.settings import parse_gone, parse_range
@@ -85,7 +87,7 @@ def update(
     spans = [_frames(text) for text in lock_range or ()]
     from vostrack.run.update import update as correct
 
-    with FrameBar(run.name, quiet, form=progress) as bar:
+    with _stopping(), FrameBar(run.name, quiet, form=progress) as bar:
         summary: dict[str, Any] = correct(
             run,
             masks,
@@ -98,6 +100,16 @@ def update(
             callbacks=bar,
         )
     printed_summary(summary, json, quiet or progress is Form.JSONL)
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """What is said where an update is stopped."""
+    try:
+        yield
+    except Stopped as stop:
+        stop.args = ("the run is as it was; go on with the same command",)
+        raise
 
 
 def _frames(text: str) -> tuple[int, int]:

@@ -20,13 +20,13 @@ from PIL import Image
 from vostrack.errors import InputError, OutputError
 from vostrack.files import lock_folder, open_regular, read_json, shown
 from vostrack.methods import Direction
-from vostrack.propagate import Propagator, known_ids
+from vostrack.propagate import Merged, Propagator, known_ids
 from vostrack.run.folder import OutputFolder, fingerprint
 from vostrack.run.kept import BothWays, KeptCells
 from vostrack.run.pipeline import load_pipeline
+from vostrack.run.place import HIDDEN, MOVES
 from vostrack.run.prompts import gone_by_id
 from vostrack.run.request import Request
-from vostrack.run.place import HIDDEN, MOVES
 from vostrack.run.steps import finish_moves
 from vostrack.types import VOID, Clip, Frame, LabelMap, Prediction
 from vostrack.video.masks import Prompts
@@ -197,10 +197,13 @@ class Finished:
         assert request is not None
         pipeline = load_pipeline(request.config)
         cells = OutputFolder(self.path).cells
-        forward, backward = (KeptCells(cells, way, given.labels) for way in (Direction.FORWARD, Direction.BACKWARD))
+        grid = Propagator(pipeline.method, request.config.size).grid(self.size)
+        forward, backward = (
+            KeptCells(cells, way, given.labels, grid) for way in (Direction.FORWARD, Direction.BACKWARD)
+        )
         both = BothWays(given.labels, backward, request.direction)
 
-        def said(index: int, cells: object, ids: tuple[int, ...]) -> tuple[torch.Tensor, tuple[int, ...]] | None:
+        def said(index: int, cells: torch.Tensor | None, ids: tuple[int, ...]) -> Merged | None:
             return both.merged(index, *(forward.read(index) or (None, ())))
 
         engine = Propagator(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from vostrack.errors import InputError, MaskError, OutputError
-from vostrack.files import OutputRoot, lock_folder, output_error, read_json, shown
+from vostrack.files import OutputRoot, lock_folder, nearest, output_error, read_json, shown
 from vostrack.methods import Direction
 from vostrack.methods.base import Stepping
 from vostrack.propagate import Gone, Propagator, Reuse, check_prompts, gone_at, known_ids
@@ -122,6 +122,8 @@ def undo(run: str | os.PathLike[str]) -> None:
 
 
 def _check_run(path: Path) -> None:
+    if not path.exists():
+        raise OutputError(f"cannot find {shown(path)}{nearest(path)}: give the output folder of a run")
     if not (path / ".vostrack").is_dir():
         raise OutputError(f"{shown(path)} is not the output folder of a run: give the one that `segment` wrote")
 
