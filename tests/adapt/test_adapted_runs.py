@@ -32,7 +32,7 @@ COUNT = 7
 STEPS = SMALL["iterations"]
 OPTIONS = dict(SMALL)
 ALL = ("masks", "overlay", "objects", "probs")
-KEPT = {"run.json", "frames.jsonl", "request.json", "given", "cells"}
+KEPT = {"run.json", "frames.jsonl", "request.json", "given", "cells", "signs.jsonl"}
 PHASES = ("following", "training", "segmenting")
 
 
@@ -161,10 +161,9 @@ def test_a_live_adaptation_that_the_clip_is_too_short_for_says_so(
     run(clip, masks[0], tmp_path / "plain", None)
     assert results(tmp_path / "out") == results(tmp_path / "plain")
     text = "the adaptation had no effect: 5 of 8 steps to warm up were done"
-    assert summary["warnings"] == [{"code": "adapt-idle", "text": text}]
-    (few,) = run(clip, masks, tmp_path / "two")["warnings"]
+    assert {"code": "adapt-idle", "text": text} in summary["warnings"]
     text = "4 steps of adaptation are few and can make masks worse: 100 or more are advised"
-    assert few == {"code": "adapt-short", "text": text}
+    assert {"code": "adapt-short", "text": text} in run(clip, masks, tmp_path / "two")["warnings"]
 
 
 def test_settings_that_go_with_no_adaptation_are_refused(clip: Path, masks: dict[int, Path], tmp_path: Path) -> None:
@@ -338,7 +337,7 @@ def test_a_process_that_is_stopped_or_killed_can_go_on(
         ended, _, said = finish(start(arguments, log, small=True), log)
         assert (ended, "Traceback" in said) == (0, False)
     assert results(out) == results(tmp_path / "plain")
-    assert len(results(out)) == 12
+    assert len(results(out)) == 13
     assert hidden(out) == KEPT
 
 
