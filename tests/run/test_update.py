@@ -288,3 +288,15 @@ def test_given_masks_that_were_tampered_with_are_one_line(clip: Path, tmp_path: 
     )
     with pytest.raises(OutputError, match="other files than ours"):
         vostrack.undo(out)
+
+
+def test_objects_that_change_places_in_a_correction_are_told(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(clip, {0: truth()}, out)
+    swapped = truth(5)
+    swapped[truth(5) == 3], swapped[truth(5) == 200] = 200, 3
+    codes = [each["code"] for each in vostrack.update(out, {5: swapped})["warnings"]]
+    assert "mask-swapped" in codes
+    vostrack.undo(out)
+    codes = [each["code"] for each in vostrack.update(out, {5: truth(5)})["warnings"]]
+    assert "mask-swapped" not in codes

@@ -17,6 +17,7 @@ from vostrack.errors import InputError, MaskError, OutputError
 from vostrack.files import OutputRoot, lock_folder, nearest, output_error, read_json, shown
 from vostrack.methods import Direction
 from vostrack.methods.base import Stepping
+from vostrack.notes import Code, Note
 from vostrack.propagate import Gone, Propagator, Reuse, check_prompts, gone_at, known_ids
 from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.cuts import beyond_cuts
@@ -178,7 +179,27 @@ class _Correction:
                 return locks.applied(prediction, self._earlier.read_prediction(prediction.frame))
 
             change = locked if locks.record() else lambda prediction: prediction
-            return write_run(passes, store, stream, request.notes(given, whole), record, change, self._path)
+            notes = request.notes(given, whole) + self._swapped(given)
+            return write_run(passes, store, stream, notes, record, change, self._path)
+
+    def _swapped(self, given: Prompts) -> list[Note]:
+        """Notes on new masks in which two objects lie where each the other was before."""
+        names, notes = self._earlier.frame_names(), list[Note]()
+        for index in self._request.masks:
+            place = index - self._request.span.first
+            if index not in given.labels or not place < len(names):
+                continue
+            now = given.labels[index]
+            frame = Frame(index, Fraction(0), torch.empty(3, *now.size, dtype=torch.uint8), names[place])
+            before = self._earlier.read_prediction(frame).labels.pixels
+            pairs = [(one, other) for one in now.ids for other in now.ids if one < other]
+            for one, other in pairs:
+                if _covers(before, one, now.pixels, other) and _covers(before, other, now.pixels, one):
+                    text = f"at frame {index} object {one} lies where object {other} was, and the other way round"
+                    notes.append(
+                        Note(Code.MASK_SWAPPED, f"{text}: are their colours exchanged? If so, undo the update")
+                    )
+        return notes
 
     def _without(self, drop_masks: Collection[int]) -> Prompts:
         """The masks that were given before, but for those that are dropped."""
@@ -298,6 +319,12 @@ class _Correction:
             Direction.FORWARD: Reuse(lambda index: first - index, lambda index: _cells(forward, index), result),
             Direction.BACKWARD: Reuse(lambda index: index - last, lambda index: _cells(backward, index)),
         }
+
+
+def _covers(before: torch.Tensor, one: int, now: torch.Tensor, other: int) -> bool:
+    """Whether most of an object of a label map is where another one of a second map is."""
+    there = now == other
+    return bool((before[there] == one).sum() * 2 > there.sum())
 
 
 def _cells(kept: KeptCells, index: int) -> torch.Tensor | None:
