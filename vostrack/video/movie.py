@@ -253,7 +253,8 @@ class _Movie:
         self._held: Packet[VideoStream] | None = None
         flags = {"fflags": "+bitexact", **encoding.flags}
         self._container = av.open(str(path.absolute()), "w", format=encoding.container, container_options=flags)
-        self._video = add_video(self._container, encoding, size, fps, self._tick, threads=2)
+        # With two threads x264 gave other bytes for the same pictures now and then, on a machine with much to do.
+        self._video = add_video(self._container, encoding, size, fps, self._tick, threads=1)
         audio = source.audio if source else None
         self._audio = self._container.add_stream_from_template(audio) if audio else None
 
