@@ -44,7 +44,7 @@ def test_killed_run_goes_on_to_the_same_bytes(jobs: int, tmp_path: Path) -> None
     process.kill()
     # A process of the pool that went on would write beside those of the next run.
     assert fakes.ended(log)
-    assert 15 <= len(list(out.rglob("*.png"))) < 36
+    assert 0 < len(list((out / "fake").rglob("*.png"))) < 36
     assert cli.run([str(argument) for argument in arguments[:-4]] + ["--out", str(out)]) == 0
     there, expected = files(out), files(whole)
     assert there.keys() == expected.keys()
