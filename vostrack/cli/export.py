@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from vostrack.cli.console import Form, FrameBar, Stopped, say_next
-from vostrack.cli.help import Json, Overwrite, StartNumber, in_input, in_output, in_run
+from vostrack.cli.help import Json, MovedClip, Overwrite, Progress, Quiet, StartNumber, in_input, in_output, in_run
 from vostrack.cli.settings import parse_range
 from vostrack.errors import counted
 from vostrack.files import escaped
@@ -43,9 +43,7 @@ def export(
         str | None,
         in_input("--range", metavar="A-B", help="Frames, as 40-60, 40- or 1.5s-4s, both ends in.", show_default="all"),
     ] = None,
-    clip: Annotated[
-        Path | None, in_input("--clip", metavar="CLIP", help="Where the clip is now.", show_default="where it was")
-    ] = None,
+    clip: MovedClip = None,
     start_number: StartNumber = None,
     hard: Annotated[bool, in_output("--hard", help="Edges as in the masks, not soft.")] = False,
     feather: Annotated[float, in_output("--feather", metavar="PX", min=0, max=100, help="Blur edges.")] = 0.0,
@@ -56,10 +54,8 @@ def export(
     overwrite: Overwrite = False,
     list_: Annotated[bool, in_run("--list", help="Show all formats.")] = False,
     json: Json = False,
-    progress: Annotated[
-        Form, in_run("--progress", metavar="FORM", help="A bar or lines (auto), or jsonl: JSON lines on stderr.")
-    ] = Form.AUTO,
-    quiet: Annotated[bool, in_run("--quiet", "-q", help="Print errors only.")] = False,
+    progress: Progress = Form.AUTO,
+    quiet: Quiet = False,
 ) -> None:
     """Write the masks of a run for another tool: an editor, a labelling tool, a training.
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from vostrack.cli.console import Form
 from vostrack.methods import WORKING_SIZE, registered
 from vostrack.video.look import Style
 
@@ -93,6 +94,17 @@ OverlayLabels = Annotated[
     bool, in_output("--overlay-labels", help="Write ids, names and frame numbers on the overlay.")
 ]
 Json = Annotated[bool, in_output("--json", help="Print the results as JSON on stdout.")]
+Gone = Annotated[
+    list[str] | None,
+    in_input("--gone", metavar="OBJECT@FRAMES", help="Object that is not there: 2@131-160, dog@131-. Repeatable."),
+]
+MovedClip = Annotated[
+    Path | None, in_input("--clip", metavar="CLIP", help="Where the clip is now.", show_default="where it was")
+]
+Progress = Annotated[
+    Form, in_run("--progress", metavar="FORM", help="A bar or lines (auto), or jsonl: JSON lines on stderr.")
+]
+Quiet = Annotated[bool, in_run("--quiet", "-q", help="Print errors only.")]
 
 
 _HINTS = {"--mask": "To make one, save a frame with `vostrack frame` and paint objects in flat colours, all else black"}

@@ -19,6 +19,7 @@ from vostrack.cli.help import (
     ClipPath,
     Device,
     FrameRange,
+    Gone,
     InvertMask,
     Json,
     Method,
@@ -27,6 +28,8 @@ from vostrack.cli.help import (
     OverlayLabels,
     OverlayStyle,
     Overwrite,
+    Progress,
+    Quiet,
     ResizeMask,
     Size,
     StartNumber,
@@ -76,10 +79,7 @@ def segment(
             help="Follow objects from the frames with masks backwards too, or one way only.",
         ),
     ] = Direction.BOTH,
-    gone: Annotated[
-        list[str] | None,
-        in_input("--gone", metavar="OBJECT@FRAMES", help="Object that is not there: 2@131-160, dog@131-. Repeatable."),
-    ] = None,
+    gone: Gone = None,
     on_cut: Annotated[
         OnCut,
         in_input("--on-cut", metavar="WAY", help="At a scene cut, continue with a warning, or stop: empty masks."),
@@ -143,10 +143,8 @@ def segment(
     ] = False,
     device: Device = "auto",
     resume: Annotated[bool, in_run("--resume", help="Go on with an interrupted run.")] = False,
-    progress: Annotated[
-        Form, in_run("--progress", metavar="FORM", help="A bar or lines (auto), or jsonl: JSON lines on stderr.")
-    ] = Form.AUTO,
-    quiet: Annotated[bool, in_run("--quiet", "-q", help="Print errors only.")] = False,
+    progress: Progress = Form.AUTO,
+    quiet: Quiet = False,
 ) -> None:
     """Follow the objects of a mask through a clip.
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from vostrack.cli.console import Form, FrameBar, Stopped, printed_summary, say_next
-from vostrack.cli.help import Json, in_input, in_output, in_run
+from vostrack.cli.help import Gone, Json, MovedClip, Progress, Quiet, in_input, in_output, in_run
 from vostrack.cli.segment import frame_names, parse_masks
 from vostrack.cli.settings import parse_gone, parse_range
 
@@ -26,17 +26,12 @@ def update(
             help="Mask of another frame, or a new one in the place of an earlier one. Repeatable.",
         ),
     ] = None,
-    gone: Annotated[
-        list[str] | None,
-        in_input("--gone", metavar="OBJECT@FRAMES", help="Object that is not there: 2@131-160, dog@131-. Repeatable."),
-    ] = None,
+    gone: Gone = None,
     drop_mask: Annotated[
         list[int] | None,
         in_input("--drop-mask", metavar="FRAME", help="Take back the mask given for a frame. Repeatable."),
     ] = None,
-    clip: Annotated[
-        Path | None, in_input("--clip", metavar="CLIP", help="Where the clip is now.", show_default="where it was")
-    ] = None,
+    clip: MovedClip = None,
     lock: Annotated[
         list[str] | None,
         in_output("--lock", metavar="OBJECT", help="Keep the pixels of a finished object as they are. Repeatable."),
@@ -48,10 +43,8 @@ def update(
     unlock: Annotated[bool, in_output("--unlock", help="Let go what earlier updates have locked.")] = False,
     undo: Annotated[bool, in_run("--undo", help="Take back the last update.")] = False,
     json: Json = False,
-    progress: Annotated[
-        Form, in_run("--progress", metavar="FORM", help="A bar or lines (auto), or jsonl: JSON lines on stderr.")
-    ] = Form.AUTO,
-    quiet: Annotated[bool, in_run("--quiet", "-q", help="Print errors only.")] = False,
+    progress: Progress = Form.AUTO,
+    quiet: Quiet = False,
 ) -> None:
     """Correct a run: give a mask where it went wrong, and only what that changes is computed.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -70,7 +71,7 @@ class Shot:
         return {n: f"{stem}_{n}" if taken.count(stem.lower()) > 1 else stem for n, stem in plain.items()}
 
 
-class Collected:
+class Collected(ABC):
     """A writer that collects what it needs and writes one JSON file at the end."""
 
     def __init__(self, shot: Shot) -> None:
@@ -78,19 +79,19 @@ class Collected:
         self.notes: list[Note] = []
         self.shot = shot
 
+    @abstractmethod
     def write(self, prediction: Prediction) -> None:
         """Take a frame."""
-        raise NotImplementedError
 
+    @abstractmethod
     def content(self) -> Any:
         """All that is written, as JSON."""
-        raise NotImplementedError
 
     def finish(self) -> None:
         """Write the file; raises `OutputError`."""
         write_bytes(self.shot.out, json.dumps(self.content(), allow_nan=False).encode())
 
-    def abort(self) -> None:
+    def abort(self) -> None:  # noqa: B027  there is nothing for others to add
         """Nothing to do: nothing was written."""
 
 

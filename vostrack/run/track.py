@@ -139,13 +139,9 @@ def _start(
         check_prompts(given.labels, whole.count)
         # A generator of the caller's runs in the caller's thread.
         ahead = 0 if isinstance(whole, ArrayStream) else _AHEAD
-        backwards, told = _backwards(frames, span.first), []
-        if backwards is None and way is Direction.BACKWARD and max(given.labels) > span.first:
-            raise InputError("frames that can be read only once are followed forwards: give a path or a list")
-        if backwards is None and way is Direction.BOTH and max(given.labels) > span.first:
-            way = Direction.FORWARD
-            text = "frames that can be read only once are followed forwards: give a path or a list for both directions"
-            told = [Note(Code.RUN_FORWARD, text)]
+        backwards, told = _backwards(frames, span.first), list[Note]()
+        if backwards is None and max(given.labels) > span.first:
+            way, told = _only_forwards(way)
         passes = Passes(
             pipeline,
             given.labels,
@@ -165,6 +161,14 @@ def _start(
         whole.close()
         raise
     return _Predictions(passes, stream)
+
+
+def _only_forwards(way: Direction) -> tuple[Direction, list[Note]]:
+    """The way that is left where frames can be read only once, and what is to be said of it; raises `InputError`."""
+    text = "frames that can be read only once are followed forwards: give a path or a list"
+    if way is Direction.BACKWARD:
+        raise InputError(text)
+    return Direction.FORWARD, [Note(Code.RUN_FORWARD, f"{text} for both directions")] if way is Direction.BOTH else []
 
 
 class _Predictions(Iterator[Prediction]):
