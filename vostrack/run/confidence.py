@@ -13,13 +13,13 @@ from itertools import groupby
 import numpy as np
 import numpy.typing as npt
 
+from vostrack import weights
 from vostrack.errors import WeightsError
 from vostrack.files import read_toml, shown
 from vostrack.notes import Code, Note
 from vostrack.propagate import Gone, gone_at
 from vostrack.run.signs import FrameSigns, Sign
 from vostrack.types import LabelMap
-from vostrack.weights import search_path
 
 FILE = "confidence.toml"
 CSV = "confidence.csv"
@@ -80,7 +80,7 @@ def load_model(method: str) -> Model:
     Raises:
         WeightsError: the file is missing or damaged.
     """
-    for folder in search_path():
+    for folder in weights.search_path():
         path = folder / FILE
         try:
             models: dict[str, Model] = read_toml(path, dict[str, Model])
