@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path, PurePath
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import typer
@@ -159,65 +160,83 @@ def segment(
 
     Masks go to OUT/masks, one palette PNG for each frame, and OUT/overlay.mp4 shows them over the clip.
     """
-    if resume and overwrite:
+    options = dict(locals())
+    _check_together(options)
+    check_free(out or default_folder(clip), overwrite, resume)
+    arguments = segment_arguments(options)
+    from vostrack.run.segment import segment as run
+
+    quicker = partial(_quicker, clip, method, preset, arguments["size"], arguments["adapt"])
+    with FrameBar(clip.name, quiet, form=progress, quicker=quicker) as bar:
+        summary: dict[str, Any] = run(**arguments, callbacks=bar)
+    printed_summary(summary, json, quiet or progress is Form.JSONL)
+
+
+def segment_arguments(options: Mapping[str, Any], base: Path = Path()) -> dict[str, Any]:
+    """What `vostrack.segment` is called with, from values of the options, which a plan of many clips has too.
+
+    Args:
+        options: by name of the parameters of the command, all of them.
+        base: what relative paths begin at.
+    """
+    _check_together(options)
+    given = SimpleNamespace(**options)
+    clip, part = base / given.clip, parse_range(given.range_)
+    masks = parse_masks(given.mask, frame_names(clip), None if part else 0, base)
+    _check_order(clip, masks)
+    form = "clip" if given.adapt else "live" if given.adapt_live else None
+    settings: dict[str, Any] = parse_all_settings(
+        given.method,
+        given.preset,
+        given.set_,
+        form,
+        given.adapt_preset,
+        given.adapt_set,
+        given.refine,
+        given.refine_set,
+    )
+    if given.refine_feedback:
+        settings["refine_settings"]["feedback"] = True
+    wanted = {"masks": True, "overlay": given.overlay, "objects": given.objects, "probs": given.probs}
+    as_they_are = (
+        *("out", "start_number", "method", "preset", "device", "adapt_preset", "refine", "overlay_style"),
+        *("overlay_labels", "direction", "keep", "on_cut", "resize_mask", "invert_mask", "no_background"),
+        *("overwrite", "resume"),
+    )
+    return {name: options[name] for name in as_they_are} | {
+        "clip": clip,
+        "masks": masks,
+        "names": parse_names(given.name),
+        "range": part,
+        "size": parse_size(given.size),
+        "weights": _located(given.weights, base),
+        "adapt": form,
+        **settings,
+        "outputs": [name for name, on in wanted.items() if on],
+        "gone": parse_gone(given.gone),
+        "background": parse_color(given.background),
+    }
+
+
+def _located(weights: str | None, base: Path) -> str | Path | None:
+    """A file of weights, or a name."""
+    return base / weights if weights and (base / weights).is_file() else weights
+
+
+def _check_together(options: Mapping[str, Any]) -> None:
+    """Refuse options that exclude each other."""
+    given = SimpleNamespace(**options)
+    if given.resume and given.overwrite:
         raise typer.BadParameter("--resume and --overwrite exclude each other", param_hint="--resume")
-    if not overlay and (overlay_labels or overlay_style is not Style.TINT):
+    if not given.overlay and (given.overlay_labels or given.overlay_style != Style.TINT):
         raise typer.BadParameter(
             "there is no overlay with --no-overlay", param_hint="--overlay-style, --overlay-labels"
         )
-    if adapt and adapt_live:
+    if given.adapt and given.adapt_live:
         raise typer.BadParameter("--adapt and --adapt-live exclude each other", param_hint="--adapt")
-    if not (adapt or adapt_live) and (adapt_set or adapt_preset != "default"):
-        hint = "--adapt-set" if adapt_set else "--adapt-preset"
+    if not (given.adapt or given.adapt_live) and (given.adapt_set or given.adapt_preset != "default"):
+        hint = "--adapt-set" if given.adapt_set else "--adapt-preset"
         raise typer.BadParameter("it needs --adapt or --adapt-live", param_hint=hint)
-    check_free(out or default_folder(clip), overwrite, resume)
-    from vostrack.run.segment import segment as run
-
-    wanted = {"masks": True, "overlay": overlay, "objects": objects, "probs": probs}
-    part = parse_range(range_)
-    masks = parse_masks(mask, frame_names(clip), None if part else 0)
-    _check_order(clip, masks)
-    form = "clip" if adapt else "live" if adapt_live else None
-    settings: dict[str, Any] = parse_all_settings(
-        method, preset, set_, form, adapt_preset, adapt_set, refine, refine_set
-    )
-    if refine_feedback:
-        settings["refine_settings"]["feedback"] = True
-    working = parse_size(size)
-    quicker = partial(_quicker, clip, method, preset, working, form)
-    with FrameBar(clip.name, quiet, form=progress, quicker=quicker) as bar:
-        summary: dict[str, Any] = run(
-            clip,
-            masks,
-            out,
-            names=parse_names(name),
-            range=part,
-            start_number=start_number,
-            method=method,
-            weights=weights,
-            preset=preset,
-            size=working,
-            device=device,
-            adapt=form,
-            adapt_preset=adapt_preset,
-            refine=refine,
-            **settings,
-            outputs=[name for name, on in wanted.items() if on],
-            overlay_style=overlay_style,
-            overlay_labels=overlay_labels,
-            direction=direction,
-            gone=parse_gone(gone),
-            keep=keep,
-            on_cut=on_cut,
-            resize_mask=resize_mask,
-            background=parse_color(background),
-            invert_mask=invert_mask,
-            no_background=no_background,
-            overwrite=overwrite,
-            resume=resume,
-            callbacks=bar,
-        )
-    printed_summary(summary, json, quiet or progress is Form.JSONL)
 
 
 def _quicker(clip: Path, method: str, preset: str, size: int | None, adapt: str | None) -> str:
@@ -237,7 +256,9 @@ def _quicker(clip: Path, method: str, preset: str, size: int | None, adapt: str 
     return ", or ".join(ways)
 
 
-def parse_masks(texts: Sequence[str], names: Sequence[str] = (), bare: Moment | None = 0) -> dict[Moment | None, Path]:
+def parse_masks(
+    texts: Sequence[str], names: Sequence[str] = (), bare: Moment | None = 0, base: Path = Path()
+) -> dict[Moment | None, Path]:
     r"""Paths by frame or time, from `FRAME:PATH`, `TIME:PATH`, `NAME:PATH`, or `PATH` alone.
 
     What stands before the path is a frame as `40`, a time as `12.5s` or `00:00:12.5`, or the name of a frame of a
@@ -248,10 +269,14 @@ def parse_masks(texts: Sequence[str], names: Sequence[str] = (), bare: Moment | 
         texts: as typed.
         names: file names of the frames of a folder, in order.
         bare: what stands for a path alone.
+        base: what relative paths begin at.
     """
     from vostrack.errors import MaskError
     from vostrack.files import shown
     from vostrack.video.ranges import two_masks
+
+    def exists(text: str) -> bool:
+        return _exists(base / text)
 
     paths: dict[Moment | None, Path] = {}
     for text in texts:
@@ -259,21 +284,21 @@ def parse_masks(texts: Sequence[str], names: Sequence[str] = (), bare: Moment | 
             raise MaskError("the mask is an empty name; expected PATH or FRAME:PATH, such as 0:first.png")
         moment, rest = split_head(text, names)
         path_first, _, last = text.rpartition(":")
-        if moment is None and last.isdecimal() and not _exists(text) and path_first and _exists(path_first):
+        if moment is None and last.isdecimal() and not exists(text) and path_first and exists(path_first):
             raise MaskError(f"the frame comes first: {last}:{shown(path_first)}")
-        if not rest and not _exists(text):
+        if not rest and not exists(text):
             raise MaskError(f"{shown(text)} names no mask: give FRAME:PATH without a space, such as 12:mask.png")
         number, _, after = text.partition(":")
-        if moment is None and after and re.fullmatch(r"[\d.,+-]+s?", number) and not _exists(text) and _exists(after):
+        if moment is None and after and re.fullmatch(r"[\d.,+-]+s?", number) and not exists(text) and exists(after):
             raise MaskError(
                 f"{shown(number)} is not the number of a frame: give a whole number from 0, as in 12:mask.png, "
                 "or a time, as in 12.5s:mask.png"
             )
-        if moment is None or (_exists(text) and not _exists(rest)):
+        if moment is None or (exists(text) and not exists(rest)):
             moment, rest = bare, text
         if moment in paths:
-            raise MaskError(two_masks(moment, paths[moment], Path(rest)))
-        paths[moment] = Path(rest)
+            raise MaskError(two_masks(moment, paths[moment], base / rest))
+        paths[moment] = base / rest
     return paths
 
 
@@ -327,8 +352,8 @@ def _check_order(clip: Path, masks: Mapping[Moment | None, Path]) -> None:
         raise MaskError(f"clip and mask have changed places: give {shown(videos[0])} --mask {shown(clip)}")
 
 
-def _exists(text: str) -> bool:
+def _exists(path: Path) -> bool:
     try:
-        return Path(text).exists()
+        return path.exists()
     except (OSError, ValueError):
         return False
