@@ -20,9 +20,9 @@ import typer
 
 import vostrack
 from tests.contract import Contract
-from vostrack import Clip, Frame, LabelMap, Propagator, load_method
+from vostrack import Clip, Frame, LabelMap, Propagator, errors, load_method
 from vostrack import cli as command_line
-from vostrack.cli import console
+from vostrack.cli.batch import FAILED
 from vostrack.config import settings_of
 from vostrack.errors import VostrackError
 from vostrack.files import sha256
@@ -216,7 +216,7 @@ def exit_codes() -> set[int]:
         return {kind.exit_code}.union(*(below(child) for child in kind.__subclasses__()))
 
     usage, stopped = 2, {128 + number for number in (1, signal.SIGINT, signal.SIGTERM)}  # Windows has no SIGHUP
-    return {0, usage, console.OUT_OF_MEMORY, console.INTERRUPTED} | stopped | below(VostrackError)
+    return {0, usage, FAILED, errors.OUT_OF_MEMORY, errors.INTERRUPTED} | stopped | below(VostrackError)
 
 
 def test_the_table_of_exit_codes_is_complete() -> None:

@@ -15,6 +15,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vostrack.batch.run import run_batch
+    from vostrack.batch.task import Result, Task, run_one
+    from vostrack.cli.plan import read_plan
     from vostrack.errors import (
         Cancelled,
         DatasetError,
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
         MethodError,
         OutputError,
         OutputExistsError,
+        PlanError,
         VostrackError,
         WeightsError,
     )
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from vostrack.propagate import Propagator
     from vostrack.run.callbacks import Callbacks
     from vostrack.run.export import export
+    from vostrack.run.pipeline import Pipelines
     from vostrack.run.review import review
     from vostrack.run.segment import segment
     from vostrack.run.suggestions import suggest
@@ -52,6 +57,7 @@ _HOMES = {
     "MethodError": "errors",
     "OutputError": "errors",
     "OutputExistsError": "errors",
+    "PlanError": "errors",
     "VostrackError": "errors",
     "WeightsError": "errors",
     "Clip": "types",
@@ -61,8 +67,14 @@ _HOMES = {
     "Prediction": "types",
     "Propagator": "propagate",
     "Callbacks": "run.callbacks",
+    "Pipelines": "run.pipeline",
+    "Result": "batch.task",
+    "Task": "batch.task",
     "export": "run.export",
+    "read_plan": "cli.plan",
     "review": "run.review",
+    "run_batch": "batch.run",
+    "run_one": "batch.task",
     "segment": "run.segment",
     "suggest": "run.suggestions",
     "track": "run.track",
@@ -86,8 +98,12 @@ __all__ = [
     "MethodError",
     "OutputError",
     "OutputExistsError",
+    "Pipelines",
+    "PlanError",
     "Prediction",
     "Propagator",
+    "Result",
+    "Task",
     "VostrackError",
     "WeightsError",
     "__version__",
@@ -95,7 +111,10 @@ __all__ = [
     "load_method",
     "open_clip",
     "read_mask",
+    "read_plan",
     "review",
+    "run_batch",
+    "run_one",
     "segment",
     "suggest",
     "track",

@@ -9,6 +9,7 @@
     ├── MethodError               2   an unknown method, or options that it does not have
     ├── DatasetError              5   a dataset folder is not laid out as expected
     │   └── NoObjectError         5   a sequence's masks hold no object, so that there is nothing to follow or score
+    ├── PlanError                 5   a plan of many clips has faults
     └── Cancelled                 1   the caller's callbacks asked to stop
 
 A message says in one line what was expected, what was found, where, and what to do next. The command line prints it
@@ -19,7 +20,12 @@ signals) are listed in docs/formats.md.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Sequence
+
+OUT_OF_MEMORY = 7
+INTERRUPTED = 130
+_OUT_OF_MEMORY_SIGNS = ("out of memory", "allocate memory", "not enough memory", "failed to map segment")
 
 
 class VostrackError(Exception):
@@ -74,8 +80,31 @@ class NoObjectError(DatasetError):
     """The masks of a sequence hold no object; other sequences of its dataset go on."""
 
 
+class PlanError(VostrackError):
+    """A plan cannot be worked through; `faults` has a line for each reason."""
+
+    exit_code = 5
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        """Take the lines."""
+        self.faults = list(faults)
+        more = f" (and {len(self.faults) - 1} more faults)" if len(self.faults) > 1 else ""
+        super().__init__(f"{self.faults[0]}{more}")
+
+
 class Cancelled(VostrackError):
     """The caller's callbacks asked to stop; what was done so far is kept."""
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of a command that ended with an error which is none of usage."""
+    if isinstance(error, VostrackError):
+        return error.exit_code
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY_SIGNS):
+        return OUT_OF_MEMORY
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) and error.filename is None:
+        return OutputError.exit_code
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else int(getattr(error, "exit_code", 1))
 
 
 def counted(number: int, noun: str) -> str:

@@ -83,6 +83,10 @@ class Code(Enum):
     # Exports.
     EXPORT_EDGES = NOTE, "soft edges come from masks and image alone"
 
+    # Many clips.
+    BATCH_FAILED = WARNING, "a clip failed"
+    BATCH_AGAIN = WARNING, "a clip is tried again"
+
     # Scores and benchmarks.
     OBJECTS_NOT_SCORED = WARNING, "objects appear too late to be scored"
     SEQUENCE_NOT_SCORED = WARNING, "a sequence has no object to score"

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -13,6 +10,7 @@ from typing import TypeVar
 
 from vostrack.errors import Cancelled, VostrackError
 from vostrack.run.callbacks import Callbacks
+from vostrack.run.worker import follow_parent
 
 R = TypeVar("R")
 
@@ -73,15 +71,6 @@ def _report(callbacks: Callbacks, done: int, total: int) -> None:
 
 
 def _start_worker(start: Callable[[], None] | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        # A parent that was killed tells nobody; without this its processes would go on, beside those of the next run.
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, name="vostrack-orphan", daemon=True).start()
+    follow_parent()
     if start is not None:
         start()

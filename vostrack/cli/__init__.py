@@ -13,8 +13,9 @@ from typing import Annotated, Any, TextIO, cast
 
 import typer
 
+from vostrack.cli.batch import app as batch
 from vostrack.cli.benchmark import app as benchmark
-from vostrack.cli.console import INTERRUPTED, OUT_OF_MEMORY, Stopped, exit_code, plain
+from vostrack.cli.console import Stopped, plain
 from vostrack.cli.demo import demo
 from vostrack.cli.export import export
 from vostrack.cli.frame import frame
@@ -28,7 +29,7 @@ from vostrack.cli.speed import app as speed
 from vostrack.cli.train import train
 from vostrack.cli.update import update
 from vostrack.cli.weights import app as weights
-from vostrack.errors import OutputError, VostrackError
+from vostrack.errors import INTERRUPTED, OUT_OF_MEMORY, OutputError, VostrackError, exit_code
 
 _LONGEST = 300
 """Characters of an error that nobody foresaw: a compiler's can fill a screen."""
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 for command in (segment, update, export, review, suggest, frame, demo, train, inspect, methods, score):
     app.command(cls=Command)(command)
+app.add_typer(batch)
 app.add_typer(benchmark)
 app.add_typer(speed)
 app.add_typer(weights)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import shlex
 import signal
@@ -27,7 +26,7 @@ from rich.progress import (
 )
 
 from vostrack.cli.pace import Pace, duration
-from vostrack.errors import OutputError, VostrackError, counted
+from vostrack.errors import counted, exit_code
 from vostrack.files import escaped
 from vostrack.methods import preset_name, registered
 from vostrack.notes import WARNING, Code, Note
@@ -39,26 +38,12 @@ LINE_SECONDS = 30.0
 LONG_SECONDS = 600.0
 """A run that takes longer is told what would be quicker."""
 
-OUT_OF_MEMORY = 7
-INTERRUPTED = 130
-_OUT_OF_MEMORY_SIGNS = ("out of memory", "allocate memory", "not enough memory", "failed to map segment")
 _JSON_SECONDS, _ESTIMATE_SECONDS = 1.0, 20.0
 
 
 def plain(text: object) -> str:
     """Text of others for the terminal, lines kept: control characters, which could steer it, are escaped."""
     return "\n".join(map(escaped, str(text).split("\n")))
-
-
-def exit_code(error: BaseException) -> int:
-    """The exit code of a command that ended with an error which is none of usage."""
-    if isinstance(error, VostrackError):
-        return error.exit_code
-    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY_SIGNS):
-        return OUT_OF_MEMORY
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) and error.filename is None:
-        return OutputError.exit_code
-    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else int(getattr(error, "exit_code", 1))
 
 
 class Stopped(BaseException):
@@ -209,6 +194,11 @@ class FrameBar(Callbacks):
             kind = {"code": code and str(code), "severity": code and code.severity}
             line = json.dumps(told | {"phase": self._phase or None, "note": note} | kind | more)
             print(line, file=sys.stderr, flush=True)
+
+    def cancelled(self) -> bool:
+        """Whether the caller should stop; never, since `Stopped` is raised if the user wants to stop."""
+        self._signals.check()
+        return False
 
     def note(self, note: Note) -> None:
         """Print a note above the bar."""

@@ -15,7 +15,7 @@ from vostrack.methods import WORKING_SIZE, configure
 
 Pairs = Sequence[str] | None
 
-_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 def parse_size(text: str) -> int | None:
@@ -163,7 +163,7 @@ def parse_settings(pairs: Sequence[str], config: Config, owner: str, flag: str) 
 
 
 def _parsed(known: Setting, text: str) -> Any:
-    kind = (lambda part: _TRUTH[part.lower()]) if known.kind is bool else known.kind
+    kind = (lambda part: TRUTH[part.lower()]) if known.kind is bool else known.kind
     try:
         if known.many:
             parts = [part for part in text.split(",") if part.strip()]

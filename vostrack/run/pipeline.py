@@ -157,6 +157,24 @@ def load_pipeline(config: PipelineConfig) -> Pipeline:
     return Pipeline(config, method, weights, device, adapt)
 
 
+class Pipelines:
+    """Pipelines that stay loaded, to be called in the place of `load_pipeline` for one clip after the other."""
+
+    def __init__(self, most: int = 2) -> None:
+        """Say how many stay; the one that was used first goes first."""
+        self._most = most
+        self._ready: dict[str, Pipeline] = {}
+
+    def __call__(self, config: PipelineConfig) -> Pipeline:
+        """The pipeline, loaded if it is not there; raises what `load_pipeline` raises."""
+        key = repr(config)
+        if key not in self._ready:
+            while len(self._ready) >= self._most:
+                self._ready.pop(next(iter(self._ready)))
+            self._ready[key] = load_pipeline(config)
+        return self._ready[key]
+
+
 def changes(before: Mapping[str, Any], now: Mapping[str, Any], most: int = 6) -> str:
     """What differs between two records of JSON, for a message: "size from 480 to 240, config.radius from 8 to 12".
 

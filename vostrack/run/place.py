@@ -19,7 +19,12 @@ RECORD, STATE = f"{HIDDEN}/run.json", f"{HIDDEN}/state.safetensors"
 def default_folder(source: Path) -> Path:
     """`<clip>_vostrack` next to the clip."""
     source = Path(os.path.abspath(source))  # not resolved: the results of a link lie beside the link
-    return source.with_name(f"{source.name if source.is_dir() else source.stem}_vostrack")
+    return source.with_name(f"{clip_name(source)}_vostrack")
+
+
+def clip_name(source: Path) -> str:
+    """What a clip is called: the name of a folder, and that of a file without its ending."""
+    return source.name if source.is_dir() else source.stem
 
 
 def held(path: Path) -> str:

@@ -20,19 +20,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from vostrack.errors import OutputError
-from vostrack.files import escaped, lock_folder, read_json, shown, write_text
+from vostrack.files import OutputRoot, escaped, lock_folder, read_json, shown, write_text
 from vostrack.run.confidence import LOW, Row
 from vostrack.run.folder import OutputFolder
+from vostrack.run.place import HIDDEN
 from vostrack.run.request import Request
 from vostrack.run.suggestions import Suggestion, best_frames, read_rows
-from vostrack.types import Frame
 from vostrack.video.drawing import Painter
 from vostrack.video.look import Look
 from vostrack.video.masks import Prompts
 from vostrack.video.palette import PALETTE
 from vostrack.video.reader import open_clip
 
-REVIEW = "review.html"
+REVIEW, WORST = "review.html", f"{HIDDEN}/worst.jpg"
 
 _WIDTH, _MOMENTS, _POINTS = 480, 9, 600
 _TEMPLATES = Environment(
@@ -106,7 +106,8 @@ def review(
     wanted = best_frames(rows, given.labels.keys(), 3)
     frames = [*{suggestion.frame: None for suggestion in wanted}, *_worst(rows, wanted)][:_MOMENTS]
     folder = OutputFolder(path, given.labels, direction=request.direction)
-    pictures = dict(_pictures(folder, request, source, given, frames))
+    drawn = _drawn(folder, request, source, given, frames)
+    pictures = {frame: jpeg_address(_jpeg(pixels)) for frame, pixels in drawn}
     text = _TEMPLATES.get_template(f"{REVIEW}.j2").render(
         clip=escaped(source.name),
         warnings=_warnings(path),
@@ -125,6 +126,16 @@ def review(
     with lock_folder(path):
         write_text(page, text)
     return page
+
+
+def draw_worst(run: Path) -> None:
+    """Draw the frame of a complete run whose masks are least sure, for an overview; raises what `review` raises."""
+    folder = OutputFolder(run)
+    request, given = Request.kept_in(folder)
+    frame = min(read_rows(run), key=lambda row: (row.confidence, row.frame)).frame
+    folder = OutputFolder(run, given.labels, direction=request.direction)
+    for _, pixels in _drawn(folder, request, request.source, given, [frame]):
+        OutputRoot(run).write(WORST, _jpeg(pixels))
 
 
 def _worst(rows: Sequence[Row], wanted: Sequence[Suggestion]) -> list[int]:
@@ -186,27 +197,28 @@ def _points(values: Sequence[tuple[int, float]], span: tuple[int, int]) -> str:
     return " ".join(f"{100 * (frame - first) / (last - first):.2f},{100 - 100 * value:.2f}" for frame, value in chosen)
 
 
-def _pictures(
+def _drawn(
     folder: OutputFolder, request: Request, source: Path, given: Prompts, frames: Collection[int]
-) -> Iterator[tuple[int, str]]:
-    """Addresses for `<img>` of frames with their masks, in the order of the clip; reads it up to the last one."""
+) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    """Frames with their masks, in the order of the clip; reads it up to the last one."""
     painter = Painter(Look(colors=given.colors, names=given.names))
     with open_clip(source) as whole:
         for frame in request.span.of(whole):
             if frame.index in frames:
-                yield frame.index, _address(_drawn(folder, painter, frame))
+                yield frame.index, painter.draw(frame.image, folder.read_prediction(frame).mask, frame.index)
             if frame.index >= max(frames, default=0):
                 return
 
 
-def _drawn(folder: OutputFolder, painter: Painter, frame: Frame) -> npt.NDArray[np.uint8]:
-    return painter.draw(frame.image, folder.read_prediction(frame).mask, frame.index)
-
-
-def _address(pixels: npt.NDArray[np.uint8]) -> str:
+def _jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
     image = Image.fromarray(pixels)
     if image.width > _WIDTH:
         image = image.resize((_WIDTH, round(image.height * _WIDTH / image.width)), Image.Resampling.BOX)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return buffer.getvalue()
+
+
+def jpeg_address(data: bytes) -> str:
+    """A JPEG as the address of an `<img>`."""
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"

@@ -78,6 +78,7 @@ def segment(
     overwrite: bool = False,
     resume: bool = False,
     callbacks: Callbacks | None = None,
+    load: Callable[[PipelineConfig], Pipeline] = load_pipeline,
 ) -> dict[str, Any]:
     """Follow the objects of given masks through a clip and write the results.
 
@@ -104,6 +105,7 @@ def segment(
         resume: whether an interrupted run there is continued, or missing files of a complete one are made again; the
             overlay of a complete one is drawn again where it should look otherwise.
         callbacks: what is called on the way.
+        load: makes the method ready; a `vostrack.Pipelines()` that is given for many clips loads its weights once.
 
     Returns:
         The summary that is also written to `summary.json` (docs/formats.md).
@@ -131,7 +133,7 @@ def segment(
     reading = Reading(resize_mask, background, invert_mask, no_background)
     look, way, wanted = Look(_style(overlay_style), overlay_labels), checked_direction(direction), _outputs(outputs)
     callbacks = checked_callbacks(callbacks)  # before anything that is there is replaced
-    pipeline = load_pipeline(config)
+    pipeline = load(config)
     span, by_frame = choose(clip, range, masks, start_number)
     named = checked_names(names or {})
     cut = checked_on_cut(on_cut)

@@ -132,7 +132,7 @@ class VideoStream(ClipStream):
         check_size(self.size, self._where)
         rate = self._video.average_rate or self._video.guessed_rate
         self.fps = rate if rate and rate > 0 else None
-        self.count = _promised_frames(self._container, self._video)
+        self.count = promised_frames(self._container, self._video)
         lasts = self._container.duration
         self.seconds = lasts / av.time_base if lasts and lasts > 0 else None
         self._ends = _promised_end(self._container, self._video)
@@ -373,7 +373,7 @@ def _lenient_decoder(video: av.VideoStream) -> VideoCodecContext | None:
     return decoder
 
 
-def _promised_frames(container: InputContainer, video: av.VideoStream) -> int | None:
+def promised_frames(container: InputContainer, video: av.VideoStream) -> int | None:
     """How many frames the container says it has, or None where it does not say."""
     if not video.frames:
         return None

@@ -204,7 +204,7 @@ class ArrayStream(_ImageStream):
 
 def _check_sizes(paths: Sequence[Path]) -> None:
     """Refuse images of different sizes by their headers, which takes no time, rather than when it is their turn."""
-    sizes = [_header_size(path) for path in paths]
+    sizes = [image_size(path) for path in paths]
     others = [index for index, size in enumerate(sizes) if size != sizes[0]]
     if others:
         index = others[0]
@@ -215,7 +215,7 @@ def _check_sizes(paths: Sequence[Path]) -> None:
         )
 
 
-def _header_size(path: Path) -> tuple[int, int]:
+def image_size(path: Path) -> tuple[int, int]:
     """Size (H, W) of an image as it is shown."""
     with _reading(path) as image:
         check_size((image.height, image.width), f"image {str(path)!r}")

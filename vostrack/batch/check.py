@@ -1,0 +1,95 @@
+"""Looks a plan over before anything runs: what would fail in the middle of the night is said now, all of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from vostrack.batch.task import Task
+from vostrack.errors import InputError
+from vostrack.files import shown
+from vostrack.video.images import image_size
+from vostrack.video.reader import Header, read_header
+from vostrack.video.series import ENDINGS
+from vostrack.video.stream import size_text
+
+_NAME_BYTES = 255
+
+
+def check(tasks: Sequence[Task], out: Path) -> tuple[list[Task], list[str]]:
+    """Find what is wrong with tasks, without decoding clips.
+
+    Args:
+        tasks: what is wanted.
+        out: folder of all results.
+
+    Returns:
+        The tasks, with the numbers of frames that their headers say, and the faults.
+    """
+    faults = list(_name_faults(tasks, out))
+    checked = []
+    for task in tasks:
+        try:
+            header = read_header(task.clip)
+            checked.append(replace(task, frames=header.count))
+            faults += [f"{_where(task)}: {fault}" for fault in _mask_faults(task, header)]
+        except InputError as error:
+            faults.append(f"{_where(task)}: {error}")
+    return checked, faults
+
+
+def _name_faults(tasks: Sequence[Task], out: Path) -> Iterator[str]:
+    """Folders that two clips would share, that lie in each other or not below that of all results."""
+    taken: dict[str, Task] = {}
+    for task in tasks:
+        path = PurePosixPath(task.name)
+        parts = task.name.split("/")
+        if path.is_absolute() or any(part in ("", ".", "..") or "\\" in part for part in parts):
+            yield f"{_where(task)}: out {shown(task.name)!r} is no folder below that of all results: give a name"
+            continue
+        if (
+            parts[0].startswith(".")
+            or not task.name.isprintable()
+            or any(len(os.fsencode(part)) > _NAME_BYTES for part in parts)
+        ):
+            yield f"{_where(task)}: {shown(task.name)!r} cannot be a folder of results: give another name as out"
+            continue
+        folded = task.name.casefold()  # some systems do not tell Dog from dog
+        if other := taken.get(folded):
+            yield (
+                f"{_where(task)}: its results would go to {shown(task.name)!r}, as those of {_where(other)}: "
+                "give one of them another name as out"
+            )
+        taken.setdefault(folded, task)
+    for folded, task in taken.items():
+        for parent in PurePosixPath(folded).parents:
+            if other := taken.get(str(parent)):
+                yield f"{_where(task)}: {shown(task.name)!r} lies in results of {_where(other)}: give another out"
+
+
+def _mask_faults(task: Task, header: Header) -> Iterator[str]:
+    """Masks that are not there, or have another size or shape than the clip."""
+    for path in task.masks.values():
+        if not path.exists():
+            yield f"cannot find mask {shown(path)!r}"
+            continue
+        files = sorted(each for each in path.iterdir() if each.suffix.lower() in ENDINGS) if path.is_dir() else [path]
+        image = files[0] if files and files[0].suffix.lower() in ENDINGS else None
+        if image is None:
+            continue  # of another tool, or nothing: that takes reading it
+        try:
+            size = image_size(image)
+        except InputError as error:
+            yield str(error).replace("image ", "mask ", 1)
+            continue
+        if header.sizes and size not in header.sizes and not task.arguments.get("resize_mask"):
+            yield (
+                f"mask {shown(image)!r} is {size_text(size)}, the clip is {size_text(header.sizes[0])}: draw it on a "
+                "frame of the clip, or set resize_mask"
+            )
+
+
+def _where(task: Task) -> str:
+    return task.where or shown(task.clip)

@@ -1,0 +1,151 @@
+"""Processes on this machine, each with models that stay loaded. One that dies is replaced, and its clip is told."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Self
+
+from vostrack.batch.pool import Died, Ended, Event, Moved
+from vostrack.batch.task import Result, Task, run_one
+from vostrack.errors import OUT_OF_MEMORY
+from vostrack.run.callbacks import Callbacks
+from vostrack.run.worker import follow_parent
+
+_SAID_EVERY, _STOP = 0.2, "stop"
+
+
+@dataclass(eq=False)
+class _Worker:
+    """A process, and the clip that it is at."""
+
+    process: BaseProcess
+    pipe: Connection
+    task: Task | None = None
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+class LocalPool:
+    """Workers that are spawned: with this, the caller stands under `if __name__ == "__main__"`; a `Pool`."""
+
+    def __init__(self, out: Path, jobs: int) -> None:
+        """Say where results go and how many processes work; they start with their first clip."""
+        self._out, self._jobs = out, jobs
+        self._context = multiprocessing.get_context("spawn")
+        self._workers: list[_Worker] = []
+
+    @property
+    def free(self) -> int:
+        return self._jobs - self.busy
+
+    @property
+    def busy(self) -> int:
+        return sum(worker.task is not None for worker in self._workers)
+
+    def submit(self, task: Task, overwrite: bool) -> None:
+        worker = next((worker for worker in self._workers if worker.task is None), None)
+        if worker is None:
+            worker = self._spawn()
+        worker.task = task
+        with suppress(OSError):  # it may have died while it was idle: `events` will see that
+            worker.pipe.send((task, overwrite))
+
+    def events(self, seconds: float) -> Iterator[Event]:
+        ready = wait([end for each in self._workers for end in (each.pipe, each.process.sentinel)], seconds)
+        for worker in [each for each in self._workers if each.pipe in ready or each.process.sentinel in ready]:
+            yield from self._heard(worker)
+
+    def stop(self) -> None:
+        for worker in self._workers:
+            if worker.task is not None:
+                with suppress(OSError):
+                    worker.pipe.send(_STOP)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for worker in self._workers:
+            worker.end()
+        self._workers.clear()
+
+    def _spawn(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        number = len(self._workers)
+        process = self._context.Process(
+            target=_serve, args=(theirs, self._out, self._jobs, number), name="vostrack-worker", daemon=True
+        )
+        process.start()
+        theirs.close()
+        worker = _Worker(process, ours)
+        self._workers.append(worker)
+        return worker
+
+    def _heard(self, worker: _Worker) -> Iterator[Event]:
+        """What a worker has said, and whether it is dead."""
+        is_dead = not worker.process.is_alive()  # asked first: what it said before it died is in the pipe by now
+        try:
+            while worker.pipe.poll():
+                said = worker.pipe.recv()
+                task = worker.task
+                assert task is not None
+                if isinstance(said, Result):
+                    worker.task = None
+                    is_dead |= said.exit_code == OUT_OF_MEMORY  # memory of a device comes back with a new process
+                    yield Ended(task, said)
+                else:
+                    yield Moved(task, *said)
+        except (EOFError, OSError):
+            is_dead = True
+        if is_dead:
+            worker.end()
+            self._workers.remove(worker)
+            if worker.task is not None:
+                yield Died(worker.task, f"its process ended with {worker.process.exitcode}")
+
+
+class _Piped(Callbacks):
+    """Callbacks of a worker, which tell the parent."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe, self._said = pipe, 0.0
+
+    def progress(self, done: int, total: int | None) -> None:
+        if (now := time.monotonic()) - self._said >= _SAID_EVERY:
+            self._said = now
+            self._pipe.send((done, total))
+
+    def cancelled(self) -> bool:
+        return self._pipe.poll() and self._pipe.recv() == _STOP
+
+
+def _serve(pipe: Connection, out: Path, jobs: int, number: int) -> None:
+    """What a worker does: one clip after the other, until the pipe is closed."""
+    follow_parent()
+    import torch
+
+    from vostrack.run.pipeline import Pipelines
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+    if torch.cuda.device_count() > 1:
+        torch.cuda.set_device(number % torch.cuda.device_count())
+    load = Pipelines()
+    try:
+        while True:
+            said = pipe.recv()
+            if said != _STOP:  # one that came too late to stop anything
+                task, overwrite = said
+                pipe.send(run_one(task, out, overwrite=overwrite, callbacks=_Piped(pipe), load=load))
+    except (EOFError, OSError):
+        os._exit(0)

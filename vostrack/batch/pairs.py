@@ -1,0 +1,85 @@
+"""Which mask belongs to which clip, by their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from vostrack.errors import InputError
+from vostrack.files import shown
+from vostrack.run.place import clip_name
+from vostrack.video.series import ENDINGS, VIDEO_ENDINGS, natural_key
+
+_ADDED = ("_first", "_mask")
+
+
+def clips_in(folder: Path) -> list[Path]:
+    """Videos, and folders of images, in a folder, in natural order.
+
+    Raises:
+        InputError: there are none, or the folder cannot be read.
+    """
+    try:
+        clips = [path for path in folder.iterdir() if path.suffix.lower() in VIDEO_ENDINGS or _has_images(path)]
+    except OSError as error:
+        raise InputError(f"cannot read the folder of clips {shown(folder)!r}: {error.strerror}") from error
+    if not clips:
+        raise InputError(
+            f"there is no video and no folder of images in {shown(folder)!r}: name the folder of the clips"
+        )
+    return sorted(clips, key=lambda path: natural_key(path.name))
+
+
+def paired(clips: Sequence[Path], masks: Path) -> list[dict[str, str | list[str]]]:
+    """Rows of a plan: each clip with its mask, `dog.mp4` with `dog.png`, `dog/00000.png` or `dog_first.png`.
+
+    Files in a folder that are named by numbers alone are masks of these frames; other folders are masks themselves,
+    with a file for each object. Two clips of one name get folders with that of theirs before it.
+
+    Args:
+        clips: videos and folders.
+        masks: the folder with their masks.
+
+    Raises:
+        InputError: a clip has no mask, or several.
+    """
+    try:
+        there = sorted(masks.iterdir())
+    except OSError as error:
+        raise InputError(f"cannot read the folder of masks {shown(masks)!r}: {error.strerror}") from error
+    known: dict[str, list[Path]] = {}
+    for path in there:
+        stem = path.name if path.is_dir() else path.stem
+        for name in {stem, *(stem.removesuffix(added) for added in _ADDED)}:
+            known.setdefault(name, []).append(path)
+    names = [clip_name(clip) for clip in clips]
+    rows: list[dict[str, str | list[str]]] = []
+    for clip, name in zip(clips, names, strict=True):
+        found = known.get(name, [])
+        if len(found) != 1:
+            what = f"several masks: {', '.join(shown(each.name) for each in found)}" if found else "no mask"
+            raise InputError(
+                f"{shown(clip)} has {what} in {shown(masks)}: name it {shown(name)}.png, or write the plan by hand"
+            )
+        row: dict[str, str | list[str]] = {"clip": str(clip), "mask": _cell(found[0])}
+        if names.count(name) > 1:
+            row["out"] = f"{clip.parent.name}/{name}"
+        rows.append(row)
+    return rows
+
+
+def _cell(mask: Path) -> str | list[str]:
+    images = _images(mask) if mask.is_dir() else []
+    if images and all(re.fullmatch("[0-9]{1,9}", path.stem) for path in images):
+        return [f"{int(path.stem)}:{path}" for path in images]
+    return str(mask)
+
+
+def _has_images(path: Path) -> bool:
+    return path.is_dir() and bool(_images(path))
+
+
+def _images(folder: Path) -> list[Path]:
+    files: Iterable[Path] = folder.iterdir()
+    return sorted((each for each in files if each.suffix.lower() in ENDINGS), key=lambda each: natural_key(each.name))

@@ -1,0 +1,143 @@
+"""What came of a batch: `batch.json` and `batch.csv` with all results, `batch.html` with what needs a look on top."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from vostrack.batch.manifest import latest, manifests
+from vostrack.batch.task import Result, Status
+from vostrack.errors import OutputError, counted
+from vostrack.files import OutputRoot, escaped, open_regular, plain
+from vostrack.run.confidence import LOW
+from vostrack.run.review import WORST, jpeg_address
+
+PAGE, TABLE, RESULTS = "batch.html", "batch.csv", "batch.json"
+COLUMNS = (
+    *("name", "clip", "status", "frames", "seconds", "objects", "confidence", "warnings", "error", "message"),
+    *("exit_code", "attempts", "worker"),
+)
+
+_MOST_SHOWN, _MOST_BYTES = 500, 4 << 20
+_TEMPLATES = Environment(
+    loader=PackageLoader(__package__, ""),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many clips are done, failed, and not yet ended; how many of the done ones have warnings."""
+
+    done: int
+    failed: int
+    left: int
+    warned: int
+
+    def __str__(self) -> str:
+        warned = f", {self.warned} with warnings" if self.warned else ""
+        left = f", {self.left} left" if self.left else ""
+        return f"{counted(self.done, 'clip')} done{warned}, {self.failed} failed{left}"
+
+
+def status_of(out: Path) -> tuple[dict[str, Result], Counts]:
+    """How the clips of a batch, or of all its shards, ended last, and how many; raises `OutputError` for no batch."""
+    lists = manifests(out)
+    results = latest(lists)
+    done = sum(result.status == Status.DONE for result in results.values())
+    clips = sum(each.outline().clips for each in lists)
+    warned = sum(bool(result.warnings) for result in results.values())
+    return results, Counts(done, len(results) - done, max(clips - len(results), 0), warned)
+
+
+def write_report(out: Path) -> Counts:
+    """Write all results as JSON, as a table, and as a page; gives how many clips ended and how.
+
+    Raises:
+        OutputError: it cannot be written, or there is no batch.
+    """
+    results, counts = status_of(out)
+    ordered, root = sorted(results.values(), key=_need), OutputRoot(out)
+    told = {"counts": vars(counts), "clips": [vars(result) for result in ordered]}
+    root.write(RESULTS, f"{json.dumps(plain(told), indent=1, sort_keys=True)}\n".encode())
+    root.write(TABLE, _table(ordered).encode(errors="surrogateescape"))
+    shown = ordered[:_MOST_SHOWN]
+    page = _TEMPLATES.get_template(f"{PAGE}.j2").render(
+        counts=counts,
+        clips=[_clip(root, result) for result in shown],
+        more=len(ordered) - len(shown),
+        low=LOW,
+    )
+    root.write(PAGE, page.encode(errors="replace"))
+    return counts
+
+
+def _need(result: Result) -> tuple[bool, float, int, str]:
+    """Failed clips first, then by confidence and warnings."""
+    confidence = 1.0 if result.confidence is None else result.confidence
+    return result.status == Status.DONE, confidence, -len(result.warnings), result.name
+
+
+def _table(results: Sequence[Result]) -> str:
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for result in results:
+        cells: Mapping[str, Any] = {**vars(result), "warnings": " ".join(_codes(result))}
+        writer.writerow(["" if cells[name] is None else cells[name] for name in COLUMNS])
+    return file.getvalue()
+
+
+def _codes(result: Result) -> list[str]:
+    return [str(warning.get("code", "")) for warning in result.warnings]
+
+
+def _clip(root: OutputRoot, result: Result) -> dict[str, Any]:
+    """What the page shows of a clip."""
+    return {
+        "name": escaped(result.name),
+        "clip": escaped(result.clip),
+        "status": result.status,
+        "frames": result.frames,
+        "seconds": result.seconds,
+        "objects": result.objects,
+        "confidence": result.confidence,
+        "message": escaped(result.message),
+        "warnings": [(str(each.get("code", "")), escaped(str(each.get("text", "")))) for each in result.warnings],
+        "picture": _picture(root, result),
+        "overlay": _overlay(root, result),
+    }
+
+
+def _picture(root: OutputRoot, result: Result) -> str | None:
+    """The picture that a worker drew, as an address for `<img>`."""
+    try:
+        with open_regular(root.at(f"{result.name}/{WORST}")) as file:
+            data = file.read(_MOST_BYTES)
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+            image.verify()
+    except (OSError, ValueError, SyntaxError, OutputError):
+        return None
+    return jpeg_address(data)
+
+
+def _overlay(root: OutputRoot, result: Result) -> str | None:
+    """Where its overlay is, seen from the page."""
+    name = f"{result.name}/overlay.mp4"
+    try:
+        return quote(name) if root.at(name).is_file() else None
+    except OutputError:
+        return None

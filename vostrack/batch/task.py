@@ -1,0 +1,180 @@
+"""One clip of many: what is wanted of it, and what came of it. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vostrack import __version__
+from vostrack.errors import Cancelled, exit_code
+from vostrack.run.callbacks import Callbacks
+
+if TYPE_CHECKING:
+    from vostrack.run.pipeline import Pipeline, PipelineConfig
+
+_LONGEST = 500
+
+
+@dataclass(frozen=True)
+class Task:
+    """A clip that is to be followed.
+
+    Attributes:
+        clip: a video file or a folder of images.
+        masks: by frame, as `vostrack.segment` takes them; paths.
+        name: of its folder below that of all results, unique: "dog", "day 1/dog".
+        arguments: all else of `vostrack.segment`, by name, but `out`, `overwrite`, `resume`, `callbacks` and `load`.
+        row: what the plan says of it, by column.
+        frames: how many it has, where its header says.
+        where: in the plan it stands, for messages.
+    """
+
+    clip: Path
+    masks: Mapping[Any, Path]
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    row: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    frames: int | None = None
+    where: str = ""
+
+    def key(self) -> str:
+        """A hash of what is wanted, and of which files; results with another one are out of date."""
+        stats = []
+        for path in (self.clip, *self.masks.values()):
+            try:
+                info = os.stat(path)
+                stats.append((info.st_size, info.st_mtime_ns))
+            except OSError:
+                stats.append((0, 0))
+        wanted = self.row or {"clip": self.clip, "masks": self.masks, **self.arguments}
+        text = repr((__version__, sorted((name, str(value)) for name, value in wanted.items()), stats))
+        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+class Status(StrEnum):
+    """How a clip ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a clip.
+
+    Attributes:
+        name: of its folder below that of all results.
+        clip: its path.
+        status: how it ended, a `Status`. Stopped ones can be resumed.
+        key: of the task.
+        frames: how many were followed.
+        seconds: from start to end, of the last attempt.
+        objects: how many were followed.
+        warnings: code and text of each.
+        confidence: the lowest of all frames and objects, or None.
+        error: class of the error, or "".
+        message: what it says, in one line.
+        exit_code: that `vostrack segment` would have had.
+        attempts: how often it was begun in this batch.
+        worker: which process of which machine worked on it.
+        ended: when, in seconds since 1970.
+        row: what the plan says of it, by column.
+    """
+
+    name: str
+    clip: str
+    status: str
+    key: str
+    frames: int = 0
+    seconds: float = 0.0
+    objects: int = 0
+    warnings: list[dict[str, str]] = field(default_factory=list)
+    confidence: float | None = None
+    error: str = ""
+    message: str = ""
+    exit_code: int = 0
+    attempts: int = 1
+    worker: str = ""
+    ended: float = 0.0
+    row: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse another status, as a file may have it; raises `ValueError`."""
+        Status(self.status)
+
+
+def run_one(
+    task: Task,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    callbacks: Callbacks | None = None,
+    load: Callable[[PipelineConfig], Pipeline] | None = None,
+) -> Result:
+    """Follow one clip, or go on with it; what is wrong with it is a result, not an error.
+
+    For a scheduler of one's own: arguments and result can be pickled, and nothing is kept between calls but what `load`
+    keeps.
+
+    Args:
+        task: the clip.
+        out: folder of all results.
+        overwrite: whether earlier results of the clip are replaced; else they are gone on with.
+        callbacks: what is called on the way.
+        load: makes the method ready, a `vostrack.Pipelines()` to load its weights once for many clips; None loads them.
+
+    Returns:
+        How it ended. A clip whose results are there already is done.
+    """
+    from vostrack.run.pipeline import load_pipeline
+    from vostrack.run.review import draw_worst
+    from vostrack.run.segment import segment
+
+    start = time.monotonic()
+
+    def result(status: Status, **more: Any) -> Result:
+        worker, seconds = f"{socket.gethostname()}:{os.getpid()}", round(time.monotonic() - start, 3)
+        told: dict[str, Any] = {
+            "seconds": seconds,
+            "worker": worker,
+            "ended": round(time.time(), 3),
+            "row": dict(task.row),
+        }
+        return Result(task.name, str(task.clip), status, task.key(), **told, **more)
+
+    try:
+        summary = segment(
+            task.clip,
+            task.masks,
+            Path(out, task.name),
+            **task.arguments,
+            overwrite=overwrite,
+            resume=not overwrite,
+            callbacks=callbacks,
+            load=load or load_pipeline,
+        )
+    except Cancelled:
+        return result(Status.STOPPED)
+    except Exception as error:  # whatever it is, the other clips go on
+        message = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
+        return result(Status.FAILED, error=type(error).__name__, message=message, exit_code=exit_code(error))
+    with suppress(Exception):  # a picture for the report is not worth a clip
+        draw_worst(Path(out, task.name))
+    objects = summary["objects"]
+    low = [each["lowest_confidence"] for each in objects.values() if each.get("lowest_confidence") is not None]
+    return result(
+        Status.DONE,
+        frames=summary["frames"],
+        objects=len(objects),
+        warnings=summary["warnings"],
+        confidence=min(low, default=None),
+    )

@@ -1,0 +1,287 @@
+"""`vostrack batch`: many clips."""
+
+from __future__ import annotations
+
+import json as json_text
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vostrack.cli.console import Form, FrameBar, Stopped, plain, say_next
+from vostrack.cli.help import (
+    Command,
+    Group,
+    Jobs,
+    Json,
+    Overwrite,
+    Progress,
+    Quiet,
+    in_input,
+    in_method,
+    in_output,
+    in_run,
+)
+from vostrack.errors import counted
+from vostrack.files import shown
+
+if TYPE_CHECKING:
+    from vostrack.batch.manifest import Outline
+    from vostrack.batch.task import Task
+
+app = typer.Typer(name="batch", cls=Group, no_args_is_help=True, help="Follow objects through many clips.")
+
+FAILED = 3
+"""Exit code where some clips failed."""
+
+_CSV, _JSON = ".csv", (".jsonl", ".ndjson")
+
+Clips = Annotated[
+    list[Path],
+    typer.Argument(metavar="PLAN", help="A plan (.csv, .jsonl), a folder of clips, or clips.", show_default=False),
+]
+Masks = Annotated[
+    Path | None,
+    in_input("--masks", metavar="DIR", help="Masks of clips, by name: dog.png or dog_first.png for dog.mp4."),
+]
+Results = Annotated[Path, typer.Argument(metavar="RUNS", help="Folder of all results.", show_default=False)]
+Option = Annotated[
+    list[str] | None,
+    in_method(
+        "--option",
+        metavar="NAME=VALUE",
+        help="An option of `segment`, as preset=fast, for clips whose row says nothing else. Repeatable.",
+    ),
+]
+FallbackSize = Annotated[
+    int | None,
+    in_method("--fallback-size", metavar="PX", min=16, help="Size to try where a clip needs too much memory."),
+]
+FailFast = Annotated[bool, in_run("--fail-fast", help="Stop when the first clip fails.")]
+
+
+@app.command("run", cls=Command)
+def run(
+    plan: Clips,
+    out: Annotated[Path, in_output("--out", "-o", metavar="RUNS", help="Folder for all results.", show_default=False)],
+    masks: Masks = None,
+    option: Option = None,
+    fallback_size: FallbackSize = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    jobs: Jobs = 1,
+    shard: Annotated[
+        str | None,
+        in_run("--shard", metavar="I/N", help="Only the I-th of N parts, for several machines.", show_default="all"),
+    ] = None,
+    fail_fast: FailFast = False,
+    progress: Progress = Form.AUTO,
+    quiet: Quiet = False,
+) -> None:
+    """Follow objects through many clips, each as `vostrack segment` does. After a stop, the same command goes on.
+
+    Examples:
+        vostrack batch run plan.csv --out runs --jobs 2
+        vostrack batch run videos/ --masks masks/ --out runs --option preset=fast
+        vostrack batch run plan.csv --out runs --shard 3/16
+
+    Results of a clip go to RUNS/NAME, what came of it to RUNS/batch.jsonl; RUNS/batch.html shows what needs a look.
+    Where clips failed, the exit code is 3, and the others are done.
+    """
+    from vostrack.batch.manifest import Outline
+    from vostrack.cli.plan import rows_of, tasks_of
+
+    options = _parse_options(option)
+    if _is_plan(plan):
+        base, rows = plan[0].parent, rows_of(plan[0])
+        if masks:
+            raise typer.BadParameter("a plan names the masks itself", param_hint="--masks")
+    else:
+        base, rows = Path(), [(str(row["clip"]), row) for row in _found(plan, masks)]
+    tasks, faults = tasks_of(rows, base, options)
+    settings = {"jobs": jobs, "overwrite": overwrite, "fail_fast": fail_fast, "fallback_size": fallback_size}
+    outline = Outline(len(rows), str(base.absolute()), options)
+    _follow(tasks, faults, out, {**settings, "shard": _parse_shard(shard)}, outline, json, progress, quiet)
+
+
+@app.command("plan", cls=Command)
+def plan(
+    clips: Clips,
+    masks: Masks = None,
+    out: Annotated[
+        Path | None,
+        in_output("--out", "-o", metavar="FILE", help="The plan: .csv or .jsonl.", show_default="printed, as CSV"),
+    ] = None,
+    overwrite: Annotated[bool, in_output("--overwrite", help="Replace the file.")] = False,
+) -> None:
+    """Write a plan for clips and their masks, to look at, edit, and give to `vostrack batch run`.
+
+    Examples:
+        vostrack batch plan videos/ --masks masks/ > plan.csv
+        vostrack batch plan videos/*.mp4 --masks masks/ -o plan.jsonl
+
+    Clips are matched with masks by name: `dog.mp4` with `dog.png`, `dog/00000.png` or `dog_first.png`.
+    """
+    from vostrack.cli.plan import csv_of, json_of
+    from vostrack.errors import OutputExistsError
+    from vostrack.files import write_text
+
+    if _is_plan(clips):
+        raise typer.BadParameter("it is a plan already: give a folder of clips, or clips", param_hint="PLAN")
+    as_json = out is not None and out.suffix.lower() in _JSON
+    rows = _found(clips, masks)
+    text = json_of(rows) if as_json else csv_of(rows)
+    if out is None:
+        sys.stdout.write(text)
+        return
+    if out.exists() and not overwrite:
+        raise OutputExistsError(f"{shown(out)} is there already: give another name, or `overwrite=True`")
+    write_text(out, text)
+    say_next(f"look at {out}, then: vostrack batch run {out} --out runs")
+
+
+@app.command("status", cls=Command)
+def status(runs: Results, json: Json = False) -> None:
+    """Say how far a batch is, all its shards taken together, and write its report.
+
+    Examples:
+        vostrack batch status runs
+    """
+    from vostrack.batch.report import write_report
+
+    counts = write_report(runs)
+    if json:
+        print(json_text.dumps(asdict(counts), indent=2))
+        return
+    print(f"{counts}; report: {plain(runs / 'batch.html')}")
+    if counts.failed:
+        say_next(f"vostrack batch retry {runs}")
+
+
+@app.command("retry", cls=Command)
+def retry(
+    runs: Results,
+    fallback_size: FallbackSize = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    jobs: Jobs = 1,
+    fail_fast: FailFast = False,
+    progress: Progress = Form.AUTO,
+    quiet: Quiet = False,
+) -> None:
+    """Try those clips of a batch again that failed, in all its shards.
+
+    Examples:
+        vostrack batch retry runs
+    """
+    from vostrack.batch.manifest import failures, manifests
+    from vostrack.cli.plan import tasks_of
+
+    tasks, faults = [], []
+    for outline, rows in failures(manifests(runs)):
+        more, wrong = tasks_of([(str(row.get("clip")), row) for row in rows], Path(outline.base), outline.options)
+        tasks += more
+        faults += wrong
+    if not (tasks or faults):
+        print("no clip has failed", file=sys.stderr)
+        return
+    settings = {"jobs": jobs, "overwrite": overwrite, "fail_fast": fail_fast, "fallback_size": fallback_size}
+    _follow(tasks, faults, runs, settings, None, json, progress, quiet)
+
+
+def _follow(
+    tasks: Sequence[Task],
+    faults: Sequence[str],
+    out: Path,
+    settings: Mapping[str, Any],
+    outline: Outline | None,
+    json: bool,
+    progress: Form,
+    quiet: bool,
+) -> None:
+    """Check tasks, follow them, and say what came of them."""
+    from vostrack.batch.check import check
+    from vostrack.batch.report import write_report
+    from vostrack.batch.run import run_batch
+    from vostrack.batch.task import Status
+    from vostrack.errors import PlanError
+
+    if faults:
+        _refuse([*faults, *check(tasks, out)[1]])
+    failed = 0
+    try:
+        with _stopping(), FrameBar(counted(len(tasks), "clip"), quiet, form=progress) as bar:
+            for result in run_batch(tasks, out, callbacks=bar, outline=outline, **settings):
+                failed += result.status == Status.FAILED
+                if json:
+                    print(json_text.dumps(asdict(result), sort_keys=True), flush=True)
+    except PlanError as error:
+        _refuse(error.faults)
+    counts = write_report(out)
+    if not quiet:
+        print(f"{counts}; report: {plain(out / 'batch.html')}", file=sys.stderr)
+        if failed:
+            say_next(f"look at {out / 'batch.html'}, mend what failed, then: vostrack batch retry {out}")
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+def _refuse(faults: Sequence[str]) -> None:
+    """Print all faults of a plan, a line each, and end."""
+    from vostrack.cli import with_flags
+    from vostrack.errors import PlanError
+
+    for fault in faults:
+        print(f"error: {plain(with_flags(fault))}", file=sys.stderr)
+    print(f"{counted(len(faults), 'fault')} in the plan: nothing was run", file=sys.stderr)
+    raise typer.Exit(PlanError.exit_code)
+
+
+class _stopping:
+    """What is said where a batch is stopped."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Stopped):
+            error.args = ("the same command goes on with what is left",)
+
+
+def _is_plan(paths: Sequence[Path]) -> bool:
+    return len(paths) == 1 and paths[0].suffix.lower() in (_CSV, *_JSON)
+
+
+def _found(clips: Sequence[Path], masks: Path | None) -> list[dict[str, str | list[str]]]:
+    """Rows for a folder of clips, or for clips, and a folder of masks; their paths are absolute."""
+    from vostrack.batch.pairs import clips_in, paired
+
+    if masks is None:
+        raise typer.BadParameter("say where the masks are, or give a plan (.csv or .jsonl)", param_hint="--masks")
+    paths = [path.absolute() for path in clips]
+    is_folder = len(paths) == 1 and paths[0].is_dir()
+    return paired(clips_in(paths[0]) if is_folder else paths, masks.absolute())
+
+
+def _parse_options(texts: Sequence[str] | None) -> dict[str, str]:
+    """Options by name, from `NAME=VALUE`."""
+    options = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not (equals and name.strip() and value.strip()):
+            raise typer.BadParameter(f"expected NAME=VALUE, such as preset=fast, found {text!r}", param_hint="--option")
+        options[name.strip().removeprefix("--").replace("-", "_")] = value.strip()
+    return options
+
+
+def _parse_shard(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch("([0-9]{1,6})/([0-9]{1,6})", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise typer.BadParameter(f"expected I/N, such as 3/16, found {text!r}", param_hint="--shard")
+    return int(match[1]), int(match[2])

@@ -1,0 +1,193 @@
+"""Plans of many clips as text: rows whose columns are the options of `vostrack segment`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from vostrack.batch.task import Task
+from vostrack.cli.help import Command
+from vostrack.cli.segment import segment, segment_arguments
+from vostrack.cli.settings import TRUTH
+from vostrack.errors import InputError, PlanError, VostrackError, unknown_name
+from vostrack.files import open_regular, parse_json, shown
+from vostrack.run.place import clip_name
+
+Row = Mapping[str, Any]
+
+_MOST_BYTES, _MOST_VALUES = 1 << 30, 1000
+_NOT_IN_PLANS = {"overwrite", "resume", "json", "progress", "quiet", "help"}
+JSON_ENDINGS = (".jsonl", ".ndjson")
+
+
+def read_plan(path: str | Path, options: Mapping[str, str] | None = None) -> list[Task]:
+    """The clips of a plan.
+
+    A plan is a CSV file with a line of names on top, or JSON Lines (`.jsonl`). Its columns are `clip`, `mask`, and any
+    option of `vostrack segment` by its name, without `--`; several values in a cell are separated by `;`, or a list.
+    Relative paths begin at the folder of the plan. `out` is the name of a folder below that of all results.
+
+    Args:
+        path: the file.
+        options: what holds for clips whose row says nothing else, by name of the option.
+
+    Raises:
+        PlanError: rows are wrong; it has a line for each fault.
+        InputError: the file cannot be read, or is no plan.
+    """
+    plan = Path(path)
+    tasks, faults = tasks_of(rows_of(plan), plan.parent, options or {})
+    if faults:
+        raise PlanError(faults)
+    return tasks
+
+
+def rows_of(plan: Path) -> list[tuple[str, Row]]:
+    """Where each row of a file stands, and its cells that are not empty, by column; raises `InputError`."""
+    try:
+        with open_regular(plan) as file:
+            data = file.read(_MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read plan {shown(plan)!r}: {shown(error)}") from error
+    if len(data) > _MOST_BYTES:
+        raise InputError(f"plan {shown(plan)!r} has more than {_MOST_BYTES:,} bytes: split it")
+    try:
+        text = data.decode("utf-8-sig")
+        read = _json_rows if plan.suffix.lower() in JSON_ENDINGS else _csv_rows
+        rows: list[tuple[str, Row]] = [
+            (
+                f"{shown(plan.name)}, line {number}",
+                {name.strip(): cell for name, cell in row.items() if cell not in ("", None)},
+            )
+            for number, row in read(text)
+        ]
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"plan {shown(plan)!r} is not a plan: {shown(error)}") from error
+    if not rows:
+        raise InputError(f"plan {shown(plan)!r} names no clip: give a line for each, below the names of the columns")
+    return rows
+
+
+def _csv_rows(text: str) -> Iterator[tuple[int, Row]]:
+    reader = csv.DictReader(io.StringIO(text), strict=True)
+    names = [name.strip() for name in reader.fieldnames or ()]
+    if "clip" not in names:
+        raise ValueError(f"its first line must name columns, separated by commas, clip among them; found {names[:4]}")
+    if len({*names}) < len(names):
+        raise ValueError("two columns have one name")
+    for row in reader:
+        if None in row or None in row.values():
+            raise ValueError(f"line {reader.line_num} has more or fewer cells than the first: quote cells with commas")
+        yield reader.line_num, row
+
+
+def _json_rows(text: str) -> Iterator[tuple[int, Row]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                yield number, parse_json(line, dict[str, Any])
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from error
+
+
+def csv_of(rows: Sequence[Row]) -> str:
+    """A plan as CSV; raises `InputError` where a value holds a `;`, which stands between several."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    file = io.StringIO()
+    writer = csv.DictWriter(file, names, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        cells = {name: value if isinstance(value, list) else [str(value)] for name, value in row.items()}
+        for values in cells.values():
+            if any(";" in value for value in values):
+                raise InputError(f"{shown(values[0])} holds a `;`, which separates values in CSV: write JSON Lines")
+        writer.writerow({name: ";".join(values) for name, values in cells.items()})
+    return file.getvalue()
+
+
+def json_of(rows: Sequence[Row]) -> str:
+    """A plan as JSON Lines."""
+    return "".join(f"{json.dumps(row)}\n" for row in rows)
+
+
+def tasks_of(rows: Iterable[tuple[str, Row]], base: Path, options: Mapping[str, str]) -> tuple[list[Task], list[str]]:
+    """Tasks from rows, and the faults of those that are wrong.
+
+    Args:
+        rows: where each stands, and its cells by column.
+        base: what relative paths begin at.
+        options: for rows that say nothing else.
+    """
+    tasks, faults = [], []
+    for where, row in rows:
+        try:
+            tasks.append(_task({**options, **row}, where, base))
+        except (VostrackError, typer.BadParameter) as error:
+            faults.append(f"{where}: {_said(error)}")
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # Click's errors have no public class in common
+                raise
+            faults.append(f"{where}: {_said(error)}")
+    return tasks, faults
+
+
+def _task(row: Row, where: str, base: Path) -> Task:
+    for name in ("clip", "mask"):
+        if not row.get(name):
+            raise InputError(f"it has no {name}")
+    context = _command().make_context("segment", _words(row))
+    arguments = segment_arguments(context.params, base)
+    clip, masks = arguments.pop("clip"), arguments.pop("masks")
+    for name in ("out", "overwrite", "resume"):
+        del arguments[name]
+    name = str(row.get("out") or clip_name(clip)).replace("\\", "/").rstrip("/")
+    return Task(clip, masks, name, arguments, dict(row), where=where)
+
+
+@cache
+def _command() -> Any:
+    app = typer.Typer()
+    app.command(cls=Command)(segment)
+    return typer.main.get_command(app)
+
+
+@cache
+def _columns() -> dict[str, Any]:
+    """Parameters of `segment` by the names of columns."""
+    params = [param for param in _command().params if param.name not in _NOT_IN_PLANS]
+    return {param.name.rstrip("_"): param for param in params}
+
+
+def _words(row: Row) -> list[str]:
+    """What a row would be on the command line."""
+    words: list[str] = []
+    for column, cell in row.items():
+        name = column.removeprefix("--").replace("-", "_")
+        if name not in _columns():
+            raise InputError(unknown_name("column", column, (*_columns(),)))
+        if name in ("clip", "out"):
+            continue
+        param = _columns()[name]
+        if param.is_flag:
+            truth = TRUTH.get(str(cell).strip().lower())
+            if truth is None:
+                raise InputError(f"{column} is yes or no, not {shown(cell)}")
+            words += [param.opts[0]] if truth else param.secondary_opts[:1]
+            continue
+        values = cell if isinstance(cell, list) else str(cell).split(";") if param.multiple else [str(cell)]
+        if len(values) > (_MOST_VALUES if param.multiple else 1):
+            raise InputError(f"{column} has {len(values)} values")
+        words += [f"{param.opts[0]}={str(value).strip()}" for value in values]
+    return [*words, "--", str(row["clip"])]
+
+
+def _said(error: Exception) -> str:
+    message = getattr(error, "format_message", None)
+    return " ".join((message() if callable(message) else str(error)).split())
