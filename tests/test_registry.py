@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -25,11 +26,13 @@ from vostrack.methods import (
 
 
 @pytest.fixture
-def points(monkeypatch: pytest.MonkeyPatch) -> list[EntryPoint]:
+def points(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[EntryPoint]]:
     """What other packages register."""
     found: list[EntryPoint] = []
     monkeypatch.setattr(methods, "entry_points", lambda group: [point for point in found if point.group == group])
-    return found
+    methods.found_methods.cache_clear()
+    yield found
+    methods.found_methods.cache_clear()
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -126,9 +127,11 @@ def tasks_of(rows: Iterable[tuple[str, Row]], base: Path, options: Mapping[str, 
         options: for rows that say nothing else.
     """
     tasks, faults = [], []
+    alike: dict[str, Mapping[str, Any]] = {}  # most clips of a plan have the same arguments: they share them
     for where, row in rows:
         try:
-            tasks.append(_task({**options, **row}, where, base))
+            task = _task({**options, **row}, where, base)
+            tasks.append(replace(task, arguments=alike.setdefault(repr(task.arguments), task.arguments)))
         except (VostrackError, typer.BadParameter) as error:
             faults.append(f"{where}: {_said(error)}")
         except Exception as error:

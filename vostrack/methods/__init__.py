@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from enum import StrEnum
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +73,13 @@ _GROUP = "vostrack.methods"
 
 def registered() -> dict[str, str]:
     """Import paths of all methods by name; those of other packages cannot replace our own."""
-    return {**{point.name: point.value for point in entry_points(group=_GROUP)}, **METHODS}
+    return {**found_methods(), **METHODS}
+
+
+@cache
+def found_methods() -> dict[str, str]:
+    """Import paths of the methods of other packages, by name; these are looked for once."""
+    return {point.name: point.value for point in entry_points(group=_GROUP)}
 
 
 def method_class(name: str) -> MethodFactory:

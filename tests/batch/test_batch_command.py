@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.batch.clips import SIZE, write_clips
+from tests.runs import results
+from vostrack.cli import run
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_clips(tmp_path, {"dog": 4, "cat": 5})
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+COPY = ["--option", "method=copy", "--option", "overlay=no"]
+
+
+@pytest.mark.slow
+def test_a_batch_from_plan_to_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["batch", "plan", "videos", "--masks", "masks", "-o", "plan.csv"]) == 0
+    assert "vostrack batch run plan.csv" in capsys.readouterr().err
+    Image.new("L", SIZE[::-1]).save(folder / "masks/eel.png")  # nothing is painted on it
+    rows = (folder / "plan.csv").read_text().splitlines()
+    rows = [f"{rows[0]},out", *(f"{row}," for row in rows[1:]), "videos/dog.mp4,masks/eel.png,eel"]
+    (folder / "plan.csv").write_text("\n".join(rows))
+    assert run(["batch", "run", "plan.csv", "--out", "runs", *COPY, "--json"]) == 3
+    told = capsys.readouterr()
+    ended = {line["name"]: line for line in map(json.loads, told.out.splitlines())}
+    assert {name: line["status"] for name, line in ended.items()} == {"dog": "done", "cat": "done", "eel": "failed"}
+    assert "warning [batch-failed] eel: " in told.err
+    assert "2 clips done, 1 failed; report: runs/batch.html" in told.err
+    words = ["-m", "masks/dog.png", "-o", "dog", "--method", "copy", "--no-overlay"]
+    assert run(["segment", "videos/dog.mp4", *words]) == 0
+    assert results(folder / "dog") == results(folder / "runs/dog")
+    capsys.readouterr()
+
+    assert run(["batch", "status", "runs", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"done": 2, "failed": 1, "left": 0, "warned": 0}
+    (folder / "masks/eel.png").write_bytes((folder / "masks/dog.png").read_bytes())
+    assert run(["batch", "retry", "runs"]) == 0
+    assert "3 clips done, 0 failed" in capsys.readouterr().err
+    assert run(["batch", "retry", "runs"]) == 0
+    assert "no clip has failed" in capsys.readouterr().err
+    assert run(["batch", "run", "plan.csv", "--out", "runs", *COPY, "--json"]) == 0
+    assert capsys.readouterr().out == ""  # all are done
+
+    page = (folder / "runs/batch.html").read_text()
+    assert re.findall(r"<h2>(.*)</h2>", page) == ["cat", "dog", "eel"]
+    assert page.count("data:image/jpeg;base64,") == 3
+    table = (folder / "runs/batch.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in table] == ["name", "cat", "dog", "eel"]
+    assert len(json.loads((folder / "runs/batch.json").read_text())["clips"]) == 3
+
+
+def test_faults_are_a_line_each_and_nothing_is_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "plan.csv").write_text("clip,mask,size\nvideos/dog.mp4,none.png,\nvideos/cat.mp4,masks/cat.png,x\n")
+    assert run(["batch", "run", "plan.csv", "--out", "runs"]) == 5
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[1] for line in lines[:2]] == [" plan.csv, line 3", " plan.csv, line 2"]
+    assert lines[2] == "2 faults in the plan: nothing was run"
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "videos", "--out", "runs"], "where the masks are"),
+        (["run", "plan.csv", "--masks", "masks", "--out", "runs"], "names the masks itself"),
+        (["run", "videos", "--masks", "masks", "--out", "runs", "--shard", "3/2"], "expected I/N"),
+        (["run", "videos", "--masks", "masks", "--out", "runs", "--option", "fast"], "expected NAME=VALUE"),
+        (["plan", "plan.csv"], "a plan already"),
+        (["status", "videos"], "holds no batch"),
+        (["retry", "videos"], "holds no batch"),
+    ],
+)
+def test_what_is_typed_wrong(folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
+    (folder / "plan.csv").write_text("clip,mask\nvideos/dog.mp4,masks/dog.png\n")
+    assert run(["batch", *words]) in (2, 6)
+    assert said in capsys.readouterr().err
+
+
+def test_a_plan_that_is_there_is_not_replaced(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "plan.csv").write_text("mine")
+    assert run(["batch", "plan", "videos", "--masks", "masks", "-o", "plan.csv"]) == 9
+    assert (folder / "plan.csv").read_text() == "mine"
+    assert run(["batch", "plan", "videos/dog.mp4", "--masks", "masks"]) == 0
+    assert capsys.readouterr().out == f"clip,mask\n{folder}/videos/dog.mp4,{folder}/masks/dog.png\n"

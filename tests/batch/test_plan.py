@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from tests.batch.clips import write_clips
+from vostrack import InputError, PlanError, read_plan
+from vostrack.batch.check import check
+from vostrack.batch.pairs import clips_in, paired
+from vostrack.batch.task import Task
+from vostrack.cli.plan import csv_of, json_of, rows_of
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clips(tmp_path_factory.mktemp("clips"), {"dog": 3, "cat": 4})
+
+
+def plan(folder: Path, text: str, name: str = "plan.csv") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def faults(path: Path) -> list[str]:
+    with pytest.raises(PlanError) as caught:
+        read_plan(path)
+    return caught.value.faults
+
+
+def test_a_row_is_what_segment_would_be_given(folder: Path) -> None:
+    text = (
+        "clip,mask,method,preset,size,overlay,gone,name,range,set\n"
+        "videos/dog.mp4,1:masks/dog.png;0.5s:masks/cat.png,anchors,paper,full,no,dog@1-2;2@0,dog=1;cat=#ff0000,0-2,radius=3\n"
+    )
+    (task,) = read_plan(plan(folder, text))
+    assert (task.clip, task.name) == (folder / "videos/dog.mp4", "dog")
+    assert task.masks == {1: folder / "masks/dog.png", Fraction(1, 2): folder / "masks/cat.png"}
+    told = task.arguments
+    assert (told["method"], told["preset"], told["size"], told["range"]) == ("anchors", "paper", None, (0, 2))
+    assert (told["outputs"], told["settings"]) == (["masks"], {"radius": 3})
+    assert told["gone"] == {"dog": [(1, 2)], 2: [(0, 0)]}
+    assert told["names"] == {1: "dog", (255, 0, 0): "cat"}
+
+
+def test_json_lines_say_the_same_as_csv(folder: Path) -> None:
+    row = {"clip": "videos/dog.mp4", "mask": ["0:masks/dog.png", "2:masks/cat.png"], "overlay": False, "size": 240}
+    as_json = plan(folder, json.dumps(row) + "\n\n", "plan.jsonl")
+    text = "clip,mask,overlay,size\nvideos/dog.mp4,0:masks/dog.png;2:masks/cat.png,no,240\n"
+    (one,), (other,) = read_plan(as_json), read_plan(plan(folder, text))
+    assert (one.masks, one.arguments) == (other.masks, other.arguments)
+
+
+def test_options_hold_where_a_row_says_nothing(folder: Path) -> None:
+    text = "clip,mask,preset\nvideos/dog.mp4,masks/dog.png,\nvideos/cat.mp4,masks/cat.png,accurate\n"
+    tasks = read_plan(plan(folder, text), {"preset": "fast", "objects": "yes"})
+    assert [task.arguments["preset"] for task in tasks] == ["fast", "accurate"]
+    assert all("objects" in task.arguments["outputs"] for task in tasks)
+
+
+def test_paths_begin_at_the_folder_of_the_plan(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (task,) = read_plan(plan(folder, "clip,mask\nvideos/dog.mp4,masks/dog.png\n"))
+    assert check([task], tmp_path)[1] == []
+
+
+def test_all_faults_are_told_with_their_lines(folder: Path) -> None:
+    text = (
+        "clip,mask,method,size,colour,overlay\n"
+        "videos/dog.mp4,,,,,\n"
+        "videos/dog.mp4,masks/dog.png,nearest,,,\n"
+        "videos/dog.mp4,masks/dog.png,,12,,\n"
+        "videos/dog.mp4,masks/dog.png,,,red,\n"
+        "videos/dog.mp4,masks/dog.png,,,,perhaps\n"
+        "videos/dog.mp4,masks/dog.png,,,,\n"
+    )
+    told = faults(plan(folder, text))
+    assert [fault.split(":")[0] for fault in told] == [f"plan.csv, line {line}" for line in range(2, 7)]
+    words = ("no mask", "unknown method", "--size", "unknown column 'colour'", "yes or no")
+    assert all(word in fault for word, fault in zip(words, told, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "first line must name columns"),
+        ("video,mask\na,b\n", "clip among them"),
+        ("clip;mask\na;b\n", "separated by commas"),
+        ("clip,mask,mask\na,b,c\n", "two columns have one name"),
+        ("clip,mask\na,b,c\n", "line 2 has more or fewer cells"),
+        ("clip,mask\n", "names no clip"),
+    ],
+)
+def test_files_that_are_no_plans(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        read_plan(plan(tmp_path, text))
+
+
+def test_what_a_plan_may_not_say(folder: Path) -> None:
+    for name in ("overwrite", "resume", "quiet", "help", "json"):
+        (fault,) = faults(plan(folder, f"clip,mask,{name}\nvideos/dog.mp4,masks/dog.png,yes\n"))
+        assert "unknown column" in fault
+
+
+def test_clips_are_paired_with_masks_by_name(tmp_path: Path) -> None:
+    write_clips(tmp_path, {"dog": 3, "cat": 3, "eel": 3})
+    masks = tmp_path / "masks"
+    (masks / "dog.png").rename(masks / "dog_first.png")
+    (masks / "cat").mkdir()
+    (masks / "cat.png").rename(masks / "cat/00002.png")
+    rows = paired(clips_in(tmp_path / "videos"), masks)
+    assert [row["mask"] for row in rows] == [
+        [f"2:{masks / 'cat/00002.png'}"],
+        str(masks / "dog_first.png"),
+        str(masks / "eel.png"),
+    ]
+    written = plan(tmp_path, csv_of(rows))
+    as_json = plan(tmp_path, json_of(rows), "plan.jsonl")
+    assert [task.masks for task in read_plan(written)] == [task.masks for task in read_plan(as_json)]
+    (masks / "dog.png").write_bytes((masks / "dog_first.png").read_bytes())
+    with pytest.raises(InputError, match=r"several masks: dog.png, dog_first.png"):
+        paired(clips_in(tmp_path / "videos"), masks)
+    (masks / "eel.png").unlink()
+    with pytest.raises(InputError, match=r"eel.mp4 has no mask"):
+        paired([tmp_path / "videos/eel.mp4"], masks)
+
+
+def test_values_with_a_semicolon_do_not_fit_in_csv(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="write JSON Lines"):
+        csv_of([{"clip": "a;b.mp4", "mask": "m.png"}])
+    assert (
+        rows_of(plan(tmp_path, json_of([{"clip": "a;b.mp4", "mask": "m.png"}]), "p.jsonl"))[0][1]["clip"] == "a;b.mp4"
+    )
+
+
+@pytest.mark.parametrize("name", ["", "/dog", "../dog", "a/../b", "a//b", ".batch", "a\x1bb", "c\\d", "x" * 300])
+def test_folders_that_are_not_below_that_of_all_results(folder: Path, tmp_path: Path, name: str) -> None:
+    task = Task(folder / "videos/dog.mp4", {0: folder / "masks/dog.png"}, name)
+    assert len(check([task], tmp_path)[1]) == 1
+
+
+def test_folders_that_two_clips_would_share(folder: Path, tmp_path: Path) -> None:
+    tasks = [Task(folder / "videos/dog.mp4", {0: folder / "masks/dog.png"}, name) for name in ("a", "A", "b/c", "b")]
+    told = check(tasks, tmp_path)[1]
+    assert ["as those of" in fault or "lies in results of" in fault for fault in told] == [True, True]
+
+
+def test_clips_and_masks_that_are_not_there_broken_or_of_another_size(folder: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    clip, mask = folder / "videos/dog.mp4", folder / "masks/dog.png"
+    Image.new("L", (30, 20)).save(tmp_path / "small.png")
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "broken.mp4").write_bytes(clip.read_bytes()[:100])
+    wrong = {
+        "a": (tmp_path / "none.mp4", mask, "cannot find clip"),
+        "b": (tmp_path / "broken.mp4", mask, "cannot be opened"),
+        "c": (clip, tmp_path / "none.png", "cannot find mask"),
+        "d": (clip, tmp_path / "small.png", "is 30x20, the clip is 64x48"),
+        "e": (clip, tmp_path / "text.png", "text.png"),
+        "f": (mask, mask, "a single image"),
+    }
+    told = check([Task(clip, {0: mask}, name) for name, (clip, mask, _) in wrong.items()], tmp_path)[1]
+    assert len(told) == len(wrong)
+    assert all(said in fault for fault, (_, _, said) in zip(told, wrong.values(), strict=True))
+    resized = Task(clip, {0: tmp_path / "small.png"}, "d", {"resize_mask": True})
+    checked, told = check([resized], tmp_path)
+    assert (told, checked[0].frames) == ([], 3)

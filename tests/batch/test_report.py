@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from vostrack import OutputError
+from vostrack.batch.manifest import Manifest, Outline, Shard, latest, manifests
+from vostrack.batch.report import Counts, status_of, write_report
+from vostrack.batch.task import Result, Status
+
+
+def ended(name: str, **more: Any) -> Result:
+    return Result(name, f"{name}.mp4", **({"status": Status.DONE, "key": "k"} | more))
+
+
+def batch(folder: Path, *results: Result, shard: Shard | None = None, clips: int = 4) -> Manifest:
+    manifest = Manifest(folder, shard)
+    with manifest.locked(Outline(clips)):
+        for result in results:
+            manifest.add(result)
+    return manifest
+
+
+def test_what_needs_a_look_comes_first(tmp_path: Path) -> None:
+    low, failed = ended("low", confidence=0.2), ended("failed", status=Status.FAILED, message="why")
+    warned = ended("warned", confidence=0.9, warnings=[{"code": "clip-cut", "text": "a cut"}])
+    batch(tmp_path, ended("good", confidence=0.9), warned, low, failed)
+    assert write_report(tmp_path) == Counts(done=3, failed=1, left=0, warned=1)
+    names = [clip["name"] for clip in json.loads((tmp_path / "batch.json").read_text())["clips"]]
+    assert names == ["failed", "low", "warned", "good"]
+
+
+def test_shards_are_taken_together_and_the_latest_end_counts(tmp_path: Path) -> None:
+    batch(tmp_path, ended("a", ended=1.0, status=Status.FAILED), ended("b", ended=2.0), shard=Shard(1, 2), clips=3)
+    batch(tmp_path, ended("c", ended=3.0), shard=Shard(2, 2), clips=2)
+    batch(tmp_path, ended("a", ended=4.0), clips=1)
+    results, _ = status_of(tmp_path)
+    assert {name: result.status for name, result in results.items()} == dict.fromkeys("abc", Status.DONE)
+
+
+def test_lists_that_others_have_written(tmp_path: Path) -> None:
+    """Nothing in a list is trusted: not its shape, its names, nor what it says."""
+    evil = [
+        ended("<script>alert(1)</script>", message="\x1b[31m", status=Status.FAILED),
+        ended("../../etc", confidence=0.1),
+        ended("linked", confidence=0.3),
+    ]
+    manifest = batch(tmp_path, *evil)
+    (tmp_path / "linked").symlink_to("/")
+    with (tmp_path / "batch.jsonl").open("a") as file:
+        file.write('{"name": 3}\nnot json\n[1]\n{"name": "x", "clip": "x", "key": "", "status": "odd"}\n')
+    assert [result.name for result in manifest.results()] == [result.name for result in evil]
+    write_report(tmp_path)
+    page = (tmp_path / "batch.html").read_text()
+    assert "<script>" not in page
+    assert "\x1b" not in page
+    assert "data:image" not in page
+    assert "overlay.mp4" not in page
+
+
+def test_the_picture_of_a_clip_is_shown_if_it_is_one(tmp_path: Path) -> None:
+    for name in ("good", "odd"):
+        (tmp_path / name / ".vostrack").mkdir(parents=True)
+    Image.new("RGB", (40, 30)).save(tmp_path / "good/.vostrack/worst.jpg")
+    (tmp_path / "odd/.vostrack/worst.jpg").write_text("<svg>")
+    (tmp_path / "good/overlay.mp4").touch()
+    batch(tmp_path, ended("good"), ended("odd"))
+    write_report(tmp_path)
+    page = (tmp_path / "batch.html").read_text()
+    assert page.count("data:image/jpeg") == 1
+    assert page.count('href="good/overlay.mp4"') == 1
+
+
+def test_a_folder_without_a_batch(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="holds no batch"):
+        manifests(tmp_path)
+    (tmp_path / ".batch/all").mkdir(parents=True)
+    (tmp_path / ".batch/all/plan.json").write_text("[]")
+    with pytest.raises(OutputError, match="holds no batch"):
+        status_of(tmp_path)
+    assert latest(manifests(tmp_path)) == {}
