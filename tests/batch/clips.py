@@ -42,9 +42,14 @@ def task(folder: Path, name: str, **arguments: Any) -> Task:
 class FakePool:
     """A pool of one place, whose clips end as a function says; a `Pool`."""
 
-    def __init__(self, end: Callable[[Task, int], Result | str]) -> None:
-        """Take what gives a result, or says why the worker died, from a task and how often it was begun."""
-        self._end, self._at = end, list[Task]()
+    def __init__(self, end: Callable[[Task, int], Result | str], begins: bool = True) -> None:
+        """Take what gives a result, or says why the worker died, from a task and how often it was begun.
+
+        Args:
+            end: as above.
+            begins: whether workers begin with a clip before they die.
+        """
+        self._end, self._at, self._begins = end, list[Task](), begins
         self.begun: list[tuple[str, bool]] = []
         self.stopped = False
 
@@ -68,7 +73,7 @@ class FakePool:
                 yield Ended(task, result(task, Status.STOPPED))
                 return
             came = self._end(task, sum(name == task.name for name, _ in self.begun))
-            yield Died(task, came) if isinstance(came, str) else Ended(task, came)
+            yield Died(task, came, self._begins) if isinstance(came, str) else Ended(task, came)
 
     def stop(self) -> None:
         self.stopped = True

@@ -114,6 +114,14 @@ def test_a_clip_that_always_kills_its_worker_fails(tasks: list[Task], tmp_path: 
     assert ended["dog"].status == Status.DONE
 
 
+def test_a_worker_that_dies_before_it_begins_is_not_the_fault_of_the_clip(tasks: list[Task], tmp_path: Path) -> None:
+    pool = FakePool(lambda each, attempt: "killed" if attempt < 9 else result(each), begins=False)
+    (ended,) = run_batch(tasks[:1], tmp_path, pool=lambda path: pool)
+    assert (ended.status, ended.attempts) == (Status.DONE, 1)
+    with pytest.raises(VostrackError, match="die before they begin"):
+        list(run_batch(tasks[1:2], tmp_path, pool=lambda path: FakePool(lambda *_: "killed", begins=False)))
+
+
 def test_overwriting_is_done_once(tasks: list[Task], tmp_path: Path) -> None:
     pool = FakePool(lambda each, attempt: "killed" if attempt < 2 else result(each))
     list(run_batch(tasks[:1], tmp_path, overwrite=True, pool=lambda path: pool))

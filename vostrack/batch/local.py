@@ -19,7 +19,7 @@ from vostrack.errors import OUT_OF_MEMORY
 from vostrack.run.callbacks import Callbacks
 from vostrack.run.worker import follow_parent
 
-_SAID_EVERY, _STOP = 0.2, "stop"
+_SAID_EVERY, _STOP, _BEGUN = 0.2, "stop", "begun"
 
 
 @dataclass(eq=False)
@@ -29,6 +29,7 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     task: Task | None = None
+    begun: bool = False
 
     def end(self) -> None:
         self.process.kill()
@@ -57,7 +58,7 @@ class LocalPool:
         worker = next((worker for worker in self._workers if worker.task is None), None)
         if worker is None:
             worker = self._spawn()
-        worker.task = task
+        worker.task, worker.begun = task, False
         with suppress(OSError):  # it may have died while it was idle: `events` will see that
             worker.pipe.send((task, overwrite))
 
@@ -100,11 +101,12 @@ class LocalPool:
                 said = worker.pipe.recv()
                 task = worker.task
                 assert task is not None
+                worker.begun = True
                 if isinstance(said, Result):
                     worker.task = None
                     is_dead |= said.exit_code == OUT_OF_MEMORY  # memory of a device comes back with a new process
                     yield Ended(task, said)
-                else:
+                elif said != _BEGUN:
                     yield Moved(task, *said)
         except (EOFError, OSError):
             is_dead = True
@@ -112,7 +114,8 @@ class LocalPool:
             worker.end()
             self._workers.remove(worker)
             if worker.task is not None:
-                yield Died(worker.task, f"its process ended with {worker.process.exitcode}")
+                why = f"its process ended with {worker.process.exitcode}"
+                yield Died(worker.task, why, worker.begun)
 
 
 class _Piped(Callbacks):
@@ -146,6 +149,7 @@ def _serve(pipe: Connection, out: Path, jobs: int, number: int) -> None:
             said = pipe.recv()
             if said != _STOP:  # one that came too late to stop anything
                 task, overwrite = said
+                pipe.send(_BEGUN)
                 pipe.send(run_one(task, out, overwrite=overwrite, callbacks=_Piped(pipe), load=load))
     except (EOFError, OSError):
         os._exit(0)

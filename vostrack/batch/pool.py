@@ -29,10 +29,17 @@ class Ended:
 
 @dataclass(frozen=True)
 class Died:
-    """Whoever worked on a clip died. The clip can be begun again: it goes on from where it was."""
+    """Whoever worked on a clip died. The clip can be begun again: it goes on from where it was.
+
+    Attributes:
+        task: the clip.
+        why: it died, in words.
+        begun: whether the clip was begun, and may be the cause.
+    """
 
     task: Task
     why: str
+    begun: bool = True
 
 
 Event = Moved | Ended | Died

@@ -22,7 +22,7 @@ from vostrack.notes import Code, Note
 from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.place import clip_name
 
-_WAIT, _MOST_DEATHS = 0.5, 5
+_WAIT, _MOST_DEATHS, _MOST_STARTS = 0.5, 5, 50
 _NOT_IN_PLANS = ("out", "overwrite", "resume", "callbacks", "load")
 
 
@@ -116,7 +116,7 @@ class _Driver:
         self._waiting: deque[tuple[Task, bool]] = deque()
         self._attempts: dict[str, int] = {}
         self._moved: dict[str, int] = {}
-        self._done = self._total = 0
+        self._done = self._total = self._starts = 0
         self._stopping = False
 
     def run(self, tasks: Sequence[Task], make: Callable[[Path], Pool], outline: Outline) -> Iterator[Result]:
@@ -177,8 +177,8 @@ class _Driver:
         if isinstance(event, Moved):
             self._moved[task.name] = max(self._moved.get(task.name, 0), min(event.done, _length(task)))
             return None
-        begun = self._moved.pop(task.name, None) is not None
-        result = self._died(task, event.why, begun) if isinstance(event, Died) else self._ended(task, event.result)
+        moved = self._moved.pop(task.name, None) is not None
+        result = self._died(event, moved) if isinstance(event, Died) else self._ended(task, event.result)
         if result is not None and result.status != Status.STOPPED:
             self._done += _length(task)
             self._manifest.add(result)
@@ -198,11 +198,17 @@ class _Driver:
                 return None
         return replace(result, attempts=self._attempts[task.name])
 
-    def _died(self, task: Task, why: str, begun: bool) -> Result | None:
+    def _died(self, event: Died, moved: bool) -> Result | None:
+        task, why = event.task, event.why
+        if not event.begun:
+            self._attempts[task.name] -= 1
+            self._starts += 1
+            if self._starts > _MOST_STARTS:
+                raise VostrackError(f"workers die before they begin: {why}, {self._starts} times; use fewer `jobs`")
         deaths = self._attempts[task.name]
         if deaths < _MOST_DEATHS and not self._stopping:
             # What an attempt that had begun has written is of this batch.
-            self._again(task, f"{why}: it goes on in another", self._overwrite and not begun and deaths == 1)
+            self._again(task, f"{why}: it goes on in another", self._overwrite and not moved and deaths <= 1)
             return None
         message = f"{why}, {counted(deaths, 'time')}, perhaps for lack of memory: use fewer `jobs` or a smaller `size`"
         status = Status.STOPPED if self._stopping else Status.FAILED
