@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vostrack.notes import Code, Note
 from vostrack.video.stream import size_text
+from vostrack.video.tone import ToneMapper
 
 Quarter = tuple[int, int, int, int]
 """(a, b, c, d), each -1, 0 or 1: the stored pixel (x, y) is shown in the direction (a*x + c*y, b*x + d*y)."""
@@ -40,6 +41,7 @@ _MATRICES = {
 }
 _RGB, _UNSPECIFIED = 0, 2
 _HDR = {int(ColorTrc.SMPTE2084): "PQ", int(ColorTrc.ARIB_STD_B67): "HLG"}
+_BT709_PRIMARIES = 1
 
 # Scaling a video to even sizes leaves pixels that are a hair off square; to resample those would only blur. The least
 # that is ever meant is 6 % (16:15).
@@ -66,6 +68,7 @@ class PictureConverter:
         self._scaled = square_size(stored, aspect)
         self._quarter = quarter_turn(first)
         self._scaler = VideoReformatter()
+        self._mapper = _tone_mapper(first)
         height, width = self._scaled
         self.size = (height, width) if self._quarter[0] else (width, height)
         self.notes = _format_notes(first)
@@ -91,14 +94,17 @@ class PictureConverter:
             picture,
             width=width,
             height=height,
-            format="gbrp",
+            format="gbrp16le" if self._mapper else "gbrp",
             src_colorspace=_matrix(picture),
             interpolation=_QUALITY,
             threads=1,
         )
-        planes = [np.frombuffer(memoryview(plane), np.uint8).reshape(height, -1)[:, :width] for plane in planar.planes]
-        green, blue, red = (turn(plane, self._quarter) for plane in planes)
-        return torch.from_numpy(np.ascontiguousarray(np.stack([red, green, blue])))
+        depth = np.dtype(np.uint16 if self._mapper else np.uint8)
+        green, blue, red = (
+            np.frombuffer(memoryview(plane), depth).reshape(height, -1)[:, :width] for plane in planar.planes
+        )
+        colors = self._mapper([red, green, blue]) if self._mapper else [red, green, blue]
+        return torch.from_numpy(np.ascontiguousarray(np.stack([turn(plane, self._quarter) for plane in colors])))
 
 
 def square_size(size: tuple[int, int], aspect: Fraction | None) -> tuple[int, int]:
@@ -153,6 +159,12 @@ def _matrix(picture: av.VideoFrame) -> Colorspace:
     return _MATRICES.get(picture.colorspace, guess)
 
 
+def _tone_mapper(picture: av.VideoFrame) -> ToneMapper | None:
+    """What brings the source to standard range, if it is of high range."""
+    kind = _HDR.get(picture.color_trc)
+    return ToneMapper(kind == "HLG", picture.color_primaries != _BT709_PRIMARIES) if kind else None
+
+
 def _format_notes(picture: av.VideoFrame) -> list[Note]:
     notes = []
     components = picture.format.components
@@ -160,7 +172,7 @@ def _format_notes(picture: av.VideoFrame) -> list[Note]:
     if bits > 8:
         notes.append(Note(Code.CLIP_BITS, f"{bits}-bit source, reduced to 8 bits"))
     if picture.color_trc in _HDR:
-        text = f"high dynamic range ({_HDR[picture.color_trc]}) is not tone-mapped, so colours look pale"
+        text = f"high dynamic range ({_HDR[picture.color_trc]}), tone-mapped to standard range"
         notes.append(Note(Code.CLIP_HDR, text))
     if not picture.format.is_rgb and picture.colorspace not in {_RGB, _UNSPECIFIED, *_MATRICES}:
         text = f"colour matrix {picture.colorspace} is not supported, so colours are approximate"
