@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from vostrack.run.update import undo, update
     from vostrack.types import Clip, Frame, FrameStream, LabelMap, Prediction
     from vostrack.video.masks import read_mask
+    from vostrack.video.playback import Playback
     from vostrack.video.reader import open_clip
 
 try:
@@ -81,6 +82,7 @@ _HOMES = {
     "undo": "run.update",
     "update": "run.update",
     "load_method": "methods",
+    "Playback": "video.playback",
     "open_clip": "video.reader",
     "read_mask": "video.masks",
 }
@@ -100,6 +102,7 @@ __all__ = [
     "OutputExistsError",
     "Pipelines",
     "PlanError",
+    "Playback",
     "Prediction",
     "Propagator",
     "Result",

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from vostrack.cli.console import Form, FrameBar, Stopped, say_next
-from vostrack.cli.help import Json, MovedClip, Overwrite, Progress, Quiet, StartNumber, in_input, in_output, in_run
-from vostrack.cli.settings import parse_range
+from vostrack.cli.help import Fps, Json, MovedClip, Overwrite, Progress, Quiet, StartNumber, in_input, in_output, in_run
+from vostrack.cli.settings import parse_range, parse_rate
 from vostrack.errors import counted
 from vostrack.files import escaped
 from vostrack.formats import FORMATS
@@ -45,6 +45,7 @@ def export(
     ] = None,
     clip: MovedClip = None,
     start_number: StartNumber = None,
+    fps: Fps = None,
     hard: Annotated[bool, in_output("--hard", help="Edges as in the masks, not soft.")] = False,
     feather: Annotated[float, in_output("--feather", metavar="PX", min=0, max=100, help="Blur edges.")] = 0.0,
     grow: Annotated[int, in_output("--grow", metavar="PX", min=0, max=100, help="Make objects larger.")] = 0,
@@ -88,6 +89,7 @@ def export(
                 range=parse_range(range_),
                 start_number=start_number,
                 clip=clip,
+                fps=parse_rate(fps),
                 overwrite=overwrite,
                 callbacks=bar,
                 hard=hard,

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from vostrack.cli.console import say_next
-from vostrack.cli.help import ClipPath, Overwrite, in_output
+from vostrack.cli.help import ClipPath, Deinterlace, Overwrite, in_output
 from vostrack.cli.segment import frame_names, split_head
 from vostrack.errors import OutputError
 from vostrack.files import shown
@@ -22,6 +22,7 @@ def frame(
     number: Annotated[
         str, typer.Argument(metavar="FRAME", help="A frame from 0, a time as 12.5s, or the name of an image.")
     ] = "0",
+    deinterlace: Deinterlace = False,
     out: Annotated[
         Path | None,
         in_output("--out", "-o", metavar="FILE", help="The PNG.", show_default="CLIP_00040.png beside the clip"),
@@ -40,6 +41,7 @@ def frame(
     give it as the mask of that frame.
     """
     from vostrack.run.inspection import check_output, read_frames, write_picture
+    from vostrack.video.playback import Playback
     from vostrack.video.ranges import choose
     from vostrack.video.stream import size_text
 
@@ -59,12 +61,13 @@ def frame(
     if place.is_dir() and path.resolve().parent == place.resolve():
         raise OutputError(f"{shown(path)} would be among the frames of the clip: choose another --out")
     check_output(path, [clip], overwrite)
-    (image,) = read_frames(clip, [index])
+    (image,) = read_frames(clip, [index], Playback(deinterlace))
     write_picture(path, image.permute(1, 2, 0).numpy())
     print(f"frame {index}, {size_text((image.shape[1], image.shape[2]))}: {shown(path)}", file=sys.stderr)
     named = any(str(index) == PurePath(name).stem for name in names)
     mask = shlex.quote(f"{names[index] if named else index}:{path.with_name(f'{path.stem}_mask.png')}")
+    whole = " --deinterlace" if deinterlace else ""
     say_next(
         f"paint the objects on it in flat colours, all else black, and save it as {path.stem}_mask.png; then "
-        f"vostrack update RUN -m {mask} to correct a run, or vostrack segment {shlex.quote(str(clip))} -m {mask}"
+        f"vostrack update RUN -m {mask} to correct a run, or vostrack segment {shlex.quote(str(clip))} -m {mask}{whole}"
     )

@@ -37,6 +37,15 @@ StartNumber = Annotated[
         show_default="its own",
     ),
 ]
+Deinterlace = Annotated[
+    bool, in_input("--deinterlace", help="Make whole frames of the half frames of an interlaced video.")
+]
+Fps = Annotated[
+    str | None,
+    in_output(
+        "--fps", metavar="RATE", help="Frames a second of a folder of images: 25, 24000/1001.", show_default="24"
+    ),
+]
 Names = Annotated[
     list[str] | None,
     in_input(

@@ -18,7 +18,9 @@ from vostrack.cli.help import (
     DEFAULT_SIZE,
     Background,
     ClipPath,
+    Deinterlace,
     Device,
+    Fps,
     FrameRange,
     Gone,
     InvertMask,
@@ -48,6 +50,7 @@ from vostrack.cli.settings import (
     parse_moment,
     parse_names,
     parse_range,
+    parse_rate,
     parse_size,
 )
 from vostrack.methods import DEFAULT, QUALITY, Direction, OnCut, method_class, preset_name
@@ -89,11 +92,13 @@ def segment(
     background: Background = None,
     invert_mask: InvertMask = False,
     no_background: NoBackground = False,
+    deinterlace: Deinterlace = False,
     out: Annotated[
         Path | None,
         in_output("--out", "-o", metavar="DIR", help="Output folder.", show_default="CLIP_vostrack beside the clip"),
     ] = None,
     start_number: StartNumber = None,
+    fps: Fps = None,
     overlay: Annotated[bool, in_output("--overlay/--no-overlay", help="Write overlay.mp4.")] = True,
     overlay_style: OverlayStyle = Style.TINT,
     overlay_labels: OverlayLabels = False,
@@ -201,7 +206,7 @@ def segment_arguments(options: Mapping[str, Any], base: Path = Path()) -> dict[s
     as_they_are = (
         *("out", "start_number", "method", "preset", "device", "adapt_preset", "refine", "overlay_style"),
         *("overlay_labels", "direction", "keep", "on_cut", "resize_mask", "invert_mask", "no_background"),
-        *("overwrite", "resume"),
+        *("deinterlace", "overwrite", "resume"),
     )
     return {name: options[name] for name in as_they_are} | {
         "clip": clip,
@@ -215,6 +220,7 @@ def segment_arguments(options: Mapping[str, Any], base: Path = Path()) -> dict[s
         "outputs": [name for name, on in wanted.items() if on],
         "gone": parse_gone(given.gone),
         "background": parse_color(given.background),
+        "fps": parse_rate(given.fps),
     }
 
 

@@ -114,6 +114,16 @@ def parse_range(text: str | None) -> tuple[int | Fraction | None, int | Fraction
     return ends[0], ends[1]
 
 
+def parse_rate(text: str | None) -> Fraction | None:
+    """Frames a second: `25`, `23.976`, `24000/1001`."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(?:/([0-9]{1,9}))?", text)
+    if match is None or not int(match[2] or 1):
+        raise typer.BadParameter(f"expected a rate such as 25 or 24000/1001, found {text!r}", param_hint="--fps")
+    return Fraction(match[1]) / int(match[2] or 1)
+
+
 def parse_all_settings(
     method: str,
     preset: str,

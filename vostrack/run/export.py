@@ -7,12 +7,13 @@ import os
 from collections.abc import Collection, Iterator
 from contextlib import closing
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vostrack.errors import Cancelled, InputError, MaskError, OutputError, OutputExistsError
+from vostrack.errors import Cancelled, InputError, MaskError, OutputError, OutputExistsError, VostrackError
 from vostrack.files import atomic_path, make_folder, shown
 from vostrack.formats import FORMATS, Format, format_of
 from vostrack.formats.base import Shot
@@ -41,6 +42,7 @@ def export(
     range: Range | None = None,  # noqa: A002
     start_number: int | None = None,
     clip: str | os.PathLike[str] | None = None,
+    fps: Fraction | float | None = None,
     overwrite: bool = False,
     callbacks: Callbacks | None = None,
     **options: Any,
@@ -57,6 +59,7 @@ def export(
         range: first and last frame, both in it, or times, as for `vostrack.segment`; None for all frames of the run.
         start_number: number of the first frame in what is written; None for the names of the run.
         clip: where the clip is now, if it was moved; a folder of PNGs needs it for formats with images.
+        fps: frames a second, where the clip is a folder of images; None for that of the run, or 24.
         overwrite: whether an earlier export is replaced.
         callbacks: what is called on the way.
         options: of the format: `hard`, `feather`, `grow`, `bits`, `each`.
@@ -72,7 +75,9 @@ def export(
     """
     kind = format_of(format)
     chosen, make, callbacks = kind.choose(options), kind.writer(), checked_callbacks(callbacks)
-    finished = Finished(Path(run), None if clip is None else Path(os.path.abspath(clip)))
+    if fps is not None and not kind.images:
+        raise VostrackError(f"{kind.name} has no frame rate: leave out fps")
+    finished = Finished(Path(run), None if clip is None else Path(os.path.abspath(clip)), fps)
     span = _span(finished, range, start_number)
     objects = _objects(finished, only)
     path = Path(out) if out is not None else _default_out(Path(run), kind, chosen.each)

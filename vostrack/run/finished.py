@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from vostrack.run.request import Request
 from vostrack.run.steps import finish_moves
 from vostrack.types import VOID, Clip, Frame, LabelMap, Prediction
 from vostrack.video.masks import Prompts
+from vostrack.video.playback import NORMAL
 from vostrack.video.ranges import Span
 from vostrack.video.reader import open_clip
 from vostrack.video.series import frame_files
@@ -57,12 +58,13 @@ class Finished:
         source: its clip; None where that is not known.
     """
 
-    def __init__(self, path: Path, clip: Path | None = None) -> None:
+    def __init__(self, path: Path, clip: Path | None = None, fps: Fraction | float | None = None) -> None:
         """Read what there is.
 
         Args:
             path: output folder of a run, or a folder of palette PNGs.
             clip: where the clip is, if not where it was.
+            fps: of a folder of images, if not that of the run.
 
         Raises:
             OutputError: the run is damaged or not complete.
@@ -80,6 +82,8 @@ class Finished:
         else:
             raise InputError(f"{shown(path)} is no folder: give the output folder of a run")
         self.source = clip or self.source
+        known = self._request.playback if self._request else NORMAL
+        self._playback = known if fps is None else replace(known, fps=fps)
         height, width = self._mask(self._paths[0], None).shape
         self.size = (height, width)
         self._images = self._image_names()
@@ -143,7 +147,7 @@ class Finished:
 
     def rate(self) -> Fraction | None:
         """Average frame rate of the clip."""
-        with open_clip(self._known_source()) as clip:
+        with open_clip(self._known_source(), self._playback) as clip:
             return clip.fps
 
     def image_name(self, index: int, name: str) -> str:
@@ -182,7 +186,7 @@ class Finished:
             now = fingerprint(source)
             if {**now, "name": ""} != {**self._clip_record, "name": ""}:
                 raise InputError(f"{shown(source)} is another clip than the run was over: give that one as `clip`")
-        with span.of(open_clip(source)) as clip:
+        with span.of(open_clip(source, self._playback)) as clip:
             if clip.size != self.size:
                 raise InputError(
                     f"{shown(source)} is {size_text(clip.size)}, and the masks are {size_text(self.size)}: "

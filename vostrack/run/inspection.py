@@ -25,6 +25,7 @@ from vostrack.methods.base import Correspondences, Inspectable, Method
 from vostrack.ops.grid import at_most, resize, sample_cells, to_pixels
 from vostrack.video.ground import Reading
 from vostrack.video.masks import PLAIN, read_prompts
+from vostrack.video.playback import NORMAL, Playback
 from vostrack.video.reader import open_clip
 
 TARGET, SAMPLED, MATCHED = (0, 200, 60), (230, 30, 30), (255, 215, 0)
@@ -68,15 +69,20 @@ def inspectable(method: Method[object]) -> Inspectable:
     return cast(Inspectable, method)
 
 
-def read_frames(source: Path, numbers: Sequence[int]) -> list[Tensor]:
+def read_frames(source: Path, numbers: Sequence[int], playback: Playback = NORMAL) -> list[Tensor]:
     """Frames of a clip, uint8 (3, H, W), in the order of their numbers, which count from 0.
+
+    Args:
+        source: the clip.
+        numbers: of the frames.
+        playback: how it is read.
 
     Raises:
         InputError: the clip cannot be read, or it has no such frame.
     """
     found: dict[int, Tensor] = {}
     count = 0
-    with open_clip(source) as clip:
+    with open_clip(source, playback) as clip:
         clip.images_from = min(numbers)
         for frame in clip:
             count = frame.index + 1

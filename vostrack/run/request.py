@@ -32,8 +32,10 @@ from vostrack.video.ground import Reading
 from vostrack.video.look import Look, Style
 from vostrack.video.masks import GivenMask, Prompts
 from vostrack.video.object_names import Painted
+from vostrack.video.playback import NORMAL, Playback
 from vostrack.video.ranges import Span
 from vostrack.video.reader import number_notes, open_clip
+from vostrack.video.stream import ClipStream
 from vostrack.video.writer import WRITERS
 
 
@@ -57,6 +59,7 @@ class _Saved:
     colors: dict[str, list[int]]
     names: dict[str, str]
     on_cut: str = "continue"
+    playback: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Request:
         keep: whether what is said of cells is kept.
         locks: what stays as it is in an earlier version.
         on_cut: what happens to objects at a scene cut.
+        playback: how the clip is read.
     """
 
     source: Path
@@ -92,12 +96,17 @@ class Request:
     keep: bool
     locks: Locks = field(default_factory=Locks)
     on_cut: OnCut = OnCut.CONTINUE
+    playback: Playback = NORMAL
+
+    def open(self) -> ClipStream:
+        """The whole clip; raises `InputError`."""
+        return open_clip(self.source, self.playback)
 
     def cuts(self, callbacks: Callbacks) -> list[int]:
         """First frames of shots, where objects stop there; reads the clip."""
         if self.on_cut is OnCut.CONTINUE:
             return []
-        with self.span.of(open_clip(self.source)) as frames:
+        with self.span.of(self.open()) as frames:
             return find_cuts(frames, callbacks)
 
     def record(self, prompts: Mapping[int, LabelMap], absent: Gone) -> dict[str, Any]:
@@ -113,6 +122,7 @@ class Request:
             "keep": self.keep,
             **self.locks.record(),
             "on_cut": str(self.on_cut),
+            "playback": self.playback.record(),
         }
 
     def keep_in(self, folder: OutputFolder, given: Prompts) -> None:
@@ -139,6 +149,7 @@ class Request:
             colors={str(number): list(color) for number, color in given.colors.items()},
             names={str(number): name for number, name in given.names.items()},
             on_cut=str(self.on_cut),
+            playback=self.playback.record(),
         )
         folder.keep_request(asdict(saved), masks)
 
@@ -176,6 +187,7 @@ class Request:
                 keep=saved.keep,
                 locks=Locks.of(saved.locks),
                 on_cut=OnCut(saved.on_cut),
+                playback=Playback.of(saved.playback),
             )
             names = {int(number): shown(name) for number, name in saved.names.items()}
         except (OSError, ValueError, TypeError, SyntaxError, VostrackError, Image.DecompressionBombError) as error:
@@ -200,12 +212,12 @@ class Request:
             pipeline,
             prompts,
             stream,
-            lambda: self.span.of(open_clip(self.source)),
+            lambda: self.span.of(self.open()),
             callbacks=callbacks,
             probs="probs" in self.outputs,
             store=store,
             direction=self.direction,
-            backwards=partial(open_backwards, self.source, first=self.span.first),
+            backwards=partial(open_backwards, self.source, first=self.span.first, playback=self.playback),
             gone=absent,
             first=self.span.first,
             reuse=reuse,

@@ -30,6 +30,7 @@ from vostrack.video.drawing import Painter
 from vostrack.video.look import Look
 from vostrack.video.masks import Prompts
 from vostrack.video.palette import PALETTE
+from vostrack.video.playback import Playback
 from vostrack.video.reader import open_clip
 
 REVIEW, WORST = "review.html", f"{HIDDEN}/worst.jpg"
@@ -114,7 +115,12 @@ def review(
         curves=_curves(rows, given),
         suggestions=[suggestion.frame for suggestion in wanted],
         moments=[
-            Moment(frame, [row for row in rows if row.frame == frame], pictures[frame], _commands(path, source, frame))
+            Moment(
+                frame,
+                [row for row in rows if row.frame == frame],
+                pictures[frame],
+                _commands(path, source, request.playback, frame),
+            )
             for frame in frames
             if frame in pictures
         ],
@@ -151,11 +157,12 @@ def _worst(rows: Sequence[Row], wanted: Sequence[Suggestion]) -> list[int]:
     return found
 
 
-def _commands(run: Path, source: Path, frame: int) -> list[str]:
+def _commands(run: Path, source: Path, playback: Playback, frame: int) -> list[str]:
     """What to type to mend a frame."""
     picture = f"frame-{frame}.png"
     clip, out = (shlex.quote(escaped(os.path.abspath(path))) for path in (source, run))
-    return [f"vostrack frame {clip} {frame} -o {picture}", f"vostrack update {out} -m {frame}:{picture}"]
+    whole = " --deinterlace" if playback.deinterlace else ""
+    return [f"vostrack frame {clip} {frame}{whole} -o {picture}", f"vostrack update {out} -m {frame}:{picture}"]
 
 
 def _warnings(run: Path) -> list[tuple[str, str]]:
@@ -202,7 +209,7 @@ def _drawn(
 ) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
     """Frames with their masks, in the order of the clip; reads it up to the last one."""
     painter = Painter(Look(colors=given.colors, names=given.names))
-    with open_clip(source) as whole:
+    with open_clip(source, request.playback) as whole:
         for frame in request.span.of(whole):
             if frame.index in frames:
                 yield frame.index, painter.draw(frame.image, folder.read_prediction(frame).mask, frame.index)

@@ -38,8 +38,8 @@ from vostrack.video.look import Look, Style
 from vostrack.video.mask_labels import hex_name
 from vostrack.video.masks import read_prompts
 from vostrack.video.object_names import Names, checked_names
+from vostrack.video.playback import Playback
 from vostrack.video.ranges import GivenMasks, Range, choose
-from vostrack.video.reader import open_clip
 from vostrack.video.writer import WRITERS, Destination, ThreadedWriter
 
 OUTPUTS = tuple(WRITERS)
@@ -75,6 +75,8 @@ def segment(
     background: int | tuple[int, int, int] | None = None,
     invert_mask: bool = False,
     no_background: bool = False,
+    deinterlace: bool = False,
+    fps: Fraction | float | None = None,
     overwrite: bool = False,
     resume: bool = False,
     callbacks: Callbacks | None = None,
@@ -101,6 +103,7 @@ def segment(
             corrections and exports of soft edges read it.
         on_cut: what happens to objects at a scene cut. "continue": they are followed across it, with a warning. "stop":
             they are in no mask of a shot in which no mask of theirs was given; the clip is read once more for that.
+        fps: frames a second of a folder of images, up to 1000, in movies that are made of it; None for 24.
         overwrite: whether the results of an earlier run in the output folder are replaced.
         resume: whether an interrupted run there is continued, or missing files of a complete one are made again; the
             overlay of a complete one is drawn again where it should look otherwise.
@@ -130,16 +133,14 @@ def segment(
         refine_settings=refine_settings or {},
     )
     _check_types(clip, overwrite=overwrite, resume=resume, overlay_labels=overlay_labels, keep=keep)
-    reading = Reading(resize_mask, background, invert_mask, no_background)
+    reading, playback = Reading(resize_mask, background, invert_mask, no_background), Playback(deinterlace, fps)
     look, way, wanted = Look(_style(overlay_style), overlay_labels), checked_direction(direction), _outputs(outputs)
     callbacks = checked_callbacks(callbacks)  # before anything that is there is replaced
     pipeline = load(config)
     span, by_frame = choose(clip, range, masks, start_number)
     named = checked_names(names or {})
-    cut = checked_on_cut(on_cut)
-    request = Request(
-        Path(clip), config, span, by_frame, named, reading, wanted, look, way, gone or {}, keep, on_cut=cut
-    )
+    request = Request(Path(clip), config, span, by_frame, named, reading, wanted, look, way, gone or {}, keep)
+    request = replace(request, on_cut=checked_on_cut(on_cut), playback=playback)
     return _run(request, pipeline, out, overwrite, resume, callbacks)
 
 
@@ -153,7 +154,7 @@ def _run(
 ) -> dict[str, Any]:
     """Open the clip, read the masks, and make the folder right: begun, gone on with, or complete already."""
     source, masks, span = request.source, request.masks, request.span
-    with open_clip(source) as whole:
+    with request.open() as whole:
         stream = span.of(whole)
         given = read_prompts(masks, whole.size, request.reading, whole.stored_size, names=request.names)
         check_prompts(given.labels, whole.count)

@@ -25,6 +25,7 @@ from vostrack.video.ground import Reading
 from vostrack.video.images import ArrayStream
 from vostrack.video.masks import read_prompts
 from vostrack.video.object_names import Names, Painted, checked_names
+from vostrack.video.playback import Playback
 from vostrack.video.ranges import GivenMasks, Range, choose
 from vostrack.video.reader import number_notes, open_clip
 
@@ -51,6 +52,7 @@ def track(
     background: int | tuple[int, int, int] | None = None,
     invert_mask: bool = False,
     no_background: bool = False,
+    deinterlace: bool = False,
     callbacks: Callbacks | None = None,
 ) -> Iterator[Prediction]:
     """Follow the objects of given masks through frames.
@@ -92,6 +94,7 @@ def track(
             grey value, palette index or value of an array; None for 0, black or what is clearly meant.
         invert_mask: whether object and background change places, in masks of one object.
         no_background: whether objects may fill the frame; without it, a mask that has no background is refused.
+        deinterlace: whether an interlaced video, given by its path, is deinterlaced.
         callbacks: what is called on the way.
 
     Yields:
@@ -116,7 +119,8 @@ def track(
         )
     )
     named = checked_names(names or {})
-    return _start(pipeline, frames, masks, range, named, reading, way, gone, checked_callbacks(callbacks))
+    playback = Playback(deinterlace)
+    return _start(pipeline, frames, masks, range, named, reading, playback, way, gone, checked_callbacks(callbacks))
 
 
 def _start(
@@ -126,20 +130,21 @@ def _start(
     chosen: Range | None,
     names: Mapping[Painted, str],
     reading: Reading,
+    playback: Playback,
     way: Direction,
     gone: GoneSpans | None,
     callbacks: Callbacks,
 ) -> Iterator[Prediction]:
     """Open the frames and read the masks; where that fails, the frames are closed."""
     span, by_frame = choose(frames, chosen, masks)
-    whole = _open(frames)
+    whole = _open(frames, playback)
     try:
         stream = span.of(whole)
         given = read_prompts(by_frame, whole.size, reading, whole.stored_size, names=names)
         check_prompts(given.labels, whole.count)
         # A generator of the caller's runs in the caller's thread.
         ahead = 0 if isinstance(whole, ArrayStream) else _AHEAD
-        backwards, told = _backwards(frames, span.first), list[Note]()
+        backwards, told = _backwards(frames, span.first, playback), list[Note]()
         if backwards is None and max(given.labels) > span.first:
             way, told = _only_forwards(way)
         passes = Passes(
@@ -190,16 +195,20 @@ class _Predictions(Iterator[Prediction]):
         self._stream.close()
 
 
-def _open(frames: Iterable[Any] | str | os.PathLike[str]) -> FrameStream:
+def _open(frames: Iterable[Any] | str | os.PathLike[str], playback: Playback) -> FrameStream:
     if isinstance(frames, str | os.PathLike):
-        return open_clip(frames)
+        return open_clip(frames, playback)
+    if playback.deinterlace:
+        raise InputError("only a video that is given by its path is deinterlaced: leave that out, or give the path")
     return frames if isinstance(frames, FrameStream) else ArrayStream(frames)
 
 
-def _backwards(frames: Iterable[Any] | str | os.PathLike[str], first: int) -> Callable[[int, bool], FrameStream] | None:
+def _backwards(
+    frames: Iterable[Any] | str | os.PathLike[str], first: int, playback: Playback
+) -> Callable[[int, bool], FrameStream] | None:
     """What opens the frames to be read backwards to the first; None where they can be read only once."""
     if isinstance(frames, str | os.PathLike):
-        return partial(open_backwards, frames, first=first)
+        return partial(open_backwards, frames, first=first, playback=playback)
     if isinstance(frames, Sequence | np.ndarray | Tensor):
         return lambda last, _: Spooled(ArrayStream(frames), last, first)
     return None

@@ -32,7 +32,6 @@ from vostrack.run.summary import ObjectLog
 from vostrack.types import Frame, LabelMap, Prediction
 from vostrack.video.masks import GivenMask, Prompts, read_prompts
 from vostrack.video.ranges import choose
-from vostrack.video.reader import open_clip
 
 _ENDLESS = 1 << 60
 Spans = Sequence[tuple[int, int | None]]
@@ -149,7 +148,7 @@ class _Correction:
     ) -> dict[str, Any]:
         """Make it; the summary."""
         request, self._unlocks = self._request, unlock and self._request.locks != Locks()
-        with open_clip(request.source) as whole:
+        with request.open() as whole:
             stream = request.span.of(whole)
             if any(labels.size != whole.size for labels in self._known.labels.values()):
                 raise OutputError(f"what was asked for in {shown(self._path)} is damaged: a mask has another size")

@@ -25,7 +25,9 @@ from vostrack.errors import InputError
 from vostrack.notes import Code, Note
 from vostrack.types import Frame, FrameStream
 from vostrack.video.container import BROKEN, VideoStream, open_container, shown_stream
+from vostrack.video.fields import Decoded
 from vostrack.video.images import FolderStream, read_image
+from vostrack.video.playback import NORMAL, Playback
 from vostrack.video.reader import open_clip
 from vostrack.video.stream import ClipStream, first_line
 
@@ -40,7 +42,9 @@ class InexactSeek(Exception):
     """A video cannot be entered at its key frames; `open_backwards` can read it in another way."""
 
 
-def open_backwards(path: str | os.PathLike[str], last: int, seek: bool = True, first: int = 0) -> ClipStream:
+def open_backwards(
+    path: str | os.PathLike[str], last: int, seek: bool = True, first: int = 0, playback: Playback = NORMAL
+) -> ClipStream:
     """Open a clip to be read from a frame back to an earlier one.
 
     Args:
@@ -48,6 +52,7 @@ def open_backwards(path: str | os.PathLike[str], last: int, seek: bool = True, f
         last: index of the frame to begin with. Where the clip is shorter, it begins with its last one.
         seek: whether to read a video group by group.
         first: index of the frame to end with.
+        playback: how it is read.
 
     Returns:
         The clip; its frames have the index, time, name and image that they have forwards.
@@ -56,13 +61,13 @@ def open_backwards(path: str | os.PathLike[str], last: int, seek: bool = True, f
         InputError: as for `open_clip`. While frames are read, also `InexactSeek`, where `seek` is set: frames that were
             given until then may be others than their index says.
     """
-    stream = open_clip(path)
+    stream = open_clip(path, playback)
     if isinstance(stream, FolderStream):
         stream.close()
-        return _BackwardFolder(Path(path), last, first)
+        return _BackwardFolder(Path(path), last, first, playback)
     if isinstance(stream, VideoStream) and seek:
         stream.close()
-        return _BackwardVideo(Path(path), last, first)
+        return _BackwardVideo(Path(path), last, first, playback)
     text = "this clip cannot be read backwards: its frames go through a temporary file"
     stream.notes.append(Note(Code.CLIP_SPOOLED, text))
     return Spooled(stream, last, first)
@@ -71,8 +76,8 @@ def open_backwards(path: str | os.PathLike[str], last: int, seek: bool = True, f
 class _BackwardFolder(FolderStream):
     """The images of a folder, from one back to an earlier one."""
 
-    def __init__(self, path: Path, last: int, first: int) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, last: int, first: int, playback: Playback) -> None:
+        super().__init__(path, rate=playback.rate)
         self._indices = range(min(last, len(self._paths) - 1), first - 1, -1)
         self.count = len(self._indices)
 
@@ -86,8 +91,8 @@ class _BackwardFolder(FolderStream):
 class _BackwardVideo(VideoStream):
     """A video, group by group."""
 
-    def __init__(self, path: Path, last: int, first: int) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, last: int, first: int, playback: Playback) -> None:
+        super().__init__(path, playback.deinterlace)
         self._path, self._last, self._first = path, last, first
         self.count = last + 1 - first
 
@@ -97,34 +102,41 @@ class _BackwardVideo(VideoStream):
             raise InexactSeek("the packets tell of fewer frames")
         tick = self._video.time_base or Fraction(1)
         ends = _group_starts(stamps, keys)
-        for start, end in zip(reversed(ends[:-1]), reversed(ends[1:]), strict=True):
+        for number in reversed(range(len(ends) - 1)):
+            start, end = ends[number : number + 2]
             if start <= self._last:
                 # Groups before the first frame that is wanted are decoded too: what number it has depends on them.
-                wanted = range(max(start, self._first) - start, min(end, self._last + 1) - start)
-                images = self._group(stamps[start:end], stamps[end] if end < len(stamps) else None, wanted)
-                for index, image in _reversed(images, max(start, self._first)):
+                wanted = range(max(start, self._first), min(end, self._last + 1))
+                read = range(start, end)
+                if self._deinterlace:  # what a frame becomes depends on its neighbours
+                    read = range(ends[max(number - 1, 0)], min(end + 1, len(stamps)))
+                for index, image in _reversed(self._group(stamps, read, wanted), wanted.start):
                     yield Frame(index, (stamps[index] - stamps[0]) * tick, image, f"{index:05d}")
 
-    def _group(self, stamps: array[int], end: int | None, wanted: range) -> Iterator[Tensor]:
-        """Images of those frames with some stamps that are wanted; the next group starts with the stamp `end`."""
-        expected, number = iter(stamps), 0
+    def _group(self, stamps: array[int], read: range, wanted: range) -> Iterator[Tensor]:
+        """Images of those frames that are wanted, of some to read that begin with a key frame."""
+        for index, (picture, _) in enumerate(self._whole(self._between(stamps, read)), read.start):
+            if index in wanted:
+                yield self._image(index, picture)
+
+    def _between(self, stamps: array[int], read: range) -> Iterator[Decoded]:
+        """Pictures with the stamps of some frames, which begin with a key frame."""
+        expected, end = iter(stamps[read.start : read.stop]), stamps[read.stop] if read.stop < len(stamps) else None
         try:
-            self._container.seek(stamps[0], stream=self._video)
+            self._container.seek(stamps[read.start], stream=self._video)
             entered = False
             for packet in self._container.demux(self._video):
                 entered |= packet.is_keyframe
                 for picture in packet.decode() if entered else ():
                     if picture.pts is None or picture.is_corrupt:
                         raise InexactSeek("a frame is damaged or has no time")
-                    if picture.pts < stamps[0]:
+                    if picture.pts < stamps[read.start]:
                         continue  # it belongs to the group before, and is broken here
                     if end is not None and picture.pts >= end:
                         break
                     if picture.pts != next(expected, None):
                         raise InexactSeek("other frames than the packets tell of")
-                    if number in wanted:
-                        yield self._image(number, picture)
-                    number += 1
+                    yield picture, False
                 else:
                     continue
                 break

@@ -29,6 +29,7 @@ from vostrack.errors import InputError
 from vostrack.notes import Code, Note
 from vostrack.types import Frame
 from vostrack.video.damage import Damage
+from vostrack.video.fields import Decoded, deinterlaced, is_interlaced
 from vostrack.video.images import is_multi_picture
 from vostrack.video.pixels import PictureConverter
 from vostrack.video.stream import (
@@ -41,9 +42,6 @@ from vostrack.video.stream import (
     reason,
     size_text,
 )
-
-_Decoded = tuple[av.VideoFrame, bool]
-"""A picture, and whether it is damaged."""
 
 BROKEN = (av.FFmpegError, OSError, ValueError)
 """What PyAV raises: it also lets errors of Python's file and of its text decoding through."""
@@ -78,16 +76,17 @@ class VideoStream(ClipStream):
 
     Args:
         path: a regular file.
+        deinterlace: whether pictures are deinterlaced.
 
     Raises:
         InputError: the file holds no video, or one that cannot be decoded.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, deinterlace: bool = False) -> None:
         super().__init__(path.stem)
         self._where = f"video {str(path)!r}"
         self._packets = self._damaged = 0
-        self._interlaced = False
+        self._deinterlace = self._interlaced = deinterlace
         with ExitStack() as stack:
             try:
                 self._container = stack.enter_context(open_container(path))
@@ -98,7 +97,7 @@ class VideoStream(ClipStream):
                 ) from error
             self._video = _pick_video(self._container, self._where)
             self._lenient = _lenient_decoder(self._video)
-            self._pictures: Iterator[_Decoded] = self._decode()
+            self._pictures: Iterator[Decoded] = self._decode()
             try:
                 first = next(self._pictures, None)
                 if first is None:
@@ -112,7 +111,7 @@ class VideoStream(ClipStream):
                 raise InputError(f"{self._where} cannot be decoded: {first_line(error)}; convert it first") from error
             self._resources = stack.pop_all()
 
-    def _second_picture(self, path: Path) -> list[_Decoded]:
+    def _second_picture(self, path: Path) -> list[Decoded]:
         """The second picture; raises `InputError` where there is none, or only another version of the first."""
         second = None
         with suppress(*BROKEN):  # behind the image of a phone there may be anything
@@ -137,6 +136,9 @@ class VideoStream(ClipStream):
         self.seconds = lasts / av.time_base if lasts and lasts > 0 else None
         self._ends = _promised_end(self._container, self._video)
         self.notes += self._convert.notes
+        if is_interlaced(first, self._video) and not self._deinterlace:
+            text = "interlaced source, used as it is: deinterlace it if edges that move look like combs"
+            self.notes.append(Note(Code.CLIP_INTERLACED, text))
         films = [video for video in self._container.streams.video if not video.disposition & _COVER]
         if len(films) > 1 and not _may_be_still(self._container, self._video):
             text = (
@@ -148,7 +150,8 @@ class VideoStream(ClipStream):
     def _frames(self) -> Iterator[Frame]:
         tick, step = self._video.time_base or Fraction(1), 1 / (self.fps or NOMINAL_RATE)
         clock, damage = Clock(tick, step), Damage(step, tick)
-        item = next(self._pictures, None)
+        pictures = self._whole(self._pictures)
+        item = next(pictures, None)
         index, end = 0, Fraction(0)
         while item is not None:
             picture, damaged = item
@@ -160,13 +163,17 @@ class VideoStream(ClipStream):
             yield Frame(index, time, self._image(index, picture), f"{index:05d}")
             index += 1
             try:
-                item = next(self._pictures, None)
+                item = next(pictures, None)
             except BROKEN as error:
                 raise InputError(
                     f"{self._where} breaks off at frame {index}, after {float(time):.2f} s: {first_line(error)}; "
                     "get an undamaged copy, or cut it there to use the frames before"
                 ) from error
         self.notes += self._losses(damage, index, end)
+
+    def _whole(self, pictures: Iterator[Decoded]) -> Iterator[Decoded]:
+        """Pictures of the stream in order, deinterlaced where that is wanted."""
+        return deinterlaced(pictures, self._video) if self._deinterlace else pictures
 
     def _losses(self, damage: Damage, read: int, end: Fraction) -> list[Note]:
         """Notes on what did not come, after the last frame; `end` is when that ends, by the container's clock."""
@@ -203,7 +210,7 @@ class VideoStream(ClipStream):
                 f"({first_line(error)}); convert it first"
             ) from error
 
-    def _decode(self) -> Iterator[_Decoded]:
+    def _decode(self) -> Iterator[Decoded]:
         """Pictures in order of presentation; raises what PyAV raises."""
         begun = False
         failure: Exception | None = None

@@ -40,7 +40,7 @@ _EXPECTED = "a uint8 array (H, W, 3) in RGB, a uint8 tensor (3, H, W) or a PIL i
 
 
 class _ImageStream(ClipStream):
-    """Images of one size; where they have no times of their own, these count frames at `NOMINAL_RATE`."""
+    """Images of one size; where they have no times of their own, these count frames at `fps`, or `NOMINAL_RATE`."""
 
     fps: Fraction | None = None
     kind: str
@@ -58,7 +58,7 @@ class _ImageStream(ClipStream):
 
     def _time(self, index: int) -> Fraction:
         """Seconds from the first frame to the one that was read last."""
-        return index / NOMINAL_RATE
+        return index / (self.fps or NOMINAL_RATE)
 
     @abstractmethod
     def _images(self) -> Iterator[tuple[str, str, Tensor]]:
@@ -69,11 +69,12 @@ class FolderStream(_ImageStream):
     """Frames from the images of a folder, in natural order: `2.jpg` comes before `10.jpg`.
 
     Which files are frames, `series.frame_files` says. The sizes of all are read at once, from their headers. A folder
-    has no clock: `fps` is None, and times count frames at `NOMINAL_RATE`.
+    has no clock: without a rate, `fps` is None, and times count frames at `NOMINAL_RATE`.
 
     Args:
         path: a folder.
         names: stems of the images that are frames, which must be there; all, if not given.
+        rate: frames a second.
 
     Raises:
         InputError: the folder cannot be read, holds no images, or it is not clear which of them are frames; the images
@@ -83,8 +84,9 @@ class FolderStream(_ImageStream):
     kind = "images"
     timed = False
 
-    def __init__(self, path: Path, names: Collection[str] | None = None) -> None:
+    def __init__(self, path: Path, names: Collection[str] | None = None, rate: Fraction | None = None) -> None:
         super().__init__(path.resolve().name)
+        self.fps = rate
         if names is None:
             self._paths, notes = frame_files(path)
         else:

@@ -179,8 +179,6 @@ def _format_notes(picture: av.VideoFrame) -> list[Note]:
         notes.append(Note(Code.CLIP_COLOURS, text))
     if any(component.is_alpha for component in components) and _is_transparent(picture):
         notes.append(Note(Code.CLIP_TRANSPARENT, "transparency is ignored: the colours stored under it are shown"))
-    if picture.interlaced_frame:
-        notes.append(Note(Code.CLIP_INTERLACED, "interlaced source, used without deinterlacing"))
     return notes
 
 

@@ -18,6 +18,7 @@ from vostrack.notes import Code, Note
 from vostrack.types import FrameStream
 from vostrack.video.container import BROKEN, VideoStream, open_container, promised_frames, shown_stream
 from vostrack.video.images import AnimationStream, FolderStream, image_size, is_animated_webp
+from vostrack.video.playback import NORMAL, Playback
 from vostrack.video.series import ENDINGS, frame_files
 from vostrack.video.stream import ClipStream, first_line, reason
 
@@ -31,7 +32,7 @@ _ARCHIVE = b"PK\x03\x04"  # FFmpeg would find the images in it
 _LISTS = (b"#EXTM3U", b"ffconcat ")
 
 
-def open_clip(path: str | os.PathLike[str]) -> ClipStream:
+def open_clip(path: str | os.PathLike[str], playback: Playback = NORMAL) -> ClipStream:
     """Open a video file, or a folder of images, as a stream of upright RGB frames with square pixels.
 
     The first frame is decoded here, so that what cannot be read fails here. The others are decoded one by one while the
@@ -43,12 +44,13 @@ def open_clip(path: str | os.PathLike[str]) -> ClipStream:
     Args:
         path: a video in any container and codec that FFmpeg reads, an animated WebP, or a folder of images (JPEG, PNG,
             WebP, AVIF, TIFF, BMP).
+        playback: how it is read, such as `Playback(deinterlace=True)`.
 
     Returns:
         The clip, a `FrameStream`; its `stored_size` is (H, W) before rotation and before pixels were made square.
 
     Raises:
-        InputError: there is nothing at `path`, or nothing that is a clip.
+        InputError: there is nothing at `path`, or nothing that is a clip, or it cannot be read in this way.
     """
     text = os.fspath(path)
     source = Path(text)
@@ -57,7 +59,9 @@ def open_clip(path: str | os.PathLike[str]) -> ClipStream:
     except (OSError, ValueError) as error:
         raise InputError(_not_found(text, error)) from error
     if stat.S_ISDIR(info.st_mode):
-        return FolderStream(source)
+        if playback.deinterlace:
+            raise InputError(f"{text!r} is a folder of images, and only videos are deinterlaced: leave that out")
+        return FolderStream(source, rate=playback.rate)
     if not stat.S_ISREG(info.st_mode):
         raise InputError(f"clip {text!r} is neither a file nor a folder; save the video to a file first")
     if info.st_size == 0:
@@ -73,7 +77,11 @@ def open_clip(path: str | os.PathLike[str]) -> ClipStream:
         raise InputError(f"{text!r} is a list that names other files; give the video itself")
     if head.startswith(_ARCHIVE):
         raise InputError(f"{text!r} is an archive; unpack it and give the folder with the frames")
-    return AnimationStream(source) if animated else VideoStream(source)
+    if playback.fps is not None:
+        raise InputError(f"{text!r} is a video, which has a frame rate of its own: leave out fps")
+    if animated and playback.deinterlace:
+        raise InputError(f"{text!r} is an animated WebP, which is not interlaced: leave out to deinterlace it")
+    return AnimationStream(source) if animated else VideoStream(source, playback.deinterlace)
 
 
 @dataclass(frozen=True)
