@@ -44,11 +44,11 @@ from vostrack.run.signs import SIGNS, FrameSigns, read_signs
 from vostrack.run.state import load_state, save_state
 from vostrack.run.steps import forget_steps
 from vostrack.types import MAX_OBJECTS, Frame, LabelMap, Prediction
-from vostrack.video.series import ENDINGS, VIDEO_ENDINGS
+from vostrack.video.series import ENDINGS, FILM_ENDINGS, VIDEO_ENDINGS
 
 T = TypeVar("T")
 
-_FILES = {*ENDINGS, *VIDEO_ENDINGS, ".exr", ".gif", ".json", ".npz", ".zip"}
+_FILES = {*ENDINGS, *FILM_ENDINGS, *VIDEO_ENDINGS, ".gif", ".json", ".npz", ".zip"}
 _EDGE_BYTES = 1 << 20
 _FRAMES, _SECOND = f"{HIDDEN}/frames.jsonl", f"{HIDDEN}/second_pass.json"
 _BACK, _CELLS = f"{HIDDEN}/backwards.safetensors", f"{HIDDEN}/cells"

@@ -30,7 +30,6 @@ from vostrack.video.drawing import Painter
 from vostrack.video.look import Look
 from vostrack.video.masks import Prompts
 from vostrack.video.palette import PALETTE
-from vostrack.video.playback import Playback
 from vostrack.video.reader import open_clip
 
 REVIEW, WORST = "review.html", f"{HIDDEN}/worst.jpg"
@@ -72,12 +71,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Moment:
-    """A frame to look at: its picture as an address, and the commands that go on from there."""
+    """A frame to look at, and its picture as an address."""
 
     frame: int
     rows: Sequence[Row]
     picture: str
-    commands: Sequence[str]
 
 
 def review(
@@ -115,12 +113,7 @@ def review(
         curves=_curves(rows, given),
         suggestions=[suggestion.frame for suggestion in wanted],
         moments=[
-            Moment(
-                frame,
-                [row for row in rows if row.frame == frame],
-                pictures[frame],
-                _commands(path, source, request.playback, frame),
-            )
+            Moment(frame, [row for row in rows if row.frame == frame], pictures[frame])
             for frame in frames
             if frame in pictures
         ],
@@ -128,6 +121,9 @@ def review(
         last=rows[-1].frame,
         given=sorted(given.labels),
         low=LOW,
+        clip_path=_typed(source),
+        run_path=_typed(path),
+        deinterlace=request.playback.deinterlace,
     )
     with lock_folder(path):
         write_text(page, text)
@@ -157,12 +153,9 @@ def _worst(rows: Sequence[Row], wanted: Sequence[Suggestion]) -> list[int]:
     return found
 
 
-def _commands(run: Path, source: Path, playback: Playback, frame: int) -> list[str]:
-    """What to type to mend a frame."""
-    picture = f"frame-{frame}.png"
-    clip, out = (shlex.quote(escaped(os.path.abspath(path))) for path in (source, run))
-    whole = " --deinterlace" if playback.deinterlace else ""
-    return [f"vostrack frame {clip} {frame}{whole} -o {picture}", f"vostrack update {out} -m {frame}:{picture}"]
+def _typed(path: Path) -> str:
+    """A path as one types it."""
+    return shlex.quote(escaped(os.path.abspath(path)))
 
 
 def _warnings(run: Path) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """Images as a clip: those of a folder, in natural order and upright, or arrays, tensors and PIL images from memory.
 
-Knows nothing of video files. The files of a folder are read with Pillow, one at a time.
+Knows nothing of video files. The files of a folder are read one at a time, with Pillow or by `film`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from vostrack.errors import InputError
 from vostrack.files import open_regular
 from vostrack.notes import Code, Note
 from vostrack.types import Frame
+from vostrack.video.film import film_size, is_film, read_film
 from vostrack.video.series import frame_files, image_files
 from vostrack.video.stream import NO_IMAGE, NOMINAL_RATE, ClipStream, check_size, reason, size_text
 
@@ -219,6 +220,9 @@ def _check_sizes(paths: Sequence[Path]) -> None:
 
 def image_size(path: Path) -> tuple[int, int]:
     """Size (H, W) of an image as it is shown."""
+    if is_film(path):
+        with _explained(f"image {str(path)!r}"):
+            return film_size(path)
     with _reading(path) as image:
         check_size((image.height, image.width), f"image {str(path)!r}")
         # Pillow turns a TIFF by itself, and would decode a PNG to look for tags behind its pixels.
@@ -233,6 +237,8 @@ def _used_bits(paths: Sequence[Path]) -> int:
     Raises:
         InputError: there are fewer than 16 bits, of which Pillow keeps the upper eight alone.
     """
+    if is_film(paths[0]):
+        return 16
     with _reading(paths[0]) as image:
         gray = image.mode.startswith("I;16")
         if not gray and not _has_16_bits(image):
@@ -270,6 +276,10 @@ def read_image(path: Path, bits: int = 16) -> tuple[Tensor, tuple[int, int], lis
         InputError: it is missing, damaged, too large or of a kind that is not read, or uses more bits.
     """
     where = f"image {str(path)!r}"
+    if is_film(path):
+        with _explained(where):
+            film, notes = read_film(path)
+        return film, (film.shape[1], film.shape[2]), notes
     with _reading(path) as image:
         stored = (image.height, image.width)
         check_size(stored, where)

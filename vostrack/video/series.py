@@ -16,10 +16,12 @@ from vostrack.files import shown
 from vostrack.notes import Code, Note
 from vostrack.video.stream import reason
 
+FILM_ENDINGS = (".dpx", ".exr")
+"""Endings of images that are frames where there are no others; beside others they are often masters or passes."""
 ENDINGS = (".avif", ".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Endings of the images that are read as frames."""
 
-# Pictures too, that nobody here can read.
+# Pictures too, that nobody here can read, or not among others.
 _UNREAD = re.compile(
     r"\.(arw|cin|cr2|cr3|dng|dpx|exr|gif|hdr|heic|heif|hif|j2k|jp2|jxl|nef|orf|pam|pbm|pgm|pnm|ppm|psd|raf|rw2|tga)"
 )
@@ -57,7 +59,9 @@ def frame_files(folder: Path) -> tuple[list[Path], list[Note]]:
     images = _images(folder, files)
     _refuse_below_zero([path.stem for path in images], folder)
     frames, left = _frames([path.stem for path in images], folder)
-    unread = [path for path in files if _UNREAD.fullmatch(path.suffix.lower()) and path.stem not in frames]
+    unread = [
+        path for path in {*files} - {*images} if _UNREAD.fullmatch(path.suffix.lower()) and path.stem not in frames
+    ]
     shapes = Counter(map(_shape, frames))
     if holes := [path.name for path in unread if "#" in _shape(path.stem) and _shape(path.stem) in shapes]:
         raise InputError(
@@ -94,8 +98,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _images(folder: Path, entries: Sequence[Path]) -> list[Path]:
     """The images, at least one, with different stems."""
-    # A link that leads nowhere counts as well: it is a frame that is missing, and reading it will say so.
-    images = [path for path in entries if path.suffix.lower() in ENDINGS and (path.is_file() or path.is_symlink())]
+    images = _ending(entries, ENDINGS) or _ending(entries, FILM_ENDINGS)
     if not images:
         raise InputError(_no_images(folder, entries))
     stem, times = Counter(path.stem for path in images).most_common(1)[0]
@@ -108,11 +111,18 @@ def _images(folder: Path, entries: Sequence[Path]) -> list[Path]:
     return images
 
 
+def _ending(entries: Sequence[Path], endings: Sequence[str]) -> list[Path]:
+    """Files with some endings, also links that lead nowhere: such a frame is missing, and reading it says so."""
+    return [path for path in entries if path.suffix.lower() in endings and (path.is_file() or path.is_symlink())]
+
+
 def _no_images(folder: Path, entries: Sequence[Path]) -> str:
     found = ", ".join(sorted({shown(entry.suffix.lower() or entry.name) for entry in entries})[:5]) or "nothing"
     videos = sorted(entry.name for entry in entries if entry.suffix.lower() in (*VIDEO_ENDINGS, ".gif"))
     fix = f"give the video itself, such as {shown(videos[0])}" if videos else "give the folder that the frames lie in"
-    return f"folder {str(folder)!r} holds no images: expected {', '.join(ENDINGS)}, found {found}; {fix}"
+    return (
+        f"folder {str(folder)!r} holds no images: expected {', '.join((*ENDINGS, *FILM_ENDINGS))}, found {found}; {fix}"
+    )
 
 
 def _frames(stems: Sequence[str], folder: Path) -> tuple[set[str], set[str]]:
