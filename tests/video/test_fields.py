@@ -9,11 +9,12 @@ import av
 import numpy as np
 import pytest
 
-from tests.video.media import pixels, read, solid, write_video
+from tests.video.media import difference, pixels, read, solid, write_video
 from vostrack.errors import InputError
 from vostrack.notes import Code
 from vostrack.types import Frame
-from vostrack.video.backwards import open_backwards
+from vostrack.video import fields
+from vostrack.video.backwards import InexactSeek, open_backwards
 from vostrack.video.fields import deinterlaced
 from vostrack.video.playback import Playback
 from vostrack.video.reader import open_clip
@@ -156,15 +157,15 @@ def test_pictures_of_another_kind_go_another_way() -> None:
     assert found == [("yuv420p", 16), ("yuv420p", 16), ("yuv422p", 16), ("gray", 32), ("gray", 32)]
 
 
-@pytest.mark.parametrize(
-    ("playback", "message"),
-    [({"deinterlace": 1}, "deinterlace must be True or False"), ({"fps": "25"}, "fps is a number")]
-    + [({"fps": rate}, "fps is over 0 and up to 1000, not") for rate in (0, -1, 1001, 1e-9)]
-    + [({"fps": rate}, "fps is a number such as 25") for rate in (float("nan"), float("inf"), True)],
-)
-def test_ways_to_read_that_there_are_not_are_refused(playback: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        Playback(**playback)
+def test_ways_to_read_that_there_are_not_are_refused() -> None:
+    with pytest.raises(InputError, match="deinterlace must be True or False"):
+        Playback(deinterlace=1)  # type: ignore[arg-type]
+    for rate in ("25", True, 0, -1, 1001, 10**999, 1e-9, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="fps is a number over 0 and up to 1000"):
+            Playback(fps=rate)  # type: ignore[arg-type]
+    for record in ({"fps": "1e999999999"}, {"fps": "0"}, {"fps": "1/0"}, {"fps": [1]}, {"deinterlace": "yes"}):
+        with pytest.raises((InputError, ValueError, TypeError)):
+            Playback.of(record)
 
 
 def test_a_way_to_read_is_kept_as_json() -> None:
@@ -172,3 +173,21 @@ def test_a_way_to_read_is_kept_as_json() -> None:
         assert Playback.of(playback.record()) == playback
     assert Playback(fps=23.976).rate == Fraction(2997, 125)
     assert Playback.of({}) == Playback()
+
+
+@pytest.mark.parametrize(("codec", "pix_fmt"), [("qtrle", "rgb24"), ("qtrle", "argb"), ("v210", "yuv422p10le")])
+def test_formats_that_the_filter_does_not_take_are_converted(codec: str, pix_fmt: str, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mov", [solid((200, 100, 50))] * 3, codec, pix_fmt)
+    assert [difference(frame, solid((200, 100, 50))) <= 2 for frame in frames_of(path)] == [True] * 3
+
+
+def test_a_filter_that_fails_is_an_error_of_the_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("no such format")
+
+    path = h264(tmp_path / "a.mp4", 3)
+    monkeypatch.setattr(fields, "Graph", broken)
+    with pytest.raises(InputError, match=r"breaks off at frame 0, after 0.00 s: no such format"):
+        frames_of(path)
+    with open_backwards(path, 2, playback=WHOLE) as clip, pytest.raises(InexactSeek, match="no such format"):
+        list(clip)

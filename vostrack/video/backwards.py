@@ -115,33 +115,33 @@ class _BackwardVideo(VideoStream):
 
     def _group(self, stamps: array[int], read: range, wanted: range) -> Iterator[Tensor]:
         """Images of those frames that are wanted, of some to read that begin with a key frame."""
-        for index, (picture, _) in enumerate(self._whole(self._between(stamps, read)), read.start):
-            if index in wanted:
-                yield self._image(index, picture)
+        try:
+            for index, (picture, _) in enumerate(self._whole(self._between(stamps, read)), read.start):
+                if index in wanted:
+                    yield self._image(index, picture)
+        except BROKEN as error:
+            raise InexactSeek(first_line(error)) from error
 
     def _between(self, stamps: array[int], read: range) -> Iterator[Decoded]:
         """Pictures with the stamps of some frames, which begin with a key frame."""
         expected, end = iter(stamps[read.start : read.stop]), stamps[read.stop] if read.stop < len(stamps) else None
-        try:
-            self._container.seek(stamps[read.start], stream=self._video)
-            entered = False
-            for packet in self._container.demux(self._video):
-                entered |= packet.is_keyframe
-                for picture in packet.decode() if entered else ():
-                    if picture.pts is None or picture.is_corrupt:
-                        raise InexactSeek("a frame is damaged or has no time")
-                    if picture.pts < stamps[read.start]:
-                        continue  # it belongs to the group before, and is broken here
-                    if end is not None and picture.pts >= end:
-                        break
-                    if picture.pts != next(expected, None):
-                        raise InexactSeek("other frames than the packets tell of")
-                    yield picture, False
-                else:
-                    continue
-                break
-        except BROKEN as error:
-            raise InexactSeek(first_line(error)) from error
+        self._container.seek(stamps[read.start], stream=self._video)
+        entered = False
+        for packet in self._container.demux(self._video):
+            entered |= packet.is_keyframe
+            for picture in packet.decode() if entered else ():
+                if picture.pts is None or picture.is_corrupt:
+                    raise InexactSeek("a frame is damaged or has no time")
+                if picture.pts < stamps[read.start]:
+                    continue  # it belongs to the group before, and is broken here
+                if end is not None and picture.pts >= end:
+                    break
+                if picture.pts != next(expected, None):
+                    raise InexactSeek("other frames than the packets tell of")
+                yield picture, False
+            else:
+                continue
+            break
         if next(expected, None) is not None:
             raise InexactSeek("fewer frames than the packets tell of")
 

@@ -151,9 +151,17 @@ class VideoStream(ClipStream):
         tick, step = self._video.time_base or Fraction(1), 1 / (self.fps or NOMINAL_RATE)
         clock, damage = Clock(tick, step), Damage(step, tick)
         pictures = self._whole(self._pictures)
-        item = next(pictures, None)
-        index, end = 0, Fraction(0)
-        while item is not None:
+        index, time, end = 0, Fraction(0), Fraction(0)
+        while True:
+            try:
+                item = next(pictures, None)
+            except BROKEN as error:
+                raise InputError(
+                    f"{self._where} breaks off at frame {index}, after {float(time):.2f} s: {first_line(error)}; "
+                    "get an undamaged copy, or cut it there to use the frames before"
+                ) from error
+            if item is None:
+                break
             picture, damaged = item
             stamp = stamp_of(picture, self._container)
             time = clock.read(stamp)
@@ -162,13 +170,6 @@ class VideoStream(ClipStream):
             end = max(end, ((stamp or 0) + (picture.duration or 0)) * tick)
             yield Frame(index, time, self._image(index, picture), f"{index:05d}")
             index += 1
-            try:
-                item = next(pictures, None)
-            except BROKEN as error:
-                raise InputError(
-                    f"{self._where} breaks off at frame {index}, after {float(time):.2f} s: {first_line(error)}; "
-                    "get an undamaged copy, or cut it there to use the frames before"
-                ) from error
         self.notes += self._losses(damage, index, end)
 
     def _whole(self, pictures: Iterator[Decoded]) -> Iterator[Decoded]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Self
@@ -11,6 +11,7 @@ from vostrack.errors import InputError
 
 MOST_FPS = 1000
 _FINEST = 100_000
+_RATE = re.compile(r"[0-9]{1,9}(/[1-9][0-9]{0,8})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +36,11 @@ class Playback:
             raise InputError(f"deinterlace must be True or False, not {self.deinterlace!r}")
         if rate is None:
             return
-        if isinstance(rate, bool) or not isinstance(rate, int | float | Fraction) or not math.isfinite(rate):
-            raise InputError(f"fps is a number such as 25 or Fraction(24000, 1001), not {rate!r}")
-        exact = Fraction(rate).limit_denominator(_FINEST)
-        if not 0 < exact <= MOST_FPS:
-            raise InputError(f"fps is over 0 and up to {MOST_FPS}, not {float(rate):g}")
+        is_number = isinstance(rate, int | float | Fraction) and not isinstance(rate, bool)
+        # Compared first: a number may be infinite, or none.
+        exact = Fraction(rate).limit_denominator(_FINEST) if is_number and 0 < rate <= MOST_FPS else 0
+        if not exact:
+            raise InputError(f"fps is a number over 0 and up to {MOST_FPS}, such as 25 or Fraction(24000, 1001)")
         object.__setattr__(self, "fps", exact)
 
     @property
@@ -53,8 +54,10 @@ class Playback:
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> Self:
-        """What `record` gave; raises `InputError` or `ValueError`."""
+        """What `record` gave, or anything else; raises `InputError`, `ValueError` or `TypeError`."""
         fps = record.get("fps")
+        if fps is not None and not _RATE.fullmatch(fps):
+            raise ValueError("fps is no fraction")  # an exponent could be of any size
         return cls(record.get("deinterlace", False), None if fps is None else Fraction(fps))
 
 

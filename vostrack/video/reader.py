@@ -19,7 +19,7 @@ from vostrack.types import FrameStream
 from vostrack.video.container import BROKEN, VideoStream, open_container, promised_frames, shown_stream
 from vostrack.video.images import AnimationStream, FolderStream, image_size, is_animated_webp
 from vostrack.video.playback import NORMAL, Playback
-from vostrack.video.series import ENDINGS, frame_files
+from vostrack.video.series import ENDINGS, FILM_ENDINGS, frame_files
 from vostrack.video.stream import ClipStream, first_line, reason
 
 # A path folds the slashes of an address into one.
@@ -114,7 +114,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         if is_animated_webp(file):
             size = image_size(source)
             return Header((size,), None)
-    if source.suffix.lower() in ENDINGS:
+    if source.suffix.lower() in (*ENDINGS, *FILM_ENDINGS):
         raise InputError(f"clip {os.fspath(path)!r} is a single image; give a video, or a folder of images")
     try:
         with open_container(source) as container:
