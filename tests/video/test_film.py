@@ -208,6 +208,14 @@ def test_beside_other_images_they_are_no_frames(tmp_path: Path) -> None:
     assert "shot.1003.dpx" in refusal(path)
 
 
+def test_a_mask_among_them_is_left_out_and_said(tmp_path: Path) -> None:
+    path = folder(tmp_path / "clip", ".dpx")
+    Image.fromarray(solid((9, 9, 9), SIZE)).save(path / "mask.png")
+    clip, frames = read(path)
+    assert [difference(frame, picture(index)) for index, frame in enumerate(frames)] == [0] * COUNT
+    assert "left out, since not named like the frames: mask.png" in clip.notes
+
+
 def test_a_missing_package_is_named(one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "OpenEXR", None)
     (one / "1.exr").write_bytes(b"")

@@ -182,7 +182,10 @@ def test_a_folder_without_images_says_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "a.heic").touch()
     (tmp_path / "dog").mkdir()
     message = refusal(tmp_path)
-    assert "expected .avif, .bmp, .jfif, .jpe, .jpeg, .jpg, .png, .tif, .tiff, .webp, found .heic, dog" in message
+    assert (
+        "expected .avif, .bmp, .dpx, .exr, .jfif, .jpe, .jpeg, .jpg, .png, .tif, .tiff, .webp, found .heic, dog"
+        in message
+    )
 
 
 def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

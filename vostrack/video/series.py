@@ -17,7 +17,7 @@ from vostrack.notes import Code, Note
 from vostrack.video.stream import reason
 
 FILM_ENDINGS = (".dpx", ".exr")
-"""Endings of images that are frames where there are no others; beside others they are often masters or passes."""
+"""Endings of images that are frames where no others have numbers; beside those they are often masters or passes."""
 ENDINGS = (".avif", ".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Endings of the images that are read as frames."""
 
@@ -59,9 +59,8 @@ def frame_files(folder: Path) -> tuple[list[Path], list[Note]]:
     images = _images(folder, files)
     _refuse_below_zero([path.stem for path in images], folder)
     frames, left = _frames([path.stem for path in images], folder)
-    unread = [
-        path for path in {*files} - {*images} if _UNREAD.fullmatch(path.suffix.lower()) and path.stem not in frames
-    ]
+    others = [path for path in {*files} - {*images} if path.stem not in frames]
+    unread = [path for path in others if path.suffix.lower() in ENDINGS or _UNREAD.fullmatch(path.suffix.lower())]
     shapes = Counter(map(_shape, frames))
     if holes := [path.name for path in unread if "#" in _shape(path.stem) and _shape(path.stem) in shapes]:
         raise InputError(
@@ -98,7 +97,9 @@ def _files(folder: Path) -> list[Path]:
 
 def _images(folder: Path, entries: Sequence[Path]) -> list[Path]:
     """The images, at least one, with different stems."""
-    images = _ending(entries, ENDINGS) or _ending(entries, FILM_ENDINGS)
+    images, film = _ending(entries, ENDINGS), _ending(entries, FILM_ENDINGS)
+    if len(film) > len(images) and not any("#" in _shape(path.stem) for path in images):
+        images = film
     if not images:
         raise InputError(_no_images(folder, entries))
     stem, times = Counter(path.stem for path in images).most_common(1)[0]
@@ -120,9 +121,8 @@ def _no_images(folder: Path, entries: Sequence[Path]) -> str:
     found = ", ".join(sorted({shown(entry.suffix.lower() or entry.name) for entry in entries})[:5]) or "nothing"
     videos = sorted(entry.name for entry in entries if entry.suffix.lower() in (*VIDEO_ENDINGS, ".gif"))
     fix = f"give the video itself, such as {shown(videos[0])}" if videos else "give the folder that the frames lie in"
-    return (
-        f"folder {str(folder)!r} holds no images: expected {', '.join((*ENDINGS, *FILM_ENDINGS))}, found {found}; {fix}"
-    )
+    known = ", ".join(sorted(ENDINGS + FILM_ENDINGS))
+    return f"folder {str(folder)!r} holds no images: expected {known}, found {found}; {fix}"
 
 
 def _frames(stems: Sequence[str], folder: Path) -> tuple[set[str], set[str]]:
