@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vostrack.batch.manifest import Outline
     from vostrack.batch.task import Task
 
-app = typer.Typer(name="batch", cls=Group, no_args_is_help=True, help="Follow objects through many clips.")
+app = typer.Typer(name="batch", cls=Group, no_args_is_help=True)
 
 FAILED = 3
 """Exit code where some clips failed."""
@@ -62,6 +62,17 @@ FallbackSize = Annotated[
     in_method("--fallback-size", metavar="PX", min=16, help="Size to try where a clip needs too much memory."),
 ]
 FailFast = Annotated[bool, in_run("--fail-fast", help="Stop when the first clip fails.")]
+
+
+@app.callback()
+def batch() -> None:
+    """Follow objects through many clips.
+
+    Examples:
+        vostrack batch plan videos/ --masks masks/ -o plan.csv
+        vostrack batch run plan.csv --out runs --jobs 2
+        vostrack batch status runs
+    """
 
 
 @app.command("run", cls=Command)
