@@ -89,6 +89,9 @@ class Code(Enum):
 
     # Scores and benchmarks.
     OBJECTS_NOT_SCORED = WARNING, "objects appear too late to be scored"
+    OBJECTS_DIFFER = WARNING, "the result or the ground truth lacks an object"
+    OBJECTS_EXCHANGED = WARNING, "objects of the result have other ids in the ground truth"
+    SEQUENCES_DIFFER = WARNING, "results are named like no sequence of the ground truth"
     SEQUENCE_NOT_SCORED = WARNING, "a sequence has no object to score"
     VARIANT_LEFT_OUT = WARNING, "an earlier variant had other settings"
     TRUTH_MISSING = NOTE, "sequences without truth are not scored"

@@ -109,6 +109,38 @@ def test_missing_sequences_come_with_those_that_are_there(tmp_path: Path) -> Non
         score_folders(run, truth)
 
 
+@pytest.mark.parametrize(
+    "layout", ["Annotations/480p", "Annotations", "Annotations/Full-Resolution", "valid/Annotations"]
+)
+def test_the_root_of_a_dataset_stands_for_its_masks(layout: str, tmp_path: Path) -> None:
+    results, truth = folders(tmp_path)
+    expected = score_folders(results, truth)
+    shutil.copytree(truth, tmp_path / "DAVIS" / layout)
+    save(tmp_path / "DAVIS" / "JPEGImages", clip(1), "dog")
+    shutil.copytree(results, tmp_path / "variant" / "Annotations")
+    for found in (results, tmp_path / "variant"):
+        assert score_folders(found, tmp_path / "DAVIS") == expected
+    shutil.copytree(truth, tmp_path / "DAVIS" / "train" / "Annotations")
+    if layout == "valid/Annotations":
+        with pytest.raises(DatasetError, match=r"masks in train.Annotations, valid.Annotations: give one"):
+            score_folders(results, tmp_path / "DAVIS")
+
+
+def test_results_that_are_named_like_no_sequence_are_pointed_out(tmp_path: Path) -> None:
+    _, truth = folders(tmp_path)
+    results = shutil.copytree(truth, tmp_path / "results", dirs_exist_ok=True)
+    shutil.copytree(results / "dog", results / "Dog")
+    (note,) = score_folders(results, truth).notes
+    assert note.endswith("results has masks of Dog, and the ground truth is of cat, dog, emu")
+    assert not score_folders(results, truth, sequences=["dog"]).notes
+    run = runs(tmp_path / "own", "dog", "cat")
+    assert score_folders(run, truth, sequences=["cat", "dog"]).sequences == 2
+    (note, *_) = score_folders(run / "cat_vostrack", truth / "emu").notes
+    assert "has masks of cat, and the ground truth is of emu" in note
+    (run / "cat_vostrack").rename(run / "out")
+    assert not score_folders(run / "out", truth / "cat").notes
+
+
 def test_names_of_a_terminal_stay_plain(tmp_path: Path) -> None:
     results, truth = folders(tmp_path)
     shutil.rmtree(results / "dog")

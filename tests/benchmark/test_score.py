@@ -21,6 +21,7 @@ from vostrack.benchmark.metrics import contour, region, statistics
 from vostrack.benchmark.score import ObjectScore, Rules, Scores, score_folders, score_masks
 from vostrack.cli.score import score
 from vostrack.errors import Cancelled, DatasetError, NoObjectError
+from vostrack.notes import Code, Note
 
 
 def test_scores_are_statistics_of_the_metrics_without_first_and_last_frame() -> None:
@@ -190,10 +191,52 @@ def test_empty_first_truth_ends_one_sequence(tmp_path: Path) -> None:
     log = Log()
     scores = score_folders(results, truth, callbacks=log)
     assert scores.objects == expected.objects
-    assert log.notes == ["dog: no object in the ground truth of the first frame, so it is not scored"]
+    assert "dog: no object in the ground truth of the first frame, so it is not scored" in log.notes
     assert scores.to_json()["notes"] == log.notes
     with pytest.raises(NoObjectError, match="dog: no object in the ground truth of the first frame"):
         score_folders(results, truth, sequences=["dog"])
+
+
+def notes_of(found: Sequence[Labels], wanted: Sequence[Labels], **rules: bool) -> list[Note]:
+    """What is said of sequences that `scored` scores."""
+    notes: list[Note] = []
+    pairs = [(str(index), *pair) for index, pair in enumerate(zip(found, wanted, strict=True))]
+    score_masks("dog", wanted[0], pairs[1:-1], Rules(**rules), notes.append)
+    return notes
+
+
+def relabelled(maps: Sequence[Labels], **ids: int) -> list[Labels]:
+    """Label maps in which ids are others: `_1=2` makes 2 of 1."""
+    table = np.arange(256, dtype=np.uint8)
+    for name, number in ids.items():
+        table[int(name[1:])] = number
+    return [table[labels] for labels in maps]
+
+
+def test_exchanged_ids_are_pointed_out_with_those_of_the_truth() -> None:
+    wanted = clip(2, ids=(1, 2, 3))
+    (note,) = notes_of(relabelled(wanted, _1=2, _2=1), wanted)
+    assert note.code is Code.OBJECTS_EXCHANGED
+    assert "(1 is 2, 2 is 1): IoU 1.00 so, 0.00 by id" in note
+    assert not notes_of(wanted, wanted)
+    assert not notes_of(clip(1), clip(2)), "poor masks are no exchanged ones"
+
+
+def test_objects_that_one_side_lacks_are_named() -> None:
+    wanted = clip(2, ids=(1, 2, 4))
+    assert notes_of(relabelled(wanted, _2=0), wanted) == ["dog: the result never shows object 2"]
+    assert notes_of(relabelled(clip(2, ids=(1, 2, 4)), _2=3), wanted)[:2] == [
+        "dog: the result never shows object 2",
+        "dog: the ground truth never shows object 3",
+    ]
+    gone = [wanted[0], *relabelled(wanted[1:], _2=0)]
+    assert not notes_of(wanted, gone), "its first frame shows it"
+
+
+def test_ids_that_no_truth_has_come_with_those_that_they_stand_for() -> None:
+    wanted = clip(2)
+    with pytest.raises(DatasetError, match=r"only 1, 2; .* \(by their places, 3 is 1, 200 is 2\)"):
+        notes_of(relabelled(wanted, _1=3, _2=200), wanted)
 
 
 @pytest.mark.parametrize("ids", [(1, 2, 3), (1, 255)])

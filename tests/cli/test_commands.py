@@ -240,6 +240,14 @@ def test_messages_of_the_library_name_flags() -> None:
     assert with_flags(said) == wanted
 
 
+def test_messages_of_the_library_name_flags_of_the_command_that_was_typed() -> None:
+    said = "name it by `sequences`"
+    assert with_flags(said, ["score", "results", "truth"]) == "name it by --sequence"
+    assert (
+        with_flags(said, ["benchmark", "davis17"]) == with_flags(said, ["benchmark", "run"]) == "name it by --sequences"
+    )
+
+
 def test_names_in_a_manifest_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "weights" / "manifest.toml"
     for name in ("[red]a[/red]", r"a\u001b[31m", "[/]"):

@@ -15,6 +15,13 @@ from pathlib import Path
 from vostrack.benchmark.datasets.mask_folders import frame_key, list_folder, list_frames, named
 from vostrack.errors import DatasetError, unknown_name
 from vostrack.files import shown
+from vostrack.notes import Code, Note
+
+_RUN = "_vostrack"
+"""What the name of a run has behind that of its clip."""
+
+_LAYOUTS = ("480p", "Annotations/480p", "Annotations", "Annotations/*", "*/Annotations")
+"""Where datasets and benchmarks have folders of masks, the first that is there counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,22 @@ def find_pairs(results: Path, truth: Path, sequences: Sequence[str] | None) -> l
     return [FolderPair(name, folders[name], truths[name], _match(name, folders[name], truths[name])) for name in chosen]
 
 
+def unscored(results: Path, pairs: Sequence[FolderPair]) -> list[Note]:
+    """Warnings of results that are named like no sequence of the ground truth."""
+    names = {pair.name for pair in pairs}
+    if {pair.results for pair in pairs} & {results, results / "masks"}:
+        run = results.resolve().name
+        there = {run.removesuffix(_RUN)} if run.endswith(_RUN) else set()
+    else:
+        below = _below(results)
+        held = [name for name in list_folder(below) if list_frames(below / name) or list_frames(below / name / "masks")]
+        there = {name if name in names else name.removesuffix(_RUN) for name in held}
+    if not (others := sorted(there - names)):
+        return []
+    text = f"{shown(results)} has masks of {named(others)}, and the ground truth is of {named(sorted(names))}"
+    return [Note(Code.SEQUENCES_DIFFER, text)]
+
+
 def is_run(masks: Path) -> bool:
     """Whether a folder of masks is in the output folder of a run."""
     return (masks.resolve().parent / "summary.json").is_file()
@@ -57,28 +80,52 @@ def is_run(masks: Path) -> bool:
 
 def _truth_folders(truth: Path) -> dict[str, Path]:
     """Folders of ground truth by sequence; `truth` itself may be that of one, and `masks` has the name of its clip."""
-    found = {name: truth / name for name in list_folder(truth) if list_frames(truth / name)}
+    found = _sequences(truth)
     if not found and list_frames(truth):
         found = {truth.resolve().name: truth}
     if list(found) == ["masks"]:
-        found = {found["masks"].resolve().parent.name.removesuffix("_vostrack") or "masks": found["masks"]}
+        found = {found["masks"].resolve().parent.name.removesuffix(_RUN) or "masks": found["masks"]}
+    if not found:
+        found = _sequences(_below(truth))
     if not found:
         raise DatasetError(f"no ground truth in {shown(truth)}: expected folders of PNG files, SEQUENCE/00000.png")
     return found
 
 
+def _sequences(folder: Path) -> dict[str, Path]:
+    """Folders of PNG files in a folder, by name."""
+    return {name: folder / name for name in list_folder(folder) if list_frames(folder / name)}
+
+
+def _below(folder: Path) -> Path:
+    """The folder itself, or, of a dataset or a benchmark's variant, the one below that holds its sequences.
+
+    Raises:
+        DatasetError: several do.
+    """
+    for pattern in () if _sequences(folder) else _LAYOUTS:
+        places = [place for place in sorted(folder.glob(pattern)) if place.is_dir() and _sequences(place)]
+        if len(places) > 1:
+            names = named([str(place.relative_to(folder)) for place in places])
+            raise DatasetError(f"{shown(folder)} holds masks in {names}: give one of these folders")
+        if places:
+            return places[0]
+    return folder
+
+
 def _result_folders(results: Path, names: Sequence[str]) -> dict[str, Path]:
     """Folders of masks by sequence: its own, that of its run, or, of a single sequence, `results` itself."""
+    own = any(map(list_frames, (results, results / "masks")))
+    results = results if own else _below(results)
     there = list_folder(results)
     found: dict[str, Path] = {}
     for name in names:
-        places = [results / name, results / name / "masks", results / f"{name}_vostrack" / "masks"]
+        places = [results / name, results / name / "masks", results / f"{name}{_RUN}" / "masks"]
         places += [results, results / "masks"] if len(names) == 1 else []
         place = next(filter(list_frames, places), places[0])
         if place.is_dir():
             found[name] = place
     if missing := [name for name in names if name not in found]:
-        own = any(map(list_frames, (results, results / "masks")))
         held = f"masks of one sequence: name it by `sequences`, as {names[0]}" if own else named(there) or "nothing"
         raise DatasetError(f"{shown(results)} lacks {named(missing)} of {len(names)} sequences; it holds {held}")
     return found

@@ -30,8 +30,9 @@ import numpy as np
 from vostrack.benchmark.datasets import layouts
 from vostrack.benchmark.datasets.mask_folders import Labels, named, read_mask
 from vostrack.benchmark.metrics import VOID, contour, is_binary, jumpcut_error, object_labels, region, statistics
+from vostrack.benchmark.overlap import Overlap, said
 from vostrack.benchmark.pool import run_all
-from vostrack.benchmark.result_folders import FolderPair, find_pairs, is_run
+from vostrack.benchmark.result_folders import FolderPair, find_pairs, is_run, unscored
 from vostrack.errors import DatasetError, NoObjectError
 from vostrack.files import shown
 from vostrack.notes import Code, Note
@@ -210,7 +211,7 @@ def score_folders(
     scores = Scores(
         tuple(chain.from_iterable(rows for rows, _ in scored)),
         rules,
-        tuple(chain.from_iterable(notes for _, notes in scored)),
+        tuple(chain(unscored(results, found) if sequences is None else (), *(notes for _, notes in scored))),
     )
     if not scores.objects:
         more = f", and so is none of {len(found) - 1} more" if found[1:] else ""
@@ -262,11 +263,14 @@ def score_masks(
     objects = _Objects(shown(sequence), first, rules)
     scores = score_frames(sequence, (objects.checked(*pair) for pair in pairs), rules.official_decay)
     used = objects.used()
+    scores = [score for score in scores if score.object_id in used]
+    for each in objects.overlap.notes(shown(sequence), [score.object_id for score in scores], objects.true):
+        note(each)
     if late := [str(number) for number in sorted(objects.true - {score.object_id for score in scores})]:
         hint = "" if rules.late_objects else "; the rules can be told to score late objects"
         text = f"{shown(sequence)}: not scored, since they appear too late: {named(late)}{hint}"
         note(Note(Code.OBJECTS_NOT_SCORED, text))
-    return [score for score in scores if score.object_id in used]
+    return scores
 
 
 class _Objects:
@@ -274,6 +278,7 @@ class _Objects:
 
     Attributes:
         true: ids in the ground truth, so far.
+        overlap: of result and truth, so far.
     """
 
     def __init__(self, sequence: str, first: Labels, rules: Rules) -> None:
@@ -283,6 +288,7 @@ class _Objects:
         self._counting = sorted(self.true) if rules.late_objects else list(range(1, max(self.true, default=0) + 1))
         self._first = frozenset(self._counting)
         self._found: dict[int, str] = {}
+        self.overlap = Overlap()
         if not self._counting and not rules.late_objects:
             raise NoObjectError(f"{sequence}: no object in the ground truth of the first frame, so it is not scored")
 
@@ -302,6 +308,7 @@ class _Objects:
         found = object_labels(result, binary=True) if alone == {1} and is_binary(result) else result
         for number in _ids(found):
             self._found.setdefault(number, where)
+        self.overlap.add(found, wanted)
         if self._rules.late_objects:
             self._counting += sorted(true - self.true)
         self.true = true
@@ -317,8 +324,10 @@ class _Objects:
                     if self.true <= {1}
                     else "objects need the ids of the ground truth"
                 )
+                same = said(self.overlap.pairs())
                 raise DatasetError(
                     f"{where}: result has object {number}, the ground truth only {ids or 'background'}; {fix}"
+                    + (f" (by their places, {same})" if same else "")
                 )
         if not self.true:
             raise NoObjectError(f"{self._sequence}: no object in the ground truth, so it is not scored")

@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any, TextIO, cast
 
 import typer
@@ -123,7 +124,7 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if debug and not hasattr(error, "show"):
             raise
-        return _report(error)
+        return _report(error, arguments)
     return result if isinstance(result, int) else 0
 
 
@@ -132,7 +133,7 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _report(error: Exception) -> int:
+def _report(error: Exception, arguments: list[str]) -> int:
     show, message = getattr(error, "show", None), getattr(error, "format_message", None)
     if callable(show) and callable(message):  # a usage error of Click
         context = getattr(error, "ctx", None)
@@ -143,7 +144,7 @@ def _report(error: Exception) -> int:
             print(f"error: {said} (see `{context.command_path} --help`)", file=sys.stderr)
         return int(getattr(error, "exit_code", 2))
     if isinstance(error, VostrackError):
-        print(f"error: {plain(with_flags(' '.join(str(error).splitlines())))}", file=sys.stderr)
+        print(f"error: {plain(with_flags(' '.join(str(error).splitlines()), arguments))}", file=sys.stderr)
         return error.exit_code
     text, code = " ".join(str(error).split()), exit_code(error)
     if code == OUT_OF_MEMORY:
@@ -161,13 +162,23 @@ def _report(error: Exception) -> int:
     return 1
 
 
-def with_flags(message: str) -> str:
-    """A message of the library, whose arguments are named as on the command line: `resize_mask=True`, --resize-mask."""
+def with_flags(message: str, arguments: Sequence[str] = ()) -> str:
+    """A message of the library, whose arguments are named as on the command line: `resize_mask=True`, --resize-mask.
+
+    Args:
+        message: the message.
+        arguments: of the command line; what its command calls a thing goes before what others call it.
+    """
     commands: list[Any] = [typer.main.get_command(app)]
-    flags: dict[str, str] = {}
     for command in commands:
         commands += getattr(command, "commands", {}).values()
-        flags |= {param.name: param.opts[0] for param in command.params if param.opts[0].startswith("--")}
+    named = [command for command in commands if command.name in arguments[:2]]
+    flags = {
+        param.name: param.opts[0]
+        for command in commands + named
+        for param in command.params
+        if param.opts[0].startswith("--")
+    }
 
     def flag(match: re.Match[str]) -> str:
         name, value = match.groups()
