@@ -18,6 +18,7 @@ from tests.benchmark import trees
 from tests.benchmark.runs import FAKE, davis, files
 from vostrack import cli
 from vostrack.benchmark.runner import run_benchmark
+from vostrack.cli.benchmark_tables import print_results
 from vostrack.errors import VostrackError
 
 pytestmark = pytest.mark.usefixtures("fake_weights")
@@ -58,13 +59,36 @@ def test_killed_run_goes_on_to_the_same_bytes(jobs: int, tmp_path: Path) -> None
     assert not list(out.rglob("*.part"))
 
 
-def test_interrupted_command_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_without_a_terminal_says_what_it_begins_and_how_to_go_on(number: int, tmp_path: Path) -> None:
     dataset, out, log = davis(tmp_path, count=24), tmp_path / "out", tmp_path / "log"
     arguments = ["benchmark", "davis17", "--root", dataset.root, "--method", "fake", "--out", out]
     process = fakes.start(arguments, log, hold=5)
     assert fakes.held(process, log)
-    os.kill(process.pid or 0, signal.SIGINT)
-    assert fakes.finish(process, log) == (130, "", "stopped: go on with the same command\n")
+    os.kill(process.pid or 0, number)
+    began = f"benchmark: fake over DAVIS-2017, 2 sequences; results go to {out}"
+    assert fakes.finish(process, log) == (128 + number, "", f"{began}\nstopped: go on with the same command\n")
+
+
+def test_many_variants_have_a_row_each_in_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"anchors-paper-adapt-crf-{number:08x}" for number in range(20)]
+    row = {"J&F": 0.5, "J_mean": 0.4567, "F_decay": -0.1}
+    variant = {"total": row, "sequences": {"dog": row, "cat": row}, "settings": {"weights": {"sha256": None}}}
+    about = {"title": "DAVIS-2017", "split": "val", "distance": None, "subset": None, "submission": False}
+    seconds = {"seconds_per_frame": {"model": 0.5, "adapt": 0.0, "total": 0.75}}
+    report = {
+        "dataset": about | {"sequences": ["dog", "cat"]},
+        "variants": dict.fromkeys(names, variant),
+        "timing": {"variants": dict.fromkeys(names, seconds)},
+    }
+    print_results(report)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    for name in names:
+        (line,) = (line for line in lines if name in line)
+        assert line.split()[1:] == ["0.5000", "0.4567", "-0.1000", "0.7500"]
+    print_results(report | {"variants": {names[0]: variant}, "timing": {"variants": {names[0]: seconds}}})
+    assert "cat" in capsys.readouterr().out, "a few have a column each, and a row a sequence"
 
 
 def command(*arguments: object) -> Any:

@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from vostrack.cli.benchmark_tables import SequenceBar
 from vostrack.cli.console import Form, FrameBar
 from vostrack.cli.pace import Pace, duration
 from vostrack.notes import Code, Note
@@ -24,7 +25,8 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time that bars see."""
     clock = Clock()
-    monkeypatch.setattr("vostrack.cli.console.Pace", partial(Pace, clock))
+    for module in ("console", "benchmark_tables"):
+        monkeypatch.setattr(f"vostrack.cli.{module}.Pace", partial(Pace, clock))
     return clock
 
 
@@ -55,6 +57,17 @@ def test_the_rate_leaves_out_what_comes_before_the_first_frame() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (89, "89 s"), (150, "2 min"), (5400, "1.5 h")])
 def test_a_time_in_words(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_sequences_have_a_line_every_half_minute(clock: Clock, capfd: pytest.CaptureFixture[str]) -> None:
+    with SequenceBar("benchmark", "again") as bar:
+        for done in range(1, 6):
+            clock.now += 20
+            bar.progress(done, 9)
+    assert capfd.readouterr().err.splitlines() == [
+        "benchmark: 2 of 9 sequences, 20.00 s a sequence, about 2 min left",
+        "benchmark: 4 of 9 sequences, 20.00 s a sequence, about 2 min left",
+    ]
 
 
 def test_without_a_terminal_there_is_a_line_every_half_minute(clock: Clock, capfd: pytest.CaptureFixture[str]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vostrack.cli.benchmark_tables import SequenceBar, number, print_comparison, print_json, print_results, print_table
-from vostrack.cli.console import say_next
+from vostrack.cli.console import plain, say_next
 from vostrack.cli.help import (
     DEFAULT_SIZE,
     Command,
@@ -25,6 +26,7 @@ from vostrack.cli.help import (
     in_run,
 )
 from vostrack.cli.settings import parse_size
+from vostrack.errors import counted
 from vostrack.files import shown
 from vostrack.methods import DEFAULT, FLOOR
 
@@ -120,6 +122,7 @@ def run(
 
     variants = parse_variants(method or [DEFAULT], parse_size(size), device, weights)
     opened = _opened(dataset, root, split, sequences, limit, allow_subset, distance)
+    _say_start([variant.name for variant in variants], opened, out)
     with SequenceBar("benchmark", "go on with the same command") as bar:
         report = run_benchmark(opened, variants, out, jobs=jobs, overwrite=overwrite, floor=True, callbacks=bar)
     if json:
@@ -154,6 +157,13 @@ def _opened(
             distance=distance,
             callbacks=bar,
         )
+
+
+def _say_start(variants: Sequence[str], dataset: OpenedDataset, out: Path) -> None:
+    """Say what is begun, also where there is no terminal for a bar."""
+    count = counted(len(dataset.sequences), "sequence")
+    where = f"{dataset.spec.title}, {count}; results go to {out}"
+    print(plain(f"benchmark: {', '.join(variants)} over {where}"), file=sys.stderr)
 
 
 def _say_next(out: Path, variants: list[str]) -> None:
@@ -197,6 +207,7 @@ def adaptation(
 
     (variant,) = parse_variants([method], parse_size(size), device)
     opened = _opened(dataset, root, split, sequences, limit, allow_subset)
+    _say_start([variant.name], opened, out)
     with SequenceBar("adaptation", "start again with the same command") as bar:
         curves = run_adaptation_curves(opened, variant, out, every, callbacks=bar)
     if json:

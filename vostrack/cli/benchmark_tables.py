@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import signal
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from rich.box import HEAVY_HEAD, SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import MofNCompleteColumn
 from rich.table import Table
 from rich.text import Text
 
-from vostrack.cli.console import Stopped, plain, print_note, progress_bar
+from vostrack.cli.console import LINE_SECONDS, StopAtOnce, Stopped, plain, print_note, progress_bar
+from vostrack.cli.pace import Pace
 from vostrack.files import shown
 from vostrack.notes import Note
 from vostrack.run.callbacks import Callbacks
@@ -22,20 +24,26 @@ if TYPE_CHECKING:
     from vostrack.benchmark.compare import Comparison
 
 
+_ENDLESS = 100_000
+"""A width that any table fits."""
+
+
 class SequenceBar(Callbacks):
-    """Progress over sequences on stderr, where that is a terminal; Ctrl-C ends the work at once."""
+    """Progress over sequences on stderr, without a terminal a line every half minute; Ctrl-C ends the work at once."""
 
     def __init__(self, name: str, again: str) -> None:
         """Nothing is drawn yet; `again` says what to do after Ctrl-C."""
-        self._console, self._again = Console(stderr=True), again
+        self._console, self._name, self._again, self._pace = Console(stderr=True), name, again, Pace()
         self._bar = progress_bar(self._console, MofNCompleteColumn())
         self._task = self._bar.add_task(name, total=None)
-        self._interrupted = False
-        self._previous: Any = None
+        self._signals = StopAtOnce(self._console, "")
 
     def progress(self, done: int, total: int | None) -> None:
         """Show how many sequences are done."""
         self._bar.update(self._task, completed=done, total=total)
+        self._pace.update(done, total)
+        if not self._console.is_terminal and self._pace.due(LINE_SECONDS):
+            print(f"{self._name}: {self._pace.line('sequence')}", file=sys.stderr)
 
     def note(self, note: Note) -> None:
         """Print a note above the bar."""
@@ -43,10 +51,10 @@ class SequenceBar(Callbacks):
 
     def cancelled(self) -> bool:
         """Whether Ctrl-C was pressed: where it falls into a callback of C code, Python drops the exception."""
-        return self._interrupted
+        return bool(self._signals.number)
 
     def __enter__(self) -> Self:
-        self._previous = signal.signal(signal.SIGINT, self._interrupt)
+        self._signals.__enter__()
         self._bar.start()
         return self
 
@@ -54,15 +62,11 @@ class SequenceBar(Callbacks):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
-        signal.signal(signal.SIGINT, self._previous)
-        if self._interrupted and kind is not None:
-            stop = Stopped(signal.SIGINT)
+        self._signals.__exit__(kind, error, trace)
+        if self._signals.number and kind is not None:
+            stop = Stopped(self._signals.number)
             stop.args = (self._again,)
             raise stop from None
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        self._interrupted = True
-        raise KeyboardInterrupt
 
 
 def print_results(report: Mapping[str, Any]) -> None:
@@ -84,7 +88,15 @@ def print_results(report: Mapping[str, Any]) -> None:
     times = [(f"{part} s/frame", *(number(each[part]) for each in seconds)) for part in used]
     about = [dataset["subset"], "not scored: no masks but the given ones" if dataset["submission"] else None]
     title = ", ".join(filter(None, (titled(dataset["title"], dataset["split"]), *about)))
-    print_table(("", *variants), sequences, means + times, title=title, caption=caption)
+    table = _table(("", *variants), sequences, means + times, title=title, caption=caption)
+    console = Console()
+    if console.measure(table, options=console.options.update(width=_ENDLESS)).maximum > console.width:
+        # A row a variant: these few columns have room.
+        few = [row for row in means + times[-1:] if not row[0].endswith("recall")]
+        rows = [(name, *values) for name, *values in zip(variants, *(row[1:] for row in few), strict=True)]
+        headings = ("", *(row[0] for row in few))
+        table = _table(headings, rows, title=title, caption="means; results.csv has each sequence", narrow=True)
+    console.print(table)
     for name, variant in variants.items():
         weights = variant["settings"]["weights"]
         if weights["sha256"]:
@@ -117,16 +129,28 @@ def print_table(columns: Iterable[str], *sections: Sequence[Sequence[str]], titl
         title: above the table.
         caption: below it.
     """
-    table = Table(title=title or None, caption=caption or None)
+    Console().print(_table(columns, *sections, title=title, caption=caption))
+
+
+def _table(
+    columns: Iterable[str],
+    *sections: Sequence[Sequence[str]],
+    title: str = "",
+    caption: str = "",
+    narrow: bool = False,
+) -> Table:
+    """A table as `print_table` prints it; a `narrow` one has no lines between columns, and folds headings."""
+    box, padding = (SIMPLE_HEAD, (0, 1, 0, 0)) if narrow else (HEAVY_HEAD, (0, 1))
+    table = Table(title=title or None, caption=caption or None, box=box, padding=padding)
     first, *others = (Text(shown(column)) for column in columns)  # Text, not str: a name may look like markup
     table.add_column(first, overflow="fold")
     for column in others:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", max_width=7 if narrow else None)
     for rows in sections:
         for name, *figures in rows:
             table.add_row(Text(shown(name)), *figures)
         table.add_section()
-    Console().print(table)
+    return table
 
 
 def print_line(text: str) -> None:

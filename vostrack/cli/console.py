@@ -63,13 +63,14 @@ class StopSignals:
     def __init__(self, console: Console, after: str) -> None:
         """Name what is finished first, e.g. "this frame"."""
         self._console, self.after = console, after
-        self._signal = 0
         self._previous: dict[int, Any] = {}
+        self.number = 0
+        """Of the signal that came; 0 where none did."""
 
     def check(self) -> None:
         """Raise `Stopped` if the user wants to stop."""
-        if self._signal:
-            raise Stopped(self._signal)
+        if self.number:
+            raise Stopped(self.number)
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -85,13 +86,23 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self._signal and number == getattr(signal, "SIGHUP", None):
+        if self.number and number == getattr(signal, "SIGHUP", None):
             return  # a terminal that closes sends it twice, as kernel and as shell
-        if self._signal:
-            raise Stopped(number)
-        self._signal = number
+        again, self.number = bool(self.number), number
+        self._came(again)
+
+    def _came(self, again: bool) -> None:
+        if again:
+            raise Stopped(self.number)
         with contextlib.suppress(OSError):  # a closed terminal takes no more text
             self._console.print(f"stopping after {self.after} (once more to stop at once)")
+
+
+class StopAtOnce(StopSignals):
+    """While entered, each of these signals ends the work at once."""
+
+    def _came(self, again: bool) -> None:
+        raise KeyboardInterrupt
 
 
 def progress_bar(console: Console, *columns: ProgressColumn, quiet: bool = False) -> Progress:
