@@ -21,6 +21,7 @@ from vostrack.ops.eight_bits import from_codes, to_codes
 from vostrack.ops.grid import at_most, cells, resize, size_of
 from vostrack.ops.labels import correct, one_hot, resize_labels, strongest, without_void
 from vostrack.types import BACKGROUND, VOID, Clip, Frame, LabelMap, Prediction
+from vostrack.video.series import numbered
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,14 @@ class Merge(Protocol):
         ...
 
 
-def check_prompts(prompts: Mapping[int, LabelMap], count: int | None = None) -> None:
-    """Raise `MaskError` where there is no mask, one for a frame that is not there, or an id unlisted."""
+def check_prompts(prompts: Mapping[int, LabelMap], count: int | None = None, files: Sequence[str] = ()) -> None:
+    """Raise `MaskError` where there is no mask, one for a frame that is not there, or an id unlisted.
+
+    Args:
+        prompts: masks by frame.
+        count: number of frames; None if it is not known.
+        files: names of the files that frames are, for messages.
+    """
     if not prompts:
         raise MaskError("no mask was given: at least one frame needs one")
     if min(prompts) < 0:
@@ -88,7 +95,9 @@ def check_prompts(prompts: Mapping[int, LabelMap], count: int | None = None) -> 
         if unlisted:
             raise MaskError(f"the mask of frame {index} holds {min(unlisted)}, which is not among its ids {given.ids}")
     if count is not None and max(prompts) >= count:
-        raise MaskError(f"there is a mask for frame {max(prompts)}, but the clip ends with frame {count - 1}")
+        last = max(prompts)
+        ends = f"but the clip ends with frame {count - 1}{numbered(files, last)}"
+        raise MaskError(f"there is a mask for frame {last}, {ends}")
 
 
 def known_ids(prompts: Mapping[int, LabelMap], index: int, direction: Direction) -> tuple[int, ...]:
@@ -115,8 +124,13 @@ def gone_at(gone: Gone, index: int) -> tuple[int, ...]:
     )
 
 
-def check_gone(gone: Gone, prompts: Mapping[int, LabelMap], count: int | None = None) -> None:
-    """Raise `MaskError` where an object is not known, where frames are none, or where a mask shows a gone object."""
+def check_gone(
+    gone: Gone, prompts: Mapping[int, LabelMap], count: int | None = None, files: Sequence[str] = ()
+) -> None:
+    """Raise `MaskError` where an object is not known, where frames are none, or where a mask shows a gone object.
+
+    Arguments are those of `check_prompts`.
+    """
     ids = known_ids(prompts, 0, Direction.BOTH)
     for number, spans in gone.items():
         if number not in ids:
@@ -128,9 +142,8 @@ def check_gone(gone: Gone, prompts: Mapping[int, LabelMap], count: int | None = 
                 )
             if count is not None and max(first, last or 0) >= count:
                 until = "on" if last is None else f"to frame {last}"
-                raise MaskError(
-                    f"object {number} is gone from frame {first} {until}, but the clip ends with frame {count - 1}"
-                )
+                ends = f"but the clip ends with frame {count - 1}{numbered(files, max(first, last or 0))}"
+                raise MaskError(f"object {number} is gone from frame {first} {until}, {ends}")
     for index, given in prompts.items():
         shown = set(gone_at(gone, index)) & set(torch.unique(given.pixels).tolist())
         if shown:

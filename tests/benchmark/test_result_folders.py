@@ -178,4 +178,5 @@ def test_command_scores_a_run(tmp_path: Path) -> None:
     assert said.exit_code == 0, said.output
     mean = sum(row.values["J_mean"] + row.values["F_mean"] for row in scored(clip(1), clip(10))) / 4
     assert f"J&F {mean:.4f}, mean of 2 objects in 1 sequence" in " ".join(said.stdout.split())
-    assert re.fullmatch(r"next: look at the masks of dog_[12], the lowest", said.stderr.splitlines()[-1])
+    line = said.stderr.splitlines()[-1]
+    assert re.fullmatch(r"next: look at frame 0000[1-4] of dog_[12], where J is 0\.\d\d, the lowest", line)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.fakes import NAME, pictures, register, truth, write_clip, write_mask
 from tests.runs import labels
@@ -39,8 +43,14 @@ def said(capfd: pytest.CaptureFixture[str]) -> Any:
 
 def begun(said: Any, clip: str = "clip.mp4") -> None:
     code, words = said("segment", clip, "-m", "first.png", "--method", NAME, "--no-overlay", "-o", "out")
-    assert code == 0
-    assert "vostrack update out -m N:PATH" in words
+    assert code == 0, words
+
+
+def shot(numbers: Iterable[int], form: str = "{:05d}") -> None:
+    """The clip as a folder of images with these numbers."""
+    Path("shot").mkdir()
+    for index, number in enumerate(numbers):
+        Image.fromarray(pictures(index + 1)[index]).save(f"shot/{form.format(number)}.png")
 
 
 def test_a_run_is_corrected_and_taken_back(said: Any) -> None:
@@ -56,11 +66,7 @@ def test_a_run_is_corrected_and_taken_back(said: Any) -> None:
 
 
 def test_a_mask_may_be_for_a_frame_of_a_folder_by_its_name(said: Any) -> None:
-    from PIL import Image
-
-    Path("shot").mkdir()
-    for index, image in enumerate(pictures(COUNT)):
-        Image.fromarray(image).save(f"shot/s_{1000 + index}.png")
+    shot(range(1000, 1000 + COUNT), "s_{}")
     begun(said, "shot")
     shutil.move("shot", "moved")
     code, words = said("update", "out", "-m", "s_1005:fix.png")
@@ -71,6 +77,54 @@ def test_a_mask_may_be_for_a_frame_of_a_folder_by_its_name(said: Any) -> None:
     shutil.move("moved", "shot")
     assert said("update", "out", "-m", "s_1005:fix.png")[0] == 0
     assert len(read(Path("shot"))[1]) == COUNT
+
+
+def pasted(words: str) -> list[list[str]]:
+    """The commands in what was said, parted as by a shell."""
+    return [shlex.split(command) for command in re.findall(r"vostrack ((?:frame|update) [^,;\n]*)", words)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("segment", "shot", "-m", "40:first.png", "--method", NAME),
+        ("segment", "shot", "-m", "first.png", "--gone", "3@40-", "--method", NAME),
+        ("segment", "shot", "-m", "first.png", "--range", "0-40", "--method", NAME),
+        ("update", "out", "-m", "40:first.png"),
+        ("update", "out", "--drop-mask", "40"),
+        ("frame", "shot", "40"),
+    ],
+    ids=" ".join,
+)
+def test_the_number_of_a_file_beyond_the_clip_comes_with_its_frame(arguments: tuple[str, ...], said: Any) -> None:
+    shot(32 + index for index in range(COUNT + 1))
+    begun(said, "shot")
+    code, words = said(*arguments)
+    assert code != 0
+    assert words.rstrip().endswith("; 00040.png is frame 8"), words
+
+
+@pytest.mark.parametrize("start", ["segment", "suggest"])
+def test_what_comes_next_can_be_pasted(start: str, said: Any) -> None:
+    shutil.move("clip.mp4", "my clip.mp4")
+    run = ("segment", "my clip.mp4", "-m", "first.png", "--method", NAME, "--no-overlay", "-o", "my run")
+    code, words = said(*run)
+    if start == "suggest":
+        code, words = said("suggest", "my run")
+    assert code == 0, words
+    frame, update = pasted(words)
+    code, words = said(*frame)
+    assert code == 0, words
+    number = frame[2]
+    assert f"save it as frame-{number}_mask.png, then correct a run with this -m, or start one: vostrack seg" in words
+    write_mask(Path(f"frame-{number}_mask.png"), truth(int(number)))
+    code, words = said(*update)
+    assert code == 0, words
+    assert "if that is no better: vostrack update 'my run' --undo" in words
+    assert said(*pasted(words)[0])[0] == 0
+    shutil.move("my run", "my clip_vostrack")
+    words = said("frame", "my clip.mp4", "5", "-o", "a.png")[1]
+    assert ", then vostrack update 'my clip_vostrack' -m 5:a_mask.png" in words
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_the_page_holds_all_that_it_shows(run: Path) -> None:
     assert text.count('src="data:image/jpeg;base64,') >= 2
     commands = html.unescape(text)
     frame = suggest(run)[0].frame
-    assert f"vostrack update {run} -m {frame}:frame-{frame}.png" in commands
+    assert f"vostrack update {run} -m {frame}:frame-{frame}_mask.png" in commands
     assert f"vostrack frame '{run.parent}/<b>clip.mp4' {frame} -o frame-{frame}.png" in commands
     assert review(run).read_text() == text
 

@@ -226,6 +226,22 @@ def test_masks_with_the_number_of_another_frame_are_pointed_out(tmp_path: Path) 
         assert [note.split()[0] for note in number_notes({0: "00005.png", 3: "2.png"}, clip)] == ["00005.png", "2.png"]
 
 
+def test_the_number_of_another_frame_is_seen_in_any_name(tmp_path: Path) -> None:
+    with open_clip(write_video(tmp_path / "clip.mp4", ramp(10) * 4)) as clip:
+        for name in ("h30.png", "clip_00030_mask.png", "clip 30.png"):
+            (note,) = number_notes({0: Path(name)}, clip)
+            assert note == f"{name} is used for frame 0; if it is of frame 30, give it as 30:{name}"
+            assert number_notes({30: name, 29: Path("29.png")}, clip) == []
+        plain = ("dog2.png", "mask_v12.png", "dog_30p.png", "IMG_2041.png", "20230112_1200.png", "first.png")
+        assert number_notes(dict(zip((0, 3, 4, 5, 6, 7), plain, strict=True)), clip) == []
+    for number in range(1032, 1042):
+        (tmp_path / "frames").mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "frames" / f"shot_{number}.png")
+    with open_clip(tmp_path / "frames") as clip:
+        (note,) = number_notes({0: "shot_1036.png", 1: "shot_1033_mask.png", 2: "frames_00002_mask.png"}, clip)
+        assert note == "shot_1036.png is used for frame 0; if it is of frame 4, give it as 4:shot_1036.png"
+
+
 @pytest.mark.parametrize("name", ["%05d.jpg", "%d.png", "*.jpg", "0000?.png", "[0-9]*.png"])
 def test_a_pattern_is_refused_with_the_folder_to_give(tmp_path: Path, name: str) -> None:
     assert f"stands for many files; give the folder '{tmp_path}'" in refusal(tmp_path / name)

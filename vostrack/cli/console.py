@@ -238,15 +238,45 @@ def say_next(text: str) -> None:
     print(f"next: {plain(text)}", file=sys.stderr)
 
 
-def printed_summary(summary: dict[str, Any], as_json: bool, quiet: bool = False) -> None:
-    """Print a run's summary: all of it as JSON on stdout, or three lines for people on stderr."""
+def near(path: Path) -> Path:
+    """A path as one types it here: relative where it is below the working directory."""
+    path = path.absolute()
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def pasted(path: Path) -> str:
+    """A path to be pasted into a command."""
+    return shlex.quote(plain(near(path)))
+
+
+def mending(run: Path, frame: int) -> str:
+    """What to do to mend a frame of a run."""
+    from vostrack.run.folder import OutputFolder
+    from vostrack.run.request import Request
+    from vostrack.run.suggestions import commands
+
+    request, _ = Request.kept_in(OutputFolder(run))
+    before, after = commands(near(run), near(request.source), frame, request.playback.deinterlace)
+    return f"{before}, paint it as that says, {after}"
+
+
+def printed_summary(
+    summary: dict[str, Any], as_json: bool, quiet: bool = False, then: Callable[[Path], str] = lambda out: ""
+) -> None:
+    """Print a run's summary: all of it as JSON on stdout, or three lines for people on stderr.
+
+    Args:
+        summary: of the run.
+        as_json: whether it is for programs.
+        quiet: whether nothing is said to people.
+        then: what may be done after a look at the results in a folder.
+    """
     if as_json:
         print(json.dumps(summary, indent=2, sort_keys=True))
         return
     if quiet:
         return
-    seconds, out = summary["seconds_per_frame"], Path(summary["out"]).absolute()
-    out = out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out
+    seconds, out = summary["seconds_per_frame"], near(Path(summary["out"]))
     # An adaptation or a refinement that did not run is None in the summary.
     names = [name for name in seconds if name != "total" and summary.get(name, True)]
     parts = ", ".join(f"{name} {seconds[name]:.2f}" for name in names)
@@ -257,11 +287,12 @@ def printed_summary(summary: dict[str, Any], as_json: bool, quiet: bool = False)
     named, part = plain(f"{method}, preset {preset}"), summary.get("range")
     begins = plain(f" from {part[0]} on") if isinstance(part, list) and part else ""
     frames = counted(summary["frames"], "frame") + begins
+    given = plain(", ".join(summary["masks"])) if isinstance(summary.get("masks"), dict) else ""
+    objects += f" from the {'masks of frames' if ',' in given else 'mask of frame'} {given}" if given else ""
     print(
         f"{named}: {frames}, {objects}, {seconds['total']:.2f} s a frame "
         f"({parts}), peak {summary['peak_rss_mb']} MiB\nresults: {plain(out)}",
         file=sys.stderr,
     )
     look = Path(out, "overlay.mp4" if "overlay" in summary["outputs"] else "masks")
-    mend = f"vostrack frame CLIP N, paint it, vostrack update {shlex.quote(str(out))} -m N:PATH"
-    say_next(f"look at {look}; where masks go wrong: {mend}")
+    say_next("; ".join(filter(None, (f"look at {look}", then(out)))))

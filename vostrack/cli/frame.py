@@ -10,11 +10,12 @@ from typing import Annotated
 
 import typer
 
-from vostrack.cli.console import say_next
+from vostrack.cli.console import pasted, plain, say_next
 from vostrack.cli.help import ClipPath, Deinterlace, Overwrite, in_output
 from vostrack.cli.segment import frame_names, split_head
 from vostrack.errors import OutputError
 from vostrack.files import shown
+from vostrack.run.place import default_folder
 
 
 def frame(
@@ -65,9 +66,10 @@ def frame(
     write_picture(path, image.permute(1, 2, 0).numpy())
     print(f"frame {index}, {size_text((image.shape[1], image.shape[2]))}: {shown(path)}", file=sys.stderr)
     named = any(str(index) == PurePath(name).stem for name in names)
-    mask = shlex.quote(f"{names[index] if named else index}:{path.with_name(f'{path.stem}_mask.png')}")
-    whole = " --deinterlace" if deinterlace else ""
-    say_next(
-        f"paint the objects on it in flat colours, all else black, and save it as {path.stem}_mask.png; then "
-        f"vostrack update RUN -m {mask} to correct a run, or vostrack segment {shlex.quote(str(clip))} -m {mask}{whole}"
-    )
+    mask = shlex.quote(plain(f"{names[index] if named else index}:{path.with_name(f'{path.stem}_mask.png')}"))
+    paint = f"paint the objects on it in flat colours, all else black, save it as {path.stem}_mask.png, then "
+    run, whole = default_folder(clip), " --deinterlace" if deinterlace else ""
+    if (run / "summary.json").is_file():
+        say_next(f"{paint}vostrack update {pasted(run)} -m {mask}")
+    else:
+        say_next(f"{paint}correct a run with this -m, or start one: vostrack segment {pasted(clip)} -m {mask}{whole}")

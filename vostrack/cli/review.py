@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vostrack.cli.console import plain, say_next
+from vostrack.cli.console import mending, near, say_next
 from vostrack.cli.help import Overwrite, in_input, in_output
 from vostrack.errors import counted
 from vostrack.files import shown
@@ -43,7 +42,7 @@ def review(
         check_output(out, [clip] if clip is not None else [], overwrite)
     page = write(run, out, clip=clip)
     print(f"review: {shown(page)}", file=sys.stderr)
-    say_next(f"open {page} in a browser")
+    say_next(f"open {near(page)} in a browser")
 
 
 def suggest(
@@ -67,8 +66,4 @@ def suggest(
     if not found:
         print("no frame: a further mask is not expected to help", file=sys.stderr)
         return
-    frame, picture = found[0].frame, f"frame-{found[0].frame}.png"
-    say_next(
-        f"{counted(len(found), 'frame')}: vostrack frame CLIP {frame} -o {picture}, paint it, "
-        f"vostrack update {shlex.quote(plain(str(run)))} -m {frame}:{picture}"
-    )
+    say_next(f"{counted(len(found), 'frame')}: {mending(run, found[0].frame)}")

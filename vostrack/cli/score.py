@@ -70,7 +70,6 @@ def score(
     lowest = min(scores.objects, key=lambda row: main_value(row.values))
     if not any(main_value(row.values) for row in scores.objects):
         say_next("nothing overlaps: are these masks of the same clip?")
-    elif len(scores.objects) > 1:
-        say_next(f"look at the masks of {lowest.name}, the lowest")
     else:
-        say_next("look at the frames that lost most: --json FILE keeps the values of each")
+        frame, value = min(zip(lowest.curves["frames"], lowest.curves["J"], strict=True), key=lambda pair: pair[1])
+        say_next(f"look at frame {frame} of {lowest.name}, where J is {value:.2f}, the lowest")

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from vostrack.adapt.config import PRESETS
-from vostrack.cli.console import Form, FrameBar, printed_summary
+from vostrack.cli.console import Form, FrameBar, mending, printed_summary
 from vostrack.cli.help import (
     DEFAULT_SIZE,
     Background,
@@ -174,7 +174,7 @@ def segment(
     quicker = partial(_quicker, clip, method, preset, arguments["size"], arguments["adapt"])
     with FrameBar(clip.name, quiet, form=progress, quicker=quicker) as bar:
         summary: dict[str, Any] = run(**arguments, callbacks=bar)
-    printed_summary(summary, json, quiet or progress is Form.JSONL)
+    printed_summary(summary, json, quiet or progress is Form.JSONL, _mend)
 
 
 def segment_arguments(options: Mapping[str, Any], base: Path = Path()) -> dict[str, Any]:
@@ -243,6 +243,18 @@ def _check_together(options: Mapping[str, Any]) -> None:
     if not (given.adapt or given.adapt_live) and (given.adapt_set or given.adapt_preset != "default"):
         hint = "--adapt-set" if given.adapt_set else "--adapt-preset"
         raise typer.BadParameter("it needs --adapt or --adapt-live", param_hint=hint)
+
+
+def _mend(run: Path) -> str:
+    """How to mend a frame of a run, as an example the one whose mask would help most."""
+    from vostrack.errors import VostrackError
+    from vostrack.run.suggestions import read_rows, suggest
+
+    try:
+        frame = next((each.frame for each in suggest(run, 1)), read_rows(run)[-1].frame)
+        return f"to mend a frame, such as {frame}: {mending(run, frame)}"
+    except VostrackError:  # what is there of an earlier run may be less than this
+        return ""
 
 
 def _quicker(clip: Path, method: str, preset: str, size: int | None, adapt: str | None) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vostrack.cli.console import Form, FrameBar, Stopped, printed_summary, say_next
+from vostrack.cli.console import Form, FrameBar, Stopped, near, pasted, printed_summary, say_next
 from vostrack.cli.help import Gone, Json, MovedClip, Progress, Quiet, in_input, in_output, in_run
 from vostrack.cli.segment import frame_names, parse_masks
 from vostrack.cli.settings import parse_gone, parse_range
@@ -66,7 +66,7 @@ def update(
         from vostrack.run.update import undo as take_back
 
         take_back(run)
-        say_next(f"look at {run}; it is as it was before the last update")
+        say_next(f"look at {near(run)}; it is as it was before the last update")
         return
     if not any(changes):
         raise typer.BadParameter(
@@ -92,7 +92,8 @@ def update(
             clip=clip,
             callbacks=bar,
         )
-    printed_summary(summary, json, quiet or progress is Form.JSONL)
+    undoing = f"if that is no better: vostrack update {pasted(run)} --undo"
+    printed_summary(summary, json, quiet or progress is Form.JSONL, lambda out: undoing)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from vostrack.video.ground import Reading
 from vostrack.video.masks import PLAIN, read_prompts
 from vostrack.video.playback import NORMAL, Playback
 from vostrack.video.reader import open_clip
+from vostrack.video.series import numbered
 
 TARGET, SAMPLED, MATCHED = (0, 200, 60), (230, 30, 30), (255, 215, 0)
 """Colours of a pixel, of what is sampled for it, and of its match."""
@@ -90,9 +91,11 @@ def read_frames(source: Path, numbers: Sequence[int], playback: Playback = NORMA
                 found[frame.index] = frame.image
             if count > max(numbers):
                 break
+        files = clip.files
     missing = [number for number in numbers if number not in found]
     if missing:
-        raise InputError(f"{shown(source)} has no frame {max(missing)}: it has {count}, counted from 0")
+        hint = numbered(files, max(missing))
+        raise InputError(f"{shown(source)} has no frame {max(missing)}: it has {count}, counted from 0{hint}")
     return [found[number] for number in numbers]
 
 

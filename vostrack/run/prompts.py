@@ -82,8 +82,10 @@ def checked_on_cut(name: str) -> OnCut:
         raise VostrackError(unknown_name("way to go on at a cut", str(name), list(map(str, OnCut)))) from None
 
 
-def gone_by_id(gone: GoneSpans | None, given: Prompts, count: int | None = None) -> Gone:
+def gone_by_id(gone: GoneSpans | None, given: Prompts, count: int | None = None, files: Sequence[str] = ()) -> Gone:
     """When objects are not there in a clip of so many frames, by id; where a mask is empty, none of them is.
+
+    `files` are the names of the files that frames are, for messages.
 
     Raises:
         MaskError: there is no such object, a span is none, or a given mask shows an object that is gone.
@@ -92,7 +94,7 @@ def gone_by_id(gone: GoneSpans | None, given: Prompts, count: int | None = None)
     for frame in given.empty:
         for number in ids:
             spans.setdefault(number, []).append((frame, frame))
-    check_gone(spans, given.labels, count)
+    check_gone(spans, given.labels, count, files)
     return spans
 
 

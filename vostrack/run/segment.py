@@ -157,8 +157,9 @@ def _run(
     with request.open() as whole:
         stream = span.of(whole)
         given = read_prompts(masks, whole.size, request.reading, whole.stored_size, names=request.names)
-        check_prompts(given.labels, whole.count)
-        absent = beyond_cuts(request.cuts(callbacks), given.labels, gone_by_id(request.gone, given, whole.count))
+        check_prompts(given.labels, whole.count, whole.files)
+        gone = gone_by_id(request.gone, given, whole.count, whole.files)
+        absent = beyond_cuts(request.cuts(callbacks), given.labels, gone)
         look = replace(request.look, colors=given.colors, names=given.names, shift=span.shift)
         to = Path(out) if out is not None else default_folder(source)
         folder = OutputFolder(to, given.labels, masks, request.direction)

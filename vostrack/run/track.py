@@ -28,6 +28,7 @@ from vostrack.video.object_names import Names, Painted, checked_names
 from vostrack.video.playback import Playback
 from vostrack.video.ranges import GivenMasks, Range, choose
 from vostrack.video.reader import number_notes, open_clip
+from vostrack.video.stream import file_names
 
 _AHEAD = 4
 
@@ -141,7 +142,7 @@ def _start(
     try:
         stream = span.of(whole)
         given = read_prompts(by_frame, whole.size, reading, whole.stored_size, names=names)
-        check_prompts(given.labels, whole.count)
+        check_prompts(given.labels, whole.count, file_names(whole))
         # A generator of the caller's runs in the caller's thread.
         ahead = 0 if isinstance(whole, ArrayStream) else _AHEAD
         backwards, told = _backwards(frames, span.first, playback), list[Note]()
@@ -156,7 +157,7 @@ def _start(
             prefetch=ahead,
             direction=way,
             backwards=backwards,
-            gone=gone_by_id(gone, given, whole.count),
+            gone=gone_by_id(gone, given, whole.count, file_names(whole)),
             first=span.first,
         )
         told += one_way_notes(given.labels, way, span, whole.count)

@@ -32,6 +32,7 @@ from vostrack.run.summary import ObjectLog
 from vostrack.types import Frame, LabelMap, Prediction
 from vostrack.video.masks import GivenMask, Prompts, read_prompts
 from vostrack.video.ranges import choose
+from vostrack.video.series import numbered
 
 _ENDLESS = 1 << 60
 Spans = Sequence[tuple[int, int | None]]
@@ -152,16 +153,16 @@ class _Correction:
             stream = request.span.of(whole)
             if any(labels.size != whole.size for labels in self._known.labels.values()):
                 raise OutputError(f"what was asked for in {shown(self._path)} is damaged: a mask has another size")
-            kept = self._without(drop_masks)
+            kept = self._without(drop_masks, whole.files)
             given = read_prompts(request.masks, whole.size, request.reading, whole.stored_size, known=kept)
-            check_prompts(given.labels, whole.count)
+            check_prompts(given.labels, whole.count, whole.files)
             cuts = request.cuts(callbacks)
             before = beyond_cuts(cuts, self._known.labels, gone_by_id(request.gone, self._known))
             there = known_ids(given.labels, 0, Direction.BOTH)
             held = {number: spans for number, spans in request.gone.items() if number in there}
             locks = self._locks(lock, lock_ranges, given)
             request = replace(request, gone=_joined(held, said_gone(gone, given)), locks=locks)
-            absent = beyond_cuts(cuts, given.labels, gone_by_id(request.gone, given, whole.count))
+            absent = beyond_cuts(cuts, given.labels, gone_by_id(request.gone, given, whole.count, whole.files))
             record = self._pipeline.record() | request.record(given.labels, absent)
             self._check_same(record)
             first, last = self._changed(given.labels, before, absent)
@@ -200,12 +201,12 @@ class _Correction:
                     )
         return notes
 
-    def _without(self, drop_masks: Collection[int]) -> Prompts:
+    def _without(self, drop_masks: Collection[int], files: Sequence[str]) -> Prompts:
         """The masks that were given before, but for those that are dropped."""
         known, given = self._known, dict(self._known.labels)
         for frame in drop_masks:
             if frame not in given and frame not in known.empty:
-                there = ", ".join(map(str, sorted({*known.labels, *known.empty})))
+                there = ", ".join(map(str, sorted({*known.labels, *known.empty}))) + numbered(files, frame)
                 raise MaskError(f"no mask was given for frame {frame}; there are masks for {there}")
             given.pop(frame, None)
         if not given and not self._request.masks:

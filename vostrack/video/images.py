@@ -96,13 +96,8 @@ class FolderStream(_ImageStream):
         self._image, self.stored_size, self.notes = read_image(self._paths[0], self._bits)
         self.notes += notes
         self.size = (self._image.shape[1], self._image.shape[2])
-        self.count = len(self._paths)
+        self.count, self.files = len(self._paths), [path.name for path in self._paths]
         _check_sizes(self._paths)
-
-    @property
-    def names(self) -> list[str]:
-        """Of the frames, in order, until it is closed."""
-        return [path.stem for path in self._paths]
 
     def _images(self) -> Iterator[tuple[str, str, Tensor]]:
         first = self._image

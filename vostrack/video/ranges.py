@@ -22,7 +22,8 @@ from vostrack.notes import Code, Note
 from vostrack.types import Frame, FrameStream
 from vostrack.video.masks import GivenMask
 from vostrack.video.reader import open_clip
-from vostrack.video.stream import NOMINAL_RATE, ClipStream
+from vostrack.video.series import numbered
+from vostrack.video.stream import NOMINAL_RATE, ClipStream, file_names
 
 Moment = int | Fraction
 """The number of a frame, from 0, or a time in seconds from the first frame, which is a `Fraction`."""
@@ -71,7 +72,8 @@ class Span:
         if self == Span():
             return stream
         if stream.count is not None and max(self.first, self.last or 0) >= stream.count:
-            raise InputError(self._beyond(stream.count))
+            beyond = self.first if self.first >= stream.count else self.last or 0
+            raise InputError(self._beyond(stream.count) + numbered(file_names(stream), beyond))
         return _Part(stream, self)
 
     def check(self, masks: Mapping[int, object]) -> None:

@@ -19,12 +19,13 @@ from vostrack.types import FrameStream
 from vostrack.video.container import BROKEN, VideoStream, open_container, promised_frames, shown_stream
 from vostrack.video.images import AnimationStream, FolderStream, image_size, is_animated_webp
 from vostrack.video.playback import NORMAL, Playback
-from vostrack.video.series import ENDINGS, FILM_ENDINGS, frame_files
-from vostrack.video.stream import ClipStream, first_line, reason
+from vostrack.video.series import ENDINGS, FILM_ENDINGS, by_number, frame_files
+from vostrack.video.stream import ClipStream, file_names, first_line, reason
 
 # A path folds the slashes of an address into one.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
-_NUMBER = re.compile("[0-9]{1,9}")
+# All of a name, or a part of it that is neither an object's single digit nor as in `v12` or `480p`.
+_NUMBER = re.compile(r"^[0-9]{1,9}$|(?<![0-9vV])[0-9]{2,9}(?![0-9A-Za-z])")
 _PATTERN = re.compile(r"%\d*d|[*?]|\[.+\]")
 PLAYLISTS = {".asx", ".concat", ".ffconcat", ".m3u", ".m3u8", ".mpd", ".pls", ".sdp"}
 """Files of these names list others, which FFmpeg would open."""
@@ -131,18 +132,19 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 
 def number_notes(masks: Mapping[int, object], stream: FrameStream) -> list[Note]:
     """Notes on masks, by frame, whose files have the number of another frame of the clip."""
-    names = stream.names if isinstance(stream, FolderStream) else None
-    frames = {int(name): index for index, name in enumerate(names or ()) if _NUMBER.fullmatch(name)}
-    count = 0 if names else stream.count or 0
+    files = file_names(stream)
+    frames = by_number(files) if files else range(stream.count or 0)
     notes = []
     for frame, mask in sorted(masks.items()):
         path = Path(mask) if isinstance(mask, str | Path) else Path()
-        number = int(path.stem) if _NUMBER.fullmatch(path.stem) else 0
-        meant = frames.get(number, number if number < count else frame)
-        # Tools that save the frames of a video begin with 0 or with 1.
-        if number and meant != frame and (names or meant != frame + 1):
+        alone = bool(_NUMBER.fullmatch(path.stem))
+        numbers = [int(found) for found in _NUMBER.findall(path.stem)]
+        meant = [frames[number] for number in numbers if number and number in frames]
+        # Tools that save the frames of a video begin with 0 or with 1; `vostrack frame` gives the number of the frame.
+        right = {frame, frame + 1} if not files else {frame}
+        if meant and not right & {*meant, *([] if alone else numbers)}:
             name = shown(path.name)
-            text = f"{name} is used for frame {frame}; if it is of frame {meant}, give it as {meant}:{name}"
+            text = f"{name} is used for frame {frame}; if it is of frame {meant[-1]}, give it as {meant[-1]}:{name}"
             notes.append(Note(Code.MASK_NUMBER, text))
     return notes
 

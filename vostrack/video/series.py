@@ -9,7 +9,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise, permutations
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from vostrack.errors import InputError
 from vostrack.files import shown
@@ -75,6 +75,18 @@ def frame_files(folder: Path) -> tuple[list[Path], list[Note]]:
     if left_out := sorted([path.name for path in images if path.stem in left] + [path.name for path in unread]):
         notes.append(Note(Code.IMAGES_LEFT_OUT, f"left out, since not named like the frames: {_listed(left_out)}"))
     return paths, notes
+
+
+def by_number(files: Sequence[str]) -> dict[int, int]:
+    """Frames by the last number in the names of their files, given in order; each number for its first frame."""
+    numbers = [(re.findall(r"[0-9]{1,9}", PurePath(name).stem), index) for index, name in enumerate(files)]
+    return {int(found[-1]): index for found, index in reversed(numbers) if found}
+
+
+def numbered(files: Sequence[str], number: int) -> str:
+    """Which frame the file of a number is, to be added to a message that there is no such frame; empty if none is."""
+    index = by_number(files).get(number)
+    return "" if index is None else f"; {shown(files[index])} is frame {index}"
 
 
 def image_files(folder: Path, stems: Collection[str]) -> list[Path]:

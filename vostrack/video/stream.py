@@ -9,7 +9,7 @@ import errno
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from threading import Lock
@@ -30,6 +30,11 @@ NOMINAL_RATE = Fraction(24)
 """Frames a second where a source has no rate of its own, such as a folder of images."""
 
 
+def file_names(stream: FrameStream) -> Sequence[str]:
+    """Names of the files that the frames of a stream are, in order; none where they are not in files of their own."""
+    return stream.files if isinstance(stream, ClipStream) else ()
+
+
 class ClipStream(ABC):
     """Frames of a clip, read once from first to last; implements the `FrameStream` protocol.
 
@@ -45,6 +50,8 @@ class ClipStream(ABC):
     """How long the clip claims to be, if it does."""
     timed = True
     """Whether its frames have times of their own."""
+    files: Sequence[str] = ()
+    """Names of the files that its frames are, in order; none where they are all in one."""
     images_from: int = 0
     """Number of the first frame whose image is needed; those before come with `NO_IMAGE`, and cost less."""
 
