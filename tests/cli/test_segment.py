@@ -115,6 +115,36 @@ def test_results_that_are_there_are_refused_before_torch_is_imported(tmp_path: P
     assert (found.returncode, "holds masks already" in found.stderr) == (9, True)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("none.mp4", "-m", "first.png"), 5, "cannot find clip 'none.mp4'"),
+        (("clip.mp4", "-m", "firts.png"), 4, "firts.png is missing; did you mean first.png?"),
+        (("clip.mp4", "-m", "0:firts.png"), 4, "firts.png is missing"),
+        (("clip.mp4", "-m", "broken.png"), 4, "broken.png cannot be read"),
+        (("clip.mp4", "-m", "first.png", "--size", "x"), 2, "--size"),
+        (("clip.mp4", "-m", "first.png", "--range", "x"), 2, "--range"),
+        (("clip.mp4", "-m", "first.png", "--gone", "dog"), 2, "--gone"),
+        (("clip.mp4", "-m", "first.png", "--background", "x"), 2, "--background"),
+        (("clip.mp4", "-m", "first.png", "--name", "dog"), 2, "--name"),
+        (("clip.mp4", "-m", "first.png", "--method", "fakes"), 2, "did you mean 'fake'"),
+        (("clip.mp4", "-m", "first.png", "--preset", "fats"), 2, "fats"),
+        (("clip.mp4", "-m", "first.png", "--set", "rat=1"), 2, "--set: "),
+        (("clip.mp4", "-m", "first.png", "--refine", "crv"), 2, "did you mean 'crf'"),
+        (("clip.mp4", "-m", "first.png", "-m", "2:broken.png"), 4, "broken.png"),
+        (("clip.mp4", "-m", "first.png", "--set", "rate=1"), 9, "holds masks already"),
+        (("clip.mp4", "-m", "0:first.png"), 9, "holds masks already"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, tuple) else "",
+)
+def test_other_mistakes_are_said_before_results_that_are_there(
+    vostrack: Run, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    Path("broken.png").write_bytes(Path("first.png").read_bytes()[:60])
+    Path("out/masks").mkdir(parents=True)
+    refused(vostrack("segment", "--method", "fake", "-o", "out", *arguments), code, words)
+
+
 def test_progress_as_json_lines_leaves_nothing_else_on_stderr(vostrack: Run) -> None:
     code, printed, said = vostrack(*segment("--progress", "jsonl"))
     told = [json.loads(line) for line in said.splitlines()]
@@ -137,6 +167,17 @@ def test_notes_go_to_stderr(vostrack: Run) -> None:
 def test_a_mask_with_the_number_of_another_frame_is_pointed_out(vostrack: Run) -> None:
     write_mask(Path("00003.png"))
     assert "warning [mask-number] 00003.png is used for frame 0; if it" in vostrack(*segment(mask="00003.png"))[2]
+
+
+@pytest.mark.parametrize("text", ["2-d2.png", "2_d2.png", "0.1s-d2.png", "2=d2.png"])
+def test_a_frame_that_is_parted_from_its_mask_by_another_sign_is_seen(vostrack: Run, text: str) -> None:
+    write_mask(Path("d2.png"), truth(2))
+    number = text[: text.index("d") - 1]
+    refused(
+        vostrack(*segment("-m", text)), 4, f"{text} is not there; if it is for frame {number}, give {number}:d2.png"
+    )
+    Path(text).write_bytes(Path("d2.png").read_bytes())
+    assert "not there" not in vostrack(*segment("-m", text))[2]
 
 
 def test_outputs_can_be_chosen(vostrack: Run) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path, PurePath
@@ -53,7 +54,8 @@ from vostrack.cli.settings import (
     parse_rate,
     parse_size,
 )
-from vostrack.methods import DEFAULT, QUALITY, Direction, OnCut, method_class, preset_name
+from vostrack.methods import DEFAULT, QUALITY, Direction, OnCut, method_class, preset_name, registered
+from vostrack.refine import REFINERS
 from vostrack.run.place import check_free, default_folder
 from vostrack.video.look import Style
 
@@ -167,8 +169,17 @@ def segment(
     """
     options = dict(locals())
     _check_together(options)
-    check_free(out or default_folder(clip), overwrite, resume)
+    _parsed(options)
+    plausible, free = (
+        _plausible(clip, mask, refine),
+        partial(check_free, out or default_folder(clip), overwrite, resume),
+    )
+    usual = (preset, adapt_preset) == ("default", "default") and not (set_ or adapt_set or refine_set)
+    if plausible and usual and method in registered():
+        free()  # before torch is imported
     arguments = segment_arguments(options)
+    if plausible:
+        free()  # before the network is loaded
     from vostrack.run.segment import segment as run
 
     quicker = partial(_quicker, clip, method, preset, arguments["size"], arguments["adapt"])
@@ -185,9 +196,9 @@ def segment_arguments(options: Mapping[str, Any], base: Path = Path()) -> dict[s
         base: what relative paths begin at.
     """
     _check_together(options)
-    given = SimpleNamespace(**options)
-    clip, part = base / given.clip, parse_range(given.range_)
-    masks = parse_masks(given.mask, frame_names(clip), None if part else 0, base)
+    given, parsed = SimpleNamespace(**options), _parsed(options)
+    clip = base / given.clip
+    masks = parse_masks(given.mask, frame_names(clip), None if parsed["range"] else 0, base)
     _check_order(clip, masks)
     form = "clip" if given.adapt else "live" if given.adapt_live else None
     settings: dict[str, Any] = parse_all_settings(
@@ -211,16 +222,23 @@ def segment_arguments(options: Mapping[str, Any], base: Path = Path()) -> dict[s
     return {name: options[name] for name in as_they_are} | {
         "clip": clip,
         "masks": masks,
-        "names": parse_names(given.name),
-        "range": part,
-        "size": parse_size(given.size),
+        **parsed,
         "weights": _located(given.weights, base),
         "adapt": form,
         **settings,
         "outputs": [name for name, on in wanted.items() if on],
-        "gone": parse_gone(given.gone),
-        "background": parse_color(given.background),
-        "fps": parse_rate(given.fps),
+    }
+
+
+def _parsed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What options mean whose text says all of it."""
+    return {
+        "names": parse_names(options["name"]),
+        "range": parse_range(options["range_"]),
+        "size": parse_size(options["size"]),
+        "gone": parse_gone(options["gone"]),
+        "background": parse_color(options["background"]),
+        "fps": parse_rate(options["fps"]),
     }
 
 
@@ -243,6 +261,35 @@ def _check_together(options: Mapping[str, Any]) -> None:
     if not (given.adapt or given.adapt_live) and (given.adapt_set or given.adapt_preset != "default"):
         hint = "--adapt-set" if given.adapt_set else "--adapt-preset"
         raise typer.BadParameter("it needs --adapt or --adapt-live", param_hint=hint)
+
+
+def _plausible(clip: Path, masks: Sequence[str], refine: str | None) -> bool:
+    """Whether clip and masks are there, and masks can be read, as far as that is seen at once.
+
+    What is wrong is said by those that read them: with it, it does not matter yet whether the output folder is free.
+    """
+    known = refine is None or refine in REFINERS
+    return known and _exists(clip) and all(any(map(_readable, _tails(text))) for text in masks)
+
+
+def _tails(text: str) -> Iterator[Path]:
+    """All that may be the path in `FRAME:PATH`: what follows each colon, and the whole."""
+    parts = text.split(":")
+    return (Path(":".join(parts[start:])) for start in range(len(parts)))
+
+
+def _readable(path: Path) -> bool:
+    """Whether there is a folder, or an image that is whole."""
+    from PIL import Image
+
+    if not _exists(path) or not path.is_file():
+        return _exists(path) and path.is_dir()
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            image.verify()
+    except Exception:  # Pillow's decoders raise nearly anything on damaged files
+        return False
+    return True
 
 
 def _mend(run: Path) -> str:
@@ -291,7 +338,6 @@ def parse_masks(
     """
     from vostrack.errors import MaskError
     from vostrack.files import shown
-    from vostrack.video.ranges import two_masks
 
     def exists(text: str) -> bool:
         return _exists(base / text)
@@ -312,12 +358,22 @@ def parse_masks(
                 f"{shown(number)} is not the number of a frame: give a whole number from 0, as in 12:mask.png, "
                 "or a time, as in 12.5s:mask.png"
             )
+        if moment is None and not exists(text) and (close := _frame_before(text)) and exists(close[1]):
+            raise MaskError(f"{shown(text)} is not there; if it is for frame {close[0]}, give {shown(':'.join(close))}")
         if moment is None or (exists(text) and not exists(rest)):
             moment, rest = bare, text
         if moment in paths:
+            from vostrack.video.ranges import two_masks
+
             raise MaskError(two_masks(moment, paths[moment], base / rest))
         paths[moment] = base / rest
     return paths
+
+
+def _frame_before(text: str) -> tuple[str, str] | None:
+    """The frame and the path that `30-mask.png` and the like may mean."""
+    match = re.fullmatch(r"([0-9.:]+s?)[^0-9A-Za-z./\\]+(.+)", text, re.DOTALL)
+    return None if match is None or parse_moment(match[1]) is None else (match[1], match[2])
 
 
 def split_head(text: str, names: Sequence[str]) -> tuple[Moment | None, str]:
