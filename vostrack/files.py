@@ -320,7 +320,7 @@ def _try_lock(descriptor: int, name: Path) -> bool:
         os.lseek(descriptor, 0, os.SEEK_SET)
         owner = os.read(descriptor, 200).decode(errors="replace") or "another process"
         raise OutputExistsError(
-            f"the output folder {shown(name.parent)} is in use by {shown(owner)}; wait until it ends or {_ELSEWHERE}"
+            f"the output folder {shown(name.parent)} is in use by {shown(owner)}: wait until that ends, or stop it"
         ) from None
     return True
 

@@ -67,6 +67,7 @@ class Code(Enum):
     # A run.
     RUN_REFILLED = NOTE, "missing files are made again"
     RUN_ANEW = NOTE, "a resumed run starts at the first frame"
+    RUN_CHANGED = NOTE, "which masks an update changed"
     RUN_KEEPS = NOTE, "what is kept will take much room"
     RUN_FORWARD = WARNING, "frames read only once are followed forwards"
     OBJECT_HIDDEN = WARNING, "an object is missing in some frames"

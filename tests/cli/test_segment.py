@@ -60,7 +60,7 @@ def refused(answer: tuple[int, str, str], code: int, *words: str) -> None:
 def test_one_command_gives_masks_an_overlay_and_a_line_for_people(vostrack: Run, tmp_path: Path) -> None:
     code, printed, said = vostrack(*segment())
     assert (code, printed) == (0, "")
-    assert "fake, preset default: 4 frames, 2 objects from the mask of frame 0, " in said
+    assert "fake, preset default: 4 frames, 2 objects (mask of frame 0), " in said
     assert "results: clip_vostrack\n" in said
     assert f"next: look at {Path('clip_vostrack', 'overlay.mp4')}; to mend a frame, such as " in said
     assert len(list((tmp_path / "clip_vostrack" / "masks").iterdir())) == 4

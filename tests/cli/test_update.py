@@ -58,6 +58,7 @@ def test_a_run_is_corrected_and_taken_back(said: Any) -> None:
     before = [labels(Path("out"), index) for index in range(COUNT)]
     code, words = said("update", "out", "-m", "5:fix.png", "--gone", "200@6-", "--lock-range", "0-2", "--lock", "200")
     assert code == 0, words
+    assert "note [run-changed] 1 of 8 masks changed: 5\n" in words
     after = [labels(Path("out"), index) for index in range(COUNT)]
     assert np.array_equal(after[5] == 3, truth(5) == 3)
     assert all(map(np.array_equal, before[:3], after[:3]))
@@ -77,6 +78,20 @@ def test_a_mask_may_be_for_a_frame_of_a_folder_by_its_name(said: Any) -> None:
     shutil.move("moved", "shot")
     assert said("update", "out", "-m", "s_1005:fix.png")[0] == 0
     assert len(read(Path("shot"))[1]) == COUNT
+
+
+@pytest.mark.parametrize("frame", ["5", "0.2s", "00:00:00.2", "s_1005", "s_1005.png"])
+def test_a_mask_is_taken_back_by_number_time_or_name(frame: str, said: Any) -> None:
+    clip = "clip.mp4"
+    if frame.startswith("s"):
+        shot(range(1000, 1000 + COUNT), "s_{}")
+        clip = "shot"
+    begun(said, clip)
+    assert said("update", "out", "-m", "5:fix.png")[0] == 0
+    code, words = said("update", "out", "--drop-mask", frame)
+    assert code == 0, words
+    code, words = said("update", "out", "--drop-mask", frame)
+    assert (code, "no mask was given for frame 5" in words) == (4, True), words
 
 
 def pasted(words: str) -> list[list[str]]:
@@ -139,6 +154,7 @@ def test_what_comes_next_can_be_pasted(start: str, said: Any) -> None:
         (("--undo", "--lock", "3"), "nothing else"),
         (("--undo",), "no update to undo"),
         (("--drop-mask", "3"), "no mask was given for frame 3"),
+        (("--drop-mask", "x"), "expected a frame such as 40"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(said: Any, arguments: tuple[str, ...], words: str) -> None:

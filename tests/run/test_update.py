@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -189,25 +191,60 @@ def test_an_update_that_was_stopped_leaves_the_run_and_goes_on(
     assert not (out / ".vostrack" / "next").exists()
 
 
-@pytest.mark.parametrize("moves", range(0, 14, 2))
-def test_an_exchange_that_was_broken_off_is_finished(
-    moves: int, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A context in which an exchange breaks off after so many moves."""
+
+    @contextmanager
+    def context(moves: int) -> Iterator[None]:
+        rename, left = Path.rename, moves
+
+        def breaking(path: Path, target: Any) -> Any:
+            nonlocal left
+            if not left:
+                raise KeyboardInterrupt
+            left -= 1
+            return rename(path, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", breaking)
+            with pytest.raises(KeyboardInterrupt):
+                yield
+
+    return context
+
+
+@pytest.mark.parametrize("moves", range(0, 14, 4))
+def test_the_call_that_was_broken_off_in_its_exchange_is_done_when_it_is_repeated(
+    moves: int, broken: Any, clip: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
+    run(clip, {0: truth(), 3: changed(3, 3)}, out)
+    was = everything(out)
+    correction: dict[str, Any] = {"masks": {8: truth(8)}, "drop_masks": [3]}
+    with broken(moves):
+        vostrack.update(out, **correction)
+    summary = vostrack.update(out, **correction)
+    run(clip, {0: truth(), 8: truth(8)}, tmp_path / "fresh")
+    assert everything(out) == everything(tmp_path / "fresh")
+    assert summary == json.loads((out / "summary.json").read_text())
+    with pytest.raises(MaskError, match="no mask was given for frame 3"):
+        vostrack.update(out, **correction)
+    with broken(moves):
+        vostrack.undo(out)
+    vostrack.undo(out)
+    assert everything(out) == was
+    with pytest.raises(OutputError, match="no update to undo"):
+        vostrack.undo(out)
+    assert everything(out) == was
+
+
+@pytest.mark.parametrize("moves", range(0, 14, 2))
+def test_an_exchange_that_was_broken_off_is_finished(moves: int, broken: Any, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
     run(clip, {0: truth()}, out)
-    rename, made = Path.rename, 0  # the moves, one after the other
-
-    def breaking(path: Path, target: Any) -> Any:
-        nonlocal made
-        if made == moves:
-            raise KeyboardInterrupt
-        made += 1
-        return rename(path, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", breaking)
-        with pytest.raises(KeyboardInterrupt):
-            vostrack.update(out, {8: truth(8)})
+    with broken(moves):
+        vostrack.update(out, {8: truth(8)})
     run(clip, {0: truth(), 8: truth(8)}, tmp_path / "fresh")
     run(clip, {0: truth(), 8: truth(8)}, out, resume=True)
     assert everything(out) == everything(tmp_path / "fresh")

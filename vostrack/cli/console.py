@@ -288,7 +288,7 @@ def printed_summary(
     begins = plain(f" from {part[0]} on") if isinstance(part, list) and part else ""
     frames = counted(summary["frames"], "frame") + begins
     given = plain(", ".join(summary["masks"])) if isinstance(summary.get("masks"), dict) else ""
-    objects += f" from the {'masks of frames' if ',' in given else 'mask of frame'} {given}" if given else ""
+    objects += f" ({'masks of frames' if ',' in given else 'mask of frame'} {given})" if given else ""
     print(
         f"{named}: {frames}, {objects}, {seconds['total']:.2f} s a frame "
         f"({parts}), peak {summary['peak_rss_mb']} MiB\nresults: {plain(out)}",

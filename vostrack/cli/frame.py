@@ -12,7 +12,7 @@ import typer
 
 from vostrack.cli.console import pasted, plain, say_next
 from vostrack.cli.help import ClipPath, Deinterlace, Overwrite, in_output
-from vostrack.cli.segment import frame_names, split_head
+from vostrack.cli.segment import frame_names, parse_frame
 from vostrack.errors import OutputError
 from vostrack.files import shown
 from vostrack.run.place import default_folder
@@ -47,12 +47,7 @@ def frame(
     from vostrack.video.stream import size_text
 
     names = frame_names(clip)
-    moment, rest = split_head(f"{number}:", names)
-    if moment is None or rest:
-        raise typer.BadParameter(
-            f"expected a frame such as 40, a time such as 12.5s or 00:00:12.5, or the name of an image, not {number!r}",
-            param_hint="FRAME",
-        )
+    moment = parse_frame(number, names, "FRAME")
     index = choose(clip, (moment, moment), {})[0].first
     place = Path(os.path.abspath(clip))
     default = place.with_name(f"{place.name if place.is_dir() else place.stem}_{index:05d}.png")

@@ -107,7 +107,8 @@ def segment(
     objects: Annotated[bool, in_output("--objects", help="Also write a black and white PNG per object.")] = False,
     probs: Annotated[bool, in_output("--probs", help="Also write probabilities (.npz).")] = False,
     keep: Annotated[
-        bool, in_output("--keep/--no-keep", help="Keep what later corrections and soft edges are made from.")
+        bool,
+        in_output("--keep/--no-keep", help="Keep what `vostrack update`, and smooth edges in exports, need."),
     ] = True,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -406,6 +407,17 @@ def split_head(text: str, names: Sequence[str]) -> tuple[Moment | None, str]:
             f"{index}: give the one that you mean by its name with the ending, as in {shown(names[index])}"
         )
     return index, text[length + 1 :]
+
+
+def parse_frame(text: str, names: Sequence[str], hint: str) -> Moment:
+    """A frame or a time; `names` are the file names of the frames of a folder, and `hint` the option, for messages."""
+    moment, rest = split_head(f"{text}:", names)
+    if moment is None or rest:
+        raise typer.BadParameter(
+            f"expected a frame such as 40, a time such as 12.5s or 00:00:12.5, or the name of an image, not {text!r}",
+            param_hint=hint,
+        )
+    return moment
 
 
 def frame_names(clip: Path) -> list[str]:

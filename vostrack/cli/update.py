@@ -11,7 +11,7 @@ import typer
 
 from vostrack.cli.console import Form, FrameBar, Stopped, near, pasted, printed_summary, say_next
 from vostrack.cli.help import Gone, Json, MovedClip, Progress, Quiet, in_input, in_output, in_run
-from vostrack.cli.segment import frame_names, parse_masks
+from vostrack.cli.segment import frame_names, parse_frame, parse_masks
 from vostrack.cli.settings import parse_gone, parse_range
 
 
@@ -28,8 +28,8 @@ def update(
     ] = None,
     gone: Gone = None,
     drop_mask: Annotated[
-        list[int] | None,
-        in_input("--drop-mask", metavar="FRAME", help="Take back the mask given for a frame. Repeatable."),
+        list[str] | None,
+        in_input("--drop-mask", metavar="FRAME", help="Take back the mask of a frame: 40, 12.5s, its name."),
     ] = None,
     clip: MovedClip = None,
     lock: Annotated[
@@ -74,7 +74,9 @@ def update(
         )
     from vostrack.run.update import clip_of
 
-    masks: dict[Any, Path] = dict(parse_masks(mask or (), frame_names(clip or clip_of(run)), bare=None))
+    names = frame_names(clip or clip_of(run))
+    masks: dict[Any, Path] = dict(parse_masks(mask or (), names, bare=None))
+    dropped: list[Any] = [parse_frame(text, names, "--drop-mask") for text in drop_mask or ()]
     if None in masks:
         raise MaskError(f"say which frame {masks[None].name} is for, as in -m 40:{masks[None].name}")
     spans = [_frames(text) for text in lock_range or ()]
@@ -85,7 +87,7 @@ def update(
             run,
             masks,
             gone=parse_gone(gone),
-            drop_masks=drop_mask or (),
+            drop_masks=dropped,
             lock=[int(name) if name.isdecimal() else name for name in lock or ()],
             lock_ranges=spans,
             unlock=unlock,

@@ -57,7 +57,6 @@ def take_next(run: Path) -> None:
     """
     last = int(PurePath(earlier[-1]).name) if (earlier := steps(run)) else 0
     _exchange(run, NEXT, f"{_STEPS}/{last + 1:04d}")
-    remove_tree(run, NEXT)
 
 
 def take_back(run: Path) -> None:
@@ -70,19 +69,25 @@ def take_back(run: Path) -> None:
     if not earlier:
         raise OutputError(f"{shown(run)} has no update to undo")
     _exchange(run, earlier[-1], _UNDONE)
-    for name in (_UNDONE, earlier[-1]):
-        remove_tree(run, name)
 
 
 def steps(run: Path) -> list[str]:
     """Earlier versions of a run, below its folder, oldest first."""
     folder = OutputRoot(run).at(_STEPS)
     names = os.listdir(folder) if folder.is_dir() else []
-    return [f"{_STEPS}/{name}" for name in sorted(names) if re.fullmatch("[0-9]{4,}", name)]
+    complete = [name for name in sorted(names) if (folder / name / "summary.json").is_file()]
+    return [f"{_STEPS}/{name}" for name in complete if re.fullmatch("[0-9]{4,}", name)]
 
 
-def finish_moves(run: Path) -> None:
-    """Finish an exchange that was broken off, if there is one; raises `OutputError`."""
+def finish_moves(run: Path) -> str:
+    """Finish an exchange that was broken off, if there is one.
+
+    Returns:
+        Where the version came from that is now in the place of the run: `NEXT`, or an earlier one; empty for none.
+
+    Raises:
+        OutputError: what is known of the exchange is damaged, or it fails.
+    """
     root = OutputRoot(run)
     try:
         moves: _Moves = read_json(root.at(MOVES), _Moves)
@@ -91,10 +96,11 @@ def finish_moves(run: Path) -> None:
         if moves.come_from == moves.go_to or not {"summary.json", RECORD} <= {*moves.coming}:
             raise ValueError("what it puts in the place of the run is no version of one")
     except FileNotFoundError:
-        return
+        return ""
     except (OSError, ValueError) as error:
         raise OutputError(f"{shown(run / MOVES)} is damaged ({shown(error)})") from error
     _move(root, moves)
+    return moves.come_from
 
 
 def remove_tree(run: Path, name: str) -> None:
@@ -146,7 +152,10 @@ def _move(root: OutputRoot, moves: _Moves) -> None:
                 away.rename(here)
     except OSError as error:
         raise output_error(error, root.path) from error
+    # In this order: while the moves are known, what went away must be there, or it would be taken for not yet moved.
+    remove_tree(root.path, moves.come_from)
     root.remove(MOVES)
+    remove_tree(root.path, _UNDONE)
 
 
 def _foreign(version: Path) -> list[str]:

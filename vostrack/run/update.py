@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-from vostrack.errors import InputError, MaskError, OutputError
+from vostrack.errors import InputError, MaskError, OutputError, counted
 from vostrack.files import OutputRoot, lock_folder, nearest, output_error, read_json, shown
 from vostrack.methods import Direction
 from vostrack.methods.base import Stepping
@@ -43,7 +44,7 @@ def update(
     masks: Mapping[int, GivenMask] | Mapping[Fraction, GivenMask] | None = None,
     *,
     gone: GoneSpans | None = None,
-    drop_masks: Collection[int] = (),
+    drop_masks: Collection[int] | Collection[Fraction] = (),
     lock: Collection[int | str] = (),
     lock_ranges: Sequence[tuple[int, int]] = (),
     unlock: bool = False,
@@ -61,7 +62,7 @@ def update(
         masks: by frame or time, as for `vostrack.segment`; they replace those that were given for their frames. Colours
             mean the objects that were painted in them.
         gone: when objects are not there, beside what was said before.
-        drop_masks: frames whose given masks are taken back.
+        drop_masks: frames, or times, whose given masks are taken back.
         lock: ids or names of objects whose pixels stay as they are in all frames, also in later updates.
         lock_ranges: first and last frame of spans in which all masks stay as they are, also in later updates.
         unlock: whether what was locked before is let go. Masks that somebody has retouched stay only where they are
@@ -80,7 +81,7 @@ def update(
     callbacks, path = checked_callbacks(callbacks), Path(run)
     _check_run(path)
     with lock_folder(path):
-        finish_moves(path)
+        repeated = finish_moves(path) == NEXT  # an update was complete but for its last moves; perhaps it was this one
         earlier = OutputFolder(path)
         request, known = Request.kept_in(earlier)
         if not (path / "summary.json").is_file():
@@ -88,10 +89,20 @@ def update(
         request = replace(request, source=Path(clip) if clip is not None else request.source)
         span, wanted = choose(request.source, (request.span.first, request.span.last), masks or {})
         request = replace(request, masks=wanted, span=replace(span, start_number=request.span.start_number))
-        pipeline = load_pipeline(request.config)
-        correction = _Correction(path, request, pipeline, known)
-        summary = correction.run(gone or {}, drop_masks, lock, lock_ranges, unlock, callbacks)
+        moments: dict[Any, Path] = dict.fromkeys(drop_masks, path)
+        dropped = {*choose(request.source, None, moments)[1]}
+        if repeated:
+            dropped &= {*known.labels, *known.empty}
+        correction = _Correction(path, request, load_pipeline(request.config), known)
+        try:
+            summary = correction.run(gone or {}, dropped, lock, lock_ranges, unlock, callbacks)
+        except _NothingChangesError:
+            if repeated:
+                return dict(read_json(path / "summary.json", dict[str, Any]))
+            raise
+        changed = correction.changed()
         take_next(path)
+        callbacks.note(changed)
         return summary
 
 
@@ -117,8 +128,8 @@ def undo(run: str | os.PathLike[str]) -> None:
     path = Path(run)
     _check_run(path)
     with lock_folder(path):
-        finish_moves(path)
-        take_back(path)
+        if finish_moves(path) in ("", NEXT):  # else that was an undoing
+            take_back(path)
         remove_tree(path, NEXT)
 
 
@@ -127,6 +138,10 @@ def _check_run(path: Path) -> None:
         raise OutputError(f"cannot find {shown(path)}{nearest(path)}: give the output folder of a run")
     if not (path / ".vostrack").is_dir():
         raise OutputError(f"{shown(path)} is not the output folder of a run: give the one that `segment` wrote")
+
+
+class _NothingChangesError(MaskError):
+    """What is asked for is what is there."""
 
 
 class _Correction:
@@ -181,6 +196,18 @@ class _Correction:
             change = locked if locks.record() else lambda prediction: prediction
             notes = request.notes(given, whole) + self._swapped(given)
             return write_run(passes, store, stream, notes, record, change, self._path)
+
+    def changed(self) -> Note:
+        """Which masks are others than before, once the new version is complete."""
+        names = OutputFolder(self._path / NEXT).frame_names()
+        files = ([self._path / part / "masks" / f"{name}.png" for part in (".", NEXT)] for name in names)
+        frames = [
+            frame
+            for frame, (old, new) in enumerate(files, self._request.span.first)
+            if not old.is_file() or not filecmp.cmp(old, new, shallow=False)
+        ]
+        which = f": {spans(frames)}" if frames else ""
+        return Note(Code.RUN_CHANGED, f"{len(frames)} of {counted(len(names), 'mask')} changed{which}")
 
     def _swapped(self, given: Prompts) -> list[Note]:
         """Notes on new masks in which two objects lie where each the other was before."""
@@ -258,7 +285,7 @@ class _Correction:
             if set(gone_at(before, start)) != set(gone_at(absent, start)):
                 spans.append((start, end - 1))
         if not spans and not self._unlocks:
-            raise MaskError("nothing changes: give a mask, drop one, or say when an object is gone")
+            raise _NothingChangesError("nothing changes: give a mask, drop one, or say when an object is gone")
         begins, ends = min((*known, *given)), max((*known, *given))
         first = min((max(start, begins) for start, end in spans if end >= begins), default=_ENDLESS)
         return first, max((min(end, ends) for start, end in spans if start <= ends), default=-1)
@@ -319,6 +346,18 @@ class _Correction:
             Direction.FORWARD: Reuse(lambda index: first - index, lambda index: _cells(forward, index), result),
             Direction.BACKWARD: Reuse(lambda index: index - last, lambda index: _cells(backward, index)),
         }
+
+
+def spans(frames: Sequence[int]) -> str:
+    """Frames, ascending, in words: "4, 8 to 12"; of many spans the first five and the last frame."""
+    found = list[list[int]]()
+    for frame in frames:
+        if found and found[-1][-1] == frame - 1:
+            found[-1][1:] = [frame]
+        else:
+            found.append([frame])
+    words = [" to ".join(map(str, span)) for span in found]
+    return ", ".join(words if len(words) <= 6 else [*words[:5], f"... and {words[-1]}"])
 
 
 def _covers(before: torch.Tensor, one: int, now: torch.Tensor, other: int) -> bool:
