@@ -125,6 +125,45 @@ def test_features_that_the_method_forgets_are_not_computed(
     assert len(encoded) == 1 + 3 + COUNT - 8
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "sorted palette", "clear"])
+def test_a_retouched_mask_may_be_saved_in_its_colours(mode: str, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(clip, {0: truth()}, out)
+    path = out / "masks" / "00002.png"
+    with Image.open(path) as image:
+        retouched = image.copy()
+    retouched.paste(3, (50, 40, 60, 44))
+    wanted = np.array(retouched)
+    if mode == "sorted palette":
+        retouched = retouched.convert("RGB").convert("P", palette=Image.Palette.ADAPTIVE, colors=5)
+        assert not np.array_equal(np.array(retouched), wanted)
+    elif mode == "clear":
+        pixels = np.array(retouched.convert("RGBA"))
+        pixels[wanted == 0] = (9, 9, 9, 0)
+        retouched = Image.fromarray(pixels)
+    else:
+        retouched = retouched.convert(mode)
+    retouched.save(path)
+    assert vostrack.export(out, "davis", tmp_path / "exported")["frames"] == COUNT
+    vostrack.update(out, {6: truth(6)}, lock_ranges=[(2, 2)])
+    assert np.array_equal(labels(out, 2), wanted)
+
+
+def test_a_retouched_mask_with_other_colours_is_told_with_the_fix(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(clip, {0: truth()}, out)
+    path = out / "masks" / "00002.png"
+    with Image.open(path) as image:
+        soft = image.convert("RGB").resize((70, 50)).resize(image.size)
+    for given, said in (
+        (soft, "colours of no object: paint with a hard brush"),
+        (soft.convert("L"), "another kind of"),
+    ):
+        given.save(path)
+        with pytest.raises(OutputError, match=rf"^\S*00002\.png is damaged \(.*{said}.*\); mend it, or remove it and"):
+            vostrack.update(out, {6: truth(6)}, lock_ranges=[(2, 2)])
+
+
 def test_what_is_locked_stays_as_it_is_on_the_disk(clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(clip, {0: truth()}, out)

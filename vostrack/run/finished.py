@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 
 from vostrack.errors import InputError, OutputError
-from vostrack.files import lock_folder, open_regular, read_json, shown
+from vostrack.files import lock_folder, read_json, shown
 from vostrack.methods import Direction
 from vostrack.propagate import Merged, Propagator, known_ids
-from vostrack.run.folder import OutputFolder, fingerprint
+from vostrack.run.folder import OutputFolder, fingerprint, read_ids
 from vostrack.run.kept import BothWays, KeptCells
 from vostrack.run.pipeline import load_pipeline
 from vostrack.run.place import HIDDEN, MOVES
@@ -34,7 +34,7 @@ from vostrack.video.playback import NORMAL
 from vostrack.video.ranges import Span
 from vostrack.video.reader import open_clip
 from vostrack.video.series import frame_files
-from vostrack.video.stream import NO_IMAGE, check_size, size_text
+from vostrack.video.stream import NO_IMAGE, size_text
 
 
 @dataclass(frozen=True)
@@ -223,14 +223,7 @@ class Finished:
     def _mask(self, path: Path, size: tuple[int, int] | None) -> npt.NDArray[np.uint8]:
         """A mask, uint8 (H, W), whose ids are those of objects; raises `OutputError`."""
         try:
-            open_regular(path).close()
-            with Image.open(path, formats=["PNG"]) as image:
-                check_size((image.height, image.width), shown(path))
-                image.verify()  # the checksums, which reading alone does not look at; it closes the image
-            with Image.open(path, formats=["PNG"]) as image:
-                if image.mode not in ("P", "L"):
-                    raise ValueError("a mask is a palette image, whose values are ids")
-                pixels = np.array(image)
+            pixels = read_ids(path, grey=not self.is_run)
             if size is not None and pixels.shape != size:
                 raise ValueError("it has another size than the first one")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, InputError) as error:

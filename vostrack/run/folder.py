@@ -18,6 +18,7 @@ from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -44,7 +45,9 @@ from vostrack.run.signs import SIGNS, FrameSigns, read_signs
 from vostrack.run.state import load_state, save_state
 from vostrack.run.steps import forget_steps
 from vostrack.types import MAX_OBJECTS, Frame, LabelMap, Prediction
+from vostrack.video.palette import image_ids
 from vostrack.video.series import ENDINGS, FILM_ENDINGS, VIDEO_ENDINGS
+from vostrack.video.stream import check_size
 
 T = TypeVar("T")
 
@@ -54,6 +57,7 @@ _FRAMES, _SECOND = f"{HIDDEN}/frames.jsonl", f"{HIDDEN}/second_pass.json"
 _BACK, _CELLS = f"{HIDDEN}/backwards.safetensors", f"{HIDDEN}/cells"
 _REQUEST, _GIVEN = f"{HIDDEN}/request.json", f"{HIDDEN}/given"
 _SUMMARY = "summary.json"
+_REMADE = "mend it, or remove it and resume the run to have it made again"
 _START = "start again with `overwrite=True`"
 
 
@@ -254,16 +258,16 @@ class OutputFolder:
         path = self._root.at(f"masks/{frame.name}.png")
         ids = known_ids(self._masks, frame.index, self._direction)
         try:
-            with Image.open(path, formats=["PNG"]) as image:
-                image.verify()  # the checksums, which reading alone does not look at; it closes the image
-            with Image.open(path, formats=["PNG"]) as image:
-                if image.mode != "P" or (image.height, image.width) != tuple(frame.image.shape[1:]):
-                    raise ValueError("another size or kind of image than the palette PNG that it was")
-                pixels = np.array(image)
+            pixels = read_ids(path)
+            if pixels.shape != tuple(frame.image.shape[1:]):
+                raise ValueError("it has another size than it had")
             if not {0, *ids} >= set(np.unique(pixels).tolist()):
                 raise ValueError("it holds other objects")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise _damaged(path, error, "remove it to have it made again" if self.refills else _START) from error
+        except (OSError, ValueError, SyntaxError, InputError, Image.DecompressionBombError) as error:
+            complete = (self.path / _SUMMARY).exists()
+            fix = "remove it to have it made again" if self.refills else _REMADE if complete else _START
+            what = "cannot resume: " if self.resumes else ""
+            raise OutputError(f"{what}{shown(path)} is damaged ({shown(error)}); {fix}") from error
         return Prediction(frame, LabelMap(torch.from_numpy(pixels), ids))
 
     def as_kept(self, prediction: Prediction) -> Prediction:
@@ -438,6 +442,20 @@ class OutputFolder:
             with contextlib.suppress(OSError):  # others have files there
                 (self.path / folder).rmdir()
         self.forget_cells()
+
+
+def read_ids(path: Path, grey: bool = False) -> npt.NDArray[np.uint8]:
+    """The ids in a mask of a run, which somebody may have retouched, uint8 (H, W); in grey levels too where asked for.
+
+    Raises:
+        OSError, ValueError, SyntaxError, InputError, Image.DecompressionBombError: it is no such image, or damaged.
+    """
+    open_regular(path).close()
+    with Image.open(path, formats=["PNG"]) as image:
+        check_size((image.height, image.width), shown(path))
+        image.verify()  # the checksums, which reading alone does not look at; it closes the image
+    with Image.open(path, formats=["PNG"]) as image:
+        return np.array(image) if grey and image.mode == "L" else image_ids(image)
 
 
 def _damaged(path: Path, why: object, fix: str = _START) -> OutputError:

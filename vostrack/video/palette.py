@@ -50,6 +50,39 @@ def palette_image(pixels: npt.NDArray[np.uint8]) -> Image.Image:
     return image
 
 
+def image_ids(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """The ids in a mask that `palette_image` made, also where a paint program saved it with its colours alone.
+
+    Args:
+        image: of mode P, RGB or RGBA; what is transparent is background. A palette of other colours than ours says
+            nothing: then the indices are the ids.
+
+    Returns:
+        uint8 (H, W).
+
+    Raises:
+        ValueError: another kind of image, or one with colours that are not in the palette.
+    """
+    if image.mode not in ("P", "RGB", "RGBA"):
+        raise ValueError("it is another kind of image than the palette PNG that it was")
+    indices = np.array(image) if image.mode == "P" else None
+    if indices is not None and image.getpalette("RGB") == PALETTE.ravel().tolist():
+        return indices
+    pixels = np.asarray(image.convert("RGBA"))
+    ids = colored_ids(np.where(pixels[..., 3:] > 0, pixels[..., :3], np.uint8(0)))
+    if ids is None and indices is None:
+        raise ValueError("it holds colours of no object: paint with a hard brush, in the colours of the mask alone")
+    return np.array(image) if ids is None else ids
+
+
+def colored_ids(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
+    """The ids of colours, uint8 (H, W, 3), as uint8 (H, W); None where one is not in the palette."""
+    used, places = np.unique(pixels.astype(np.uint32) @ (65536, 256, 1), return_inverse=True)
+    colors = np.stack([used >> 16, used >> 8 & 255, used & 255], axis=1).astype(np.uint8)
+    ids = palette_ids(colors) if len(used) <= len(PALETTE) else None
+    return None if ids is None else ids[places.reshape(pixels.shape[:2])]
+
+
 def palette_ids(colors: npt.NDArray[np.uint8], tolerance: int = 0) -> npt.NDArray[np.uint8] | None:
     """Find the ids that colours stand for, in the palette as written here, by DAVIS and by VOC.
 

@@ -93,13 +93,10 @@ def _values(image: Image.Image, colors: bool) -> Labels:
         pixels = np.where(pixels[..., -1:] == 0, np.uint8(0), pixels)
     values, *others = np.moveaxis(pixels, -1, 0)[: 3 if image.mode.startswith("RGB") else 1]
     if others and colors:
-        from vostrack.video.palette import palette_ids  # which loads torch
+        from vostrack.video.palette import colored_ids  # which loads torch
 
-        used, index = np.unique(pixels[..., :3].astype(np.uint32) @ (65536, 256, 1), return_inverse=True)
-        painted = np.stack([used >> 16, used >> 8 & 255, used & 255], axis=1).astype(np.uint8)
-        if len(used) <= 256 and (ids := palette_ids(painted)) is not None:
-            found: Labels = ids[index.reshape(values.shape)]
-            return found
+        if (ids := colored_ids(pixels[..., :3])) is not None:
+            return ids
     if any((other != values).any() for other in others):
         raise ValueError("found colours that are not DAVIS's: save it as a palette or 8-bit grey PNG of object ids")
     return np.ascontiguousarray(values)
