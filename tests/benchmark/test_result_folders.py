@@ -41,6 +41,7 @@ def test_a_folder_of_runs_is_scored(tmp_path: Path) -> None:
 def test_a_run_is_scored_against_its_sequence(tmp_path: Path) -> None:
     run = runs(tmp_path, "dog") / "dog_vostrack"
     expected = score_folders(*folders(tmp_path), sequences=["dog"])
+    assert score_folders(run, tmp_path / "truth") == expected, "its name says which sequence it is of"
     for results in (run, run / "masks", tmp_path / "results" / "dog"):
         assert score_folders(results, tmp_path / "truth" / "dog") == expected
         assert score_folders(results, tmp_path / "truth", sequences=["dog"]) == expected
@@ -102,6 +103,7 @@ def test_missing_sequences_come_with_those_that_are_there(tmp_path: Path) -> Non
     with pytest.raises(DatasetError, match=r"results lacks dog of 3 sequences; it holds cat, emu$"):
         score_folders(results, truth)
     run = runs(tmp_path / "own", "dog") / "dog_vostrack"
+    run = run.rename(run.with_name("out"))
     with pytest.raises(
         DatasetError,
         match=r"lacks cat, .* of 3 .* masks of one sequence: name it by `sequences`, as cat",

@@ -147,6 +147,7 @@ def test_what_comes_next_can_be_pasted(start: str, said: Any) -> None:
     [
         ((), "give a mask"),
         (("-m", "fix.png"), "say which frame fix.png is for, as in -m 40:fix.png"),
+        (("-m", "h0005.png"), "say which frame h0005.png is for, as in -m 5:h0005.png"),
         (("-m", "50:fix.png"), "clip ends with frame 7"),
         (("-m", "5:none.png"), "none.png is missing"),
         (("--gone", "dog"), "expected OBJECT@FIRST-LAST"),

@@ -45,7 +45,9 @@ def find_pairs(results: Path, truth: Path, sequences: Sequence[str] | None) -> l
     Raises:
         DatasetError: nothing is there, a sequence or a frame is missing, or both folders are the same.
     """
-    truths = _truth_folders(truth)
+    truths, run = _truth_folders(truth), results.resolve().name.removesuffix(_RUN)
+    if sequences is None and run in truths and _is_one(results):
+        sequences = [run]
     chosen = list(dict.fromkeys(truths if sequences is None else sequences))
     for name in chosen:
         if name not in truths:
@@ -71,6 +73,11 @@ def unscored(results: Path, pairs: Sequence[FolderPair]) -> list[Note]:
         return []
     text = f"{shown(results)} has masks of {named(others)}, and the ground truth is of {named(sorted(names))}"
     return [Note(Code.SEQUENCES_DIFFER, text)]
+
+
+def _is_one(results: Path) -> bool:
+    """Whether results are those of a single sequence: masks, or a run."""
+    return any(map(list_frames, (results, results / "masks")))
 
 
 def is_run(masks: Path) -> bool:
@@ -115,7 +122,7 @@ def _below(folder: Path) -> Path:
 
 def _result_folders(results: Path, names: Sequence[str]) -> dict[str, Path]:
     """Folders of masks by sequence: its own, that of its run, or, of a single sequence, `results` itself."""
-    own = any(map(list_frames, (results, results / "masks")))
+    own = _is_one(results)
     results = results if own else _below(results)
     there = list_folder(results)
     found: dict[str, Path] = {}

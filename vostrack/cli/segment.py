@@ -171,10 +171,8 @@ def segment(
     options = dict(locals())
     _check_together(options)
     _parsed(options)
-    plausible, free = (
-        _plausible(clip, mask, refine),
-        partial(check_free, out or default_folder(clip), overwrite, resume),
-    )
+    plausible = _plausible(clip, mask, refine)
+    free = partial(check_free, out or default_folder(clip), overwrite, resume)
     usual = (preset, adapt_preset) == ("default", "default") and not (set_ or adapt_set or refine_set)
     if plausible and usual and method in registered():
         free()  # before torch is imported

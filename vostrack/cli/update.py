@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +59,7 @@ def update(
     The result is that of a run with all masks from the start. The run stays as it is until the new one is complete.
     """
     from vostrack.errors import MaskError
+    from vostrack.files import shown
 
     changes = [mask, gone, drop_mask, unlock]
     if undo:
@@ -78,7 +80,9 @@ def update(
     masks: dict[Any, Path] = dict(parse_masks(mask or (), names, bare=None))
     dropped: list[Any] = [parse_frame(text, names, "--drop-mask") for text in drop_mask or ()]
     if None in masks:
-        raise MaskError(f"say which frame {masks[None].name} is for, as in -m 40:{masks[None].name}")
+        name = masks[None].name
+        number = next(reversed(re.findall(r"[0-9]{1,9}", masks[None].stem)), "40")
+        raise MaskError(f"say which frame {shown(name)} is for, as in -m {int(number)}:{shown(name)}")
     spans = [_frames(text) for text in lock_range or ()]
     from vostrack.run.update import update as correct
 

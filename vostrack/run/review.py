@@ -5,8 +5,6 @@ Gathers what `review.html.j2` lays out.
 
 from __future__ import annotations
 
-import base64
-import io
 import os
 import shlex
 from collections.abc import Collection, Iterator, Sequence
@@ -16,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
 
 from vostrack.errors import OutputError
 from vostrack.files import OutputRoot, escaped, lock_folder, read_json, shown, write_text
 from vostrack.run.confidence import LOW, Row
 from vostrack.run.folder import OutputFolder
+from vostrack.run.pages import jpeg, templates
+from vostrack.run.pages import jpeg_address as jpeg_address
 from vostrack.run.place import HIDDEN
 from vostrack.run.request import Request
 from vostrack.run.suggestions import Suggestion, best_frames, read_rows
@@ -35,14 +33,7 @@ from vostrack.video.reader import open_clip
 REVIEW, WORST = "review.html", f"{HIDDEN}/worst.jpg"
 
 _WIDTH, _MOMENTS, _POINTS = 480, 9, 600
-_TEMPLATES = Environment(
-    loader=PackageLoader(__package__, ""),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
+_TEMPLATES = templates(__package__)
 
 
 @dataclass(frozen=True)
@@ -106,7 +97,7 @@ def review(
     frames = [*{suggestion.frame: None for suggestion in wanted}, *_worst(rows, wanted)][:_MOMENTS]
     folder = OutputFolder(path, given.labels, direction=request.direction)
     drawn = _drawn(folder, request, source, given, frames)
-    pictures = {frame: jpeg_address(_jpeg(pixels)) for frame, pixels in drawn}
+    pictures = {frame: jpeg_address(jpeg(pixels, _WIDTH)) for frame, pixels in drawn}
     text = _TEMPLATES.get_template(f"{REVIEW}.j2").render(
         clip=escaped(source.name),
         warnings=_warnings(path),
@@ -137,7 +128,7 @@ def draw_worst(run: Path) -> None:
     frame = min(read_rows(run), key=lambda row: (row.confidence, row.frame)).frame
     folder = OutputFolder(run, given.labels, direction=request.direction)
     for _, pixels in _drawn(folder, request, request.source, given, [frame]):
-        OutputRoot(run).write(WORST, _jpeg(pixels))
+        OutputRoot(run).write(WORST, jpeg(pixels, _WIDTH))
 
 
 def _worst(rows: Sequence[Row], wanted: Sequence[Suggestion]) -> list[int]:
@@ -208,17 +199,3 @@ def _drawn(
                 yield frame.index, painter.draw(frame.image, folder.read_prediction(frame).mask, frame.index)
             if frame.index >= max(frames, default=0):
                 return
-
-
-def _jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
-    image = Image.fromarray(pixels)
-    if image.width > _WIDTH:
-        image = image.resize((_WIDTH, round(image.height * _WIDTH / image.width)), Image.Resampling.BOX)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
-
-
-def jpeg_address(data: bytes) -> str:
-    """A JPEG as the address of an `<img>`."""
-    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"

@@ -5,9 +5,7 @@ Gathers what `report.html.j2` lays out; computes nothing that is not in `results
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import io
 import math
 from collections.abc import Mapping
 from itertools import combinations
@@ -16,8 +14,6 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
 
 from vostrack.benchmark.compare import Comparison, paired
 from vostrack.benchmark.datasets.layouts import Sequence, read_labels
@@ -29,18 +25,12 @@ from vostrack.benchmark.sequence_run import MASKS, open_frames
 from vostrack.errors import OutputError
 from vostrack.files import OutputRoot
 from vostrack.methods import FLOOR
+from vostrack.run.pages import jpeg, jpeg_address, templates
 from vostrack.types import VOID
 from vostrack.video.drawing import draw_overlay
 
 REPORT = "report.html"
-TEMPLATES = Environment(
-    loader=PackageLoader(__package__, ""),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
+TEMPLATES = templates(__package__)
 FOUND, MISSED, TAKEN = (0, 158, 115), (230, 159, 0), (204, 121, 167)
 """Colours of pixels that are right, that lack, and that belong to something else."""
 
@@ -210,9 +200,4 @@ def draw_errors(image: Labels, truth: Labels, found: Labels) -> Labels:
 
 def as_address(pixels: Labels) -> str:
     """A small picture of an image, uint8 (H, W, 3), as an address for `<img>` that needs no network."""
-    image = Image.fromarray(pixels)
-    if image.width > _WIDTH:
-        image = image.resize((_WIDTH, round(image.height * _WIDTH / image.width)), Image.Resampling.BOX)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85, subsampling=0)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return jpeg_address(jpeg(pixels, _WIDTH))
