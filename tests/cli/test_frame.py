@@ -120,6 +120,7 @@ def test_nothing_is_replaced_unasked(said: Any) -> None:
         (("frames", "1s"), "a folder of images has no times: give the number of a frame for 1 s"),
         (("frames", "2"), "2 is frame 2, which is 3.png, and 2.png, which is frame 1: give"),
         (("none.mp4",), "cannot find clip"),
+        (("none.mp4", "-o", "frames/1.png"), "cannot find clip"),
     ],
 )
 def test_what_is_no_frame_is_refused_in_one_line(said: Any, arguments: tuple[str, ...], words: str) -> None:

@@ -142,6 +142,16 @@ def test_what_comes_next_can_be_pasted(start: str, said: Any) -> None:
     assert ", then vostrack update 'my clip_vostrack' -m 5:a_mask.png" in words
 
 
+@pytest.mark.parametrize("command", ["suggest", "review", "update --undo", "export --format coco"])
+def test_a_run_that_is_not_there_is_told_with_the_one_that_is_meant(command: str, said: Any) -> None:
+    Path("dog_vostrack").mkdir()
+    code, words = said(*command.split(), "dog_vostrak")
+    assert code != 0
+    assert "; did you mean dog_vostrack?: give the output folder of a run" in words
+    if "export" not in command:
+        assert "is not the output folder of a run: give the one that" in said(*command.split(), "clip.mp4")[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

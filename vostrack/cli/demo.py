@@ -14,7 +14,7 @@ from vostrack.cli.console import FrameBar, Stopped
 from vostrack.cli.help import Json, Method, OverlayLabels, OverlayStyle, Overwrite, Weights, in_input, in_output
 from vostrack.errors import OutputExistsError
 from vostrack.files import OutputRoot, lock_folder, read_json, remove_partials, shown
-from vostrack.methods import DEFAULT
+from vostrack.methods import DEFAULT, registered
 from vostrack.video.look import Style
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ def demo(
     from vostrack.methods import load_method
 
     start = time.perf_counter()
-    _refuse(out, overwrite)
+    if method in registered():
+        _refuse(out, overwrite)
     load_method(method, weights=weights)  # fails, where it does, before anything is written
     try:
         with lock_folder(out):

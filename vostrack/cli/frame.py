@@ -56,7 +56,8 @@ def frame(
         raise OutputError(f"{shown(path)}: a frame is saved as a PNG, so give a name that ends with .png")
     if place.is_dir() and path.resolve().parent == place.resolve():
         raise OutputError(f"{shown(path)} would be among the frames of the clip: choose another --out")
-    check_output(path, [clip], overwrite)
+    if clip.exists():  # else reading it says so
+        check_output(path, [clip], overwrite)
     (image,) = read_frames(clip, [index], Playback(deinterlace))
     write_picture(path, image.permute(1, 2, 0).numpy())
     print(f"frame {index}, {size_text((image.shape[1], image.shape[2]))}: {shown(path)}", file=sys.stderr)

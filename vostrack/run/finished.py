@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from vostrack.errors import InputError, OutputError
-from vostrack.files import lock_folder, read_json, shown
+from vostrack.files import lock_folder, nearest, read_json, shown
 from vostrack.methods import Direction
 from vostrack.propagate import Merged, Propagator, known_ids
 from vostrack.run.folder import OutputFolder, fingerprint, read_ids
@@ -80,7 +80,7 @@ class Finished:
         elif path.is_dir():
             self._read_folder()
         else:
-            raise InputError(f"{shown(path)} is no folder: give the output folder of a run")
+            raise InputError(f"{shown(path)} is no folder{nearest(path)}: give the output folder of a run")
         self.source = clip or self.source
         known = self._request.playback if self._request else NORMAL
         self._playback = known if fps is None else replace(known, fps=fps)

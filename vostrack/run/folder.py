@@ -27,6 +27,7 @@ from vostrack.device import to_device
 from vostrack.errors import InputError, OutputError
 from vostrack.files import (
     OutputRoot,
+    nearest,
     open_regular,
     output_error,
     parse_json,
@@ -315,6 +316,7 @@ class OutputFolder:
         Raises:
             OutputError: nothing was, or it is damaged.
         """
+        check_run(self.path)
         path = self._root.at(_REQUEST)
         try:
             return read_json(path, kind), lambda index: self._root.at(f"{_GIVEN}/{index:05d}.png")
@@ -442,6 +444,14 @@ class OutputFolder:
             with contextlib.suppress(OSError):  # others have files there
                 (self.path / folder).rmdir()
         self.forget_cells()
+
+
+def check_run(path: Path) -> None:
+    """Raise `OutputError` where there is no output folder of a run."""
+    if not path.exists():
+        raise OutputError(f"cannot find {shown(path)}{nearest(path)}: give the output folder of a run")
+    if not (path / HIDDEN).is_dir():
+        raise OutputError(f"{shown(path)} is not the output folder of a run: give the one that `segment` wrote")
 
 
 def read_ids(path: Path, grey: bool = False) -> npt.NDArray[np.uint8]:

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 
 from vostrack.errors import InputError, MaskError, OutputError, counted
-from vostrack.files import OutputRoot, lock_folder, nearest, output_error, read_json, shown
+from vostrack.files import OutputRoot, lock_folder, output_error, read_json, shown
 from vostrack.methods import Direction
 from vostrack.methods.base import Stepping
 from vostrack.notes import Code, Note
 from vostrack.propagate import Gone, Propagator, Reuse, check_prompts, gone_at, known_ids
 from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.cuts import beyond_cuts
-from vostrack.run.folder import OutputFolder, digest
+from vostrack.run.folder import OutputFolder, check_run, digest
 from vostrack.run.kept import KeptCells
 from vostrack.run.pipeline import Pipeline, changes, load_pipeline
 from vostrack.run.prompts import GoneSpans, Locks, gone_by_id, object_id, said_gone
@@ -79,7 +79,7 @@ def update(
         Cancelled: the callbacks said so; the same call goes on.
     """
     callbacks, path = checked_callbacks(callbacks), Path(run)
-    _check_run(path)
+    check_run(path)
     with lock_folder(path):
         repeated = finish_moves(path) == NEXT  # an update was complete but for its last moves; perhaps it was this one
         earlier = OutputFolder(path)
@@ -114,7 +114,7 @@ def clip_of(run: str | os.PathLike[str]) -> Path:
         InputError: the clip is not there any more.
     """
     path = Path(run)
-    _check_run(path)
+    check_run(path)
     with lock_folder(path):
         finish_moves(path)
         source = Request.kept_in(OutputFolder(path))[0].source
@@ -126,18 +126,11 @@ def clip_of(run: str | os.PathLike[str]) -> Path:
 def undo(run: str | os.PathLike[str]) -> None:
     """Take back the last update of a run; raises `OutputError` where there is none."""
     path = Path(run)
-    _check_run(path)
+    check_run(path)
     with lock_folder(path):
         if finish_moves(path) in ("", NEXT):  # else that was an undoing
             take_back(path)
         remove_tree(path, NEXT)
-
-
-def _check_run(path: Path) -> None:
-    if not path.exists():
-        raise OutputError(f"cannot find {shown(path)}{nearest(path)}: give the output folder of a run")
-    if not (path / ".vostrack").is_dir():
-        raise OutputError(f"{shown(path)} is not the output folder of a run: give the one that `segment` wrote")
 
 
 class _NothingChangesError(MaskError):
