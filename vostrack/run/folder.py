@@ -27,7 +27,6 @@ from vostrack.device import to_device
 from vostrack.errors import InputError, OutputError
 from vostrack.files import (
     OutputRoot,
-    nearest,
     open_regular,
     output_error,
     parse_json,
@@ -41,7 +40,7 @@ from vostrack.propagate import EnginePosition, known_ids
 from vostrack.run.confidence import CSV, Row, csv_text
 from vostrack.run.kept import COMPLETE
 from vostrack.run.pipeline import changes
-from vostrack.run.place import HIDDEN, RECORD, RESULTS, STATE, check_free, held
+from vostrack.run.place import HIDDEN, RECORD, RESULTS, STATE, check_free, check_run, held
 from vostrack.run.signs import SIGNS, FrameSigns, read_signs
 from vostrack.run.state import load_state, save_state
 from vostrack.run.steps import forget_steps
@@ -444,14 +443,6 @@ class OutputFolder:
             with contextlib.suppress(OSError):  # others have files there
                 (self.path / folder).rmdir()
         self.forget_cells()
-
-
-def check_run(path: Path) -> None:
-    """Raise `OutputError` where there is no output folder of a run."""
-    if not path.exists():
-        raise OutputError(f"cannot find {shown(path)}{nearest(path)}: give the output folder of a run")
-    if not (path / HIDDEN).is_dir():
-        raise OutputError(f"{shown(path)} is not the output folder of a run: give the one that `segment` wrote")
 
 
 def read_ids(path: Path, grey: bool = False) -> npt.NDArray[np.uint8]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from vostrack.errors import OutputExistsError
-from vostrack.files import shown
+from vostrack.errors import OutputError, OutputExistsError
+from vostrack.files import nearest, shown
 
 RESULTS = ("masks", "objects", "probs", "overlay.mp4", "summary.json", "confidence.csv")
 """What users find in an output folder, folders first."""
@@ -41,3 +41,11 @@ def check_free(path: Path, overwrite: bool, resume: bool) -> None:
     if there and not overwrite and not (resume and ours):
         what = "`resume=True` to go on, `overwrite=True` to start again" if ours else "`overwrite=True`"
         raise OutputExistsError(f"{shown(path)} holds {there} already: choose another `out`, or {what}")
+
+
+def check_run(path: Path) -> None:
+    """Raise `OutputError` where there is no output folder of a run."""
+    if not path.exists():
+        raise OutputError(f"cannot find {shown(path)}{nearest(path)}: give the output folder of a run")
+    if not (path / HIDDEN).is_dir():
+        raise OutputError(f"{shown(path)} is not the output folder of a run: give the one that `segment` wrote")

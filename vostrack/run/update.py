@@ -22,9 +22,10 @@ from vostrack.notes import Code, Note
 from vostrack.propagate import Gone, Propagator, Reuse, check_prompts, gone_at, known_ids
 from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.cuts import beyond_cuts
-from vostrack.run.folder import OutputFolder, check_run, digest
+from vostrack.run.folder import OutputFolder, digest
 from vostrack.run.kept import KeptCells
 from vostrack.run.pipeline import Pipeline, changes, load_pipeline
+from vostrack.run.place import check_run
 from vostrack.run.prompts import GoneSpans, Locks, gone_by_id, object_id, said_gone
 from vostrack.run.request import Request
 from vostrack.run.segment import FolderStore, write_run
