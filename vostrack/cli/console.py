@@ -253,11 +253,13 @@ def mending(run: Path, frame: int) -> str:
     """What to do to mend a frame of a run."""
     from vostrack.run.folder import OutputFolder
     from vostrack.run.request import Request
-    from vostrack.run.suggestions import commands
 
     request, _ = Request.kept_in(OutputFolder(run))
-    before, after = commands(near(run), near(request.source), frame, request.playback.deinterlace)
-    return f"{before}, paint it as that says, {after}"
+    whole = " --deinterlace" if request.playback.deinterlace else ""
+    return (
+        f"vostrack frame {pasted(request.source)} {frame}{whole} -o frame-{frame}.png, paint it as that says, "
+        f"vostrack update {pasted(run)} -m {frame}:frame-{frame}_mask.png"
+    )
 
 
 def printed_summary(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vostrack.errors import OutputError
-from vostrack.files import OutputRoot, escaped, open_regular, shown
+from vostrack.files import OutputRoot, open_regular, shown
 from vostrack.run.confidence import CSV, Row
 from vostrack.run.folder import OutputFolder
 from vostrack.run.request import Request
@@ -58,15 +57,6 @@ def suggest(run: str | os.PathLike[str], count: int = 3) -> list[Suggestion]:
     path = Path(run)
     given = Request.kept_in(OutputFolder(path))[1].labels
     return best_frames(read_rows(path), given.keys(), count)
-
-
-def commands(run: Path, clip: Path, frame: int, deinterlace: bool = False) -> tuple[str, str]:
-    """What to type to mend a frame of a run: one command before it is painted, and one after that."""
-    source, out = (shlex.quote(escaped(str(path))) for path in (clip, run))
-    return (
-        f"vostrack frame {source} {frame}{' --deinterlace' * deinterlace} -o frame-{frame}.png",
-        f"vostrack update {out} -m {frame}:frame-{frame}_mask.png",
-    )
 
 
 def read_rows(run: Path) -> list[Row]:
