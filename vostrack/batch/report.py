@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from vostrack.batch.manifest import latest, manifests
@@ -19,7 +18,8 @@ from vostrack.batch.task import Result, Status
 from vostrack.errors import OutputError, counted
 from vostrack.files import OutputRoot, escaped, open_regular, plain
 from vostrack.run.confidence import LOW
-from vostrack.run.review import WORST, jpeg_address
+from vostrack.run.pages import jpeg_address, templates
+from vostrack.run.review import WORST
 
 PAGE, TABLE, RESULTS = "batch.html", "batch.csv", "batch.json"
 COLUMNS = (
@@ -28,14 +28,6 @@ COLUMNS = (
 )
 
 _MOST_SHOWN, _MOST_BYTES = 500, 4 << 20
-_TEMPLATES = Environment(
-    loader=PackageLoader(__package__, ""),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
 
 
 @dataclass(frozen=True)
@@ -75,11 +67,15 @@ def write_report(out: Path) -> Counts:
     root.write(RESULTS, f"{json.dumps(plain(told), indent=1, sort_keys=True)}\n".encode())
     root.write(TABLE, _table(ordered).encode(errors="surrogateescape"))
     shown = ordered[:_MOST_SHOWN]
-    page = _TEMPLATES.get_template(f"{PAGE}.j2").render(
-        counts=counts,
-        clips=[_clip(root, result) for result in shown],
-        more=len(ordered) - len(shown),
-        low=LOW,
+    page = (
+        templates(__package__)
+        .get_template(f"{PAGE}.j2")
+        .render(
+            counts=counts,
+            clips=[_clip(root, result) for result in shown],
+            more=len(ordered) - len(shown),
+            low=LOW,
+        )
     )
     root.write(PAGE, page.encode(errors="replace"))
     return counts

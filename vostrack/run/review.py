@@ -19,8 +19,7 @@ from vostrack.errors import OutputError
 from vostrack.files import OutputRoot, escaped, lock_folder, read_json, shown, write_text
 from vostrack.run.confidence import LOW, Row
 from vostrack.run.folder import OutputFolder
-from vostrack.run.pages import jpeg, templates
-from vostrack.run.pages import jpeg_address as jpeg_address
+from vostrack.run.pages import jpeg, jpeg_address, templates
 from vostrack.run.place import HIDDEN
 from vostrack.run.request import Request
 from vostrack.run.suggestions import Suggestion, best_frames, read_rows
