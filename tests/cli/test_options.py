@@ -17,25 +17,25 @@ from vostrack.errors import MaskError
 @pytest.mark.parametrize(
     ("text", "frame", "path"),
     [
-        ("a.png", 0, "a.png"),
+        ("a.png", None, "a.png"),
         ("0:a.png", 0, "a.png"),
         ("120:b/a:1.png", 120, "b/a:1.png"),
-        (r"C:\x.png", 0, r"C:\x.png"),
+        (r"C:\x.png", None, r"C:\x.png"),
         (r"7:C:\x.png", 7, r"C:\x.png"),
-        ("-1:a.png", 0, "-1:a.png"),
-        ("x:a.png", 0, "x:a.png"),
-        ("٣:a.png", 0, "٣:a.png"),
-        (f"{'9' * 5000}:a.png", 0, f"{'9' * 5000}:a.png"),
+        ("-1:a.png", None, "-1:a.png"),
+        ("x:a.png", None, "x:a.png"),
+        ("٣:a.png", None, "٣:a.png"),
+        (f"{'9' * 5000}:a.png", None, f"{'9' * 5000}:a.png"),
     ],
 )
-def test_a_mask_may_name_its_frame(text: str, frame: int, path: str) -> None:
+def test_a_mask_may_name_its_frame(text: str, frame: int | None, path: str) -> None:
     assert parse_masks([text]) == {frame: Path(path)}
 
 
 def test_a_file_with_a_colon_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("3:a.png").touch()
-    assert parse_masks(["3:a.png"]) == {0: Path("3:a.png")}
+    assert parse_masks(["3:a.png"]) == {None: Path("3:a.png")}
     Path("a.png").touch()
     assert parse_masks(["3:a.png"]) == {3: Path("a.png")}
 
@@ -57,7 +57,9 @@ def test_a_frame_and_its_mask_in_the_wrong_order_are_told(tmp_path: Path, monkey
 @pytest.mark.parametrize("number", ["0.5", "-1", "1,5", "-12s"])
 def test_what_is_no_frame_number_is_refused(number: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert parse_masks([f"{number}:mask.png"]) == {0: Path(f"{number}:mask.png")}, "no such file: a name like any other"
+    assert parse_masks([f"{number}:mask.png"]) == {None: Path(f"{number}:mask.png")}, (
+        "no such file: a name like any other"
+    )
     Path("mask.png").touch()
     with pytest.raises(MaskError, match=rf"^{number} is not the number of a frame: give a whole number from 0"):
         parse_masks([f"{number}:mask.png"])
@@ -110,7 +112,7 @@ def test_a_mask_may_name_a_time_or_a_frame_of_a_folder() -> None:
     found = parse_masks(["12.5s:a.png", "00:00:13:b.png", "shot_1004:c.png", "shot_1006.jpg:d.png", "7:e.png"], names)
     expected = {Fraction("12.5"): "a.png", Fraction(13): "b.png", 3: "c.png", 5: "d.png", 7: "e.png"}
     assert found == {moment: Path(path) for moment, path in expected.items()}
-    assert parse_masks(["a.png", "0:b.png"], bare=None) == {None: Path("a.png"), 0: Path("b.png")}
+    assert parse_masks(["a.png", "0:b.png"]) == {None: Path("a.png"), 0: Path("b.png")}
 
 
 def test_a_number_may_be_the_name_of_a_frame() -> None:
@@ -124,8 +126,8 @@ def test_a_number_may_be_the_name_of_a_frame() -> None:
 
 
 def test_two_masks_for_a_frame_are_refused() -> None:
-    with pytest.raises(MaskError, match=re.escape("two masks for frame 0: a.png and b.png; give")):
-        parse_masks(["a.png", "0:b.png"])
+    with pytest.raises(MaskError, match=re.escape("two masks for frame 7: a.png and b.png; give")):
+        parse_masks(["7:a.png", "7:b.png"])
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,13 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 import vostrack
+from vostrack.run.given import Known, choose_masks
+from vostrack.video.masks import Prompts, read_prompts
 from vostrack.video.palette import palette_image
+
+SIZE = (6, 8)
+BOX = [1, 1, 4, 1, 4, 3, 1, 3]
+"""A polygon over rows 1 and 2 and columns 1 to 3."""
 
 
 def clips() -> st.SearchStrategy[list[np.ndarray]]:
@@ -42,3 +48,15 @@ def exported(frames: Sequence[np.ndarray], name: str, ending: str, **settings: A
             Image.new("RGB", pixels.shape[::-1], (90, 90, 90)).save(clip / f"{index:05d}.png")
         vostrack.export(run, name, Path(folder, f"out{ending}"), clip=clip, **settings)
         yield Path(folder, f"out{ending}")
+
+
+def clip_folder(path: Path, stems: list[str], size: tuple[int, int] = SIZE) -> Path:
+    path.mkdir(parents=True)
+    for stem in stems:
+        Image.new("RGB", size[::-1], (90, 90, 90)).save(path / f"{stem}.png")
+    return path
+
+
+def prompts(clip: object, masks: Any, size: tuple[int, int] = SIZE, known: Known | None = None, **more: Any) -> Prompts:
+    _, chosen = choose_masks(clip, more.get("chosen"), masks, known=known)
+    return read_prompts(chosen, size)

@@ -22,6 +22,7 @@ from vostrack.cli.export import export
 from vostrack.cli.frame import frame
 from vostrack.cli.help import Command, Group
 from vostrack.cli.inspect import inspect
+from vostrack.cli.mask import app as mask
 from vostrack.cli.methods import methods
 from vostrack.cli.review import review, suggest
 from vostrack.cli.score import score
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 for command in (segment, update, export, review, suggest, frame, demo, train, inspect, methods, score):
     app.command(cls=Command)(command)
+app.add_typer(mask)
 app.add_typer(batch)
 app.add_typer(benchmark)
 app.add_typer(speed)

@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
@@ -118,6 +118,13 @@ def print_note(console: Console, note: Note) -> None:
     style = "yellow" if severity == WARNING else ""
     text = f"{severity} [{note.code}] {plain(note)}"
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_notes(notes: Iterable[Note]) -> None:
+    """Print notes on stderr."""
+    console = Console(stderr=True)
+    for note in notes:
+        print_note(console, note)
 
 
 class Form(StrEnum):

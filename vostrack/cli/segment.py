@@ -73,7 +73,7 @@ def segment(
             "-m",
             metavar="[FRAME:]PATH",
             help="Objects in the first frame: an image, in flat colours on black, or a folder with a file for each. "
-            "For another frame: 40:PATH, 12.5s:PATH, or its name. Repeatable.",
+            "Or annotations, a matte, layers. For another frame: 40:PATH, 12.5s:PATH, or its name. Repeatable.",
         ),
     ],
     name: Names = None,
@@ -197,7 +197,7 @@ def segment_arguments(options: Mapping[str, Any], base: Path = Path()) -> dict[s
     _check_together(options)
     given, parsed = SimpleNamespace(**options), _parsed(options)
     clip = base / given.clip
-    masks = parse_masks(given.mask, frame_names(clip), None if parsed["range"] else 0, base)
+    masks = parse_masks(given.mask, frame_names(clip), base)
     _check_order(clip, masks)
     form = "clip" if given.adapt else "live" if given.adapt_live else None
     settings: dict[str, Any] = parse_all_settings(
@@ -320,9 +320,7 @@ def _quicker(clip: Path, method: str, preset: str, size: int | None, adapt: str 
     return ", or ".join(ways)
 
 
-def parse_masks(
-    texts: Sequence[str], names: Sequence[str] = (), bare: Moment | None = 0, base: Path = Path()
-) -> dict[Moment | None, Path]:
+def parse_masks(texts: Sequence[str], names: Sequence[str] = (), base: Path = Path()) -> dict[Moment | None, Path]:
     r"""Paths by frame or time, from `FRAME:PATH`, `TIME:PATH`, `NAME:PATH`, or `PATH` alone.
 
     What stands before the path is a frame as `40`, a time as `12.5s` or `00:00:12.5`, or the name of a frame of a
@@ -332,8 +330,10 @@ def parse_masks(
     Args:
         texts: as typed.
         names: file names of the frames of a folder, in order.
-        bare: what stands for a path alone.
         base: what relative paths begin at.
+
+    Returns:
+        Paths; None stands for the first frame, or all that a file of several images names.
     """
     from vostrack.errors import MaskError
     from vostrack.files import shown
@@ -360,7 +360,7 @@ def parse_masks(
         if moment is None and not exists(text) and (close := _frame_before(text)) and exists(close[1]):
             raise MaskError(f"{shown(text)} is not there; if it is for frame {close[0]}, give {shown(':'.join(close))}")
         if moment is None or (exists(text) and not exists(rest)):
-            moment, rest = bare, text
+            moment, rest = None, text
         if moment in paths:
             from vostrack.video.ranges import two_masks
 

@@ -74,12 +74,13 @@ def update(
         raise typer.BadParameter(
             "give a mask (-m FRAME:PATH), --gone, --drop-mask, --unlock or --undo", param_hint="update"
         )
+    from vostrack.formats.readers import read_drawings
     from vostrack.run.update import clip_of
 
     names = frame_names(clip or clip_of(run))
-    masks: dict[Any, Path] = dict(parse_masks(mask or (), names, bare=None))
+    masks: dict[Any, Path] = dict(parse_masks(mask or (), names))
     dropped: list[Any] = [parse_frame(text, names, "--drop-mask") for text in drop_mask or ()]
-    if None in masks:
+    if None in masks and read_drawings(masks[None]) is None:
         name = masks[None].name
         number = next(reversed(re.findall(r"[0-9]{1,9}", masks[None].stem)), "40")
         raise MaskError(f"say which frame {shown(name)} is for, as in -m {int(number)}:{shown(name)}")

@@ -6,7 +6,10 @@ bare number as part of another name.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,8 @@ import OpenEXR
 from vostrack.errors import OutputError
 from vostrack.files import OutputRoot, shown
 from vostrack.formats.alpha import alpha
-from vostrack.formats.base import Shot, picture
+from vostrack.formats.base import Bools, Shot, picture
+from vostrack.formats.drawings import Drawing, Drawings, Shape, checked_name, checked_size, titled
 from vostrack.notes import Note
 from vostrack.types import Prediction
 from vostrack.video.stream import first_line
@@ -59,3 +63,55 @@ class Exr:
             yield name, np.ascontiguousarray(image[..., number])
         for number, stem in self._shot.stems().items():
             yield f"{stem}.Y", alpha(prediction, [number], self._shot.options).astype(np.float16)
+
+
+def read(path: Path) -> Drawings:
+    """What a file holds: objects are layers of one channel, or else A or Y alone; raises `ValueError`."""
+    (header,) = _parts(path, header_only=True)[:1]
+    shown_window, stored = (_box(header, name) for name in ("displayWindow", "dataWindow"))
+    checked_size(stored[3] - stored[1] + 1, stored[2] - stored[0] + 1, "its data window")
+    size = checked_size(shown_window[3] - shown_window[1] + 1, shown_window[2] - shown_window[0] + 1, "it")
+    corner = stored[1] - shown_window[1], stored[0] - shown_window[0]
+    channels = [str(channel.name) for channel in header["channels"]]
+    often = Counter(name.rpartition(".")[0] for name in channels)
+    layers = {name.rpartition(".")[0]: name for name in channels if "." in name and often[name.rpartition(".")[0]] == 1}
+    if not layers and not {"A", "Y"} & set(channels):
+        raise ValueError(f"it has no object as a layer of one channel, such as dog.Y: there are {shown(channels)}")
+    names = titled(layers) if layers else {"": ("", None)}
+    found = layers or {"": "A" if "A" in channels else "Y"}
+    shapes = [
+        Shape(names[layer][0] and checked_name(names[layer][0], "a layer"), names[layer][1], draw, f"layer {channel}")
+        for layer, channel in found.items()
+        for draw in [partial(_layer, path, channel, corner)]
+    ]
+    return Drawings(path, "OpenEXR", [Drawing(path.name, shapes, size)])
+
+
+def _parts(path: Path, **options: bool) -> list[Any]:
+    """The headers of the parts of a file, or the parts with their pixels; raises `ValueError`."""
+    try:
+        parts = OpenEXR.File(str(path), **options).parts
+        return [part.header for part in parts] if "header_only" in options else list(parts)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ValueError(f"it is a damaged OpenEXR file: {first_line(error)}") from error
+
+
+def _box(header: dict[str, Any], name: str) -> tuple[int, int, int, int]:
+    """A window: left, top, right and bottom, all in it."""
+    (left, top), (right, bottom) = header[name]
+    return int(left), int(top), int(right), int(bottom)
+
+
+def _layer(path: Path, channel: str, corner: tuple[int, int], size: tuple[int, int]) -> Bools:
+    """Where a layer is over one half; raises `ValueError`."""
+    values = _parts(path, separate_channels=True)[0].channels[channel].pixels
+    if values.ndim != 2 or not np.isfinite(values).all():
+        raise ValueError("has values that are no finite numbers")
+    if values.dtype == np.uint32:
+        values = values > 0
+    mask = np.zeros(size, np.bool_)
+    top, left = corner
+    above, before = max(-top, 0), max(-left, 0)
+    inside = values[above : size[0] - top, before : size[1] - left] > 0.5
+    mask[top + above : top + above + inside.shape[0], left + before : left + before + inside.shape[1]] = inside
+    return mask

@@ -5,7 +5,7 @@ Colours are those of whole frames, not multiplied by alpha ("straight").
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,11 +14,23 @@ import numpy as np
 import numpy.typing as npt
 
 from vostrack.formats.alpha import alpha, in_bits
-from vostrack.formats.base import Shot, picture
-from vostrack.formats.pictures import layers
+from vostrack.formats.base import Bools, Shot, picture
+from vostrack.formats.drawings import (
+    MOST_IMAGES,
+    MOST_KEPT,
+    Drawing,
+    Drawings,
+    checked_name,
+    checked_size,
+    kept,
+    titled,
+)
+from vostrack.formats.pictures import layers, white
 from vostrack.notes import Note
 from vostrack.types import Prediction
+from vostrack.video.container import BROKEN, open_container, shown_stream
 from vostrack.video.movie import Encoding, MovieWriter, limited
+from vostrack.video.stream import first_line
 
 
 def _rgba(values: npt.NDArray[Any]) -> av.VideoFrame:
@@ -132,3 +144,51 @@ class MatteMovie(_Movies):
     def picture(self, prediction: Prediction, covered: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         """The matte, (H, W)."""
         return in_bits(covered, self.bits)
+
+
+def read(paths: Sequence[Path], place: Path) -> Drawings:
+    """Masks in movies with transparency or in black and white; several movies show an object each.
+
+    Raises:
+        ValueError: one cannot be read, or is none of these.
+    """
+    names = titled(path.stem for path in paths) if len(paths) > 1 else {paths[0].stem: ("", None)}
+    images: dict[int, Drawing] = {}
+    left = MOST_KEPT
+    for path in paths:
+        name, track = names[path.stem]
+        try:
+            for index, mask in enumerate(_mattes(path)):
+                left -= mask.size
+                if index >= MOST_IMAGES or left < 0:
+                    raise ValueError("it is too long to be held in memory: cut out the frames that matter")
+                size = checked_size(mask.shape[0], mask.shape[1], "it")
+                old = images.get(index, Drawing("", (), size, index))
+                if old.size != size:
+                    raise ValueError("it has another size than the others")
+                shape = [kept(mask, name and checked_name(name, "it"), track, f"frame {index}")] if mask.any() else []
+                images[index] = Drawing("", [*old.shapes, *shape], size, index)
+        except (*BROKEN, ValueError) as error:
+            raise ValueError(f"{path.name}: {first_line(error)}") from error
+    return Drawings(place, "a movie", list(images.values()), begins=True)
+
+
+def _mattes(path: Path) -> Iterator[Bools]:
+    """What each frame of a movie covers, (H, W): by its alpha where that ever differs, else by its brightness."""
+    transparent = False
+    with open_container(path) as container:
+        video = shown_stream(container)
+        if video is None:
+            raise ValueError("it has no video")
+        decoder: Any = video.codec_context
+        if video.metadata.get("alpha_mode") == "1":  # the usual decoder of VP9 drops it
+            decoder = av.CodecContext.create("libvpx-vp9" if decoder.name.startswith("vp9") else "libvpx", "r")
+        for packet in container.demux(video):
+            for frame in decoder.decode(packet if packet.size else None):
+                if any(component.is_alpha for component in frame.format.components):
+                    alpha_values = frame.to_ndarray(format="rgba")[..., 3]
+                    transparent |= bool(alpha_values.min() < 255)
+                    if transparent:
+                        yield alpha_values > 127
+                        continue
+                yield white(frame.to_ndarray(format="rgb24"))

@@ -7,13 +7,24 @@ An object is one polygon, whose parts and holes are joined by bridges of no widt
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
 
-from vostrack.files import write_text
-from vostrack.formats.base import Shot, jpeg, objects_in
-from vostrack.formats.polygons import polygon
+import numpy as np
+
+from vostrack.files import open_regular, shown, write_text
+from vostrack.formats.base import Bools, Shot, jpeg, objects_in
+from vostrack.formats.drawings import MOST_IMAGES, Drawing, Drawings, Shape, checked_name, left_out
+from vostrack.formats.polygons import Corners, filled, polygon
 from vostrack.types import Prediction
+from vostrack.video.series import natural_key
 from vostrack.video.writer import FileWriter
+
+_MOST_BYTES = 64 << 20
+_NEARLY = 1e-3
+"""How far beyond the image a corner may be, as a share of it, since some programs round up."""
 
 
 class YoloSeg(FileWriter):
@@ -42,3 +53,107 @@ class YoloSeg(FileWriter):
         )
         text = f"train: images\nval: images\nnames:\n{names}"
         write_text(self._shot.out / "data.yaml", text)
+
+
+def label_files(folder: Path) -> list[Path]:
+    """Files of labels in a folder, or in `labels/` in it, but for lists of classes; none where there are none."""
+    place = folder / "labels" if (folder / "labels").is_dir() else folder
+    found = (path for path in place.rglob("*.txt") if not path.name.startswith(".") and path.name != _CLASSES)
+    files = [path for _, path in zip(range(MOST_IMAGES), found, strict=False)]
+    return sorted(files, key=lambda path: natural_key(path.as_posix()))
+
+
+def read(folder: Path, files: Sequence[Path]) -> Drawings:
+    """What the files of a folder hold; raises `ValueError`."""
+    names, left, images, boxes = _names(folder), _MOST_BYTES, [], 0
+    for path in files:
+        text = _text(path, left)
+        left -= len(text)
+        shapes = []
+        for number, line in enumerate(text.splitlines(), 1):
+            kind, *numbers = line.split() or ("",)
+            place = f"{shown(path.name)}, line {number}"
+            boxes += len(numbers) == 4
+            if kind and len(numbers) != 4:
+                shapes.append(_shape(kind, numbers, names, place))
+        parts = path.relative_to(folder).parts
+        images.append(Drawing(path.stem, shapes, clip=parts[-2] if len(parts) > 2 else ""))
+    return Drawings(folder, "YOLO labels", images, left_out(boxes, "line", "boxes are no masks"))
+
+
+def _shape(kind: str, numbers: list[str], names: dict[int, str], place: str) -> Shape:
+    """What a line draws; raises `ValueError`."""
+    try:
+        corners = np.array([float(number) for number in numbers], np.float64).reshape(-1, 2)
+        number = int(kind)
+    except ValueError:
+        raise ValueError(f"{place}: expected a class and then pairs of x and y") from None
+    if len(corners) < 3 or not (np.abs(corners - 0.5) <= 0.5 + _NEARLY).all():
+        raise ValueError(f"{place}: expected three corners or more, from 0 to 1")
+    return Shape(names.get(number) or f"class_{number}", None, partial(_drawn, corners), place)
+
+
+def _drawn(shares: Corners, size: tuple[int, int]) -> Bools:
+    return filled(shares * size[::-1], size)
+
+
+_CLASSES = "classes.txt"
+
+
+def _names(folder: Path) -> dict[int, str]:
+    """Names of classes by number, from `data.yaml` or `classes.txt` in the folder or beside it; raises `ValueError`."""
+    for place in (folder, folder.parent):
+        for name in ("data.yaml", "dataset.yaml", "data.yml"):
+            if (place / name).is_file():
+                return _from_yaml(_text(place / name, _LARGEST), name)
+        if (place / _CLASSES).is_file():
+            lines = _text(place / _CLASSES, _LARGEST).splitlines()
+            return {at: checked_name(line.strip(), _CLASSES) for at, line in enumerate(lines) if line.strip()}
+    return {}
+
+
+_LIST = r"""(?mx) ^names:[ \t]* ( \[[^\]]*\] | \{[^}]*\} )? [ \t]* (?:\#.*)? $
+    ( (?: \n[ \t]* (?: [-\#].* | [0-9]+[ \t]*:.* )? )* )"""
+_ENTRY = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[^,"'])+"""
+_LARGEST = 1 << 20
+
+
+def _from_yaml(text: str, place: str) -> dict[int, str]:
+    """`names` of YAML: numbered, as a list, or as one in brackets; other YAML is not read. Raises `ValueError`."""
+    block = re.search(_LIST, text)
+    if block is None:
+        raise ValueError(f"{place} has no `names:` that can be read: list them below it in lines such as `  0: dog`")
+    entries = re.findall(_ENTRY, block[1][1:-1]) if block[1] else block[2].split("\n")
+    names: dict[int, str] = {}
+    for entry in entries:
+        match = re.fullmatch(r"\s*(?:-\s|([0-9]{1,9})\s*:\s)?\s*(.+?)\s*", entry)
+        if match is None or match[2].startswith("#"):
+            continue
+        names[int(match[1]) if match[1] else len(names)] = checked_name(_unquoted(match[2]), place)
+    return names
+
+
+def _unquoted(text: str) -> str:
+    """A scalar of YAML; one in double quotes as in JSON."""
+    if text[0] == text[-1] == '"' and len(text) > 1:
+        try:
+            return str(json.loads(text))
+        except ValueError:
+            return text[1:-1]
+    return (
+        text[1:-1].replace("''", "'")
+        if text[0] == text[-1] == "'" and len(text) > 1
+        else text.partition(" #")[0].strip()
+    )
+
+
+def _text(path: Path, most: int) -> str:
+    """A text file of a bounded size; raises `ValueError`."""
+    try:
+        with open_regular(path) as file:
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise ValueError("it is too large")
+        return data.decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{shown(path.name)} cannot be read: {getattr(error, 'strerror', None) or error}") from error

@@ -24,6 +24,7 @@ from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.confidence import Row, by_object, confidences, load_model, low_notes
 from vostrack.run.cuts import beyond_cuts, cut_notes, cuts
 from vostrack.run.folder import OutputFolder
+from vostrack.run.given import Known, choose_masks
 from vostrack.run.passes import DRAWING, Passes
 from vostrack.run.pipeline import Pipeline, PipelineConfig, load_pipeline
 from vostrack.run.place import default_folder
@@ -36,10 +37,10 @@ from vostrack.types import Frame, FrameStream, Prediction
 from vostrack.video.ground import Reading
 from vostrack.video.look import Look, Style
 from vostrack.video.mask_labels import hex_name
-from vostrack.video.masks import read_prompts
+from vostrack.video.masks import mask_paths, read_prompts
 from vostrack.video.object_names import Names, checked_names
 from vostrack.video.playback import Playback
-from vostrack.video.ranges import GivenMasks, Range, choose
+from vostrack.video.ranges import GivenMasks, Range
 from vostrack.video.writer import WRITERS, Destination, ThreadedWriter
 
 OUTPUTS = tuple(WRITERS)
@@ -137,8 +138,8 @@ def segment(
     look, way, wanted = Look(_style(overlay_style), overlay_labels), checked_direction(direction), _outputs(outputs)
     callbacks = checked_callbacks(callbacks)  # before anything that is there is replaced
     pipeline = load(config)
-    span, by_frame = choose(clip, range, masks, start_number)
     named = checked_names(names or {})
+    span, by_frame = choose_masks(clip, range, masks, start_number, Known.named(named))
     request = Request(Path(clip), config, span, by_frame, named, reading, wanted, look, way, gone or {}, keep)
     request = replace(request, on_cut=checked_on_cut(on_cut), playback=playback)
     return _run(request, pipeline, out, overwrite, resume, callbacks)
@@ -163,7 +164,7 @@ def _run(
         look = replace(request.look, colors=given.colors, names=given.names, shift=span.shift)
         to = Path(out) if out is not None else default_folder(source)
         folder = OutputFolder(to, given.labels, masks, request.direction)
-        folder.check_place([source, *(Path(mask) for mask in masks.values() if isinstance(mask, str | Path))])
+        folder.check_place([source, *mask_paths(masks)])
         record = pipeline.record() | request.record(given.labels, absent)
         with lock_folder(folder.path):
             finish_moves(folder.path)

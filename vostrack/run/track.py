@@ -16,6 +16,7 @@ from vostrack.methods import DEFAULT, WORKING_SIZE, Direction
 from vostrack.notes import Code, Note
 from vostrack.propagate import check_prompts
 from vostrack.run.callbacks import Callbacks, checked_callbacks
+from vostrack.run.given import Known, choose_masks
 from vostrack.run.passes import Passes
 from vostrack.run.pipeline import Pipeline, PipelineConfig, load_pipeline
 from vostrack.run.prompts import GoneSpans, checked_direction, gone_by_id, one_way_notes
@@ -26,7 +27,7 @@ from vostrack.video.images import ArrayStream
 from vostrack.video.masks import read_prompts
 from vostrack.video.object_names import Names, Painted, checked_names
 from vostrack.video.playback import Playback
-from vostrack.video.ranges import GivenMasks, Range, choose
+from vostrack.video.ranges import GivenMasks, Range
 from vostrack.video.reader import number_notes, open_clip
 from vostrack.video.stream import file_names
 
@@ -69,7 +70,8 @@ def track(
             all of one size; an opened clip; or the path of a video or of a folder of images.
         masks: by frame, from 0, or by time, as a `Fraction` of seconds, or that of the first frame alone: an array or
             tensor (H, W) of booleans or of object ids from 1 to 254, with 0 as background and 255 as unknown; a PIL
-            image or the path of one, which mean the same; or a `LabelMap`.
+            image or the path of one, which mean the same; or a `LabelMap`. The path of a file or folder of another tool
+            (docs/formats.md), alone, is of all frames that it names.
         names: of objects, by the colour (R, G, B), the number from 0 to 255 or the file that shows them in a mask, such
             as {(255, 0, 0): "dog", 2: "cat"}. Colours get ids in this order, from 1 on; several objects may have one
             name.
@@ -137,7 +139,7 @@ def _start(
     callbacks: Callbacks,
 ) -> Iterator[Prediction]:
     """Open the frames and read the masks; where that fails, the frames are closed."""
-    span, by_frame = choose(frames, chosen, masks)
+    span, by_frame = choose_masks(frames, chosen, masks, known=Known.named(names))
     whole = _open(frames, playback)
     try:
         stream = span.of(whole)

@@ -23,6 +23,7 @@ from vostrack.propagate import Gone, Propagator, Reuse, check_prompts, gone_at, 
 from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.cuts import beyond_cuts
 from vostrack.run.folder import OutputFolder, digest
+from vostrack.run.given import Known, choose_masks
 from vostrack.run.kept import KeptCells
 from vostrack.run.pipeline import Pipeline, changes, load_pipeline
 from vostrack.run.place import check_run
@@ -32,8 +33,8 @@ from vostrack.run.segment import FolderStore, write_run
 from vostrack.run.steps import NEXT, finish_moves, remove_tree, take_back, take_next
 from vostrack.run.summary import ObjectLog
 from vostrack.types import Frame, LabelMap, Prediction
-from vostrack.video.masks import GivenMask, Prompts, read_prompts
-from vostrack.video.ranges import choose
+from vostrack.video.masks import Prompts, read_prompts
+from vostrack.video.ranges import GivenMasks, choose
 from vostrack.video.series import numbered
 
 _ENDLESS = 1 << 60
@@ -42,7 +43,7 @@ Spans = Sequence[tuple[int, int | None]]
 
 def update(
     run: str | os.PathLike[str],
-    masks: Mapping[int, GivenMask] | Mapping[Fraction, GivenMask] | None = None,
+    masks: GivenMasks | None = None,
     *,
     gone: GoneSpans | None = None,
     drop_masks: Collection[int] | Collection[Fraction] = (),
@@ -60,8 +61,8 @@ def update(
 
     Args:
         run: output folder of `vostrack.segment`.
-        masks: by frame or time, as for `vostrack.segment`; they replace those that were given for their frames. Colours
-            mean the objects that were painted in them.
+        masks: by frame or time, or a file with those of several frames, as for `vostrack.segment`; they replace those
+            that were given for their frames. Colours and names mean the objects that have them.
         gone: when objects are not there, beside what was said before.
         drop_masks: frames, or times, whose given masks are taken back.
         lock: ids or names of objects whose pixels stay as they are in all frames, also in later updates.
@@ -88,7 +89,9 @@ def update(
         if not (path / "summary.json").is_file():
             raise OutputError(f"the run in {shown(path)} is not complete: resume it first")
         request = replace(request, source=Path(clip) if clip is not None else request.source)
-        span, wanted = choose(request.source, (request.span.first, request.span.last), masks or {})
+        objects = Known(frozenset(known_ids(known.labels, 0, Direction.BOTH)), known.names)
+        whole = request.span.first, request.span.last
+        span, wanted = choose_masks(request.source, whole, {} if masks is None else masks, known=objects)
         request = replace(request, masks=wanted, span=replace(span, start_number=request.span.start_number))
         moments: dict[Any, Path] = dict.fromkeys(drop_masks, path)
         dropped = {*choose(request.source, None, moments)[1]}

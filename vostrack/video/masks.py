@@ -10,8 +10,8 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,9 +34,6 @@ from vostrack.video.series import natural_key
 from vostrack.video.shared_ids import share_ids
 from vostrack.video.snap import Bytes
 from vostrack.video.stream import MAX_PIXELS, first_line, reason, size_text
-
-GivenMask = str | Path | Image.Image | npt.NDArray[Any] | Tensor | LabelMap
-"""What can be given as the mask of a frame."""
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
@@ -65,6 +62,35 @@ class MaskFile:
     notes: tuple[Note, ...]
     colors: Mapping[int, Color] = field(default_factory=dict)
     names: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnMask:
+    """A mask that is drawn when the size of the clip is known.
+
+    Attributes:
+        name: what messages call it.
+        path: of the file that it is from.
+        kind: what that file is, in words.
+        size: (H, W) at which it is drawn; None for that of the clip.
+        draw: gives it, for a size (H, W) of the clip; it may have another size, and raises `MaskError`.
+    """
+
+    name: str
+    path: Path
+    kind: str
+    size: tuple[int, int] | None
+    draw: Callable[[tuple[int, int]], MaskFile]
+
+
+GivenMask = str | Path | Image.Image | npt.NDArray[Any] | Tensor | LabelMap | DrawnMask
+"""What can be given as the mask of a frame."""
+
+
+def mask_paths(masks: Mapping[int, GivenMask]) -> list[Path]:
+    """The files that masks are in."""
+    paths = [mask.path if isinstance(mask, DrawnMask) else mask for mask in masks.values()]
+    return [Path(path) for path in paths if isinstance(path, str | Path)]
 
 
 class Prompts(NamedTuple):
@@ -202,7 +228,7 @@ def read_prompts(
 
 def _shows_any(mask: Labels | MaskFile) -> bool:
     """Whether a mask shows an object; a `LabelMap` of the caller's says by its ids that there are some."""
-    return isinstance(mask, MaskFile) or bool(object_ids(mask.pixels))
+    return bool(mask.labels.ids if isinstance(mask, MaskFile) else object_ids(mask.pixels))
 
 
 def _mask_names(masks: Mapping[int, GivenMask]) -> dict[int, str]:
@@ -212,16 +238,22 @@ def _mask_names(masks: Mapping[int, GivenMask]) -> dict[int, str]:
     files = {frame: shown(path.name if often[path.name] == 1 else path) for frame, path in paths.items()}
     often = Counter(files.values())
     files = {frame: name if often[name] == 1 else f"{name} of frame {frame}" for frame, name in files.items()}
+    files |= {frame: mask.name for frame, mask in masks.items() if isinstance(mask, DrawnMask)}
     return {frame: files.get(frame, f"mask of frame {frame}") for frame in sorted(masks)}
 
 
 def _load(mask: GivenMask, name: str, request: _Request, later: bool = False) -> Labels | MaskFile:
     """Read a mask of any kind; the ids of colours may still change. A `later` one may be all background."""
     where = f"mask {shown(mask)}" if isinstance(mask, str | Path) else f"the {name}"
-    if isinstance(mask, LabelMap):
-        _check_size(mask.size, request, where)
-        pixels, notes = _resized(mask.pixels.cpu().numpy(), request.size)
-        return MaskFile(LabelMap(torch.from_numpy(pixels), mask.ids) if notes else mask, tuple(notes))
+    where = f"mask {name}" if isinstance(mask, DrawnMask) else where
+    if isinstance(mask, LabelMap | DrawnMask):
+        file = mask.draw(request.size) if isinstance(mask, DrawnMask) else MaskFile(mask, ())
+        _check_size(file.labels.size, request, where)
+        pixels, notes = _resized(file.labels.pixels.cpu().numpy(), request.size)
+        if not file.labels.ids and not later:
+            raise MaskError(f"{where} has no object")
+        scaled = LabelMap(torch.from_numpy(pixels), file.labels.ids) if notes else file.labels
+        return replace(file, labels=scaled, notes=(*file.notes, *notes))
     if isinstance(mask, str | Path):
         path = Path(mask)
         labels = _read_folder(path, request) if os.path.isdir(path) else _read_file(path, request)

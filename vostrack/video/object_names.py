@@ -30,11 +30,16 @@ def checked_names(names: object) -> dict[Painted, str]:
         whole = all(type(level) is int and 0 <= level <= 255 for level in levels)
         if not whole and not isinstance(painted, str):
             raise MaskError(f"names are given by colour (R, G, B), number from 0 to 255 or file, not by {painted!r}")
-        if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > _LONGEST:
+        if not is_name(name):
             raise MaskError(
                 f"the name of an object is a text of 1 to {_LONGEST} letters that can be shown, not {shown(repr(name))}"
             )
     return dict(names)
+
+
+def is_name(name: object) -> bool:
+    """Whether this can be the name of an object."""
+    return isinstance(name, str) and bool(name.strip()) and name.isprintable() and len(name) <= _LONGEST
 
 
 def fixed_ids(names: Mapping[Painted, str]) -> dict[Color, int]:

@@ -184,11 +184,12 @@ def choose(
     return span, found
 
 
-def two_masks(frame: object, one: object, other: object) -> str:
-    """What is said of two masks for one frame."""
+def two_masks(frame: Moment | None, one: object, other: object) -> str:
+    """What is said of two masks for one frame; None is the first one."""
     named = [shown(mask) if isinstance(mask, str | Path) else f"the {type(mask).__name__}" for mask in (one, other)]
+    at = "the first frame" if frame is None else f"frame {frame}"
     return (
-        f"two masks for frame {frame}: {named[0]} and {named[1]}; "
+        f"two masks for {at}: {named[0]} and {named[1]}; "
         "give one image, a folder with one file per object, or FRAME:PATH for another frame"
     )
 
