@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
-from vostrack.ops.guided import guided, guided_where_doubtful
+from vostrack.ops.guided import guided, guided_fit, guided_where_doubtful, luminance
 
 
 def naive(probs: Tensor, image: Tensor, radius: int, epsilon: float) -> Tensor:
@@ -44,6 +45,22 @@ def test_it_equals_the_definition(size: tuple[int, int], radius: int) -> None:
     expected = naive(probs, image, radius, 0.01).clamp(min=0)
     expected /= expected.sum(0)
     torch.testing.assert_close(guided(probs, image, radius, 0.01).double(), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "radius"), [((23, 31), 2), ((60, 7), 8), ((1, 5), 3)])
+def test_means_are_those_of_pooling_to_the_bit(size: tuple[int, int], radius: int) -> None:
+    image, probs = torch.rand(3, *size), torch.rand(2, *size)
+    guide, side = luminance(image)[None], 2 * radius + 1
+
+    def mean(x: Tensor) -> Tensor:
+        rows = avg_pool2d(x[None], (side, 1), 1, (radius, 0), count_include_pad=False)
+        return avg_pool2d(rows, (1, side), 1, (0, radius), count_include_pad=False)[0]
+
+    variance = (mean(guide.square()) - mean(guide).square()).clamp(min=0)
+    slope = (mean(guide * probs) - mean(guide) * mean(probs)) / (variance + 0.01)
+    found = guided_fit(probs, image, radius, 0.01)
+    assert torch.equal(found[0], mean(slope))
+    assert torch.equal(found[1], mean(mean(probs) - slope * mean(guide)))
 
 
 def test_labels_move_to_the_edge_of_the_image() -> None:
