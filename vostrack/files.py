@@ -64,15 +64,15 @@ class PartialFile:
 
     Attributes:
         final: the name that it gets in the end.
-        path: where to write; in the folder of the final file, so that the rename is atomic.
+        path: where to write; on the disk of the final file, so that the rename is atomic.
     """
 
-    def __init__(self, final: Path, needed: int | None = None) -> None:
-        """Take the final name, in a folder that exists, and the size in bytes where it is known; creates nothing."""
+    def __init__(self, final: Path, needed: int | None = None, path: Path | None = None) -> None:
+        """Take the final name, in a folder that exists, and, where known, the size in bytes and where it is written."""
         self.final = final
         self._needed = needed
         # A short name of our own: the final name may be as long as the file system allows.
-        self.path = final.with_name(f"{_PREFIX}{secrets.token_hex(6)}{_SUFFIX}")
+        self.path = path or final.with_name(f"{_PREFIX}{secrets.token_hex(6)}{_SUFFIX}")
 
     def commit(self) -> None:
         """Flush the file to the disk and give it its final name, replacing what was there.

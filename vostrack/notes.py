@@ -68,7 +68,7 @@ class Code(Enum):
 
     # A run.
     RUN_REFILLED = NOTE, "missing files are made again"
-    RUN_ANEW = NOTE, "a resumed run starts at the first frame"
+    RUN_ANEW = NOTE, "a resumed run or export starts at the first frame"
     RUN_CHANGED = NOTE, "which masks an update changed"
     RUN_KEEPS = NOTE, "what is kept will take much room"
     RUN_FORWARD = WARNING, "frames read only once are followed forwards"
@@ -84,6 +84,7 @@ class Code(Enum):
     AUDIO_LEFT_OUT = NOTE, "the format cannot hold the audio"
 
     # Exports.
+    EXPORT_OLDER = NOTE, "an export is older than the run"
     EXPORT_EDGES = NOTE, "soft edges come from masks and image alone"
 
     # Many clips.

@@ -343,6 +343,14 @@ class Propagator:
             return Prediction(frame, nothing, torch.ones_like(image[:1]).cpu() if self.keep_probs else None)
         return replace(self._enlarged(frame, image, cells.to(self.device), ids), agreement=agreement)
 
+    def probabilities(self, cells: Tensor, image: Tensor) -> Tensor:
+        """What cells (K, h, w) say of the pixels of an image (3, H, W), at the working size, on the CPU."""
+        with torch.no_grad():
+            working = self._working(image)
+            return (
+                cells if isinstance(self.method, Stepping) else self.method.enlarge(cells.to(self.device), working)
+            ).cpu()
+
     def _enlarged(self, frame: Frame, image: Tensor, cells: Tensor, ids: tuple[int, ...]) -> Prediction:
         """The prediction that cells (K, h, w) of a frame make."""
         probs = cells if isinstance(self.method, Stepping) else self.method.enlarge(cells, image)

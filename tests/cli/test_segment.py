@@ -186,6 +186,23 @@ def test_outputs_can_be_chosen(vostrack: Run) -> None:
     assert not Path("out/overlay.mp4").exists()
 
 
+def test_a_run_can_be_exported_at_once(vostrack: Run) -> None:
+    wanted = ["--no-overlay", "-o", "dog", "--export", "cvat", "--export", "frames"]
+    code, _, said = vostrack(*segment(*wanted))
+    assert code == 0
+    assert "exported: dog_cvat.xml\nexported: dog_frames\n" in said
+    assert Path("dog_cvat.xml").is_file()
+    Path("dog_cvat.xml").unlink()
+    assert vostrack(*segment(*wanted, "--resume"))[0] == 0
+    assert Path("dog_cvat.xml").is_file()
+    refused(vostrack(*segment("-o", "cat", "--export", "cvta")), 1, "unknown format 'cvta'; did you mean 'cvat'")
+    Path("cat_cvat.xml").write_text("mine")
+    refused(
+        vostrack(*segment("-o", "cat", "--export", "cvat")), 9, "cat_cvat.xml is there already: choose another --out"
+    )
+    assert not Path("cat", "masks").exists()
+
+
 def test_the_look_of_the_overlay_can_be_chosen(vostrack: Run) -> None:
     code, printed, _ = vostrack(*segment("--json", "-q", "--overlay-style", "checkerboard", "--overlay-labels"))
     assert (code, json.loads(printed)["overlay"]) == (0, {"style": "checkerboard", "labels": True})

@@ -62,7 +62,10 @@ def test_a_run_is_corrected_and_taken_back(said: Any) -> None:
     after = [labels(Path("out"), index) for index in range(COUNT)]
     assert np.array_equal(after[5] == 3, truth(5) == 3)
     assert all(map(np.array_equal, before[:3], after[:3]))
-    assert said("update", "out", "--undo")[0] == 0
+    Path("out_cvat.xml").write_text("an export")
+    code, words = said("update", "out", "--undo")
+    assert code == 0
+    assert "note [export-older] out_cvat.xml is of the run as it was before" in words
     assert all(map(np.array_equal, before, [labels(Path("out"), index) for index in range(COUNT)]))
 
 

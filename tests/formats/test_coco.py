@@ -2,18 +2,22 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 import vostrack
 from tests.fakes import read_labels
+from tests.formats.samples import clips, exported
 
 pytestmark = [
     pytest.mark.needs("pycocotools", "coco"),
     pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning"),  # of its decoder, with NumPy 2
+    pytest.mark.usefixtures("quick_disk"),
 ]
 
 
@@ -38,3 +42,27 @@ def test_pycocotools_loads_the_masks_of_a_run(finished: Path, tmp_path: Path) ->
             assert mask[top : top + height, left : left + width].sum() == mask.sum() == found["area"]
             pixels[mask > 0] = found["track_id"]
         assert np.array_equal(pixels, read_labels(finished / "masks" / f"{image['frame']:05d}.png"))
+
+
+@settings(max_examples=25)
+@given(clips())
+def test_polygons_give_the_same_pixels(frames: list[np.ndarray]) -> None:
+    with exported(frames, "coco", ".json", polygons=True) as path:
+        coco = loaded(path)
+    names = {each["id"]: int(each["name"].removeprefix("object_")) for each in coco.loadCats(coco.getCatIds())}
+    for image, frame in zip(coco.loadImgs(coco.getImgIds()), frames, strict=True):
+        pixels = np.zeros_like(frame)
+        for found in coco.loadAnns(coco.getAnnIds(image["id"])):
+            assert isinstance(found["segmentation"], list)
+            pixels[coco.annToMask(found) > 0] = names[found["category_id"]]
+        assert np.array_equal(pixels, frame)
+
+
+def test_parts_are_polygons_and_a_hole_is_joined_to_its_rim() -> None:
+    ring, parts = np.zeros((2, 9, 12), np.uint8)
+    ring[1:8, 1:8], ring[3:5, 3:5] = 1, 0
+    parts[1:3, 1:4] = parts[5:8, 6:9] = 1
+    with exported([ring, parts], "coco", ".json", polygons=True) as path:
+        one, other = (found["segmentation"] for found in json.loads(path.read_text())["annotations"])
+    assert [len(polygon) for polygon in one] == [20]
+    assert other == [[1, 1, 4, 1, 4, 3, 1, 3], [6, 5, 9, 5, 9, 8, 6, 8]]

@@ -109,6 +109,23 @@ def test_sound_is_copied_where_the_container_can_hold_it(name: str, kept: bool, 
     assert sound(out) == (sound(clip) if kept else [])
 
 
+@pytest.mark.parametrize("name", MOVIES)
+def test_the_timecode_of_the_clip_is_kept(name: str, tmp_path: Path) -> None:
+    def start(stream: Any) -> None:
+        stream.metadata["timecode"] = "10:59:59:24"
+
+    clip = write_video(tmp_path / "clip.mov", pictures(6), setup=start)
+    run = write_masks(tmp_path / "run", [truth(index) for index in range(6)])
+    for first, expected in ((0, "10:59:59:24"), (3, "11:00:00:02")):
+        out = tmp_path / f"{first}{MOVIES[name]}"
+        vostrack.export(run, name, out, clip=clip, range=(first, 5), hard=True)
+        with av.open(str(out)) as container:
+            tags = {key.lower(): value for key, value in container.streams.video[0].metadata.items()}
+            kinds = [stream.type for stream in container.streams]
+        assert tags["timecode"] == expected
+        assert (kinds[1:] == ["data"]) == (MOVIES[name] == ".mov"), "the track that editors read"
+
+
 def with_sound(mute: Path, path: Path) -> Path:
     """A clip with noise of 0.4 seconds."""
     with av.open(str(mute)) as source, av.open(str(path), "w") as container:
@@ -208,3 +225,12 @@ def test_soft_edges_of_the_smallest_and_the_fullest_masks(size: tuple[int, int],
             assert found.shape == size
             assert found.any() == expected.any()
             assert (found == 255).all() or index != 1
+
+
+def test_a_rough_rim_becomes_soft_and_thin_lines_stay() -> None:
+    pixels = np.zeros((90, 120), np.uint8)
+    pixels[20:70, 20:60] = pixels[25:66:5, 60] = pixels[44, 70:110] = 1
+    with exported([pixels], "matte", "") as path, Image.open(path / "object_1" / "00000.png") as image:
+        found = np.array(image)
+    assert (found[25:66:5, 60] < 200).all(), "they would look like dots"
+    assert (found[44, 70:110] == 255).all()

@@ -18,6 +18,7 @@ from vostrack.errors import OutputError
 from vostrack.notes import Note
 from vostrack.types import Frame, LabelMap, Prediction
 from vostrack.video.drawing import draw_overlay
+from vostrack.video.movie import later_timecode
 from vostrack.video.overlay import OverlayWriter
 from vostrack.video.reader import open_clip
 
@@ -431,3 +432,31 @@ def test_every_limit_of_the_file_size_is_noticed(tmp_path: Path) -> None:
     code, printed, said = finish(fork(log, write_limited, tmp_path / "out", size), log)
     assert code == 0, said
     assert int(printed) >= 12
+
+
+NTSC = Fraction(30000, 1001)
+
+
+@pytest.mark.parametrize(
+    ("timecode", "frames", "rate", "expected"),
+    [
+        ("01:00:00:00", 0, Fraction(24), "01:00:00:00"),
+        ("01:00:00:23", 1, Fraction(24), "01:00:01:00"),
+        ("23:59:59:24", 1, Fraction(25), "00:00:00:00"),
+        ("00:00:59:29", 1, NTSC, "00:01:00:00"),
+        ("00:00:59;29", 1, NTSC, "00:01:00;02"),
+        ("00:09:59;29", 1, NTSC, "00:10:00;00"),
+        ("00:00:00;00", 17982, NTSC, "00:10:00;00"),
+        ("00:00:00;00", 1800, NTSC, "00:01:00;02"),
+        ("00:00:59;59", 1, 2 * NTSC, "00:01:00;04"),
+        ("00:00:59;24", 1, Fraction(25), "00:01:00;00"),
+        ("23:59:59;29", 1, NTSC, "00:00:00;00"),
+        ("00:00:00:25", 0, Fraction(25), None),
+        ("24:00:00:00", 0, Fraction(25), None),
+        ("0:00:00:00", 0, Fraction(25), None),
+        ("", 0, Fraction(25), None),
+        ("00:00:00:00", 0, Fraction(1000), None),
+    ],
+)
+def test_timecodes_go_on(timecode: str, frames: int, rate: Fraction, expected: str | None) -> None:
+    assert later_timecode(timecode, frames, rate) == expected

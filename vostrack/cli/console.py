@@ -301,7 +301,9 @@ def printed_summary(
     print(
         f"{named}: {frames}, {objects}, {seconds['total']:.2f} s a frame "
         f"({parts}), peak {summary['peak_rss_mb']} MiB\nresults: {plain(out)}",
+        *(f"exported: {plain(near(Path(path)))}" for path in summary.get("exports", {}).values()),
         file=sys.stderr,
+        sep="\n",
     )
     look = Path(out, "overlay.mp4" if "overlay" in summary["outputs"] else "masks")
     say_next("; ".join(filter(None, (f"look at {look}", then(out)))))

@@ -52,7 +52,11 @@ def export(
     shrink: Annotated[int, in_output("--shrink", metavar="PX", min=0, max=100, help="Make objects smaller.")] = 0,
     bits: Annotated[int, in_output("--bits", metavar="N", help="Of a pixel in PNGs: 8 or 16.")] = 8,
     each: Annotated[bool, in_output("--each", help="A movie for each object.")] = False,
+    polygons: Annotated[bool, in_output("--polygons", help="Polygons in COCO, not run lengths.")] = False,
     overwrite: Overwrite = False,
+    resume: Annotated[
+        bool, in_run("--resume", help="Go on with an interrupted export; one that is a single file starts again.")
+    ] = False,
     list_: Annotated[bool, in_run("--list", help="Show all formats.")] = False,
     json: Json = False,
     progress: Progress = Form.AUTO,
@@ -91,15 +95,18 @@ def export(
                 clip=clip,
                 fps=parse_rate(fps),
                 overwrite=overwrite,
+                resume=resume,
                 callbacks=bar,
                 hard=hard,
                 feather=feather,
                 grow=grow - shrink,
                 bits=bits,
                 each=each,
+                polygons=polygons,
             )
         except Stopped as stop:
-            stop.args = ("nothing was written",)
+            if each or FORMATS[format_].ending:  # else files of frames stay, and can be gone on with
+                stop.args = ("nothing was written",)
             raise
     if json:
         print(json_text.dumps(made, indent=2, sort_keys=True))

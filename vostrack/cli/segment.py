@@ -54,6 +54,7 @@ from vostrack.cli.settings import (
     parse_rate,
     parse_size,
 )
+from vostrack.formats import FORMATS
 from vostrack.methods import DEFAULT, QUALITY, Direction, OnCut, method_class, preset_name, registered
 from vostrack.refine import REFINERS
 from vostrack.run.place import check_free, default_folder
@@ -106,6 +107,15 @@ def segment(
     overlay_labels: OverlayLabels = False,
     objects: Annotated[bool, in_output("--objects", help="Also write a black and white PNG per object.")] = False,
     probs: Annotated[bool, in_output("--probs", help="Also write probabilities (.npz).")] = False,
+    export: Annotated[
+        list[str] | None,
+        in_output(
+            "--export",
+            metavar="FORMAT",
+            help="Also write what `vostrack export --list` shows, beside OUT. Repeatable.",
+            autocompletion=lambda: [*FORMATS],
+        ),
+    ] = None,
     keep: Annotated[
         bool,
         in_output("--keep/--no-keep", help="Keep what `vostrack update`, and smooth edges in exports, need."),
@@ -164,6 +174,7 @@ def segment(
         vostrack segment dog.mp4 -m first.png --adapt --refine crf
         vostrack segment dog.mp4 -m first.png --name dog=#ff0000 --name cat=#00ff00
         vostrack segment dog.mp4 -m first.png --range 40-60
+        vostrack segment dog.mp4 -m first.png --export prores4444
         vostrack segment dog.mp4 -m first.png --resume
 
     Masks go to OUT/masks, one palette PNG for each frame, and OUT/overlay.mp4 shows them over the clip.
@@ -226,6 +237,7 @@ def segment_arguments(options: Mapping[str, Any], base: Path = Path()) -> dict[s
         "adapt": form,
         **settings,
         "outputs": [name for name, on in wanted.items() if on],
+        "exports": given.export or [],
     }
 
 

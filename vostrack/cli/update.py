@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
-from vostrack.cli.console import Form, FrameBar, Stopped, near, pasted, printed_summary, say_next
+from vostrack.cli.console import Form, FrameBar, Stopped, near, pasted, print_note, printed_summary, say_next
 from vostrack.cli.help import Gone, Json, MovedClip, Progress, Quiet, in_input, in_output, in_run
 from vostrack.cli.segment import frame_names, parse_frame, parse_masks
 from vostrack.cli.settings import parse_gone, parse_range
@@ -65,9 +66,12 @@ def update(
     if undo:
         if any([*changes, lock, lock_range, clip]):
             raise typer.BadParameter("it takes back the last update, and nothing else", param_hint="--undo")
+        from vostrack.run.export import older
         from vostrack.run.update import undo as take_back
 
         take_back(run)
+        for note in older(run):
+            print_note(Console(stderr=True), note)
         say_next(f"look at {near(run)}; it is as it was before the last update")
         return
     if not any(changes):

@@ -24,6 +24,7 @@ class ExportOptions(Config):
     grow: int = setting(0, "how far objects grow; below 0 they shrink", low=-100, high=100, unit="pixels")
     bits: int = setting(8, "of a pixel", choices=(8, 16))
     each: bool = setting(False, "whether each object gets a file of its own")
+    polygons: bool = setting(False, "whether masks are polygons")
 
 
 _EDGES = ("hard", "feather", "grow")
@@ -119,8 +120,8 @@ FORMATS: Mapping[str, Format] = {
             images=True, options=_EDGES, package="OpenEXR", extra="exr",
         ),
         Format(
-            "coco", _LABELLERS, "COCO instances: RLE, boxes, areas", "load", "coco:Coco", ".json",
-            package="pycocotools", extra="coco",
+            "coco", _LABELLERS, "COCO instances: RLE or polygons, boxes, areas", "load", "coco:Coco", ".json",
+            options=("polygons",), package="pycocotools", extra="coco",
         ),
         Format("cvat", _LABELLERS, "CVAT for images 1.1: XML with masks", "upload to a CVAT task", "cvat:Cvat", ".xml"),
         Format(

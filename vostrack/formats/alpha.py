@@ -37,8 +37,10 @@ def alpha(prediction: Prediction, ids: Collection[int], options: ExportOptions) 
         ids: of the objects.
         options: whether edges are soft, how far they move and how far they are blurred.
     """
-    hard = torch.isin(prediction.labels.pixels, torch.tensor(list(ids), dtype=torch.uint8)).float()
-    covered = hard if options.hard or not hard.any() else _soft(prediction, ids, hard)
+    wanted = np.zeros(256, np.bool_)
+    wanted[list(ids)] = True
+    hard = torch.from_numpy(wanted[prediction.mask])
+    covered = hard.float() if options.hard or not hard.any() else _soft(prediction, ids, hard)
     return np.asarray(_blurred(_grown(covered, options.grow), options.feather).numpy(), np.float32)
 
 
@@ -49,32 +51,34 @@ def in_bits(covered: npt.NDArray[np.float32], bits: int) -> npt.NDArray[Any]:
 
 
 def _soft(prediction: Prediction, ids: Collection[int], hard: Tensor) -> Tensor:
-    """Soft edges of a mask (H, W) that is not empty.
+    """Soft edges of a mask, bool (H, W), that is not empty.
 
     What the run said holds where it agrees with the mask, which may have been given or retouched; elsewhere the mask
     does. Near its edge, what comes of that is a local linear function of the luminance, fitted at a smaller size and
     read at that of the image (He & Sun, "Fast Guided Filter", 2015, Algorithm 2).
     """
-    short = min(hard.shape)
+    short, (height, width) = min(hard.shape), hard.shape
     scale = min(1.0, _SHORT_SIDE / short)
     margin = int(np.ceil(4 * _RADIUS / scale)) + 1
     rows, columns = (_reach(hard.any(dim), margin) for dim in (1, 0))
-    inside, image = hard[rows, columns], prediction.frame.image[:, rows, columns].float() / 255
+    inside, image = hard[rows, columns].float(), prediction.frame.image[:, rows, columns].float() / 255
     size = max(1, round(inside.shape[0] * scale)), max(1, round(inside.shape[1] * scale))
     share = _shrunk(inside[None], size)[0]
     said = share
     if prediction.probs is not None:
-        wanted = [channel for channel, number in enumerate(prediction.ids, 1) if number in ids]
-        ours = resize(prediction.probs[wanted].sum(0)[None, None], (hard.shape[0], hard.shape[1]))[0, :, rows, columns]
+        wanted = [probs for probs, number in zip(prediction.probs[1:], prediction.ids, strict=True) if number in ids]
+        ours = sum(wanted[1:], start=wanted[0]) if wanted else torch.zeros_like(prediction.probs[0])
+        ours = resize(ours[None, None], (height, width))[0, :, rows, columns]
         ours = _steeper(_shrunk(ours, size)[0], _STEEP)
         said = torch.where((ours > 0.5) == (share > 0.5), ours, share)
     fit = guided_fit(said[None], _shrunk(image, size), _RADIUS, _CONTRAST**2)
     slope, offset = resize(torch.cat(fit)[None], size_of(image))[0]
     eroded = _grown(share, -_RADIUS)
-    maps = torch.stack((_grown(share, _RADIUS) - eroded > 0, _grown(eroded, _RADIUS) > 0.5)).float()
+    body = _grown(eroded, 2 * _RADIUS)  # with its rim, whose corners would stand out as dots
+    maps = torch.stack((_grown(share, _RADIUS) - eroded > 0, body > 0.5)).float()
     near, thick = F.interpolate(maps[None], inside.shape, mode="nearest-exact")[0] > 0
     soft = torch.where(near, _steeper(slope * luminance(image) + offset, _STEEPER), inside)
-    covered = hard.clone()
+    covered = torch.zeros(height, width)
     covered[rows, columns] = torch.where(thick, soft, torch.maximum(soft, inside))  # what is thin must not vanish
     return covered
 
@@ -99,13 +103,19 @@ def _grown(covered: Tensor, pixels: int) -> Tensor:
     """What is covered (H, W), moved out by a number of pixels, or in: squares and crosses by turns, nearly a disc."""
     if pixels < 0:
         return 1 - _grown(1 - covered, -pixels)
-    x = covered[None, None]
     for step in range(pixels):
-        if step % 2:
-            x = F.max_pool2d(x, 3, 1, 1)
-        else:
-            x = torch.maximum(F.max_pool2d(x, (3, 1), 1, (1, 0)), F.max_pool2d(x, (1, 3), 1, (0, 1)))
-    return x[0, 0]
+        wide, high = _widened(covered, 1), _widened(covered, 0)
+        covered = _widened(wide, 0) if step % 2 else torch.maximum(wide, high)
+    return covered
+
+
+def _widened(covered: Tensor, dim: int) -> Tensor:
+    """The largest of each pixel and its two neighbours in a dimension."""
+    most, inner = covered.clone(), covered.shape[dim] - 1
+    for to, start in ((0, 1), (1, 0)):
+        part = most.narrow(dim, to, inner)
+        torch.maximum(part, covered.narrow(dim, start, inner), out=part)
+    return most
 
 
 def _blurred(covered: Tensor, sigma: float) -> Tensor:

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
+import unicodedata
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vostrack.files import write_bytes
 from vostrack.formats import ExportOptions
 from vostrack.notes import Note
 from vostrack.types import Prediction
 
 Bools = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
+
+_LONGEST_STEM = 50
+_RESERVED = re.compile("con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
+"""Names that Windows has for devices."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Shot:
 
     Attributes:
         out: the file or the folder to write; nothing is there.
-        name: of the clip.
+        name: of the clip, which can be that of a folder.
         size: (H, W) of all frames.
         count: of frames.
         objects: names by id, in the order of ids; two objects may have one name.
@@ -63,36 +69,66 @@ class Shot:
         """Name of the image that a frame is in."""
         return self.file_name(prediction.index, prediction.frame.name)
 
-    def stems(self) -> dict[int, str]:
-        """By id, what files and layers of an object are called: letters, digits, `_`; no two are alike."""
-        plain = {number: re.sub(r"\W+", "_", name).strip("_") for number, name in self.objects.items()}
-        plain = {n: stem if stem and not stem[0].isdigit() else f"object_{stem or n}" for n, stem in plain.items()}
-        taken = [stem.lower() for stem in plain.values()]
-        return {n: f"{stem}_{n}" if taken.count(stem.lower()) > 1 else stem for n, stem in plain.items()}
+    def stems(self, ascii_only: bool = False) -> dict[int, str]:
+        """By id, what files and layers of an object are called: letters, digits, `_`; no two are alike in any case.
+
+        Args:
+            ascii_only: whether there are no letters but those from A to Z.
+        """
+        kind = re.ASCII if ascii_only else 0
+        named = ((n, unicodedata.normalize("NFC", name)) for n, name in self.objects.items())
+        stems = {n: re.sub(r"\W+", "_", name, flags=kind).strip("_")[:_LONGEST_STEM] for n, name in named}
+        stems = {n: stem if stem and not stem[0].isdigit() else f"object_{stem or n}" for n, stem in stems.items()}
+        while True:
+            taken = Counter(stem.casefold() for stem in stems.values())
+            bad = [n for n, stem in stems.items() if taken[stem.casefold()] > 1 or _RESERVED.fullmatch(stem)]
+            if not bad:
+                return stems
+            stems |= {n: f"{stems[n]}_{n}" for n in bad}
 
 
-class Collected(ABC):
-    """A writer that collects what it needs and writes one JSON file at the end."""
+class Listed(ABC):
+    """A writer of a JSON file, whose long list is written frame by frame.
+
+    Attributes:
+        key: what the list is called; empty where the file is that list.
+    """
+
+    key: ClassVar[str] = ""
 
     def __init__(self, shot: Shot) -> None:
         """Take the shot."""
         self.notes: list[Note] = []
-        self.shot = shot
+        self.shot, self.count = shot, 0
+        self._file = shot.out.open("x", encoding="ascii", newline="\n")
+        self._file.write(f'{{"{self.key}": [' if self.key else "[")
 
     @abstractmethod
     def write(self, prediction: Prediction) -> None:
         """Take a frame."""
 
-    @abstractmethod
-    def content(self) -> Any:
-        """All that is written, as JSON."""
+    def put(self, entry: Any) -> None:
+        """Write an entry of the list."""
+        self._file.write(",\n" if self.count else "\n")
+        self._file.write(json.dumps(entry, allow_nan=False))
+        self.count += 1
+
+    def rest(self) -> dict[str, Any]:
+        """What else the file has, beside the list."""
+        return {}
 
     def finish(self) -> None:
-        """Write the file; raises `OutputError`."""
-        write_bytes(self.shot.out, json.dumps(self.content(), allow_nan=False).encode())
+        """Complete the file."""
+        rest = "".join(
+            f",\n{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in self.rest().items()
+        )
+        self._file.write(f"\n]{rest}}}\n" if self.key else "\n]\n")
+        self._file.close()
 
-    def abort(self) -> None:  # noqa: B027  there is nothing for others to add
-        """Nothing to do: nothing was written."""
+    def abort(self) -> None:
+        """Close the file; what goes wrong then does not matter any more."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def objects_in(prediction: Prediction) -> Iterator[tuple[int, Bools]]:

@@ -1,6 +1,7 @@
 """COCO instances: an image for each frame, an annotation for each object that it shows.
 
-Source: the data format of cocodataset.org; `track_id`, the id of the object, is added for trackers.
+Source: the data format of cocodataset.org; `track_id`, the id of the object, is added for trackers. Polygons are filled
+one by one, so holes are joined to the rim; what readers would fill in another way is given as run lengths.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vostrack.files import shaped
-from vostrack.formats.base import Bools, Collected, Shot, box_of, objects_in
+from vostrack.formats.base import Bools, Listed, Shot, box_of, objects_in
 from vostrack.formats.drawings import (
     Draw,
     Drawing,
@@ -27,7 +28,7 @@ from vostrack.formats.drawings import (
     whole,
 )
 from vostrack.formats.polygons import filled
-from vostrack.formats.rle import decoded, encoded
+from vostrack.formats.rle import decoded, encoded, exact_polygons
 from vostrack.types import Prediction
 
 
@@ -75,14 +76,15 @@ def categories(shot: Shot) -> list[dict[str, Any]]:
     return [{"id": number, "name": name, "supercategory": "object"} for name, number in shot.classes.items()]
 
 
-class Coco(Collected):
+class Coco(Listed):
     """Writes it."""
+
+    key = "annotations"
 
     def __init__(self, shot: Shot) -> None:
         """Take the shot."""
         super().__init__(shot)
         self._images: list[dict[str, Any]] = []
-        self._annotations: list[dict[str, Any]] = []
 
     def write(self, prediction: Prediction) -> None:
         """Take a frame."""
@@ -90,12 +92,12 @@ class Coco(Collected):
         image = {"id": len(self._images) + 1, "file_name": self.shot.image_of(prediction)}
         self._images.append(image | {"width": width, "height": height, "frame": prediction.index})
         for number, mask in objects_in(prediction):
-            self._annotations.append(
+            self.put(
                 {
-                    "id": len(self._annotations) + 1,
+                    "id": self.count + 1,
                     "image_id": image["id"],
                     "category_id": self.shot.classes[self.shot.objects[number]],
-                    "segmentation": encoded(mask),
+                    "segmentation": (self.shot.options.polygons and exact_polygons(mask)) or encoded(mask),
                     "area": int(mask.sum()),
                     "bbox": list(map(float, box_of(mask))),
                     "iscrowd": 0,
@@ -103,12 +105,11 @@ class Coco(Collected):
                 }
             )
 
-    def content(self) -> dict[str, Any]:
-        """The file."""
+    def rest(self) -> dict[str, Any]:
+        """What else the file has."""
         return {
             "info": {"description": f"{self.shot.name}, by vostrack"},
             "images": self._images,
-            "annotations": self._annotations,
             "categories": categories(self.shot),
         }
 

@@ -5,12 +5,12 @@ Source: the format's page of docs.cvat.ai: lengths of runs inside the box, row b
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import IO
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
@@ -46,11 +46,14 @@ class Cvat:
         """Take the shot."""
         self.notes: list[Note] = []
         self._shot, self._count = shot, 0
-        self._file: IO[str] | None = None
+        self._file = shot.out.open("x", encoding="utf-8", newline="\n")
+        names = "".join(self._label(name) for name in shot.classes)
+        meta = f"  <meta><job><labels>{names}</labels></job></meta>\n"
+        self._file.write(f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n{meta}')
 
     def write(self, prediction: Prediction) -> None:
         """Write a frame."""
-        file, (height, width) = self._opened(), self._shot.size
+        file, (height, width) = self._file, self._shot.size
         name = quoteattr(escaped(self._shot.image_of(prediction)))
         file.write(f'  <image id="{self._count}" name={name} width="{width}" height="{height}">\n')
         self._count += 1
@@ -60,21 +63,13 @@ class Cvat:
 
     def finish(self) -> None:
         """Complete the file."""
-        self._opened().write("</annotations>\n")
-        self.abort()
+        self._file.write("</annotations>\n")
+        self._file.close()
 
     def abort(self) -> None:
-        """Close the file."""
-        if self._file is not None:
+        """Close the file; what goes wrong then does not matter any more."""
+        with contextlib.suppress(OSError):
             self._file.close()
-
-    def _opened(self) -> IO[str]:
-        if self._file is None:
-            self._file = self._shot.out.open("x", encoding="utf-8", newline="\n")
-            names = "".join(self._label(name) for name in self._shot.classes)
-            meta = f"  <meta><job><labels>{names}</labels></job></meta>\n"
-            self._file.write(f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n{meta}')
-        return self._file
 
     def _label(self, name: str) -> str:
         attribute = "<attribute><name>object_id</name><mutable>False</mutable><input_type>text</input_type></attribute>"

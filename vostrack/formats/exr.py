@@ -61,7 +61,7 @@ class Exr:
         image = self._levels[picture(prediction)]
         for number, name in enumerate("RGB"):
             yield name, np.ascontiguousarray(image[..., number])
-        for number, stem in self._shot.stems().items():
+        for number, stem in self._shot.stems(ascii_only=True).items():
             yield f"{stem}.Y", alpha(prediction, [number], self._shot.options).astype(np.float16)
 
 

@@ -5,6 +5,7 @@ Source: the format of brush labels of labelstud.io, packed as by thi.ng/rle-pack
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vostrack.files import shaped
-from vostrack.formats.base import Bools, Collected, Shot, objects_in, runs
+from vostrack.formats.base import Bools, Listed, objects_in, runs
 from vostrack.formats.drawings import (
     Drawing,
     Drawings,
@@ -82,28 +83,19 @@ class _Task:
     predictions: list[Any] | None = None
 
 
-class LabelStudio(Collected):
+class LabelStudio(Listed):
     """Writes it."""
-
-    def __init__(self, shot: Shot) -> None:
-        """Take the shot."""
-        super().__init__(shot)
-        self._tasks: list[dict[str, Any]] = []
 
     def write(self, prediction: Prediction) -> None:
         """Take a frame."""
-        image = quote(f"{self.shot.name}/{self.shot.image_of(prediction)}")
+        image = quote(os.fsencode(f"{self.shot.name}/{self.shot.image_of(prediction)}"))
         result = [self._stroke(number, mask) for number, mask in objects_in(prediction)]
-        self._tasks.append(
+        self.put(
             {
                 "data": {"image": f"/data/local-files/?d={image}", "frame": prediction.index},
                 "predictions": [{"model_version": "vostrack", "result": result}],
             }
         )
-
-    def content(self) -> list[dict[str, Any]]:
-        """The file."""
-        return self._tasks
 
     def _stroke(self, number: int, mask: Bools) -> dict[str, Any]:
         height, width = self.shot.size

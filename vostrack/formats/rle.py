@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vostrack.formats.base import Bools
+from vostrack.formats.polygons import outlines, polygon
 
 _CHARACTERS = 7
 """Of five bits each, at most, that a run may have."""
@@ -75,3 +76,17 @@ def _unpacked(text: str) -> npt.NDArray[np.int64]:
     values -= np.where(codes[ends] & 16, 1 << 5 * (ends - starts + 1), 0)
     values[1::2], values[2::2] = np.cumsum(values[1::2]), np.cumsum(values[2::2])
     return values
+
+
+def exact_polygons(mask: Bools) -> list[list[int]] | None:
+    """A mask (H, W) as polygons x, y, x, y, ..., of which readers make the same pixels; else None.
+
+    There is one for each part; or one for all, where there are holes: readers fill polygons one by one.
+    """
+    from pycocotools import mask as coco
+
+    for loops in (outlines(mask), [polygon(mask)]):
+        corners = [loop.ravel().tolist() for loop in loops]
+        if np.array_equal(coco.decode(coco.merge(coco.frPyObjects(corners, *mask.shape))), mask):
+            return corners
+    return None

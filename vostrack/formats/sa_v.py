@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vostrack.files import shaped
-from vostrack.formats.base import Collected, Shot, objects_in
+from vostrack.formats.base import Listed, Shot, objects_in
 from vostrack.formats.coco import drawn
 from vostrack.formats.drawings import Drawing, Drawings, Shape, checked_name, checked_size, whole
 from vostrack.formats.rle import encoded, is_empty
@@ -46,13 +46,14 @@ class _File:
     frame_index: list[int] | None = None
 
 
-class SaV(Collected):
+class SaV(Listed):
     """Writes it."""
+
+    key = "masklet"
 
     def __init__(self, shot: Shot) -> None:
         """Take the shot."""
         super().__init__(shot)
-        self._masklet: list[list[dict[str, Any]]] = []
         self._areas: list[list[int]] = []
         self._frames: list[int] = []
 
@@ -60,22 +61,21 @@ class SaV(Collected):
         """Take a frame."""
         found = dict(objects_in(prediction))
         masks = [found.get(number, np.zeros(self.shot.size, np.bool_)) for number in self.shot.objects]
-        self._masklet.append([encoded(mask) for mask in masks])
+        self.put([encoded(mask) for mask in masks])
         self._areas.append([int(mask.sum()) for mask in masks])
         self._frames.append(prediction.index)
 
-    def content(self) -> dict[str, Any]:
-        """The file."""
-        (height, width), count = self.shot.size, len(self._masklet)
+    def rest(self) -> dict[str, Any]:
+        """What else the file has."""
+        height, width = self.shot.size
         by_object = [list(areas) for areas in zip(*self._areas, strict=True)]
         visible = [[area > 0 for area in areas] for areas in by_object]
         mean = [sum(areas) / max(sum(seen), 1) for areas, seen in zip(by_object, visible, strict=True)]
         return {
             "video_id": self.shot.name,
-            "video_frame_count": float(count),
+            "video_frame_count": float(self.count),
             "video_height": float(height),
             "video_width": float(width),
-            "masklet": self._masklet,
             "masklet_id": list(range(len(visible))),
             "masklet_num": len(visible),
             "masklet_frame_count": [sum(seen) for seen in visible],

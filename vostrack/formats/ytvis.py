@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vostrack.files import shaped
-from vostrack.formats.base import Collected, Shot, box_of, objects_in
+from vostrack.formats.base import Listed, Shot, box_of, objects_in
 from vostrack.formats.coco import Category, categories, category_names, drawn
 from vostrack.formats.drawings import Drawing, Drawings, Shape, checked_key, checked_size, folder_of
 from vostrack.formats.rle import encoded
@@ -46,8 +46,10 @@ class _File:
     categories: list[Category]
 
 
-class Ytvis(Collected):
+class Ytvis(Listed):
     """Writes it."""
+
+    key = "annotations"
 
     def __init__(self, shot: Shot) -> None:
         """Take the shot."""
@@ -61,32 +63,36 @@ class Ytvis(Collected):
             self._found[number][len(self._names)] = encoded(mask), list(box_of(mask)), int(mask.sum())
         self._names.append(self.shot.image_of(prediction))
 
-    def content(self) -> dict[str, Any]:
-        """The file."""
-        shot, frames = self.shot, range(len(self._names))
-        size = {"width": shot.size[1], "height": shot.size[0], "length": len(self._names)}
-        nothing = (None, None, None)
-        annotations = []
+    def rest(self) -> dict[str, Any]:
+        """What else the file has."""
+        return {
+            "info": {"description": f"{self.shot.name}, by vostrack"},
+            "videos": [{"id": 1, **self._size(), "file_names": self._names}],
+            "categories": categories(self.shot),
+        }
+
+    def finish(self) -> None:
+        """Write an annotation for each object."""
         for number, found in self._found.items():
-            masks, boxes, areas = map(list, zip(*(found.get(frame, nothing) for frame in frames), strict=True))
-            annotations.append(
+            nothing = (None, None, None)
+            of_frames = (found.get(frame, nothing) for frame in range(len(self._names)))
+            masks, boxes, areas = map(list, zip(*of_frames, strict=True))
+            self.put(
                 {
                     "id": number,
                     "video_id": 1,
-                    "category_id": shot.classes[shot.objects[number]],
+                    "category_id": self.shot.classes[self.shot.objects[number]],
                     "iscrowd": 0,
-                    **size,
+                    **self._size(),
                     "segmentations": masks,
                     "bboxes": boxes,
                     "areas": areas,
                 }
             )
-        return {
-            "info": {"description": f"{shot.name}, by vostrack"},
-            "videos": [{"id": 1, **size, "file_names": self._names}],
-            "annotations": annotations,
-            "categories": categories(shot),
-        }
+        super().finish()
+
+    def _size(self) -> dict[str, int]:
+        return {"width": self.shot.size[1], "height": self.shot.size[0], "length": len(self._names)}
 
 
 def read(value: Any, path: Path) -> Drawings:

@@ -24,7 +24,11 @@ class Callbacks:
         """
 
     def phase(self, name: str) -> None:
-        """Called where a run enters a phase: "resuming", "following", "training", "segmenting" or "drawing"."""
+        """Called where a run enters a phase.
+
+        Args:
+            name: "resuming", "following", "training", "segmenting", "drawing", or "exporting" and a format.
+        """
 
     def note(self, note: Note) -> None:
         """Called with each thing worth knowing, as soon as it is known: a line of text, whose `code` says its kind."""

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from vostrack.errors import Cancelled, InputError, MaskError, OutputError, OutputExistsError, VostrackError
-from vostrack.files import atomic_path, make_folder, shown
-from vostrack.formats import FORMATS, Format, format_of
+from vostrack import __version__
+from vostrack.errors import Cancelled, InputError, MaskError, OutputError, VostrackError
+from vostrack.files import OutputRoot, escaped, read_json, shown
+from vostrack.formats import FORMATS, ExportOptions, Format, format_of
 from vostrack.formats.base import Shot
-from vostrack.formats.folder import atomic_folder
+from vostrack.formats.staged import check_free, remove, staged
 from vostrack.notes import Code, Note, by_severity
 from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.finished import Finished
-from vostrack.run.place import HIDDEN, RESULTS
+from vostrack.run.place import EXPORTS, HIDDEN, RESULTS
 from vostrack.run.prompts import object_id
-from vostrack.types import BACKGROUND, LabelMap, Prediction
+from vostrack.types import LabelMap, Prediction
 from vostrack.video.ranges import Range, Span, choose
 from vostrack.video.writer import ThreadedWriter
 
@@ -44,6 +47,7 @@ def export(
     clip: str | os.PathLike[str] | None = None,
     fps: Fraction | float | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     callbacks: Callbacks | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -61,8 +65,10 @@ def export(
         clip: where the clip is now, if it was moved; a folder of PNGs needs it for formats with images.
         fps: frames a second, where the clip is a folder of images; None for that of the run, or 24.
         overwrite: whether an earlier export is replaced.
+        resume: whether an export that was broken off goes on: in a folder with files for each frame, those that are
+            complete stay; others start at the first frame, with a note.
         callbacks: what is called on the way.
-        options: of the format: `hard`, `feather`, `grow`, `bits`, `each`.
+        options: of the format: `hard`, `feather`, `grow`, `bits`, `each`, `polygons`.
 
     Returns:
         `format`, `out`, `frames`, `objects`, the names by id, and `warnings` and `notes` as in a summary.
@@ -71,7 +77,7 @@ def export(
         VostrackError: there is no such format, or it does not take such an option.
         OutputError: the run is not complete or damaged, or nothing can be written there.
         InputError, MaskError: the clip cannot be read; there is no such frame or object.
-        Cancelled: the callbacks said so; nothing is written.
+        Cancelled: the callbacks said so; nothing has the name that was wanted.
     """
     kind = format_of(format)
     chosen, make, callbacks = kind.choose(options), kind.writer(), checked_callbacks(callbacks)
@@ -80,34 +86,136 @@ def export(
     finished = Finished(Path(run), None if clip is None else Path(os.path.abspath(clip)), fps)
     span = _span(finished, range, start_number)
     objects = _objects(finished, only)
-    path = Path(out) if out is not None else _default_out(Path(run), kind, chosen.each)
+    path = Path(out) if out is not None else default_out(Path(run), kind, chosen.each)
     _check_place(path, finished)
-    notes = list[Note]()
-    with _result(path, _is_folder(path, kind, chosen.each), overwrite) as temporary:
+    is_folder = _is_folder(path, kind, chosen.each)
+    by_frame = is_folder and not (chosen.each and kind.ending)
+    named = {str(number): name for number, name in objects.items()}
+    record = {
+        "format": kind.name,
+        "options": asdict(chosen),
+        "objects": named,
+        **span.record(),
+        "run": finished.digest(),
+        "clip": str(finished.source),
+        "fps": fps and str(Fraction(fps)),
+        "vostrack": __version__,
+    }
+    with staged(path, is_folder, record, keeps=by_frame, overwrite=overwrite, resume=resume) as stage:
         soft = kind.soft and not chosen.hard
-        if soft and not finished.is_soft:
-            text = "the run kept no probabilities, so soft edges are made from its masks and the image alone"
-            notes.append(Note(Code.EXPORT_EDGES, text))
-        count = (span.last or 0) - span.first + 1
-        name = finished.source.stem if finished.source else finished.path.resolve().name
-        timed = finished.source if kind.images and finished.source and not finished.source.is_dir() else None
-        rate = finished.rate() if kind.images else None
-        shot = Shot(temporary, name, finished.size, count, objects, finished.image_name, chosen, timed, rate)
-        done, writing = 0, ThreadedWriter([make(shot)], _WAITING)
-        with writing, closing(finished.frames(span, kind.images, soft and finished.is_soft)) as frames:
-            for done, prediction in enumerate(frames, 1):
-                writing.write(_wanted(prediction, objects, span))
-                callbacks.progress(done, count)
-                if callbacks.cancelled():
-                    raise Cancelled(f"cancelled after {done} frames: nothing was written")
-            if done < count:
-                raise InputError(f"{shown(finished.source)} ends early: it has {done} of {count} frames")
+        shot = _shot(finished, kind, stage.path, span, objects, chosen)
+        writing = ThreadedWriter([make(shot), *([stage] if by_frame else [])], _WAITING)
+        left = replace(span, first=span.first + stage.done)
+        with writing, closing(finished.frames(left, kind.images, soft and finished.is_soft)) as frames:
+            _write(frames, writing, shot, span, stage.done, by_frame, callbacks)
         finished.check_same()
-    notes += writing.notes
+    notes = stage.notes + writing.notes
+    if soft and not finished.is_soft:
+        text = "the run kept no probabilities, so soft edges are made from its masks and the image alone"
+        notes.append(Note(Code.EXPORT_EDGES, text))
     for note in notes:
         callbacks.note(note)
-    named = {str(number): name for number, name in objects.items()}
-    return {"format": kind.name, "out": str(path), "frames": count, "objects": named, **by_severity(notes)}
+    return {"format": kind.name, "out": str(path), "frames": shot.count, "objects": named, **by_severity(notes)}
+
+
+def _shot(
+    finished: Finished, kind: Format, path: Path, span: Span, objects: Mapping[int, str], options: ExportOptions
+) -> Shot:
+    """What is exported, but for its frames."""
+    count = (span.last or 0) - span.first + 1
+    name = finished.source.stem if finished.source else finished.path.resolve().name
+    name = re.sub(r'[\\/:*?"<>|]', "_", escaped(name)).strip(". ") or "clip"  # folders get it, also in archives
+    timed = finished.source if kind.images and finished.source and not finished.source.is_dir() else None
+    rate = finished.rate() if kind.images else None
+    return Shot(path, name, finished.size, count, objects, finished.image_name, options, timed, rate)
+
+
+def _write(
+    frames: Iterator[Prediction],
+    writing: ThreadedWriter,
+    shot: Shot,
+    span: Span,
+    done: int,
+    keeps: bool,
+    callbacks: Callbacks,
+) -> None:
+    """Write the frames of a span that are not done; those that are done stay where it is broken off, if it `keeps`."""
+    for number in range(done + 1, shot.count + 1):
+        prediction = next(frames, None)
+        if prediction is None:
+            raise InputError(f"{shown(shot.name)} ends early: it has {number - 1} of {shot.count} frames")
+        writing.write(_wanted(prediction, shot.objects, span))
+        callbacks.progress(number, shot.count)
+        if callbacks.cancelled():
+            left = "go on with `resume=True`" if keeps else "nothing was written"
+            raise Cancelled(f"cancelled after {number} frames: {left}")
+
+
+class Exports:
+    """The exports that a run ends with: their places are checked before it starts, and it makes them when complete.
+
+    Attributes:
+        run: output folder of the run.
+    """
+
+    def __init__(self, names: Iterable[str], run: Path) -> None:
+        """Take names of formats, and the output folder of the run.
+
+        Raises:
+            VostrackError: there is no such format, or a package that it needs is not there.
+        """
+        if isinstance(names, str) or not isinstance(names, Iterable):
+            raise VostrackError(f"exports must be a list of names such as ['coco'], not {names!r}")
+        self.run, self._places = run, dict[Format, Path]()
+        for kind in map(format_of, names):
+            kind.writer()
+            self._places[kind] = default_out(run, kind)
+
+    def check(self, inputs: Iterable[Path], overwrite: bool, resume: bool) -> None:
+        """Raise `OutputError` where an export would replace what is not of this run, or an input."""
+        known, taken = self._known() if resume else set[str](), {path.resolve() for path in inputs}
+        for kind, path in self._places.items():
+            if path.resolve() in taken:
+                raise OutputError(
+                    f"{shown(path)} is an input, and would be replaced by the export: choose another `out`"
+                )
+            if kind.name not in known:
+                check_free(path, not kind.ending, overwrite)
+
+    def begin(self, overwrite: bool, resume: bool) -> None:
+        """Keep in the folder of the run, which has begun, that what is there from now on is of this run."""
+        known = self._known() if resume else set[str]()
+        for path in self._places.values() if overwrite and not resume else ():
+            remove(path)
+        root, names = OutputRoot(self.run), {*known, *(kind.name for kind in self._places)}
+        if names:
+            root.write_json(EXPORTS, sorted(names))
+
+    def make(self, clip: Path, callbacks: Callbacks) -> dict[str, Any]:
+        """Make those that are missing; where they are by format, and what was noted, as in a summary."""
+        made = list[dict[str, Any]]()
+        for kind, path in self._places.items():
+            if not os.path.lexists(path):
+                callbacks.phase(f"exporting {kind.name}")
+                made.append(export(self.run, kind.name, path, clip=clip, resume=True, callbacks=callbacks))
+        told = {each: [note for one in made for note in one[each]] for each in ("warnings", "notes")}
+        return {"exports": {kind.name: str(path) for kind, path in self._places.items()}, **told}
+
+    def _known(self) -> set[str]:
+        with contextlib.suppress(OSError, ValueError):
+            return set(read_json(OutputRoot(self.run).at(EXPORTS), list[str]))
+        return set()
+
+
+def older(run: Path) -> list[Note]:
+    """Notes on exports that lie beside a run and are older than what it becomes now."""
+    notes = []
+    for kind in FORMATS.values():
+        for path in dict.fromkeys(default_out(run, kind, each) for each in (False, True)):
+            if os.path.lexists(path):
+                text = f"{shown(path)} is of the run as it was before: export it again with `overwrite=True`"
+                notes.append(Note(Code.EXPORT_OLDER, text))
+    return notes
 
 
 def _span(finished: Finished, wanted: Range | None, start_number: int | None) -> Span:
@@ -132,7 +240,7 @@ def _objects(finished: Finished, only: Collection[int | str]) -> dict[int, str]:
     return {number: name for number, name in names.items() if number in wanted or not only}
 
 
-def _default_out(run: Path, kind: Format, each: bool) -> Path:
+def default_out(run: Path, kind: Format, each: bool = False) -> Path:
     """`dog_vostrack_coco.json` beside `dog_vostrack`."""
     place = Path(os.path.abspath(run))
     name = f"{place.name}_{kind.name.replace('-', '_')}{'' if each else kind.ending}"
@@ -152,20 +260,6 @@ def _is_folder(path: Path, kind: Format, each: bool) -> bool:
     raise OutputError(f"{shown(path)}: {kind.name} needs a name with {wanted}")
 
 
-@contextlib.contextmanager
-def _result(path: Path, folder: bool, overwrite: bool) -> Iterator[Path]:
-    """Where to write what gets a name at the end."""
-    if folder:
-        with atomic_folder(path, overwrite) as temporary:
-            yield temporary
-        return
-    if os.path.lexists(path) and not (overwrite and path.is_file() and not path.is_symlink()):
-        raise OutputExistsError(f"{shown(path)} is there already: choose another `out`, or `overwrite=True`")
-    make_folder(path.parent)
-    with atomic_path(path) as temporary:
-        yield temporary
-
-
 def _check_place(path: Path, finished: Finished) -> None:
     """Refuse to write over an input, or among the frames of a clip or the results of a run."""
     here, run = path.resolve(), finished.path.resolve()
@@ -176,12 +270,11 @@ def _check_place(path: Path, finished: Finished) -> None:
         raise OutputError(f"{shown(path)} would be among the inputs: choose another `out`")
 
 
-def _wanted(prediction: Prediction, objects: dict[int, str], span: Span) -> Prediction:
+def _wanted(prediction: Prediction, objects: Mapping[int, str], span: Span) -> Prediction:
     """A prediction with the objects that are wanted alone, under the name that it gets."""
-    frame, pixels = prediction.frame, prediction.labels.pixels
-    keep = torch.zeros(256, dtype=torch.uint8)
-    keep[list(objects)] = torch.tensor(list(objects), dtype=torch.uint8)
-    pixels = torch.where(pixels == BACKGROUND, pixels, keep[pixels.int()])
+    frame, keep = prediction.frame, np.zeros(256, np.uint8)
+    keep[list(objects)] = list(objects)
     if span.start_number is not None:
         frame = replace(frame, name=f"{frame.index + span.shift:05d}")
-    return replace(prediction, frame=frame, labels=LabelMap(pixels, prediction.ids))
+    labels = LabelMap(torch.from_numpy(keep[prediction.mask]), prediction.ids)
+    return replace(prediction, frame=frame, labels=labels)

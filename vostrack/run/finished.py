@@ -5,8 +5,10 @@ A folder of palette PNGs is read in the same way, without what a run knows besid
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,16 +21,15 @@ from PIL import Image
 
 from vostrack.errors import InputError, OutputError
 from vostrack.files import lock_folder, nearest, read_json, shown
-from vostrack.methods import Direction
-from vostrack.propagate import Merged, Propagator, known_ids
+from vostrack.methods import Direction, method_class
+from vostrack.propagate import Propagator, known_ids
 from vostrack.run.folder import OutputFolder, fingerprint, read_ids
 from vostrack.run.kept import BothWays, KeptCells
-from vostrack.run.pipeline import load_pipeline
+from vostrack.run.pipeline import PipelineConfig, load_pipeline
 from vostrack.run.place import HIDDEN, MOVES
-from vostrack.run.prompts import gone_by_id
 from vostrack.run.request import Request
 from vostrack.run.steps import finish_moves
-from vostrack.types import VOID, Clip, Frame, LabelMap, Prediction
+from vostrack.types import VOID, Frame, LabelMap, Prediction
 from vostrack.video.masks import Prompts
 from vostrack.video.playback import NORMAL
 from vostrack.video.ranges import Span
@@ -128,12 +129,11 @@ class Finished:
             OutputError: a mask is damaged.
             InputError: the clip cannot be read, or is another one.
         """
-        frames = self._read(span) if images else self._blank(span)
-        for prediction in self._softened(frames) if soft else map(_unlabelled, frames):
-            mask = self._mask(self._paths[prediction.index - self.first], self.size)
-            ids = prediction.ids or tuple(self.objects)
-            probs = None if prediction.index in self._given.labels or not prediction.ids else prediction.probs
-            yield Prediction(prediction.frame, LabelMap(torch.from_numpy(mask), ids), probs)
+        said = self._probabilities() if soft else lambda frame: None
+        for frame in self._read(span) if images else self._blank(span):
+            mask = torch.from_numpy(self._mask(self._paths[frame.index - self.first], self.size))
+            ids, probs = said(frame) or (tuple(self.objects), None)
+            yield Prediction(frame, LabelMap(mask, ids), probs)
 
     @property
     def is_run(self) -> bool:
@@ -153,6 +153,15 @@ class Finished:
     def image_name(self, index: int, name: str) -> str:
         """Name of the image that a frame is in: its own, in a folder of images."""
         return self._images[index] if index < len(self._images) else f"{name}.jpg"
+
+    def digest(self) -> str:
+        """Hash of what was asked for, and of sizes and times of all masks, which change where one is retouched."""
+        hashed = hashlib.sha256(repr((self._now(), list(self._given.labels), sorted(self.objects.items()))).encode())
+        for path in self._paths:
+            with contextlib.suppress(OSError):  # whoever reads it says why
+                info = os.stat(path)
+                hashed.update(repr((path.name, info.st_size, info.st_mtime_ns)).encode("utf-8", "surrogateescape"))
+        return hashed.hexdigest()
 
     def check_same(self) -> None:
         """Raise `OutputError` where the run was changed since it was opened."""
@@ -195,30 +204,25 @@ class Finished:
             for frame in clip:
                 yield Frame(frame.index, frame.time, frame.image, self.names[frame.index - self.first])
 
-    def _softened(self, frames: Iterator[Frame]) -> Iterator[Prediction]:
-        """What the run said of cells, at the working size."""
+    def _probabilities(self) -> Callable[[Frame], tuple[tuple[int, ...], torch.Tensor] | None]:
+        """What gives the ids that the run followed in a frame, and its probabilities; None where it predicted none."""
         request, given = self._request, self._given
         assert request is not None
-        pipeline = load_pipeline(request.config)
-        cells = OutputFolder(self.path).cells
-        grid = Propagator(pipeline.method, request.config.size).grid(self.size)
+        pipeline = load_pipeline(_unfitted(request.config))
+        engine = Propagator(pipeline.method, request.config.size, pipeline.device)
         forward, backward = (
-            KeptCells(cells, way, given.labels, grid) for way in (Direction.FORWARD, Direction.BACKWARD)
+            KeptCells(OutputFolder(self.path).cells, way, given.labels, engine.grid(self.size))
+            for way in (Direction.FORWARD, Direction.BACKWARD)
         )
         both = BothWays(given.labels, backward, request.direction)
 
-        def said(index: int, cells: torch.Tensor | None, ids: tuple[int, ...]) -> Merged | None:
-            return both.merged(index, *(forward.read(index) or (None, ())))
+        def said(frame: Frame) -> tuple[tuple[int, ...], torch.Tensor] | None:
+            if frame.index in given.labels:
+                return None
+            merged = both.merged(frame.index, *(forward.read(frame.index) or (None, ())))
+            return merged and (merged.ids, engine.probabilities(merged.cells, frame.image))
 
-        engine = Propagator(
-            pipeline.method,
-            request.config.size,
-            pipeline.device,
-            keep_probs=True,
-            merge=said,
-            gone=gone_by_id(request.gone, given),
-        )
-        return engine.replay(Clip(frames, given.labels))
+        return said
 
     def _mask(self, path: Path, size: tuple[int, int] | None) -> npt.NDArray[np.uint8]:
         """A mask, uint8 (H, W), whose ids are those of objects; raises `OutputError`."""
@@ -234,5 +238,7 @@ class Finished:
         return pixels
 
 
-def _unlabelled(frame: Frame) -> Prediction:
-    return Prediction(frame, LabelMap(torch.zeros(0, 0, dtype=torch.uint8), ()))
+def _unfitted(config: PipelineConfig) -> PipelineConfig:
+    """A config whose method does not fit what it says to the edges of the image; `formats.alpha` does."""
+    fits = all(hasattr(preset, "edge_radius") for preset in method_class(config.method).presets.values())
+    return replace(config, settings={**config.settings, "edge_radius": 0}) if fits else config

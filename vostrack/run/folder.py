@@ -40,7 +40,7 @@ from vostrack.propagate import EnginePosition, known_ids
 from vostrack.run.confidence import CSV, Row, csv_text
 from vostrack.run.kept import COMPLETE
 from vostrack.run.pipeline import changes
-from vostrack.run.place import HIDDEN, RECORD, RESULTS, STATE, check_free, check_run, held
+from vostrack.run.place import EXPORTS, HIDDEN, RECORD, RESULTS, STATE, check_free, check_run, held
 from vostrack.run.signs import SIGNS, FrameSigns, read_signs
 from vostrack.run.state import load_state, save_state
 from vostrack.run.steps import forget_steps
@@ -95,6 +95,9 @@ class _Summary:
     objects: dict[str, Any]
     seconds_per_frame: _Seconds
     peak_rss_mb: float | None
+    warnings: list[Any] = dataclasses.field(default_factory=list)
+    notes: list[Any] = dataclasses.field(default_factory=list)
+    exports: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 class OutputFolder:
@@ -157,7 +160,7 @@ class OutputFolder:
         self._run = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
         self._first = (record.get("range") or [0])[0]
         self._two_passes = (record.get("adapt") or {}).get("form") == "clip"
-        for name in (*RESULTS, RECORD, _FRAMES, SIGNS, STATE, _SECOND, _BACK, _CELLS, _GIVEN, _REQUEST):
+        for name in (*RESULTS, RECORD, EXPORTS, _FRAMES, SIGNS, STATE, _SECOND, _BACK, _CELLS, _GIVEN, _REQUEST):
             self._root.at(name)  # fails now, where it does, and not after something was replaced
         for name in self._object_folders():
             self._root.at(name)  # fails now, where it does, and not after something was replaced
@@ -430,7 +433,7 @@ class OutputFolder:
         forget_steps(self.path)  # first: an earlier version must not come back in the place of the run that starts now
         # The summary goes in any case: it would say that the run which starts now is complete.
         # Where the second pass stands means nothing without the state behind it, so that one goes later.
-        gone = [_SUMMARY, CSV, SIGNS, _SECOND, STATE, _BACK]
+        gone = [_SUMMARY, CSV, SIGNS, EXPORTS, _SECOND, STATE, _BACK]
         with contextlib.suppress(OSError, ValueError):
             if "overlay" in read_json(self.path / RECORD, _Earlier).outputs:
                 gone.append("overlay.mp4")

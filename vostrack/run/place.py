@@ -14,6 +14,7 @@ RESULTS = ("masks", "objects", "probs", "overlay.mp4", "summary.json", "confiden
 HIDDEN = ".vostrack"
 MOVES = f"{HIDDEN}/moves.json"
 RECORD, STATE = f"{HIDDEN}/run.json", f"{HIDDEN}/state.safetensors"
+EXPORTS = f"{HIDDEN}/exports.json"
 
 
 def default_folder(source: Path) -> Path:

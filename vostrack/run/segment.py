@@ -23,6 +23,7 @@ from vostrack.propagate import EnginePosition, check_prompts
 from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.confidence import Row, by_object, confidences, load_model, low_notes
 from vostrack.run.cuts import beyond_cuts, cut_notes, cuts
+from vostrack.run.export import Exports, older
 from vostrack.run.folder import OutputFolder
 from vostrack.run.given import Known, choose_masks
 from vostrack.run.passes import DRAWING, Passes
@@ -66,6 +67,7 @@ def segment(
     refine: str | None = None,
     refine_settings: Mapping[str, Any] | None = None,
     outputs: Iterable[str] = ("masks", "overlay"),
+    exports: Iterable[str] = (),
     overlay_style: str = "tint",
     overlay_labels: bool = False,
     direction: str = "both",
@@ -98,6 +100,7 @@ def segment(
         adapt_preset: its named settings.
         adapt_settings: settings of it to change, by name.
         outputs: what to write, among "masks", "overlay", "objects", "probs"; masks are always written.
+        exports: formats that the complete run is exported to, as by `vostrack.export` with nothing else said.
         overlay_style: "tint" and "outline" draw over the clip, "cutout" and "checkerboard" put a ground behind objects.
         overlay_labels: whether the overlay has the ids and names of objects, and the numbers of frames.
         keep: whether what the method says of the cells of each frame stays in the output folder, in eight bits; later
@@ -107,7 +110,7 @@ def segment(
         fps: frames a second of a folder of images, up to 1000, in movies that are made of it; None for 24.
         overwrite: whether the results of an earlier run in the output folder are replaced.
         resume: whether an interrupted run there is continued, or missing files of a complete one are made again; the
-            overlay of a complete one is drawn again where it should look otherwise.
+            overlay of a complete one is drawn again where it should look otherwise, and exports that are missing made.
         callbacks: what is called on the way.
         load: makes the method ready; a `vostrack.Pipelines()` that is given for many clips loads its weights once.
 
@@ -134,21 +137,20 @@ def segment(
         refine_settings=refine_settings or {},
     )
     _check_types(clip, overwrite=overwrite, resume=resume, overlay_labels=overlay_labels, keep=keep)
-    reading, playback = Reading(resize_mask, background, invert_mask, no_background), Playback(deinterlace, fps)
+    reading, named = Reading(resize_mask, background, invert_mask, no_background), checked_names(names or {})
     look, way, wanted = Look(_style(overlay_style), overlay_labels), checked_direction(direction), _outputs(outputs)
-    callbacks = checked_callbacks(callbacks)  # before anything that is there is replaced
+    cut, playback, callbacks = checked_on_cut(on_cut), Playback(deinterlace, fps), checked_callbacks(callbacks)
+    ending = Exports(exports, Path(out) if out is not None else default_folder(Path(clip)))
     pipeline = load(config)
-    named = checked_names(names or {})
     span, by_frame = choose_masks(clip, range, masks, start_number, Known.named(named))
     request = Request(Path(clip), config, span, by_frame, named, reading, wanted, look, way, gone or {}, keep)
-    request = replace(request, on_cut=checked_on_cut(on_cut), playback=playback)
-    return _run(request, pipeline, out, overwrite, resume, callbacks)
+    return _run(replace(request, on_cut=cut, playback=playback), pipeline, ending, overwrite, resume, callbacks)
 
 
 def _run(
     request: Request,
     pipeline: Pipeline,
-    out: str | Path | None,
+    ending: Exports,
     overwrite: bool,
     resume: bool,
     callbacks: Callbacks,
@@ -162,21 +164,39 @@ def _run(
         gone = gone_by_id(request.gone, given, whole.count, whole.files)
         absent = beyond_cuts(request.cuts(callbacks), given.labels, gone)
         look = replace(request.look, colors=given.colors, names=given.names, shift=span.shift)
-        to = Path(out) if out is not None else default_folder(source)
-        folder = OutputFolder(to, given.labels, masks, request.direction)
-        folder.check_place([source, *mask_paths(masks)])
+        folder = OutputFolder(ending.run, given.labels, masks, request.direction)
+        inputs = [source, *mask_paths(masks)]
+        folder.check_place(inputs)
+        ending.check(inputs, overwrite, resume)
         record = pipeline.record() | request.record(given.labels, absent)
         with lock_folder(folder.path):
             finish_moves(folder.path)
             finished = folder.prepare(record, overwrite=overwrite, resume=resume)
+            ending.begin(overwrite, resume)
             outputs = ["overlay"] if finished else request.outputs
             store = FolderStore(folder, outputs, request, stream.fps, look, ObjectLog(absent))
             if not (folder.resumes and folder.has_request()):
                 request.keep_in(folder, given)
             if finished is not None:
-                return _looking_right(store, stream, callbacks, finished)
-            passes = request.passes(pipeline, given.labels, stream, absent, store, callbacks)
-            return write_run(passes, store, stream, request.notes(given, whole), record)
+                summary = _looking_right(store, stream, callbacks, finished)
+            else:
+                passes = request.passes(pipeline, given.labels, stream, absent, store, callbacks)
+                notes = request.notes(given, whole) + ([] if folder.refills else older(folder.path))
+                summary = write_run(passes, store, stream, notes, record)
+            return _exported(ending, folder, source, summary, callbacks)
+
+
+def _exported(
+    ending: Exports, folder: OutputFolder, source: Path, summary: dict[str, Any], callbacks: Callbacks
+) -> dict[str, Any]:
+    """The summary of a complete run whose exports are made, if there are any."""
+    made = ending.make(source, callbacks)
+    if not made["exports"]:
+        return summary
+    told = {each: [*summary.get(each, []), *made[each]] for each in ("warnings", "notes")}
+    summary = {**summary, "exports": made["exports"], **told}
+    folder.complete(summary)
+    return summary
 
 
 def _check_types(clip: object, **flags: object) -> None:
@@ -310,6 +330,7 @@ def write_run(
         "seconds_per_frame": {name: round(value, 4) for name, value in seconds.items()},
         "peak_rss_mb": peak_rss_mb(),
         "python": platform.python_version(),
+        "exports": {},
         **by_severity(passes.notes),
     }
     folder.write_confidence(rows)

@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 
 from vostrack.errors import OutputError
 from vostrack.files import OutputRoot, make_folder, open_regular, output_error, parse_json, read_json, shown
-from vostrack.run.place import HIDDEN, MOVES, RECORD
+from vostrack.run.place import EXPORTS, HIDDEN, MOVES, RECORD
 from vostrack.run.signs import SIGNS
 
 NEXT = f"{HIDDEN}/next"
@@ -152,6 +152,7 @@ def _move(root: OutputRoot, moves: _Moves) -> None:
                 away.rename(here)
     except OSError as error:
         raise output_error(error, root.path) from error
+    root.remove(EXPORTS)  # they are of another version
     # In this order: while the moves are known, what went away must be there, or it would be taken for not yet moved.
     remove_tree(root.path, moves.come_from)
     root.remove(MOVES)

@@ -22,6 +22,7 @@ from vostrack.notes import Code, Note
 from vostrack.propagate import Gone, Propagator, Reuse, check_prompts, gone_at, known_ids
 from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.cuts import beyond_cuts
+from vostrack.run.export import older
 from vostrack.run.folder import OutputFolder, digest
 from vostrack.run.given import Known, choose_masks
 from vostrack.run.kept import KeptCells
@@ -191,7 +192,7 @@ class _Correction:
                 return locks.applied(prediction, self._earlier.read_prediction(prediction.frame))
 
             change = locked if locks.record() else lambda prediction: prediction
-            notes = request.notes(given, whole) + self._swapped(given)
+            notes = request.notes(given, whole) + self._swapped(given) + older(self._path)
             return write_run(passes, store, stream, notes, record, change, self._path)
 
     def changed(self) -> Note:

@@ -10,7 +10,8 @@ import contextlib
 import errno
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -45,7 +46,6 @@ class Encoding:
         called: what such a file is called, "an MP4 file".
         codec: name of the encoder.
         pixels: format of the pixels that it takes.
-        frame: makes such a frame of a picture (H, W, ...).
         options: of the encoder.
         flags: of the container.
     """
@@ -54,7 +54,6 @@ class Encoding:
     called: str
     codec: str
     pixels: str
-    frame: Callable[[npt.NDArray[Any]], av.VideoFrame]
     options: Mapping[str, str] = field(default_factory=dict)
     flags: Mapping[str, str] = field(default_factory=dict)
 
@@ -86,14 +85,14 @@ class MovieWriter:
         self._movie: _Movie | None = None
         self._start = Fraction(0)
 
-    def write(self, picture: npt.NDArray[Any], time: Fraction) -> None:
-        """Encode a picture (H, W, ...) that is shown from a time of the source on; raises `OutputError`."""
+    def write(self, picture: av.VideoFrame, time: Fraction) -> None:
+        """Encode a picture in the pixels of the encoding, shown from a time of the source on; raises `OutputError`."""
         if self._movie is None:
             self._start = time  # of a range, which may begin anywhere
         with self._reported():
             if self._movie is None:
                 make_folder(self._partial.final.parent)
-                size = (picture.shape[0], picture.shape[1])
+                size = (picture.height, picture.width)
                 self._movie = _Movie(self._partial.path, self._encoding, size, self._fps, self._open_source())
             self._movie.add(picture, time - self._start)
 
@@ -146,6 +145,7 @@ class _Source:
             self._container, video = stack.enter_context(_open_source(path))
             self.time_base = video.time_base or Fraction(1, _TICKS)
             self._start = _first_stamp(path) * self.time_base + start
+            self.timecode = _timecode(self._container, video, start)
             self.audio = self._choose_audio()
             self._packets = self._shifted(self.audio) if self.audio else iter(())
             self._next = next(self._packets, None)
@@ -240,6 +240,40 @@ def _first_stamp(path: Path) -> int:
     return 0
 
 
+def _timecode(container: InputContainer, video: VideoStream, start: Fraction) -> str | None:
+    """The timecode of a file at a time of its own, in seconds; None where it has none."""
+    tags = [dict(each.metadata) for each in (video, *container.streams, container)]
+    said = next((text for each in tags for name, text in each.items() if name.lower() == "timecode"), "")
+    rate = video.average_rate or video.guessed_rate
+    return later_timecode(said, round(start * rate), rate) if rate and rate > 0 else None
+
+
+def later_timecode(timecode: str, frames: int, rate: Fraction) -> str | None:
+    """The timecode some frames after another one; None where that is no timecode at such a rate.
+
+    Args:
+        timecode: as `10:00:00:00`; with `;` before the frames, numbers are left out to keep to the clock (SMPTE 12M).
+        frames: how many.
+        rate: frames a second.
+    """
+    match = re.fullmatch(r"(\d\d):(\d\d):(\d\d)([:;.])(\d\d)", timecode)
+    each = round(rate)
+    if match is None or not 0 < each <= 100:
+        return None
+    hours, minutes, seconds, number = (int(match[group]) for group in (1, 2, 3, 5))
+    if hours > 23 or minutes > 59 or seconds > 59 or number >= each:
+        return None
+    # So many numbers are left out in each minute but every tenth.
+    left_out = each // 15 if match[4] != ":" and each % 30 == 0 else 0
+    minute, ten = 60 * each - left_out, 600 * each - 9 * left_out
+    passed = hours * 60 + minutes
+    count = (passed * 60 + seconds) * each + number - left_out * (passed - passed // 10) + frames
+    tens, rest = divmod(count % (144 * ten), ten)
+    count = count % (144 * ten) + left_out * (9 * tens + max(0, rest - left_out) // minute)
+    seconds, number = divmod(count, each)
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{match[4]}{number:02}"
+
+
 class _Movie:
     """A file that is being written."""
 
@@ -255,16 +289,17 @@ class _Movie:
         self._container = av.open(str(path.absolute()), "w", format=encoding.container, container_options=flags)
         # With two threads x264 gave other bytes for the same pictures now and then, on a machine with much to do.
         self._video = add_video(self._container, encoding, size, fps, self._tick, threads=1)
+        if source and source.timecode:
+            self._video.metadata["timecode"] = source.timecode
         audio = source.audio if source else None
         self._audio = self._container.add_stream_from_template(audio) if audio else None
 
-    def add(self, picture: npt.NDArray[Any], time: Fraction) -> None:
+    def add(self, frame: av.VideoFrame, time: Fraction) -> None:
         """Encode an image that is shown from a time on, and copy the audio up to there."""
         pts = max(round(time / self._tick), self._last + 1)
         if self._last >= 0:
             self._gap = pts - self._last
         self._last = pts
-        frame = self._encoding.frame(picture)
         frame.pts, frame.time_base = pts, self._tick
         self._mux_video(self._video.encode(frame))
         self._mux_audio(time)
@@ -332,18 +367,15 @@ def add_video(
     return stream
 
 
-def limited(frame: av.VideoFrame, pixels: str) -> av.VideoFrame:
-    """A frame of RGB as YUV in BT.709 and limited range."""
-    return frame.reformat(format=pixels, dst_colorspace="ITU709", dst_color_range="MPEG")
-
-
 def h264(options: Mapping[str, str]) -> Encoding:
-    """H.264 in an MP4 file, of pictures uint8 (H, W, 3) of even sides, with options of the encoder."""
+    """H.264 in an MP4 file, of pictures of even sides, with options of the encoder."""
+    return Encoding("mp4", "an MP4 file", "libx264", "yuv420p", options, {"movflags": "+faststart"})
 
-    def frame(picture: npt.NDArray[Any]) -> av.VideoFrame:
-        return limited(av.VideoFrame.from_ndarray(picture, format="rgb24"), "yuv420p")
 
-    return Encoding("mp4", "an MP4 file", "libx264", "yuv420p", frame, options, {"movflags": "+faststart"})
+def h264_picture(picture: npt.NDArray[Any]) -> av.VideoFrame:
+    """A picture uint8 (H, W, 3) for `h264`."""
+    rgb = av.VideoFrame.from_ndarray(picture, format="rgb24")
+    return rgb.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
 
 
 def _tick(time_base: Fraction) -> Fraction:

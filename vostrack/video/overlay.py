@@ -15,7 +15,7 @@ from vostrack.notes import Note
 from vostrack.types import Prediction
 from vostrack.video.drawing import Painter, Pixels
 from vostrack.video.look import Look
-from vostrack.video.movie import MovieWriter, h264
+from vostrack.video.movie import MovieWriter, h264, h264_picture
 
 # Frames that are not reordered (bf) need no edit list, so every player shows each at its own time.
 _ENCODING = h264({"preset": "veryfast", "crf": "20", "bf": "0"})
@@ -39,7 +39,8 @@ class OverlayWriter:
         """Draw and encode a frame; raises `OutputError`."""
         frame = prediction.frame
         pixels = prediction.labels.pixels.cpu().numpy()
-        self._movie.write(_even(self._painter.draw(frame.image, pixels, frame.index)), frame.time)
+        picture = _even(self._painter.draw(frame.image, pixels, frame.index))
+        self._movie.write(h264_picture(picture), frame.time)
 
     def finish(self) -> None:
         """Complete the file, or make none where there was no frame; raises `OutputError`."""

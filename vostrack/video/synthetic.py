@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vostrack.files import OutputRoot
-from vostrack.video.movie import add_video, h264
+from vostrack.video.movie import add_video, h264, h264_picture
 from vostrack.video.palette import palette_image
 
 Image = NDArray[np.uint8]
@@ -122,7 +122,7 @@ def write_clip(
         stream = add_video(container, encoding, size, Fraction(RATE), Fraction(1, RATE), threads=1)
         for index, path in enumerate(truth):
             picture, labels = render(index, count, size)
-            frame = encoding.frame(picture)
+            frame = h264_picture(picture)
             frame.pts = index
             container.mux(stream.encode(frame))
             with root.new(path.relative_to(folder)) as mask:
