@@ -15,7 +15,7 @@ from PIL import Image
 from vostrack.errors import InputError, MaskError
 from vostrack.files import make_folder, shown, write_bytes
 from vostrack.formats.base import png
-from vostrack.formats.folder import atomic_folder
+from vostrack.formats.staged import staged
 from vostrack.notes import by_severity
 from vostrack.propagate import check_prompts
 from vostrack.run.given import Known, choose_masks
@@ -141,7 +141,8 @@ def write_masks(given: Prompts, out: Path, overwrite: bool = False, inputs: Sequ
         OutputError: it cannot be written, or something is there.
     """
     if out.suffix.lower() != ".png":
-        with atomic_folder(out, overwrite) as folder:
+        with staged(out, True, {}, overwrite=overwrite) as stage:
+            folder = stage.path
             for frame, labels in given.labels.items():
                 write_bytes(folder / f"{frame:05d}.png", _png(labels))
         return [out / f"{frame:05d}.png" for frame in given.labels]
