@@ -127,3 +127,21 @@ def test_what_is_wanted_is_found_as_if_all_were(grid: tuple[int, int], reach: fl
     )
     for expected, found, cells in zip(all_cells, some, matters.flatten(1), strict=True):
         torch.testing.assert_close(found, expected[cells], msg="and nothing is kept of other cells")
+
+
+@pytest.mark.parametrize("reach", [0, 0.5])
+def test_cells_that_hardly_belong_to_a_label_do_not_speak_for_it(reach: float) -> None:
+    """What is beyond a label's window gets nothing of it, the rest what cells of that label alone give."""
+    grid, generator = (40, 52), torch.Generator().manual_seed(4)
+    key, query = (normalize(torch.randn(6, *grid, generator=generator), dim=0) for _ in range(2))
+    probs = torch.full((2, *grid), 1e-9)
+    probs[1, 10:14, 20:23] = 1
+    probs[0] = 1 - probs[1]
+    bank = FrameBank.empty(1, key, probs).add(key, probs)
+    rows = query.permute(1, 2, 0).contiguous()
+    found = recent_similarities(rows, bank, radius=3, reach=reach, top_k=2, scale=10.0)[1].view(*grid, -1)
+    assert torch.isneginf(found[:, :10] if reach == 0 else found[-5:]).all()
+    y, x = 9, 19
+    near = [(v, u) for v in range(10, 14) for u in range(20, 23) if math.dist((y, x), (v, u)) < 3]
+    best = sorted((float(query[:, y, x] @ key[:, v, u]) for v, u in near), reverse=True)
+    assert found[y, x, :2].tolist() == pytest.approx(best[:2], abs=1e-5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vostrack.ops.affinity import largest
+from vostrack.ops.affinity import best_keys, best_similarities, highest, largest
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,7 @@ def test_largest_finds_what_a_sort_finds(rows: int, length: int, count: int) -> 
     found, index = largest(values, count)
     assert torch.equal(found, expected.values[:, :count])
     assert torch.equal(index, expected.indices[:, :count])
+    assert torch.equal(highest(values.T.contiguous(), count), found)
 
 
 def test_equal_values_and_rows_with_too_few_of_them() -> None:
@@ -37,3 +38,10 @@ def test_the_largest_of_a_long_row_may_lie_beside_each_other() -> None:
     found, index = largest(values, 10)
     assert found[0].tolist() == list(range(10, 0, -1))
     assert index[0].tolist() == list(range(109, 99, -1))
+
+
+@pytest.mark.parametrize("keys", [0, 3, 700])
+def test_similarities_alone_are_those_that_come_with_their_keys(keys: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, known = torch.randn(9, 4, generator=generator), torch.randn(keys, 4, generator=generator)
+    assert torch.equal(best_similarities(query, known, 5), best_keys(query, known, 5)[0])

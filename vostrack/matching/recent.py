@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 
 from vostrack.matching.memory import FrameBank
-from vostrack.ops.affinity import largest
+from vostrack.ops.affinity import highest
 from vostrack.ops.window import Window, far_ring, in_parts, tiles
+
+_SILENT = -1.0
+"""Prior from which a cell has no voice: were it alike, it would count for less than one that is not alike at all."""
 
 
 def recent_similarities(
@@ -41,27 +44,26 @@ def recent_similarities(
         (n, L) for each of the K labels, of the n cells that matter to it in the order of the grid; L is at least
         `top_k`. -inf where the grid holds fewer cells.
     """
-    keys, values = bank.used_keys, bank.used_values
-    priors = log_prior(values, scale)
+    keys, priors = bank.used_keys, log_prior(bank.used_values.permute(3, 0, 1, 2).contiguous(), scale)
     window = Window(radius, disk=True)
-    every = torch.ones(values.shape[-1], *query.shape[:2], dtype=torch.bool, device=query.device)
+    every = torch.ones(len(priors), *query.shape[:2], dtype=torch.bool, device=query.device)
     matter = every if wanted is None else wanted
-    places = [cells.flatten().nonzero().flatten() for cells in matter]
+    rows = matter * matter.flatten(1).cumsum(1, dtype=torch.int32).view_as(matter)
     ring, step = far_ring(window, reach, (query.shape[0], query.shape[1]))
     width = top_k if ring.is_empty else 2 * top_k
-    found = [torch.full((len(cells), width), -torch.inf, device=query.device) for cells in places]
-    grid = torch.arange(every[0].numel(), device=query.device).view_as(every[0])
-    queries = query, matter.permute(1, 2, 0), grid
-    _fill([best[:, :top_k] for best in found], places, keys, priors, window, *queries)
+    # What is found for cells that do not matter goes into the row 0.
+    found = [torch.full((1 + int(row.max()), width), -torch.inf, device=query.device) for row in rows]
+    queries = query, rows.permute(1, 2, 0)
+    _fill([best[:, :top_k] for best in found], keys, priors, window, *queries)
     if not ring.is_empty:
-        coarse, there = keys[::step, ::step].contiguous(), priors[::step, ::step]
+        coarse, there = keys[::step, ::step].contiguous(), priors[:, ::step, ::step].contiguous()
 
         def search(*part: Tensor) -> tuple[Tensor, ...]:
-            _fill([best[:, top_k:] for best in found], places, coarse, there, ring, *part)
+            _fill([best[:, top_k:] for best in found], coarse, there, ring, *part)
             return ()
 
         in_parts(queries, step, search)
-    return found
+    return [best[1:] for best in found]
 
 
 def log_prior(values: Tensor, scale: float) -> Tensor:
@@ -76,26 +78,30 @@ def log_prior(values: Tensor, scale: float) -> Tensor:
     return values.clamp(min=torch.finfo(values.dtype).tiny).log() / scale
 
 
-def _fill(
-    found: Sequence[Tensor],
-    places: Sequence[Tensor],
-    keys: Tensor,
-    priors: Tensor,
-    window: Window,
-    query: Tensor,
-    wanted: Tensor,
-    grid: Tensor,
-) -> None:
-    """Put the highest similarities in a window, plus numbers (h, w, T, K), into (n, top_k) for each label.
+def _fill(found: Sequence[Tensor], keys: Tensor, priors: Tensor, window: Window, query: Tensor, rows: Tensor) -> None:
+    """Put the highest similarities in a window, plus priors (K, h, w, T), into (any, top_k) for each label.
 
-    Rows are the cells of `places`, int64 (n,), ascending; `grid` (h, w) says which cell a query is, and `wanted`
-    (h, w, K) whether it matters to a label.
+    `rows` (h, w, K) says which row of these a query has for each label, 0 where the label does not matter.
     """
-    flat = priors.flatten(0, 2).T.contiguous()
-    for tile in tiles(query, keys, window, wanted.any(2)):
-        count = min(found[0].shape[1], tile.similarity.shape[1])
-        matter, cells = wanted[tile.place].flatten(0, 1), grid[tile.place].flatten()
-        for label in matter.any(0).nonzero().flatten().tolist():
-            similarity = largest(tile.similarity + flat[label, tile.index], count)[0]
-            chosen = matter[:, label].nonzero().flatten()
-            found[label][torch.searchsorted(places[label], cells[chosen]), :count] = similarity[chosen]
+    boxes = _boxes(priors.amax(3) > _SILENT)
+    for tile in tiles(query, keys, window, rows.any(2)):
+        own, (reach_rows, reach_columns) = rows[tile.place].flatten(0, 1), tile.reach
+        for label in own.any(0).nonzero().flatten().tolist():
+            top, bottom, left, right = boxes[label]
+            top, bottom = max(top, reach_rows.start), min(bottom, reach_rows.stop)
+            if top >= bottom or max(left, reach_columns.start) >= min(right, reach_columns.stop):
+                continue
+            prior = priors[label, top:bottom, reach_columns].flatten()
+            start = (top - reach_rows.start) * (len(prior) // (bottom - top))
+            similarity = tile.similarity.T[start : start + len(prior)] + prior[:, None]
+            count = min(found[label].shape[1], len(prior))
+            found[label][own[:, label], :count] = highest(similarity, count)
+
+
+def _boxes(there: Tensor) -> list[tuple[int, int, int, int]]:
+    """First row, end of rows, first column and end of columns of what is true in each of bool (K, h, w); else 0."""
+    ends = []
+    for side in (there.any(2), there.any(1)):
+        last = side.shape[1] - side.flip(1).int().argmax(1)
+        ends += [side.int().argmax(1), torch.where(side.any(1), last, 0)]
+    return list(zip(*(end.tolist() for end in ends), strict=True))

@@ -17,7 +17,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from vostrack.ops.affinity import best_keys
+from vostrack.ops.affinity import best_keys, best_similarities
 from vostrack.ops.matching import mean_of_best, neighbours, soft_matching
 
 
@@ -45,7 +45,7 @@ class Template:
 
     def best(self, query: Tensor, top_k: int, wanted: Tensor) -> list[Tensor]:
         """Highest similarities (n, L) with the cells of each channel, of the n queries that bool (K, N) has for it."""
-        return [best_keys(query[rows], part, top_k)[0] for part, rows in zip(self.parts, wanted, strict=False)]
+        return [best_similarities(query[rows], part, top_k) for part, rows in zip(self.parts, wanted, strict=False)]
 
     @property
     def parts(self) -> tuple[Tensor, ...]:
@@ -187,7 +187,7 @@ class FeatureSets:
             further = recent[number : number + 1], [recent[k][mine[wanted[k]]] for k in others]
             for row, (given, added), more in zip(rows, sides, further, strict=True):
                 scores = torch.full(mine.shape, -torch.inf, device=query.device)
-                scores[mine] = mean_of_best([*given, best_keys(query, added.used, count)[0][mine], *more], count)
+                scores[mine] = mean_of_best([*given, best_similarities(query, added.used, count)[mine], *more], count)
                 row.append(scores)
         return _stacked(rows[0], query), _stacked(rows[1], query)
 
@@ -197,7 +197,7 @@ class FeatureSets:
         Each counts with the cell that is most like it. Of several given frames the one counts that is seen best.
         """
         known = [template.parts[number] for template in self.templates if number < len(template.counts)]
-        return max((float(best_keys(part, cells, 1)[0].mean()) for part in known if len(part)), default=-1.0)
+        return max((float(best_similarities(part, cells, 1).mean()) for part in known if len(part)), default=-1.0)
 
     def counted(self, query: Tensor, top_k: int, others_are_background: bool = True, top_share: float = 0.0) -> Self:
         """The same sets, with those added features counted that enter the top K of a query (N, C).

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vostrack.ops.affinity import best_keys
+from vostrack.ops.affinity import best_similarities
 
 
 def neighbours(top_k: int, top_share: float, foreground: int, background: int) -> int:
@@ -39,7 +39,7 @@ def mean_of_best(parts: Sequence[Tensor], top_k: int) -> Tensor:
     """Mean of the `top_k` highest similarities with a set that was matched in parts.
 
     Args:
-        parts: (N, L) of each part, from `best_keys` with at least this `top_k`.
+        parts: (N, L) of each part, from `best_similarities` with at least this `top_k`.
         top_k: at least 1; in a smaller set all count.
 
     Returns:
@@ -67,7 +67,7 @@ def soft_matching(query: Tensor, keys: Tensor, top_k: int) -> Tensor:
     """
     if not top_k and len(keys):  # their mean is the similarity with the mean
         return (query @ keys.mean(0).to(query.dtype)).float()
-    return mean_of_best([best_keys(query, keys, top_k)[0]], top_k)
+    return mean_of_best([best_similarities(query, keys, top_k)], top_k)
 
 
 def matching_difference(

@@ -79,13 +79,13 @@ class Tile:
 
     Attributes:
         place: rows and columns of the queries.
+        reach: rows and columns of the keys, which are all of these in all frames.
         similarity: float32 (Q, L), -inf outside the window; its transpose is contiguous.
-        index: int64 (L,), of the keys in the memory flattened over (h, w, T).
     """
 
     place: Place
+    reach: Place
     similarity: Tensor
-    index: Tensor
 
 
 def tile_side(device: torch.device) -> int:
@@ -109,7 +109,6 @@ def tiles(query: Tensor, keys: Tensor, window: Window, wanted: Tensor | None = N
     side = tile_side(query.device)
     # No further than the grid: a radius may be larger than all of it.
     up, across = min(window.span, height - 1), min(window.span, width - 1)
-    flat = torch.arange(height * width * frames, device=query.device).view(height, width, frames)
     barrier = _barrier(window, side, (up, across), frames, query.device)
     for rows, columns in _wanted_squares((height, width), side, wanted):
         top, left = rows.start, columns.start
@@ -122,7 +121,7 @@ def tiles(query: Tensor, keys: Tensor, window: Window, wanted: Tensor | None = N
         inside = barrier[y : y + reach[0], x * frames : (x + reach[1]) * frames]
         inside = inside[:, :, : rows.stop - top, : columns.stop - left]
         similarity.view(inside.shape).add_(inside)
-        yield Tile((rows, columns), similarity.T, flat[reach_rows, reach_columns].flatten())
+        yield Tile((rows, columns), (reach_rows, reach_columns), similarity.T)
 
 
 def _squares(size: Sequence[int], side: int) -> Iterator[Place]:
@@ -177,11 +176,12 @@ def best_in_window(query: Tensor, keys: Tensor, window: Window, top_k: int) -> t
         Similarities and indices into the memory flattened over (h, w, T), both (h * w, top_k). Where the window holds
         fewer keys the similarity is -inf.
     """
+    flat = torch.arange(keys[..., 0].numel(), device=keys.device).view(keys.shape[:3])
 
     def best(tile: Tile) -> tuple[Tensor, Tensor]:
         similarity, place = largest(tile.similarity, min(top_k, tile.similarity.shape[1]))
         missing = (0, top_k - place.shape[1])
-        return F.pad(similarity, missing, value=-torch.inf), F.pad(tile.index[place], missing)
+        return F.pad(similarity, missing, value=-torch.inf), F.pad(flat[tile.reach].flatten()[place], missing)
 
     return _join_tiles(query.shape[:2], ((tile.place, best(tile)) for tile in tiles(query, keys, window)))
 
@@ -269,8 +269,9 @@ def attend_window(query: Tensor, keys: Tensor, values: Tensor, window: Window) -
         The readout (h * w, K) and the log of the softmax's denominator (h * w,), by which readouts over disjoint sets
         of keys can be joined (`join_attention`).
     """
-    flat = values.flatten(0, 2)
-    found = ((tile.place, attend(tile.similarity, flat[tile.index])) for tile in tiles(query, keys, window))
+    found = (
+        (tile.place, attend(tile.similarity, values[tile.reach].flatten(0, 2))) for tile in tiles(query, keys, window)
+    )
     return _join_tiles(query.shape[:2], found)
 
 
