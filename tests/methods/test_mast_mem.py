@@ -194,9 +194,12 @@ def naive_readout(query: torch.Tensor, memory: dict[int, tuple[torch.Tensor, tor
     return read
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_readout_of_near_and_far_frames_equals_the_formula(seed: int) -> None:
-    """The published settings with smaller windows: of 9 frames, two are far, at two dilations, and two are near."""
+@pytest.mark.parametrize(("seed", "objects"), [(0, 10), (1, 10), (2, 1)])
+def test_the_readout_of_near_and_far_frames_equals_the_formula(seed: int, objects: int) -> None:
+    """The published settings with smaller windows: of 9 frames, two are far, at two dilations, and two are near.
+
+    Objects are anywhere, or in the first columns alone, where most cells read nothing but background.
+    """
     grid, generator = (7, 10), torch.Generator().manual_seed(seed)
     config = replace(
         MastMethod.presets["paper"], first=(0, 4), recent=(1, 3), radius=2, far=4, far_step=3, far_dilation=3
@@ -204,10 +207,12 @@ def test_the_readout_of_near_and_far_frames_equals_the_formula(seed: int) -> Non
     method = MastMethod(blind(), config)
     features = 1.5 * torch.randn(10, 4, *grid, generator=generator)
     given = torch.randint(3, (28, 40), generator=generator)
+    given[:, 4 * objects :] = 0
     state = method.begin(features[0], torch.nn.functional.one_hot(given, 3).permute(2, 0, 1).float())
     labels = {0: given[::4, ::4]}
     for number in range(1, 9):
         probs = torch.rand(3, *grid, generator=generator).softmax(0)
+        probs[0, :, objects:] = 1
         labels[number] = probs.argmax(0)
         state = method.remember(state, features[number], probs)
     assert [entry.number for entry in method.select(state)] == [0, 4, 6, 8]

@@ -20,6 +20,20 @@ def test_largest_finds_what_a_sort_finds(rows: int, length: int, count: int) -> 
     assert torch.equal(highest(values.T.contiguous(), count), found)
 
 
+def test_rows_without_a_value_above_a_floor_get_none() -> None:
+    values = torch.randn(5, 900, generator=torch.Generator().manual_seed(0))
+    expected = largest(values, 3)
+    floor = torch.tensor([-9.0, 9.0, -9.0, float(expected[0][3, 0]), -9.0])
+    found, index = largest(values, 3, floor)
+    for row, is_above in enumerate((True, False, True, False, True)):
+        if is_above:
+            assert torch.equal(found[row], expected[0][row])
+            assert torch.equal(index[row], expected[1][row])
+        else:
+            assert torch.isneginf(found[row]).all()
+            assert not index[row].any()
+
+
 def test_equal_values_and_rows_with_too_few_of_them() -> None:
     values = torch.full((2, 3333), -torch.inf)
     values[0, [5, 37, 3300, 3332]] = 1.0  # equal, in one group and beyond the last whole group

@@ -133,15 +133,36 @@ RING = Window(3, disk=True, inner=1.5)
 @pytest.mark.parametrize("size", [(9, 10), (7, 6), (1, 3)])
 def test_best_beyond_finds_what_a_search_of_the_coarse_grid_finds(size: tuple[int, int]) -> None:
     query, keys, _ = tensors(*size, 2, 5)
-    similarity, index = best_beyond(query, keys, RING, 2, 3)
+    floor = torch.full(size, -torch.inf)
+    floor[::2] = 1.5
+    similarity, index = best_beyond(query, keys, RING, 2, 3, floor)
     for (y, x), candidates in beyond(query, keys, 2).items():
         best = sorted(candidates, key=lambda key: -candidates[key])[:3]
+        if not best or candidates[best[0]] <= floor[y, x]:
+            best = []
         row = y * size[1] + x
         found = [(int(i) // 2 // size[1], int(i) // 2 % size[1], int(i) % 2) for i in index[row, : len(best)]]
         assert found == best
         expected = torch.tensor([candidates[key] for key in best])
         torch.testing.assert_close(similarity[row, : len(best)], expected)
         assert torch.isneginf(similarity[row, len(best) :]).all()
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_only_queries_that_matter_are_read(step: int) -> None:
+    query, keys, values = tensors(20, 21, 2, 5)
+    wanted = torch.zeros(20, 21, dtype=torch.bool)
+    wanted[3:5, 17:19] = True
+    key, centre = keys[:, :, 0].contiguous(), torch.full((20, 21, 2), 9)
+    for read in (
+        lambda cells: attend_window(query, keys, values, Window(2), cells),
+        lambda cells: attend_beyond(query, keys, values, RING, step, cells),
+        lambda cells: attend_around(query, key, values[:, :, 0], centre, 2, cells),
+        lambda cells: (coarse_positions(query, key, 2, step, cells).flatten(0, 1),),
+    ):
+        for whole, part in zip(read(None), read(wanted), strict=True):
+            assert torch.equal(part[wanted.flatten()], whole[wanted.flatten()])
+            assert not part.view(20, 21, -1)[16:].any(), "nor anything in a tile without one"
 
 
 @pytest.mark.parametrize("size", [(9, 10), (7, 6), (1, 3)])

@@ -130,14 +130,9 @@ class AnchorsMethod:
         """Labels of the most similar cells, weighted (Araslanov et al., section 4)."""
         config = self.config
         query = project(features, state.axes).permute(1, 2, 0).contiguous().to(state.given.keys.dtype)
-        recent = state.recent.latest(config.spacing)
-        parts = [
-            self._candidates(query, recent, config.radius, config.reach),
-            self._candidates(query, state.given, config.first_radius, config.first_reach),
-        ]
-        similarity = torch.cat([part[0] for part in parts], 1)
-        values = torch.cat([part[1] for part in parts], 1)
-        probs = weighted_readout(similarity, values, config.top_k, config.temperature)
+        recent = state.recent.latest(config.spacing), config.radius, config.reach
+        given = state.given, config.first_radius, config.first_reach
+        probs = weighted_readout(*self._candidates(query, recent, given), config.top_k, config.temperature)
         return probs.T.reshape(-1, *features.shape[1:])
 
     def remember(self, state: AnchorsState, features: Tensor, probs: Tensor) -> AnchorsState:
@@ -164,7 +159,7 @@ class AnchorsMethod:
         source = FrameBank.empty(1, key, values).add(key, values)
         for slot in range(bank.filled):
             query = bank.keys[:, :, slot].contiguous()
-            candidates = self._candidates(query, source, self.config.first_radius, self.config.first_reach)
+            candidates = self._candidates(query, (source, self.config.first_radius, self.config.first_reach))
             probs = weighted_readout(*candidates, self.config.top_k, self.config.temperature)
             found = probs.view(*query.shape[:2], -1)
             bank.values[:, :, slot] = with_new_objects(bank.values[:, :, slot, :known], found)
@@ -176,16 +171,23 @@ class AnchorsMethod:
             return resize(probs[None], cells(size_of(probs), self.stride), corners=True)[0]
         return to_cells(probs, self.stride)
 
-    def _candidates(self, query: Tensor, bank: FrameBank, radius: int, reach: float) -> tuple[Tensor, Tensor]:
-        """Similarities (N, L) and label values (N, L, K) of the best keys of a bank within a radius (0: anywhere)."""
-        keys, values, top_k = bank.used_keys, bank.used_values.flatten(0, 2), self.config.top_k
-        if not radius:
-            similarity, index = best_keys(query.flatten(0, 1), keys.flatten(0, 2), top_k)
-            return similarity, values[index]
-        window = Window(radius, disk=True)
-        similarity, index = best_in_window(query, keys, window, top_k)
-        ring, step = far_ring(window, reach, (query.shape[0], query.shape[1]))
-        if not ring.is_empty:
-            beyond, there = best_beyond(query, keys, ring, step, top_k)
-            similarity, index = torch.cat((similarity, beyond), 1), torch.cat((index, there), 1)
-        return similarity, values[index]
+    def _candidates(self, query: Tensor, *banks: tuple[FrameBank, int, float]) -> tuple[Tensor, Tensor]:
+        """Similarities (N, L) and label values (N, L, K) of the best keys, and of more that do not count.
+
+        Of each bank those within a radius (0: anywhere), and within a reach those that are better than all these.
+        """
+        top_k, size, parts = self.config.top_k, query.shape[:2], []
+        for bank, radius, _ in banks:
+            if radius:
+                found = best_in_window(query, bank.used_keys, Window(radius, disk=True), top_k)
+            else:
+                found = best_keys(query.flatten(0, 1), bank.used_keys.flatten(0, 2), top_k)
+            parts.append((bank, *found))
+        for bank, radius, reach in banks:
+            ring, step = far_ring(Window(radius, disk=True), reach, (size[0], size[1]))
+            if radius and not ring.is_empty:
+                known = torch.cat([similarity for _, similarity, _ in parts], 1)
+                floor = known.topk(top_k, dim=1).values[:, -1].view(size)
+                parts.append((bank, *best_beyond(query, bank.used_keys, ring, step, top_k, floor)))
+        values = [bank.used_values.flatten(0, 2)[index] for bank, _, index in parts]
+        return torch.cat([similarity for _, similarity, _ in parts], 1), torch.cat(values, 1)

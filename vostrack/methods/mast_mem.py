@@ -232,32 +232,58 @@ class MastMethod:
         return replace(state, next=count, recent=recent, spread=spread)
 
     def _read(self, key: Tensor, number: int, memory: Sequence[Memorised], count: int) -> Tensor:
-        """Labels (K, h, w) that the frame of some number, with keys (h, w, C), reads from others; K = `count`."""
-        query = key / self.config.temperature
-        near = [entry for entry in memory if abs(number - entry.number) <= self.config.far]
-        parts = self._attend_near(query, near, count) if near else []
-        for entry in memory:
-            if abs(number - entry.number) > self.config.far:
-                parts.append(self._attend_far(query, entry, abs(number - entry.number), count))
-        return join_attention(parts).T.reshape(count, *key.shape[:2])
+        """Labels (K, h, w) that the frame of some number, with keys (h, w, C), reads from others; K = `count`.
 
-    def _attend_near(self, query: Tensor, memory: Sequence[Memorised], count: int) -> list[tuple[Tensor, Tensor]]:
+        A cell that reads nothing but background is background: it need not be matched.
+        """
+        query, radius = key / self.config.temperature, self.config.radius
+        ring, step = far_ring(Window(radius), self.config.reach, (key.shape[0], key.shape[1]))
+        near_reach = radius if ring.is_empty else (ring.radius + 1) * step
+        dilations = [self._dilation(abs(number - entry.number)) for entry in memory]
+        reaches = [(dilation + 1) * radius if dilation else near_reach for dilation in dilations]
+        wanted = torch.stack([_around(x.labels, reach) for x, reach in zip(memory, reaches, strict=True)]).any(0)
+        near = [entry for entry, dilation in zip(memory, dilations, strict=True) if not dilation]
+        parts = self._attend_near(query, near, count, wanted) if near else []
+        for entry, dilation in zip(memory, dilations, strict=True):
+            if dilation:
+                parts.append(self._attend_far(query, entry, dilation, count, wanted))
+        labels = join_attention(parts).T.reshape(count, *key.shape[:2])
+        background = F.one_hot(torch.tensor(0, device=key.device), count).to(labels)[:, None, None]
+        return torch.where(wanted, labels, background)
+
+    def _attend_near(
+        self, query: Tensor, memory: Sequence[Memorised], count: int, wanted: Tensor
+    ) -> list[tuple[Tensor, Tensor]]:
         """Attention to windows in frames that are not far, and to a ring of fewer cells around them."""
         keys = torch.stack([entry.key for entry in memory], 2)
         values = torch.stack([_values(entry, count) for entry in memory], 2)
         window = Window(self.config.radius)
-        parts = [attend_window(query, keys, values, window)]
+        parts = [attend_window(query, keys, values, window, wanted)]
         ring, step = far_ring(window, self.config.reach, (query.shape[0], query.shape[1]))
         if not ring.is_empty:
-            parts.append(attend_beyond(query, keys, values, ring, step))
+            parts.append(attend_beyond(query, keys, values, ring, step, wanted))
         return parts
 
-    def _attend_far(self, query: Tensor, entry: Memorised, age: int, count: int) -> tuple[Tensor, Tensor]:
-        """Attention to one frame that lies `age` frames away, coarse to fine (MAST, section 3.4)."""
+    def _dilation(self, age: int) -> int:
+        """Cells from tap to tap of the coarse search in a frame that lies so far away; 0 where there is none."""
         config = self.config
-        dilation = min(config.far_dilation, age // config.far_step + 1)
-        centre = coarse_positions(query, entry.key, config.radius, dilation).round().long()
-        return attend_around(query, entry.key, _values(entry, count), centre, config.radius)
+        return 0 if age <= config.far else min(config.far_dilation, age // config.far_step + 1)
+
+    def _attend_far(
+        self, query: Tensor, entry: Memorised, dilation: int, count: int, wanted: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Attention to one frame that is searched coarse to fine (MAST, section 3.4)."""
+        radius = self.config.radius
+        centre = coarse_positions(query, entry.key, radius, dilation, wanted).round().long()
+        return attend_around(query, entry.key, _values(entry, count), centre, radius, wanted)
+
+
+def _around(labels: Tensor, reach: int) -> Tensor:
+    """bool (h, w): no further along an axis than so many cells from one that is not all background in (h, w, K)."""
+    there = labels[..., 1:].any(2)[None].float()
+    for kernel, padding in (((2 * reach + 1, 1), (reach, 0)), ((1, 2 * reach + 1), (0, reach))):
+        there = F.max_pool2d(there, kernel, 1, padding)
+    return there[0] > 0
 
 
 def spacing(count: int, room: int) -> int:

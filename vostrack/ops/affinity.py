@@ -13,9 +13,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-_GROUP = 32
-_WORTH = 8
-"""Groups for each value wanted, below which finding the groups costs more than it saves."""
+_QUICK = 64
+"""Values for each one wanted from which on `torch.topk` keeps a heap, which is several times as fast as to select."""
+
+_LEAST, _MOST = 4, 16
+"""Values of a group at least, below which groups save nothing, and at most."""
 
 CPU_CHUNK_BYTES = 1 << 22
 _CHUNK_BYTES = 1 << 28
@@ -68,7 +70,7 @@ def weighted_readout(similarity: Tensor, values: Tensor, top_k: int, temperature
     return torch.einsum("nl,nlk->nk", weights, chosen)
 
 
-def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def largest(values: Tensor, count: int, floor: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The largest values of each row and where they are, the largest first, as `torch.topk` finds them.
 
     The `count` largest values lie in the `count` groups whose own largest values are the largest: only these are
@@ -79,18 +81,25 @@ def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
         values: (N, L); quickest where its transpose is contiguous, since the groups of many rows are then looked
             through at once.
         count: how many, at most L.
+        floor: (N,); rows without a value above it get -inf and 0. None where all rows matter.
 
     Returns:
         Values and int64 indices, both (N, count).
     """
+    if floor is not None:
+        above = (values.amax(1) > floor).nonzero().flatten()
+        found = values.new_full((len(values), count), -torch.inf), above.new_zeros(len(values), count)
+        if len(above):
+            found[0][above], found[1][above] = largest(values.T.index_select(1, above).T, count)
+        return found
     candidates, best = _candidates(values.T, count)
-    found = candidates.T.topk(count, dim=1)
-    place = found.indices
+    highest, place = candidates.T.topk(count, dim=1)
     if best is None:
-        return found.values, place
-    group = torch.cat((best, best.new_full((len(best), 1), values.shape[1] // _GROUP)), 1)
-    group = group.gather(1, (place // _GROUP).clamp(max=count))
-    return found.values, group * _GROUP + place - (place // _GROUP).clamp(max=count) * _GROUP
+        return highest, place
+    side = _group(values.shape[1], count)
+    own = (place // side).clamp(max=count)
+    group = torch.cat((best, best.new_full((len(best), 1), values.shape[1] // side)), 1).gather(1, own)
+    return highest, (group - own) * side + place
 
 
 def highest(columns: Tensor, count: int) -> Tensor:
@@ -103,10 +112,16 @@ def _candidates(columns: Tensor, count: int) -> tuple[Tensor, Tensor | None]:
 
     All rows, and None, where these are few.
     """
-    groups = len(columns) // _GROUP
-    if not count or groups < _WORTH * count:
+    side = _group(len(columns), count)
+    if side < _LEAST:
         return columns, None
-    grouped = columns[: groups * _GROUP].view(groups, _GROUP, -1)
+    groups = len(columns) // side
+    grouped = columns[: groups * side].view(groups, side, -1)
     best = grouped.amax(1).T.topk(count, dim=1).indices
-    chosen = grouped.gather(0, best.T[:, None].expand(-1, _GROUP, -1)).flatten(0, 1)
-    return torch.cat((chosen, columns[groups * _GROUP :])), best
+    chosen = grouped.gather(0, best.T[:, None].expand(-1, side, -1)).flatten(0, 1)
+    return torch.cat((chosen, columns[groups * side :])), best
+
+
+def _group(length: int, count: int) -> int:
+    """Values of a group, of so many values, where `count` are wanted."""
+    return min(_MOST, length // (_QUICK * count)) if count else 0

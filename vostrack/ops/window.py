@@ -141,11 +141,11 @@ def _wanted_squares(size: Sequence[int], side: int, wanted: Tensor | None) -> It
     return compress(_squares(size, side), held)
 
 
-def _join_tiles(size: Sequence[int], parts: Iterable[tuple[Place, tuple[Tensor, Tensor]]]) -> tuple[Tensor, Tensor]:
-    """Two results for all queries, (h * w, ...) each, from those for the queries of each tile, (Q, ...) each."""
-    whole: list[Tensor] = []
+def _join_tiles(
+    whole: tuple[Tensor, Tensor], parts: Iterable[tuple[Place, tuple[Tensor, Tensor]]]
+) -> tuple[Tensor, Tensor]:
+    """Two results (h * w, ...) in whose grids (h, w, ...) those for the queries of each tile, (Q, ...), are put."""
     for place, results in parts:
-        whole = whole or [result.new_empty(*size, *result.shape[1:]) for result in results]
         for grid, result in zip(whole, results, strict=True):
             grid[place] = result.view_as(grid[place])
     return whole[0].flatten(0, 1), whole[1].flatten(0, 1)
@@ -163,7 +163,9 @@ def _barrier(window: Window, side: int, span: tuple[int, int], frames: int, devi
     return barrier.repeat_interleave(frames, dim=1)
 
 
-def best_in_window(query: Tensor, keys: Tensor, window: Window, top_k: int) -> tuple[Tensor, Tensor]:
+def best_in_window(
+    query: Tensor, keys: Tensor, window: Window, top_k: int, floor: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The most similar keys inside the window, over all frames jointly.
 
     Args:
@@ -171,22 +173,28 @@ def best_in_window(query: Tensor, keys: Tensor, window: Window, top_k: int) -> t
         keys: (h, w, T, C), contiguous.
         window: which cells count.
         top_k: how many.
+        floor: (h, w), below what similarity a query needs none; None for all.
 
     Returns:
         Similarities and indices into the memory flattened over (h, w, T), both (h * w, top_k). Where the window holds
-        fewer keys the similarity is -inf.
+        fewer keys, or nothing above the floor, the similarity is -inf.
     """
     flat = torch.arange(keys[..., 0].numel(), device=keys.device).view(keys.shape[:3])
 
     def best(tile: Tile) -> tuple[Tensor, Tensor]:
-        similarity, place = largest(tile.similarity, min(top_k, tile.similarity.shape[1]))
+        count = min(top_k, tile.similarity.shape[1])
+        least = None if floor is None else floor[tile.place].flatten()
+        similarity, place = largest(tile.similarity, count, least)
         missing = (0, top_k - place.shape[1])
         return F.pad(similarity, missing, value=-torch.inf), F.pad(flat[tile.reach].flatten()[place], missing)
 
-    return _join_tiles(query.shape[:2], ((tile.place, best(tile)) for tile in tiles(query, keys, window)))
+    whole = query.new_empty(*query.shape[:2], top_k, dtype=torch.float32), flat.new_empty(*query.shape[:2], top_k)
+    return _join_tiles(whole, ((tile.place, best(tile)) for tile in tiles(query, keys, window)))
 
 
-def best_beyond(query: Tensor, keys: Tensor, window: Window, step: int, top_k: int) -> tuple[Tensor, Tensor]:
+def best_beyond(
+    query: Tensor, keys: Tensor, window: Window, step: int, top_k: int, floor: Tensor
+) -> tuple[Tensor, Tensor]:
     """The most similar among every `step`-th key of every `step`-th row, inside a window that may be a wide ring.
 
     Far from a cell few keys are enough to find out where its match is, at 1 / step² of the products.
@@ -198,6 +206,7 @@ def best_beyond(query: Tensor, keys: Tensor, window: Window, step: int, top_k: i
             0, step, 2 * step and so on; a query at (y, x) counts as one at (y // step, x // step) of these.
         step: from key to key, at least 1.
         top_k: how many.
+        floor: as for `best_in_window`.
 
     Returns:
         As `best_in_window`.
@@ -206,7 +215,11 @@ def best_beyond(query: Tensor, keys: Tensor, window: Window, step: int, top_k: i
     coarse = keys[::step, ::step].contiguous()
     place = torch.arange(height * width * frames, device=keys.device).view(height, width, frames)
     place = place[::step, ::step].flatten()
-    similarity, found = in_parts((query,), step, lambda part: best_in_window(part, coarse, window, top_k))
+
+    def search(part: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
+        return best_in_window(part, coarse, window, top_k, least)
+
+    similarity, found = in_parts((query, floor), step, search)
     return similarity, place[found]
 
 
@@ -256,7 +269,9 @@ def far_ring(window: Window, reach: float, grid: tuple[int, int]) -> tuple[Windo
     return Window(round(reach * min(grid) / step), window.disk, (window.radius + beyond) / step), step
 
 
-def attend_window(query: Tensor, keys: Tensor, values: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+def attend_window(
+    query: Tensor, keys: Tensor, values: Tensor, window: Window, wanted: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Softmax attention over all keys inside the window and all frames jointly.
 
     Args:
@@ -264,18 +279,27 @@ def attend_window(query: Tensor, keys: Tensor, values: Tensor, window: Window) -
         keys: (h, w, T, C), contiguous.
         values: (h, w, T, K).
         window: which cells count; it must hold at least the cell itself.
+        wanted: bool (h, w), queries that matter; None for all.
 
     Returns:
         The readout (h * w, K) and the log of the softmax's denominator (h * w,), by which readouts over disjoint sets
-        of keys can be joined (`join_attention`).
+        of keys can be joined (`join_attention`); zeros for queries in tiles where none matters.
     """
     found = (
-        (tile.place, attend(tile.similarity, values[tile.reach].flatten(0, 2))) for tile in tiles(query, keys, window)
+        (tile.place, attend(tile.similarity, values[tile.reach].flatten(0, 2)))
+        for tile in tiles(query, keys, window, wanted)
     )
-    return _join_tiles(query.shape[:2], found)
+    return _join_tiles(_unread(query, values), found)
 
 
-def attend_beyond(query: Tensor, keys: Tensor, values: Tensor, window: Window, step: int) -> tuple[Tensor, Tensor]:
+def _unread(query: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Zeros in the place of the readout (h, w, K) and its log denominator (h, w)."""
+    return values.new_zeros(*query.shape[:2], values.shape[-1]), values.new_zeros(query.shape[:2])
+
+
+def attend_beyond(
+    query: Tensor, keys: Tensor, values: Tensor, window: Window, step: int, wanted: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Softmax attention to every `step`-th key of every `step`-th row, inside a window that may be a wide ring.
 
     Args:
@@ -284,12 +308,18 @@ def attend_beyond(query: Tensor, keys: Tensor, values: Tensor, window: Window, s
         values: (h, w, T, K).
         window: as for `best_beyond`.
         step: from key to key, at least 1.
+        wanted: as for `attend_window`.
 
     Returns:
         As `attend_window`; where the window holds no key the readout is 0 and the log of the denominator -inf.
     """
     coarse, labels = keys[::step, ::step].contiguous(), values[::step, ::step]
-    readout, log_sum = in_parts((query,), step, lambda part: attend_window(part, coarse, labels, window))
+    grids = (query,) if wanted is None else (query, wanted)
+
+    def attended(part: Tensor, cells: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return attend_window(part, coarse, labels, window, cells)
+
+    readout, log_sum = in_parts(grids, step, attended)
     return readout.nan_to_num(nan=0.0), log_sum.squeeze(1).nan_to_num(nan=-torch.inf)
 
 
@@ -297,16 +327,18 @@ def attend(similarity: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """Softmax attention for similarities that are known.
 
     Args:
-        similarity: (Q, L), -inf for keys that do not count; each row has one at least that does.
+        similarity: (Q, L), -inf for keys that do not count; each row has one at least that does. Quickest where its
+            transpose is contiguous.
         values: (L, K).
 
     Returns:
         The readout (Q, K) and the log of the softmax's denominator (Q,).
     """
-    weights = similarity.softmax(1)
+    columns = similarity.T
+    weights = columns.softmax(0)
     # The largest weight is exp(largest - log_sum). logsumexp would take ten times as long as the softmax.
-    log_sum = similarity.amax(1) - weights.amax(1).log()
-    return weights @ values, log_sum
+    log_sum = columns.amax(0) - weights.amax(0).log()
+    return (values.T @ weights).T, log_sum
 
 
 def join_attention(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -322,7 +354,7 @@ def join_attention(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
     return torch.einsum("pn,pnk->nk", weights, torch.stack([readout for readout, _ in parts]))
 
 
-def coarse_positions(query: Tensor, key: Tensor, radius: int, dilation: int) -> Tensor:
+def coarse_positions(query: Tensor, key: Tensor, radius: int, dilation: int, wanted: Tensor | None = None) -> Tensor:
     """Where in another frame the match of each cell is expected (soft-argmax over a dilated window).
 
     Taps lie `dilation` cells apart, so that cells whose coordinates agree modulo `dilation` only ever meet each other:
@@ -333,6 +365,7 @@ def coarse_positions(query: Tensor, key: Tensor, radius: int, dilation: int) -> 
         key: (h, w, C).
         radius: R, in taps; the reach is R * dilation cells.
         dilation: cells from tap to tap, at least 1.
+        wanted: as for `attend_window`.
 
     Returns:
         (h, w, 2), y then x, in cells.
@@ -346,12 +379,15 @@ def coarse_positions(query: Tensor, key: Tensor, radius: int, dilation: int) -> 
         for x in range(min(dilation, width)):
             grid = (slice(y, None, dilation), slice(x, None, dilation))
             keys, values = key[grid].contiguous()[:, :, None], where[grid][:, :, None]
-            expected, _ = attend_window(query[grid].contiguous(), keys, values, Window(radius))
+            cells = None if wanted is None else wanted[grid]
+            expected, _ = attend_window(query[grid].contiguous(), keys, values, Window(radius), cells)
             found[grid] = expected.view(where[grid].shape)
     return found
 
 
-def attend_around(query: Tensor, key: Tensor, value: Tensor, centre: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+def attend_around(
+    query: Tensor, key: Tensor, value: Tensor, centre: Tensor, radius: int, wanted: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Softmax attention of each cell to a square window around a place of its own.
 
     Neighbouring cells look at neighbouring places: the queries of a tile share one block of keys that covers all their
@@ -363,6 +399,7 @@ def attend_around(query: Tensor, key: Tensor, value: Tensor, centre: Tensor, rad
         value: (h, w, K).
         centre: int64 (h, w, 2), y then x, inside the grid.
         radius: R, in cells.
+        wanted: as for `attend_window`.
 
     Returns:
         As `attend_window`.
@@ -373,15 +410,15 @@ def attend_around(query: Tensor, key: Tensor, value: Tensor, centre: Tensor, rad
         first, last = there.amin(0).tolist(), there.amax(0).tolist()
         rows, columns = (slice(max(0, a - radius), b + radius + 1) for a, b in zip(first, last, strict=True))
         block = key[rows, columns]
-        scores = query[place].flatten(0, 1) @ block.flatten(0, 1).T
+        scores = block.flatten(0, 1) @ query[place].flatten(0, 1).T
         y = torch.arange(rows.start, rows.start + block.shape[0], device=key.device)
         x = torch.arange(columns.start, columns.start + block.shape[1], device=key.device)
-        near_y, near_x = (y - there[:, :1]).abs() <= radius, (x - there[:, 1:]).abs() <= radius
-        far = ~(near_y[:, :, None] & near_x[:, None, :]).flatten(1)
-        return attend(scores.masked_fill_(far, -torch.inf), value[rows, columns].flatten(0, 1))
+        near_y, near_x = ((at[:, None] - along).abs() <= radius for at, along in zip((y, x), there.T, strict=True))
+        far = ~(near_y[:, None] & near_x).flatten(0, 1)
+        return attend(scores.masked_fill_(far, -torch.inf).T, value[rows, columns].flatten(0, 1))
 
-    size = query.shape[:2]
-    return _join_tiles(size, ((place, read(place)) for place in _squares(size, tile_side(query.device))))
+    places = _wanted_squares(query.shape[:2], tile_side(query.device), wanted)
+    return _join_tiles(_unread(query, value), ((place, read(place)) for place in places))
 
 
 def window_attention(query: Tensor, keys: Tensor, values: Tensor, radius: int) -> Tensor:
