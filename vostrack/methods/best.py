@@ -28,9 +28,9 @@ from vostrack.matching.settings import SoftMatcherConfig
 from vostrack.methods.objectives.distil import DistilObjective
 from vostrack.nets.distilled import DistilledNet
 from vostrack.nets.encoders import BestNet, mean_over_views, trunk_tensors
-from vostrack.ops.color import normalised_lab, normalised_rgb
+from vostrack.ops.color import normalised_lab, normalised_rgb, rgb_to_lab, scaled_lab
 from vostrack.ops.grid import cells
-from vostrack.ops.hypercolumns import colours, hypercolumns
+from vostrack.ops.hypercolumns import hypercolumns, lab_colours
 from vostrack.weights import Adopt
 
 TWO, ONE = "default", "distilled"
@@ -90,10 +90,13 @@ class BestMethod(SoftMatcher):
 
     def encode(self, image: Tensor) -> Tensor:
         """What the network or the networks say of each cell, and its colours (C, h, w)."""
-        config, parts = self.config, [self.describe(image[None])[0]]
+        config, lab = self.config, rgb_to_lab(image)
+        # Colours are converted outside of the network, where no rounding to bfloat16 reaches them.
+        said = self._describe(normalised_rgb(image)[None], scaled_lab(lab)[None])
         if config.colour:
-            parts.append(config.colour * colours(image, config.stride))
-        return torch.cat(parts)
+            own = config.colour * lab_colours(lab, config.stride)[None]
+            said = torch.cat((said, own.contiguous(memory_format=torch.channels_last)), 1)
+        return said[0]
 
     def describe(self, images: Tensor) -> Tensor:
         """What the network or the networks say of each cell (B, C, h, w) of images (B, 3, H, W) in [0, 1].
@@ -101,9 +104,12 @@ class BestMethod(SoftMatcher):
         Of the two networks these are hypercolumns of unit length side by side: one of `anchors`, one of `anchors` for
         the frame at twice its size, one of `mast-mem`.
         """
-        # Colours are converted outside, where no rounding to bfloat16 reaches them.
-        config, rgb, lab = self.config, normalised_rgb(images), normalised_lab(images)
-        with autocast(config.precision, images.device):
+        return self._describe(normalised_rgb(images), normalised_lab(images))
+
+    def _describe(self, rgb: Tensor, lab: Tensor) -> Tensor:
+        """The same of images (B, 3, H, W) whose colours are converted."""
+        config = self.config
+        with autocast(config.precision, rgb.device):
             if isinstance(self.net, DistilledNet):
                 step, net, both = config.stride // self.net.stride, self.net, torch.cat((rgb, lab), 1)
                 (said,) = mean_over_views(lambda seen: [net(seen)], both, (net.coarsest,), config.views)
@@ -111,7 +117,7 @@ class BestMethod(SoftMatcher):
             nets = self.net.anchors.scales(rgb, config.stages, config.fine_stages, config.views)
             if config.mast_stages:
                 nets.append(self.net.mast.chosen_stages(lab, config.mast_stages, config.views))
-        size = cells((images.shape[2], images.shape[3]), config.stride)
+        size = cells((rgb.shape[2], rgb.shape[3]), config.stride)
         return torch.cat([hypercolumns(stages, config.stride, size) for stages in nets], 1)
 
 

@@ -45,7 +45,11 @@ def normalised_lab(image: Tensor) -> Tensor:
 
     Paper: MAST, section 3.3.
     """
-    lab = rgb_to_lab(image)
+    return scaled_lab(rgb_to_lab(image))
+
+
+def scaled_lab(lab: Tensor) -> Tensor:
+    """`normalised_lab` of an image in L*a*b* (..., 3, H, W), as `rgb_to_lab` gives it."""
     scale = lab.new_tensor([50.0, 127.0, 127.0]).view(3, 1, 1)
     shift = lab.new_tensor([50.0, 0.0, 0.0]).view(3, 1, 1)
     return (lab - shift) / scale

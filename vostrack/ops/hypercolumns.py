@@ -70,7 +70,12 @@ def colours(image: Tensor, stride: int) -> Tensor:
     Returns:
         (6, h, w).
     """
-    lab = rgb_to_lab(image) / 100
+    return lab_colours(rgb_to_lab(image), stride)
+
+
+def lab_colours(lab: Tensor, stride: int) -> Tensor:
+    """`colours` of an image in L*a*b* (3, H, W), as `rgb_to_lab` gives it."""
+    lab = lab / 100
     mean = to_cells(lab, stride)
     variance = to_cells(lab.square(), stride) - mean.square()
     return torch.cat((mean, variance.clamp(min=0).sqrt()))
