@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vostrack.errors import MaskError
 from vostrack.methods import WORKING_SIZE, Direction
-from vostrack.methods.base import Forgetting, Method, Resizing, Shrinking, Stepping, Windowing
+from vostrack.methods.base import Forgetting, Hiding, Method, Resizing, Shrinking, Stepping, Windowing
 from vostrack.ops.eight_bits import from_codes, to_codes
 from vostrack.ops.grid import at_most, cells, resize, size_of
 from vostrack.ops.labels import correct, one_hot, resize_labels, strongest, without_void
@@ -251,6 +251,10 @@ class Propagator:
                 return self._refined_alike(self._shown(frame, image, None, ()))
             if isinstance(self.method, Stepping):
                 return self._whole_step(self.method, frame, image, given)
+            if state is not None and self._gone and isinstance(self.method, Hiding):
+                gone = [ids.index(i) + 1 for i in gone_at(self._gone, frame.index) if i in ids]
+                state = self.method.hide(state, gone)
+                self.position = EnginePosition(state, ids, done)
             features = self._features(frame, image, given)
             if state is None:
                 assert given is not None

@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from vostrack.matching.matcher import MatchingState, SoftMatcher
 from vostrack.matching.settings import SoftMatcherConfig
 from vostrack.ops.hypercolumns import colours
-from vostrack.propagate import Propagator
+from vostrack.propagate import Gone, Propagator
 from vostrack.types import Clip, Frame, LabelMap, Prediction
 
 SIZE = (100, 330)
@@ -52,13 +53,14 @@ def moved(index: int) -> tuple[Tensor, LabelMap]:
     return image, LabelMap(pixels, (3, 9))
 
 
-def run(method: Colours, given: tuple[int, ...] = (0,), count: int = 7) -> tuple[list[Prediction], Propagator]:
-    def frames() -> Iterator[Frame]:
-        for index in range(count):
-            yield Frame(index, Fraction(index, 25), moved(index)[0], str(index))
+def frames(count: int) -> Iterator[Frame]:
+    for index in range(count):
+        yield Frame(index, Fraction(index, 25), moved(index)[0], str(index))
 
+
+def run(method: Colours, given: tuple[int, ...] = (0,), count: int = 7) -> tuple[list[Prediction], Propagator]:
     engine = Propagator(method, keep_probs=True)
-    return list(engine.run(Clip(frames(), {index: moved(index)[1] for index in given}))), engine
+    return list(engine.run(Clip(frames(count), {index: moved(index)[1] for index in given}))), engine
 
 
 @pytest.mark.parametrize("stride", [4, 8])
@@ -101,3 +103,29 @@ def test_cells_that_were_not_seen_belong_to_no_label() -> None:
     assert newest.any(0).sum() == columns
     assert torch.equal(newest, newest.any(0).expand_as(newest))
     torch.testing.assert_close(state.recent.used_values.sum(3), there.float())
+
+
+def cost(mask: LabelMap, gone: Gone | None = None) -> tuple[int, list[Prediction]]:
+    """Multiplications of a run over seven frames, and what it finds."""
+    with FlopCounterMode(display=False) as counter:
+        found = list(Propagator(Colours(), gone=gone).run(Clip(frames(7), {0: mask})))
+    return counter.get_total_flops(), found
+
+
+def test_an_object_that_is_gone_costs_nothing_and_comes_back() -> None:
+    both = moved(0)[1]
+    alone = LabelMap(torch.where(both.pixels == 3, 3, 0).to(torch.uint8), (3,))
+    usual, least, without = (cost(*each)[0] for each in ((both,), (alone,), (both, {9: [(1, None)]})))
+    assert without <= least < usual
+    found = cost(both, {9: [(1, 3)]})[1]
+    assert [bool((each.labels.pixels == 9).any()) for each in found[:5]] == [True, False, False, False, True]
+
+
+def test_many_objects_share_what_is_encoded() -> None:
+    pixels = moved(0)[1].pixels
+    for number in range(1, 11):
+        pixels[2 : 2 + 8, 30 * number : 30 * number + 8] = 100 + number
+    method = Colours(surround=0)
+    mask = LabelMap(pixels, (3, 9, *range(101, 111)))
+    list(Propagator(method).run(Clip(frames(4), {0: mask})))
+    assert method.seen == [SIZE] * 4

@@ -6,7 +6,8 @@ Source: Hu, Huang, Schwing, "VideoMatch: Matching based Video Object Segmentatio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -47,17 +48,19 @@ class LastSeen:
         age: float (O,), how many frames ago that is, counted from the frame to predict.
         moved: float (O,), how far each went beyond its last place from frame to frame lately, in cells; inf where that
             is not known.
+        hidden: bool (O,), what is said not to be in the frame to predict.
     """
 
     seen: Tensor
     age: Tensor
     moved: Tensor
+    hidden: Tensor
 
     @classmethod
     def of(cls, masks: Tensor) -> Self:
         """Objects with masks bool (O, h, w) in the last frame."""
         nothing = masks.new_zeros(len(masks), dtype=torch.float32)
-        return cls(torch.zeros_like(masks), nothing, nothing).after(masks, given=True)
+        return cls(torch.zeros_like(masks), nothing, nothing, nothing > 0).after(masks, given=True)
 
     def after(self, masks: Tensor, given: bool = False) -> Self:
         """A frame later.
@@ -66,7 +69,7 @@ class LastSeen:
             masks: bool (O', h, w) of the objects, O' - O of which are new.
             given: whether a person gave this frame's labels: then they are no mistake, however small.
         """
-        seen, age, moved = (add_channels(x, len(masks)) for x in (self.seen, self.age, self.moved))
+        seen, age, moved, hidden = (add_channels(x, len(masks)) for x in (self.seen, self.age, self.moved, self.hidden))
         cells, before = (x.flatten(1).sum(1) for x in (masks, seen))
         there = (cells > 0) & (cells >= (0 if given else _SPECK) * before)
         far = torch.where(masks, squared_distance(seen), 0).flatten(1).amax(1).sqrt() / age.clamp(min=1)
@@ -75,7 +78,14 @@ class LastSeen:
             torch.where(there[:, None, None], masks, seen),
             torch.where(there, 1.0, age + 1),
             torch.where(there, torch.inf if given else lately, moved),
+            hidden,
         )
+
+    def hiding(self, channels: Sequence[int]) -> Self:
+        """The same, where the objects of these label channels, and no others, are not in the frame to predict."""
+        hidden = torch.zeros_like(self.hidden)
+        hidden[[channel - 1 for channel in channels]] = True
+        return replace(self, hidden=hidden)
 
     def reach(self, pace: float, agility: float = 0.0) -> Tensor:
         """How far each object can be from its last place (O,), in cells.
@@ -98,11 +108,11 @@ class LastSeen:
             reach: (O,) of each, in cells.
 
         Returns:
-            bool (O, h, w); all of it for an object that was never seen.
+            bool (O, h, w); all of it for an object that was never seen, or is hidden.
 
         Differs: the paper looks at the last frame alone; here an object that is out of sight may move on.
         """
-        return ~extrude(self.seen, reach)
+        return ~extrude(self.seen & ~self.hidden[:, None, None], reach)
 
     def window(self, reach: Tensor, stride: int, surround: int) -> Place | None:
         """Rows and columns of cells around all that is not `outside`; None where that is most of the frame, or nothing.
@@ -112,7 +122,7 @@ class LastSeen:
             stride: pixels from cell to cell.
             surround: pixels beside these cells, since what a network says of a cell depends on what is around it.
         """
-        there = self.seen.flatten(1).any(1)
+        there = self.seen.flatten(1).any(1) & ~self.hidden
         if not there.any():
             return None
         reach = reach[there].ceil() - 1  # cells that are as far away are outside

@@ -120,6 +120,10 @@ class SoftMatcher:
         )
         return rows, columns
 
+    def hide(self, state: MatchingState, channels: Sequence[int]) -> MatchingState:
+        """See `base.Hiding`."""
+        return replace(state, places=state.places.hiding(channels))
+
     def _window(self, state: MatchingState) -> Place | None:
         """The same in cells; None where all of the frame is read."""
         config = self.config

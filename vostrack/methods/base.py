@@ -25,7 +25,7 @@ background.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
@@ -186,6 +186,15 @@ class Windowing(Protocol[T]):
         Returns:
             What begins at cells, and ends at a cell or with the frame; None where it takes the whole frame.
         """
+        ...
+
+
+@runtime_checkable
+class Hiding(Protocol[S]):
+    """A method that need not look for objects which are said not to be there."""
+
+    def hide(self, state: S, channels: Sequence[int]) -> S:
+        """The state for a frame in which the objects of these channels are not; all others may be."""
         ...
 
 

@@ -13,8 +13,8 @@ the same place in recent frames and with all of the given frame.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -150,6 +150,11 @@ class RpmNetMethod:
         key, labels = (warp(x[None].float(), offsets, border=True)[0] for x in (last, state.labels))
         pointed = (F.normalize(key, dim=0) * query).sum(0) + log_prior(labels, self.config.scale)
         return self._matching.labelled(state.matching, query, list(pointed.flatten(1)[:, :, None]))
+
+    def hide(self, state: RpmState, channels: Sequence[int]) -> RpmState:
+        """See `base.Hiding`."""
+        matching = state.matching and self._matching.hide(state.matching, channels)
+        return replace(state, matching=matching)
 
     def remember(self, state: RpmState, features: Tensor, probs: Tensor) -> RpmState:
         """Replace the last frame; as published, by the strongest label of each cell (Eq. 10)."""
