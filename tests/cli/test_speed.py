@@ -89,6 +89,32 @@ def test_without_a_clip_that_of_the_demo_is_made(capsys: pytest.CaptureFixture[s
     assert "vostrack segment VIDEO.mp4 --mask FIRST.png --preset fast" in said
 
 
+def test_a_device_is_timed_at_each_size_and_in_both_precisions(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = list[tuple[Any, ...]]()
+
+    def note(tasks: Sequence[Any], callbacks: object) -> list[Timing]:
+        asked.extend((t.pipeline.settings["precision"], t.pipeline.size, t.mask.size, t.objects) for t in tasks)
+        return timings(tasks, callbacks, {"fast": 1, "balanced": 2, "accurate": 4})
+
+    monkeypatch.setattr("vostrack.benchmark.speed.time_presets", note)
+    command = ["speed", "device", "--sizes", "48,64", "--objects", "1,3", "--frames", "1", "--device", "cpu"]
+    assert run([*command, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report.items() >= {"method": "best", "device": "cpu", "gpu": None, "timed_frames": 1}.items()
+    rows = [(row["size"], row["precision"], row["preset"], row["objects"]) for row in report["timings"]]
+    names = ("fast", "balanced", "accurate")
+    sizes = ([48, 86], [64, 114])
+    assert rows == [(s, p, n, k) for s in sizes for p in ("32", "auto") for n in names for k in (1, 3)]
+    assert asked == [(p, None, tuple(s), (1, 3)) for s in sizes for p in ("32", "auto") for _ in names]
+    assert run([*command, "--preset", "fast", "--precision", "32"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[3].split() == ["86x48", "32", "fast", "1", *["12.346"] * 3, "1.000", "1.00", "12346"]
+    assert len(lines) == 7
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -97,6 +123,8 @@ def test_without_a_clip_that_of_the_demo_is_made(capsys: pytest.CaptureFixture[s
         ([*CLIP[1:], "--objects", "1,none"], "such as 1,4,16"),
         ([*CLIP[1:], "--objects", "0"], "from 1 to 254"),
         ([*CLIP[1:], "--preset", "quickest"], "quickest"),
+        (["device", "--sizes", "48,much"], "--sizes: expected a number of pixels"),
+        (["device", "--preset", "quickest", "--sizes", "48", "--frames", "1"], "quickest"),
     ],
 )
 def test_what_cannot_be_timed_is_refused(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

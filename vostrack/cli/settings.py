@@ -18,15 +18,15 @@ Pairs = Sequence[str] | None
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
-def parse_size(text: str) -> int | None:
-    """The short side in pixels; None for "full"."""
+def parse_size(text: str, option: str = "--size") -> int | None:
+    """The short side in pixels, as an option gives it; None for "full"."""
     if text == "full":
         return None
     try:
         return int(WORKING_SIZE.checked(int(text)))
     except (ValueError, MethodError):
         raise typer.BadParameter(
-            f"expected a number of pixels from {WORKING_SIZE.range}, or full", param_hint="--size"
+            f"expected a number of pixels from {WORKING_SIZE.range}, or full", param_hint=option
         ) from None
 
 

@@ -1,4 +1,6 @@
-"""`vostrack speed`: how long presets take on this machine, and `vostrack speed dense`: windows against all pairs."""
+"""`vostrack speed`: how long presets take on this machine; `device`: all of them, at several sizes and precisions;
+`dense`: windows against all pairs.
+"""
 
 from __future__ import annotations
 
@@ -62,6 +64,7 @@ def speed() -> None:
 
     Examples:
         vostrack speed dog.mp4 --mask first.png
+        vostrack speed device --device cuda --json
         vostrack speed dense --channels 512 --height 480 --width 854
     """
 
@@ -193,18 +196,13 @@ def _demo(
 
 def _report(timings: Sequence[Timing], about: Mapping[str, Any], minutes: float, device: str) -> dict[str, Any]:
     """All that was found, as `--json` prints it."""
-    import torch
-
     from vostrack.benchmark.speed import recommended
-    from vostrack.device import choose_device
 
     count = about["frames"] or _DEMO_FRAMES
     seconds = {each.preset: each.seconds * count for each in timings if each.objects == about["objects"]}
     return {
         **about,
-        "device": str(choose_device(device)),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        **_machine(device),
         "timings": [each.to_json() for each in timings],
         "estimate": {"frames": count, "seconds": {name: round(value, 1) for name, value in seconds.items()}},
         "minutes": minutes,
@@ -250,6 +248,79 @@ def _say_next(report: Mapping[str, Any], clip: Path | None, mask: Path | None, s
     smaller = "240" if not chosen and (report["size"] or 9999) > 240 else size
     words += ["--size", smaller] if smaller != DEFAULT_SIZE else []
     say_next(shlex.join(words))
+
+
+@app.command("device", cls=Command)
+def on_device(
+    sizes: Annotated[
+        str, in_input(metavar="PX,PX,...", help="Short sides of the clip, in pixels; frames are not resized.")
+    ] = "480,1080",
+    objects: Annotated[str, in_input("--objects", metavar="N,N,...", help="Numbers of objects.")] = "1,8",
+    frames: Annotated[int, in_input(metavar="N", min=1, max=1000, help="Frames to time, once the memory is full.")] = 6,
+    json: Json = False,
+    method: Method = DEFAULT,
+    preset: Annotated[
+        list[str] | None,
+        in_method(metavar="NAME", help="Preset to time. Repeatable.", show_default=", ".join(QUALITY)),
+    ] = None,
+    precision: Annotated[
+        list[str] | None,
+        in_method(
+            metavar="NAME", help="32, or auto: bfloat16 where that is fast. Repeatable.", show_default="32, auto"
+        ),
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Time all presets on a device, from decoding to writing, at several sizes and in both precisions.
+
+    Examples:
+        vostrack speed device
+        vostrack speed device --device cuda --json
+
+    The clip is that of the demo, drawn at each size; its objects are cut into as many as are wanted. Columns are those
+    of `vostrack speed`; with CUDA, MiB is the peak memory of the device.
+    """
+    from vostrack.benchmark.speed import SpeedTask, time_presets
+    from vostrack.run.pipeline import PipelineConfig
+
+    counts, names = tuple(_counts(objects)), tuple(preset or QUALITY)
+    sides = [parse_size(part.strip(), "--sizes") for part in sizes.split(",")]
+    rows = []
+    with SequenceBar("timing presets", "start again with the same command") as bar:
+        for side in sides:
+            with TemporaryDirectory() as folder:
+                source, given, about = _demo(Path(folder), method, names, frames, side)
+                for each in precision or ("32", "auto"):
+                    pipelines = [
+                        PipelineConfig(method, name, {"precision": each}, size=None, device=device) for name in names
+                    ]
+                    timings = time_presets([SpeedTask(p, source, given, counts, frames) for p in pipelines], bar)
+                    rows += [{"size": about["frame_size"], "precision": each, **timing.to_json()} for timing in timings]
+    report = {"method": method, "timed_frames": frames, **_machine(device), "timings": rows}
+    if json:
+        print_json(report)
+        return
+    print_line(f"{method}, {report['device']}, {counted(report['threads'], 'thread')}, seconds a frame\n")
+    print_line("size      precision preset    objects encode  match enlarge    all    fps   MiB")
+    for row in rows:
+        (height, width), parts = row["size"], row["parts"]
+        memory = row["peak_gpu_mb"] or row["peak_rss_mb"] or 0
+        print_line(
+            f"{f'{width}x{height}':<9} {row['precision']:<9} {shown(row['preset']):<9} {row['objects']:>7} "
+            f"{parts['encode']:>6.3f} {parts['match']:>6.3f} {parts['enlarge']:>7.3f} {row['seconds']:>6.3f} "
+            f"{row['fps']:>6.2f} {memory:>5.0f}"
+        )
+
+
+def _machine(device: str) -> dict[str, Any]:
+    """What computes."""
+    import torch
+
+    from vostrack.device import choose_device
+
+    chosen = choose_device(device)
+    name = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else None
+    return {"device": str(chosen), "gpu": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
 @app.command("dense", cls=Command)
