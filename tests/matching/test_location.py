@@ -121,3 +121,17 @@ def test_where_the_window_is_most_of_the_frame_there_is_none(far: bool) -> None:
     for _ in range(9):
         places = places.after(torch.zeros_like(masks))
     assert places.window(places.reach(100.0), 4, 32) is None, "what is lost can be anywhere"
+
+
+def test_what_something_hides_may_come_out_further_on_until_it_is_seen_whole() -> None:
+    square = torch.zeros(1, *GRID, dtype=torch.bool)
+    square[0, 4:8, 4:9] = True
+    half, more = square.clone(), square.clone()
+    half[0, :, :7] = False
+    more[0, :, :5] = False
+    places = LastSeen.of(square).after(square)
+    assert places.reach(240.0, 2.0).tolist() == [1], "it has not moved"
+    places = places.after(half)
+    assert places.reach(240.0, 2.0).tolist() == [6]
+    assert places.after(more).reach(240.0, 2.0)[0] < 6
+    assert places.after(half).reach(240.0, 2.0).tolist() == [6], "and it still is hidden"

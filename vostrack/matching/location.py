@@ -29,6 +29,12 @@ _LEAST = 40.0
 _CALMING = 0.9
 """What a fast movement counts for a frame later."""
 
+_WHOLE = 0.8
+"""Share of the cells that an object had lately, below which something hides it: it may come out at the other end."""
+
+_WANING = 0.95
+"""What the cells that an object had count for a frame later."""
+
 _ALIGNED = 16
 """Pixels from cell to cell of the coarsest stage of a network: windows begin and end on such a cell."""
 
@@ -48,19 +54,21 @@ class LastSeen:
         age: float (O,), how many frames ago that is, counted from the frame to predict.
         moved: float (O,), how far each went beyond its last place from frame to frame lately, in cells; inf where that
             is not known.
+        area: float (O,), how many cells each had lately at most.
         hidden: bool (O,), what is said not to be in the frame to predict.
     """
 
     seen: Tensor
     age: Tensor
     moved: Tensor
+    area: Tensor
     hidden: Tensor
 
     @classmethod
     def of(cls, masks: Tensor) -> Self:
         """Objects with masks bool (O, h, w) in the last frame."""
         nothing = masks.new_zeros(len(masks), dtype=torch.float32)
-        return cls(torch.zeros_like(masks), nothing, nothing, nothing > 0).after(masks, given=True)
+        return cls(torch.zeros_like(masks), nothing, nothing, nothing, nothing > 0).after(masks, given=True)
 
     def after(self, masks: Tensor, given: bool = False) -> Self:
         """A frame later.
@@ -69,7 +77,8 @@ class LastSeen:
             masks: bool (O', h, w) of the objects, O' - O of which are new.
             given: whether a person gave this frame's labels: then they are no mistake, however small.
         """
-        seen, age, moved, hidden = (add_channels(x, len(masks)) for x in (self.seen, self.age, self.moved, self.hidden))
+        known = self.seen, self.age, self.moved, self.area, self.hidden
+        seen, age, moved, area, hidden = (add_channels(x, len(masks)) for x in known)
         cells, before = (x.flatten(1).sum(1) for x in (masks, seen))
         there = (cells > 0) & (cells >= (0 if given else _SPECK) * before)
         far = torch.where(masks, squared_distance(seen), 0).flatten(1).amax(1).sqrt() / age.clamp(min=1)
@@ -78,6 +87,7 @@ class LastSeen:
             torch.where(there[:, None, None], masks, seen),
             torch.where(there, 1.0, age + 1),
             torch.where(there, torch.inf if given else lately, moved),
+            torch.where(there, torch.maximum(cells, _WANING * area), area),
             hidden,
         )
 
@@ -92,14 +102,15 @@ class LastSeen:
 
         Args:
             pace: how far an object moves from frame to frame at most, in pixels of a frame whose short side has 480.
-            agility: how many times as far as lately, where that is less; 0 for `pace` alone.
+            agility: how many times as far as lately, where that is less and nothing hides it; 0 for `pace` alone.
         """
         grid = self.seen.shape[1:]
         reach = in_cells(pace, grid) * self.age
         if not agility:
             return reach
         near = (agility * self.moved).clamp(min=in_cells(_LEAST, grid))
-        return torch.where(self.age > 1, reach, torch.minimum(near, reach))
+        is_whole = self.seen.flatten(1).sum(1) >= _WHOLE * self.area
+        return torch.where((self.age > 1) | ~is_whole, reach, torch.minimum(near, reach))
 
     def outside(self, reach: Tensor) -> Tensor:
         """What no object can have reached.
