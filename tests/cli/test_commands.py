@@ -49,6 +49,17 @@ def test_help_imports_neither_torch_nor_numpy() -> None:
         assert command in done.stdout
 
 
+def test_what_segments_imports_no_torchvision() -> None:
+    """It brings torch's compiler along, which takes longer than all else before the first frame."""
+    done = fresh(
+        "import sys\nimport vostrack.run.segment\nfrom vostrack.methods import METHODS, method_class\n"
+        "[method_class(name) for name in METHODS]\n"
+        "loaded = {'torchvision', 'torch._dynamo'} & set(sys.modules)\n"
+        "sys.exit(f'imported {loaded}' if loaded else 0)"
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_package_can_be_started_as_a_module() -> None:
     """As `torchrun -m vostrack` does."""
     command = [sys.executable, "-m", "vostrack", "--version"]

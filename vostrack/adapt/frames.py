@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
-import torchvision.transforms.functional as tvf
 from torch import Tensor
 
 from vostrack.adapt.config import AdaptConfig
@@ -179,6 +178,8 @@ def recolour(image: Tensor, chances: list[float], config: AdaptConfig) -> Tensor
         config: the ranges.
     """
     brightness, contrast, saturation = (1 + config.jitter * (2 * chance - 1) for chance in chances[:3])
+    import torchvision.transforms.functional as tvf  # takes as long as torch, and few runs adapt
+
     image = tvf.adjust_contrast(tvf.adjust_brightness(image, brightness), contrast)
     image = tvf.adjust_hue(tvf.adjust_saturation(image, saturation), config.hue * (2 * chances[3] - 1))
     return cast(Tensor, tvf.rgb_to_grayscale(image, 3) if chances[4] < config.grey else image)

@@ -12,8 +12,8 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
 
+from vostrack.nets.resnet import BasicBlock
 from vostrack.ops.grid import resize
 
 CHANNELS = 160

@@ -1,7 +1,7 @@
 """The convolutional trunk that all encoders share: a ResNet whose depth, widths and strides are arguments.
 
-Built from torchvision's blocks, with torchvision's parameter names, so that a state dict of its ResNet-18, 34, 50 or
-101 fits as it is.
+Its parameters have torchvision's names, so that a state dict of its ResNet-18, 34, 50 or 101 fits as it is. Importing
+torchvision takes as long as importing torch, for it brings a compiler along.
 Source: He et al., "Deep Residual Learning for Image Recognition" (2016), table 1.
 """
 
@@ -11,9 +11,88 @@ from collections.abc import Sequence
 from typing import cast
 
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
-_BLOCKS: dict[int, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
+
+class Block(nn.Module):
+    """Convolutions with batch normalisation, beside a shortcut.
+
+    Attributes:
+        expansion: output channels for each of the 3x3 convolution.
+    """
+
+    expansion: int
+    relu: nn.ReLU
+
+    def __init__(self, inputs: int, width: int, stride: int = 1, downsample: nn.Module | None = None) -> None:
+        """Random weights.
+
+        Args:
+            inputs: channels.
+            width: channels of the 3x3 convolutions.
+            stride: of the first of these.
+            downsample: brings the shortcut to the output's size; None where it has it.
+        """
+        super().__init__()
+        self._build(inputs, width, stride)
+        self.downsample = downsample
+
+    def _build(self, inputs: int, width: int, stride: int) -> None:
+        raise NotImplementedError
+
+    def residual(self, x: Tensor) -> Tensor:
+        """What is added to the shortcut."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, `inputs`, h, w) to (B, `expansion` * `width`, h', w')."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.residual(x)
+        out += shortcut
+        return cast(Tensor, self.relu(out))
+
+
+class BasicBlock(Block):
+    """Two 3x3 convolutions."""
+
+    expansion = 1
+
+    def _build(self, inputs: int, width: int, stride: int) -> None:
+        self.conv1 = _convolution(inputs, width, 3, stride)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = _convolution(width, width, 3)
+        self.bn2 = nn.BatchNorm2d(width)
+
+    def residual(self, x: Tensor) -> Tensor:
+        """See `Block`."""
+        return cast(Tensor, self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))))
+
+
+class Bottleneck(Block):
+    """A 3x3 convolution between two 1x1 ones."""
+
+    expansion = 4
+
+    def _build(self, inputs: int, width: int, stride: int) -> None:
+        self.conv1 = _convolution(inputs, width, 1)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = _convolution(width, width, 3, stride)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = _convolution(width, self.expansion * width, 1)
+        self.bn3 = nn.BatchNorm2d(self.expansion * width)
+        self.relu = nn.ReLU(inplace=True)
+
+    def residual(self, x: Tensor) -> Tensor:
+        """See `Block`."""
+        inner = self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))))
+        return cast(Tensor, self.bn3(self.conv3(inner)))
+
+
+def _convolution(inputs: int, outputs: int, side: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, side, stride=stride, padding=side // 2, bias=False)
+
+
+_BLOCKS: dict[int, tuple[type[Block], tuple[int, ...]]] = {
     18: (BasicBlock, (2, 2, 2, 2)),
     34: (BasicBlock, (3, 4, 6, 3)),
     50: (Bottleneck, (3, 4, 6, 3)),
@@ -89,7 +168,7 @@ class ResNet(nn.Module):
         return features
 
 
-def _stage(block: type[BasicBlock | Bottleneck], inputs: int, width: int, stride: int, count: int) -> nn.Sequential:
+def _stage(block: type[Block], inputs: int, width: int, stride: int, count: int) -> nn.Sequential:
     shortcut, outputs = None, width * block.expansion
     if stride != 1 or inputs != outputs:
         shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs))
