@@ -109,14 +109,14 @@ def principal_axes(features: Tensor, count: int, whitening: float = 0.0, labels:
     """
     if not count:
         return features.new_zeros(0, len(features) + 1)
-    flat = features.flatten(1).cpu().double()  # not every device has double
-    mean = flat.mean(1, keepdim=True)
-    covariance = (flat - mean) @ (flat - mean).T / flat.shape[1]
+    centred = features.flatten(1).cpu().to(torch.float64, copy=True)  # not every device has double
+    mean = centred.mean(1, keepdim=True)
+    covariance = centred.sub_(mean) @ centred.T / centred.shape[1]
     spread, directions = torch.linalg.eigh(covariance)
     # What does not vary here says nothing; whitened, it would drown all else in a frame where it does.
     varied = int((spread > _SHARE * spread[-1]).sum())
     basis = directions[:, -min(count, max(1, varied)) :]
-    within = covariance if labels is None else covariance - _between(flat - mean, labels.flatten(1).to(flat))
+    within = covariance if labels is None else covariance - _between(centred, labels.flatten(1).to(centred))
     variances, turn = torch.linalg.eigh(basis.T @ within @ basis)
     # A blank image has directions without any variance: they must not become the loudest.
     smallest = (_SHARE * variances[-1]).clamp(min=_ROUNDING)
