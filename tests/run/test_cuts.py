@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from tests.fakes import IDS, pictures, read_labels, truth, write_mask
+from tests.runs import results
 from tests.video.media import write_video
 from vostrack.errors import Cancelled, VostrackError
 from vostrack.run.callbacks import Callbacks
 from vostrack.run.cuts import beyond_cuts, cut_notes, cuts
 from vostrack.run.segment import segment
+from vostrack.run.update import undo, update
 from vostrack.types import LabelMap
 
 CUT, COUNT = 6, 12
@@ -77,6 +80,35 @@ def test_after_a_cut_a_new_mask_goes_on(clip: Path, tmp_path: Path) -> None:
     summary = segment(clip, masks, tmp_path / "out", method="fake", on_cut="stop")
     assert "clip-cut" not in [warning["code"] for warning in summary["warnings"]]
     assert IDS[0] in read_labels(tmp_path / "out" / "masks" / f"{CUT:05d}.png")
+
+
+@pytest.mark.usefixtures("fake_method")
+@pytest.mark.parametrize("direction", ["both", "forward", "backward"])
+@pytest.mark.parametrize(
+    ("before", "correction", "after"),
+    [
+        ({0}, {"masks": {CUT + 2}}, {0, CUT + 2}),
+        ({CUT + 2}, {"masks": {1}}, {1, CUT + 2}),
+        ({0, CUT + 2}, {"drop_masks": [CUT + 2]}, {0}),
+        ({0, CUT + 2}, {"gone": {IDS[0]: [(CUT + 4, None)]}}, {0, CUT + 2}),
+        ({0}, {"masks": {3}}, {0, 3}),
+    ],
+)
+def test_an_update_of_a_run_that_stops_at_cuts_is_a_run_with_the_same_inputs(
+    before: set[int], correction: dict[str, Any], after: set[int], direction: str, clip: Path, tmp_path: Path
+) -> None:
+    def run(frames: set[int], out: str, **settings: Any) -> dict[str, bytes]:
+        masks = {frame: truth(frame) for frame in frames}
+        segment(clip, masks, tmp_path / out, method="fake", on_cut="stop", direction=direction, **settings)
+        return results(tmp_path / out)
+
+    was, fresh = run(before, "out"), run(after, "fresh", gone=correction.get("gone"))
+    masks = {frame: truth(frame) for frame in correction.get("masks", ())}
+    summary = update(tmp_path / "out", **(correction | {"masks": masks}))
+    assert results(tmp_path / "out") == fresh
+    assert summary["on_cut"] == "stop"
+    undo(tmp_path / "out")
+    assert results(tmp_path / "out") == was
 
 
 @pytest.mark.usefixtures("fake_method")
