@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vostrack.errors import MaskError
 from vostrack.methods import WORKING_SIZE, Direction
-from vostrack.methods.base import Forgetting, Hiding, Method, Resizing, Shrinking, Stepping, Windowing
+from vostrack.methods.base import Forgetting, Hiding, Method, Noticing, Resizing, Shrinking, Stepping, Windowing
 from vostrack.ops.eight_bits import from_codes, to_codes
 from vostrack.ops.grid import at_most, cells, resize, size_of
 from vostrack.ops.labels import correct, one_hot, resize_labels, strongest, without_void
@@ -42,9 +42,28 @@ class EnginePosition:
 class Keep(Protocol):
     """Takes what a pass says of the cells of a frame."""
 
-    def __call__(self, index: int, codes: Tensor, ids: tuple[int, ...]) -> None:
-        """Keep codes (`ops.eight_bits`), uint8 (K, h, w), of a frame, whose channels belong to some ids."""
+    def __call__(self, index: int, codes: Tensor, ids: tuple[int, ...], hidden: tuple[int, ...]) -> None:
+        """Keep codes (`ops.eight_bits`), uint8 (K, h, w), of a frame, with ids of channels and of what is hidden."""
         ...
+
+
+class Said(NamedTuple):
+    """What a pass says of a frame.
+
+    Attributes:
+        cells: their probabilities (K, h, w).
+        ids: of the channels.
+        hidden: those that are out of sight, since what is taken for them is something else.
+    """
+
+    cells: Tensor
+    ids: tuple[int, ...]
+    hidden: tuple[int, ...] = ()
+
+    @property
+    def visible(self) -> Tensor:
+        """Probabilities (K, h, w) of what is in sight; the method goes on with all of them."""
+        return _without(self.cells, self.ids, self.hidden)
 
 
 @dataclass(frozen=True)
@@ -53,12 +72,12 @@ class Reuse:
 
     Attributes:
         ahead: frames from one that is given to the first new one; 0 or less where that is reached.
-        cells: probabilities (K, h, w) that were predicted for a frame; None where none were.
+        said: what was predicted for a frame; None where nothing was.
         result: the final prediction of a frame, where nothing can have changed it; None elsewhere.
     """
 
     ahead: Callable[[int], int]
-    cells: Callable[[int], Tensor | None]
+    said: Callable[[int], Said | None]
     result: Callable[[Frame], Prediction | None] = lambda frame: None
 
 
@@ -73,8 +92,8 @@ class Merged(NamedTuple):
 class Merge(Protocol):
     """Adds what another pass said of a frame, from the other side."""
 
-    def __call__(self, index: int, cells: Tensor | None, ids: tuple[int, ...]) -> Merged | None:
-        """Probabilities of cells, of this pass (K, h, w) or none, to those of both; None for neither."""
+    def __call__(self, index: int, said: Said | None) -> Merged | None:
+        """What this pass says of a frame, or nothing, to what both say; None for neither."""
         ...
 
 
@@ -234,7 +253,7 @@ class Propagator:
         for frame in clip.frames:
             with torch.no_grad():
                 image, given = self._working(frame.image), clip.prompts.get(frame.index)
-                shown = self._shown(frame, image, None, ())
+                shown = self._shown(frame, image, None)
                 if given is not None:
                     self._ids_with(given, frame)
                     shown = self._corrected_by(given, shown, image)
@@ -248,7 +267,7 @@ class Propagator:
             state, ids, done = self.position.state, self.position.ids, self.position.done
             if state is None and given is None:
                 self.position = EnginePosition(None, (), done + 1)
-                return self._refined_alike(self._shown(frame, image, None, ()))
+                return self._refined_alike(self._shown(frame, image, None))
             if isinstance(self.method, Stepping):
                 return self._whole_step(self.method, frame, image, given)
             if state is not None and self._gone and isinstance(self.method, Hiding):
@@ -259,24 +278,23 @@ class Propagator:
             if state is None:
                 assert given is not None
                 return self._take(frame, features, image, given, None)
-            cells = self._said_before(frame)
-            codes = None if cells is not None else self._codes(self.method.predict(state, features), frame, ids)
-            if codes is not None:
-                cells = from_codes(codes)
-            assert cells is not None
+            said, codes = self._said_before(frame), None
+            if said is None:
+                codes = self._codes(self.method.predict(state, features), frame, ids)
+                said = self._said(state, features, from_codes(codes), ids)
             if given is not None:
-                self._kept(frame, codes, ids)
-                return self._take(frame, features, image, given, cells)
+                self._kept(frame, codes, said)
+                return self._take(frame, features, image, given, said)
             if self._feedback:
-                prediction = self._feedback(self._enlarged(frame, image, cells, ids))
-                codes = self._codes(self._refined(cells, prediction, size_of(image)), frame, ids)
-                cells = from_codes(codes)
+                prediction = self._feedback(self._enlarged(frame, image, said.cells, ids))
+                codes = self._codes(self._refined(said.cells, prediction, size_of(image)), frame, ids)
+                said = Said(from_codes(codes), ids)
                 if self._merge:
-                    prediction = self._feedback(self._shown(frame, image, cells, ids))
+                    prediction = self._feedback(self._shown(frame, image, said))
             else:
-                prediction = self._shown(frame, image, cells, ids)
-            self._kept(frame, codes, ids)
-            self.position = EnginePosition(self.method.remember(state, features, cells), ids, done + 1)
+                prediction = self._shown(frame, image, said)
+            self._kept(frame, codes, said)
+            self.position = EnginePosition(self.method.remember(state, features, said.cells), ids, done + 1)
             return prediction if self.keep_probs else replace(prediction, probs=None)
 
     def _needed(self, image: Tensor) -> Tensor:
@@ -297,8 +315,9 @@ class Propagator:
         self.position = EnginePosition(state, ids, self.position.done + 1)
         probs = _without(probs, ids, gone_at(self._gone, frame.index))
         if not first:
-            self._kept(frame, to_codes(_without(probs, ids, ids[len(known) :])[: len(known) + 1]), known)
-        shown = self._shown(frame, image, probs, ids)
+            codes = to_codes(_without(probs, ids, ids[len(known) :])[: len(known) + 1])
+            self._kept(frame, codes, Said(probs, known))
+        shown = self._shown(frame, image, Said(probs, ids))
         if given is None:
             return shown
         pixels = without_void(correct(shown.labels.pixels, given.pixels, given.ids))
@@ -319,33 +338,39 @@ class Propagator:
             self._blank = features.new_zeros(len(features), 1, 1)
         return features
 
-    def _said_before(self, frame: Frame) -> Tensor | None:
-        """What an earlier pass said of the cells of a frame, where that holds."""
+    def _said_before(self, frame: Frame) -> Said | None:
+        """What an earlier pass said of a frame, where that holds."""
         if self._reuse is None or self._reuse.ahead(frame.index) <= 0:
             return None
-        cells = self._reuse.cells(frame.index)
-        return None if cells is None else cells.to(self.device)
+        said = self._reuse.said(frame.index)
+        return said and said._replace(cells=said.cells.to(self.device))
+
+    def _said(self, state: Any, features: Tensor, cells: Tensor, ids: tuple[int, ...]) -> Said:
+        """What this pass says of a frame; where masks are refined before they are remembered, nothing is hidden."""
+        if not isinstance(self.method, Noticing) or self._feedback:
+            return Said(cells, ids)
+        hidden = self.method.hidden(state, features, cells).tolist()
+        return Said(cells, ids, tuple(number for number, is_hidden in zip(ids, hidden, strict=True) if is_hidden))
 
     def _codes(self, cells: Tensor, frame: Frame, ids: tuple[int, ...]) -> Tensor:
         """Probabilities of cells as they are kept: in eight bits, without what is gone."""
         return to_codes(_without(cells, ids, gone_at(self._gone, frame.index)))
 
-    def _kept(self, frame: Frame, codes: Tensor | None, ids: tuple[int, ...]) -> None:
+    def _kept(self, frame: Frame, codes: Tensor | None, said: Said) -> None:
         """Give away what is to be kept of a frame; None where an earlier pass has done so."""
         if self._keep and codes is not None:
-            self._keep(frame.index, codes.cpu(), ids)
+            self._keep(frame.index, codes.cpu(), said.ids, said.hidden)
 
-    def _shown(self, frame: Frame, image: Tensor, cells: Tensor | None, ids: tuple[int, ...]) -> Prediction:
+    def _shown(self, frame: Frame, image: Tensor, said: Said | None) -> Prediction:
         """What this pass, the other one or both say of a frame; an empty mask where neither does."""
         if self._reuse and (result := self._reuse.result(frame)):
             return result
-        agreement = None
-        if self._merge and (merged := self._merge(frame.index, cells, ids)):
-            cells, ids, agreement = merged
-        if cells is None:
+        merged = self._merge(frame.index, said) if self._merge else said and Merged(said.visible, said.ids)
+        if merged is None:
             nothing = LabelMap(torch.zeros(frame.image.shape[1:], dtype=torch.uint8), ())
             return Prediction(frame, nothing, torch.ones_like(image[:1]).cpu() if self.keep_probs else None)
-        return replace(self._enlarged(frame, image, cells.to(self.device), ids), agreement=agreement)
+        shown = self._enlarged(frame, image, merged.cells.to(self.device), merged.ids)
+        return replace(shown, agreement=merged.agreement)
 
     def probabilities(self, cells: Tensor, image: Tensor) -> Tensor:
         """What cells (K, h, w) say of the pixels of an image (3, H, W), at the working size, on the CPU."""
@@ -373,14 +398,15 @@ class Propagator:
         fed = self.method.shrink(pixels)
         return torch.where(fed.argmax(0) == cells.argmax(0), cells, fed)
 
-    def _take(self, frame: Frame, features: Tensor, image: Tensor, given: LabelMap, cells: Tensor | None) -> Prediction:
+    def _take(self, frame: Frame, features: Tensor, image: Tensor, given: LabelMap, said: Said | None) -> Prediction:
         """A frame with a given mask: its objects are what the mask says, the others stay as predicted."""
         assert not isinstance(self.method, Stepping)
-        known, ids = self.position.ids, self._ids_with(given, frame)
+        ids = self._ids_with(given, frame)
         own = Prediction(frame, LabelMap(torch.zeros_like(given.pixels), ()))
-        if cells is not None:
-            own = self._enlarged(frame, image, cells, known)
-        shown = self._shown(frame, image, cells, known) if self._merge or self._reuse else own
+        if said is not None:
+            own = self._enlarged(frame, image, said.cells, said.ids)
+        differs = self._merge or self._reuse or (said and said.hidden)
+        shown = self._shown(frame, image, said) if differs else own
         own, shown = (self._corrected_by(given, prediction, image) for prediction in (own, shown))
         labels = one_hot(resize_labels(own.labels.pixels, size_of(image)).to(self.device), ids)
         state = self.method.begin(features, labels, self.position.state)

@@ -167,8 +167,6 @@ class SoftMatcher:
         log_odds = query.new_zeros(outside.shape, dtype=foreground.dtype)
         log_odds[:, wanted[0]] = (config.scale * (foreground - background)).clamp(max=_LIMIT)
         log_odds = log_odds.masked_fill(~wanted[1:], -_LIMIT) - _REMOVED * outside
-        if config.absence:
-            log_odds = log_odds - _REMOVED * self._missing(state, query, log_odds)[:, None, None]
         return fuse(log_odds, config.foreground_threshold)
 
     def remember(self, state: MatchingState, features: Tensor, probs: Tensor) -> MatchingState:
@@ -198,6 +196,19 @@ class SoftMatcher:
             (outliers if self.config.background_update else nothing).flatten(1),
         )
         return replace(state, sets=sets, recent=recent, places=places)
+
+    def hidden(self, state: MatchingState, features: Tensor, probs: Tensor) -> Tensor:
+        """See `base.Noticing`: an object whose mask is not sure, in which little is seen of how the object was given.
+
+        Recent frames can keep a label alive where the object was, but not a sure one.
+        """
+        masks = masks_of(probs.argmax(0), len(probs)).flatten(1)
+        hidden = surest_half(probs[1:].flatten(1), masks) < self.config.absence
+        if hidden.any():
+            cells = _rows(self.query(state, features))
+            for number in hidden.nonzero().flatten().tolist():
+                hidden[number] = state.sets.covered(number + 1, cells[masks[number]]) < self.config.likeness
+        return hidden
 
     def forgets(self, state: MatchingState, ahead: int) -> bool:
         """See `base.Forgetting`."""
@@ -232,19 +243,6 @@ class SoftMatcher:
             return None
         key, room = self._key(grid), (self.config.context - 1) * self.config.spacing + 1
         return FrameBank.empty(room, key, soft_labels).add(key, soft_labels)
-
-    def _missing(self, state: MatchingState, query: Tensor, log_odds: Tensor) -> Tensor:
-        """bool (O,): objects of log-odds (O, h, w) that are out of sight; whatever is taken for one is something else.
-
-        Recent frames can keep a label alive where the object was, but not a sure one. What was out of sight is found
-        again where it looks as it was given, since nothing recent can speak for it.
-        """
-        config, cells = self.config, _rows(query)
-        masks = masks_of(fuse(log_odds, config.foreground_threshold).argmax(0), len(log_odds) + 1).flatten(1)
-        missing = surest_half(log_odds.sigmoid().flatten(1), masks) < config.absence
-        for number in (~missing & masks.any(1) & (state.places.age > 1)).nonzero().flatten().tolist():
-            missing[number] = state.sets.covered(number + 1, cells[masks[number]]) < config.found_again
-        return missing
 
     def _outside(self, state: MatchingState) -> Tensor:
         """bool (O, h, w): what no object can have reached, or was not seen; nothing where outliers stay."""

@@ -194,10 +194,11 @@ class FeatureSets:
     def covered(self, number: int, cells: Tensor) -> float:
         """How much of an object is seen in cells (N, C), N at least 1: mean similarity of its cells in a given frame.
 
-        Each counts with the cell that is most like it. Of several given frames the one counts that is seen best.
+        Each counts with the cell that is most like it. Of several given frames the one counts that is seen
+        best; 1 where none shows the object.
         """
         known = [template.parts[number] for template in self.templates if number < len(template.counts)]
-        return max((float(best_similarities(part, cells, 1).mean()) for part in known if len(part)), default=-1.0)
+        return max((float(best_similarities(part, cells, 1).mean()) for part in known if len(part)), default=1.0)
 
     def counted(self, query: Tensor, top_k: int, others_are_background: bool = True, top_share: float = 0.0) -> Self:
         """The same sets, with those added features counted that enter the top K of a query (N, C).

@@ -128,14 +128,14 @@ class SoftMatcherConfig(UpdateConfig, EdgeConfig, RecentConfig, GridConfig, grou
 
     absence: float = setting(
         0.0,
-        "probability of the surer half of an object's cells below which it is out of sight, and not labelled; 0 never",
+        "probability of the surer half of an object's cells below which it may be out of sight; 0 never",
         low=0,
         below=1,
     )
-    found_again: float = setting(
-        0.55,
-        "with `absence`: mean similarity of the given object's cells with those of one that was out of sight, from "
-        "which it is found again",
+    likeness: float = setting(
+        0.57,
+        "with `absence`: mean similarity of the given object's cells with those in a frame, below which it is out of "
+        "sight and in no mask",
         low=-1,
         high=1,
     )

@@ -156,6 +156,24 @@ class Forgetting(Protocol):
 
 
 @runtime_checkable
+class Noticing(Protocol):
+    """A method that notices where objects are out of sight."""
+
+    def hidden(self, state: Any, features: Tensor, probs: Tensor) -> Tensor:
+        """Which objects are out of sight in a frame. They are in no mask, and the method goes on with its prediction.
+
+        Args:
+            state: of the clip so far.
+            features: (C, h, w).
+            probs: (K, h, w), what was predicted.
+
+        Returns:
+            bool (O,), O = K - 1: whether what is taken for an object is something else.
+        """
+        ...
+
+
+@runtime_checkable
 class Resizing(Protocol):
     """A method that has a say in the size at which it sees frames."""
 

@@ -219,7 +219,7 @@ class Finished:
         def said(frame: Frame) -> tuple[tuple[int, ...], torch.Tensor] | None:
             if frame.index in given.labels:
                 return None
-            merged = both.merged(frame.index, *(forward.read(frame.index) or (None, ())))
+            merged = both.merged(frame.index, forward.read(frame.index))
             return merged and (merged.ids, engine.probabilities(merged.cells, frame.image))
 
         return said

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from vostrack.errors import OutputError
@@ -20,8 +21,11 @@ from vostrack.files import OutputRoot, open_regular, shown
 from vostrack.methods import Direction
 from vostrack.ops.eight_bits import from_codes
 from vostrack.ops.merging import arranged, merge, overlap
-from vostrack.propagate import Merged, known_ids
+from vostrack.propagate import Merged, Said, known_ids
 from vostrack.types import LabelMap
+
+_HIDDEN = "hidden"
+"""What a file calls the ids of the objects that are out of sight."""
 
 _SHARE = 1 / 6
 """Of the codes, what is left after compression: a sixth at a short side of 240, less at larger ones."""
@@ -52,15 +56,17 @@ class KeptCells:
         """The path of a frame's file below the folder."""
         return f"{self.direction}/{index:05d}.png"
 
-    def write(self, index: int, codes: Tensor, ids: tuple[int, ...]) -> None:
-        """Keep codes uint8 (K, h, w) (`ops.eight_bits`) of a frame; raises `OutputError`."""
+    def write(self, index: int, codes: Tensor, ids: tuple[int, ...], hidden: tuple[int, ...] = ()) -> None:
+        """Keep codes uint8 (K, h, w) (`ops.eight_bits`) of a frame, and what is out of sight; raises `OutputError`."""
         assert len(codes) == len(ids) + 1
-        image, buffer = Image.fromarray(codes.flatten(0, 1).numpy()), io.BytesIO()
-        image.save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
+        image, buffer, more = Image.fromarray(codes.flatten(0, 1).numpy()), io.BytesIO(), PngInfo()
+        if hidden:
+            more.add_text(_HIDDEN, ",".join(map(str, hidden)))
+        image.save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE, pnginfo=more)
         self._root.write(self.name(index), buffer.getvalue())
 
-    def read(self, index: int) -> tuple[Tensor, tuple[int, ...]] | None:
-        """Probabilities float32 (K, h, w) of a frame, and the ids of its channels; None where nothing was predicted.
+    def read(self, index: int) -> Said | None:
+        """What was said of a frame; None where nothing was predicted.
 
         Raises:
             OutputError: the file is damaged.
@@ -77,6 +83,7 @@ class KeptCells:
                 if (image.mode, image.width, image.height) != ("L", width, height * (len(ids) + 1)):
                     raise ValueError("another kind or size of image")
                 codes = torch.from_numpy(np.array(image)).view(-1, height, width)
+                hidden = str(image.info.get(_HIDDEN, "")).split(",")
             if not codes.any(0).all():
                 raise ValueError("cells without a label")
         except FileNotFoundError:
@@ -85,7 +92,7 @@ class KeptCells:
             raise OutputError(
                 f"{shown(path)} is damaged ({shown(error)}); start again with `overwrite=True`"
             ) from error
-        return from_codes(codes), ids
+        return Said(from_codes(codes), ids, tuple(number for number in ids if str(number) in hidden))
 
     @property
     def is_complete(self) -> bool:
@@ -121,31 +128,28 @@ class BothWays:
         """Take what the pass from the last to the first frame has kept, and which way objects are followed in all."""
         self._prompts, self._other, self._direction = prompts, other, direction
 
-    def merged(self, index: int, cells: Tensor | None, ids: tuple[int, ...]) -> Merged | None:
-        """A `propagate.Merge`: cells of the pass from the first to the last frame, with those of the other one."""
-        kept = self._other.read(index)
-        if kept is None and cells is None:
-            return None
-        wanted = known_ids(self._prompts, index, self._direction)
-        if kept is None:
-            assert cells is not None
-            return Merged(arranged(cells, ids, wanted), wanted)
-        back = arranged(kept[0], kept[1], wanted)
-        if cells is None:
-            return Merged(back, wanted)
-        ours = arranged(cells.cpu(), ids, wanted)
-        agreement = {number: overlap(ours, back, wanted.index(number) + 1) for number in ids if number in kept[1]}
-        return Merged(merge(ours, back, self._weights(index, wanted)), wanted, agreement)
+    def merged(self, index: int, said: Said | None) -> Merged | None:
+        """A `propagate.Merge`: what the pass from the first to the last frame says, with what the other one does.
 
-    def _weights(self, index: int, ids: tuple[int, ...]) -> Tensor:
-        """(O,) in [0, 1]: how much the pass from first to last counts for each object, by distance in time."""
-        weights = []
-        for number in ids:
-            at = [frame for frame, given in self._prompts.items() if number in given.ids]
-            before = min((index - frame for frame in at if frame <= index), default=None)
-            after = min((frame - index for frame in at if frame >= index), default=None)
-            if before is None or after is None:
-                weights.append(0.0 if before is None else 1.0)
-            else:
-                weights.append(after / max(before + after, 1))
-        return torch.tensor(weights)
+        What only one of them sees is as that one sees it.
+        """
+        kept, wanted = self._other.read(index), known_ids(self._prompts, index, self._direction)
+        only = said if kept is None else kept
+        if only is None:
+            return None
+        if said is None or kept is None:
+            return Merged(arranged(only.visible, only.ids, wanted), wanted)
+        ours, back = (arranged(each.cells.cpu(), each.ids, wanted) for each in (said, kept))
+        both = [number for number in said.ids if number in kept.ids]
+        agreement = {number: overlap(ours, back, wanted.index(number) + 1) for number in both}
+        seen, seen_there = ({*each.ids} - {*each.hidden} for each in (said, kept))
+        weights = [self._weight(index, n) if n in seen & seen_there else float(n in seen) for n in wanted]
+        hidden = tuple(number for number in wanted if number not in seen | seen_there)
+        return Merged(Said(merge(ours, back, torch.tensor(weights)), wanted, hidden).visible, wanted, agreement)
+
+    def _weight(self, index: int, number: int) -> float:
+        """In [0, 1]: how much the pass from first to last counts for an object of both, by distance in time."""
+        at = [frame for frame, given in self._prompts.items() if number in given.ids]
+        before = min(index - frame for frame in at if frame <= index)
+        after = min(frame - index for frame in at if frame >= index)
+        return after / max(before + after, 1)

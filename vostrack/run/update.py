@@ -341,8 +341,8 @@ class _Correction:
             return Prediction(frame, LabelMap(labels.pixels, known_ids(given, frame.index, request.direction)))
 
         return {
-            Direction.FORWARD: Reuse(lambda index: first - index, lambda index: _cells(forward, index), result),
-            Direction.BACKWARD: Reuse(lambda index: index - last, lambda index: _cells(backward, index)),
+            Direction.FORWARD: Reuse(lambda index: first - index, forward.read, result),
+            Direction.BACKWARD: Reuse(lambda index: index - last, backward.read),
         }
 
 
@@ -362,11 +362,6 @@ def _covers(before: torch.Tensor, one: int, now: torch.Tensor, other: int) -> bo
     """Whether most of an object of a label map is where another one of a second map is."""
     there = now == other
     return bool((before[there] == one).sum() * 2 > there.sum())
-
-
-def _cells(kept: KeptCells, index: int) -> torch.Tensor | None:
-    read = kept.read(index)
-    return None if read is None else read[0]
 
 
 def _joined(one: Mapping[Any, Spans], other: Mapping[Any, Spans]) -> dict[int | str, Spans]:
