@@ -133,7 +133,7 @@ class SoftMatcherConfig(UpdateConfig, EdgeConfig, RecentConfig, GridConfig, grou
         below=1,
     )
     likeness: float = setting(
-        0.57,
+        0.54,
         "with `absence`: mean similarity of the given object's cells with those in a frame, below which it is out of "
         "sight and in no mask",
         low=-1,
