@@ -174,7 +174,8 @@ def _soft(cells: Array, channel: int, mask: Array) -> dict[str, Any]:
     found: dict[str, Any] = {"soft": float((probs * (1 - probs)).sum() / total) if total > 0 else 0.0}
     if not mask.any():
         return found | {"inside": float(probs.max())}
-    own, others = probs[mask], np.delete(cells, channel, 0)[:, mask].max(0)
+    inside = cells[:, mask]
+    own, others = inside[channel], np.delete(inside, channel, 0).max(0)
     within = float(own.sum())
     return found | {
         "inside": float(own.mean()),
