@@ -48,6 +48,8 @@ def test_nothing_is_suggested_close_to_given_masks_or_where_nothing_is_to_gain()
     low = rows(1.0, *[0.9] * 30, *[0.2] * 4, 1.0)
     for each in best_frames(low, [0, 35], 3):
         assert min(each.frame, 35 - each.frame) >= 4
+    gone = rows(*[0.7] * 10, *[1.0] * 30)
+    assert [each.frame < 10 for each in best_frames(gone, [0], 9)] == [True]
 
 
 def test_the_object_that_is_least_sure_is_named_and_all_count() -> None:

@@ -83,7 +83,7 @@ def best_frames(rows: Sequence[Row], given: Collection[int], count: int) -> list
 
     Args:
         rows: the confidence in all masks.
-        given: frames whose masks were given; no frame close to one is taken.
+        given: frames whose masks were given; no frame close to one is taken, nor one of which all is known.
         count: how many frames at most.
     """
     every = sorted({row.frame for row in rows})
@@ -96,6 +96,7 @@ def best_frames(rows: Sequence[Row], given: Collection[int], count: int) -> list
     taken, found, apart = list(given), list[Suggestion](), min(_APART, max(1, len(every) // 8))
     for _ in range(count):
         gains = reach @ lacking / len(frames)
+        gains[(sure == 1).all(axis=1)] = 0  # all is known there
         gains[(np.abs(frames[:, None] - np.array([*taken, -apart])) < apart).any(axis=1)] = 0
         best = int(gains.argmax())
         if gains[best] <= 0:
