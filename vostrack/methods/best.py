@@ -63,9 +63,7 @@ PRESETS = {
     "default": BestConfig(),
     "accurate": BestConfig(),
     "balanced": BestConfig(agility=2.0, surround=64),
-    "fast": BestConfig(
-        network=ONE, views=1, axes=64, whitening=0.6, template_share=0.26, agility=2.0, absence=0.92
-    ),
+    "fast": BestConfig(network=ONE, views=1, axes=64, whitening=0.6, template_share=0.26, agility=2.0, absence=0.92),
 }
 
 
