@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import AbstractContextManager
+import platform
+from contextlib import AbstractContextManager, suppress
+from functools import cache
 from typing import Any
 
 import torch
@@ -54,6 +56,17 @@ def choose_device(name: str) -> torch.device:
     if int(number or 0) >= have[kind]:
         raise VostrackError(f"device {name!r} is not available on this machine: use `device=cpu`")
     return torch.device(name)
+
+
+@cache
+def processor(device: torch.device) -> str:
+    """The kind of processor that a device is: another kind may round otherwise."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    name = platform.processor() or platform.machine()
+    with suppress(OSError, ValueError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        name = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), name)
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}" if device.type == "cpu" else f"{name}, {device.type}"
 
 
 def to_device(state: Any, device: torch.device) -> Any:

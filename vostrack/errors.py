@@ -5,6 +5,7 @@
     │   └── MaskError             4   a given mask cannot be used
     ├── OutputError               6   a result cannot be written (no permission, disk full)
     │   └── OutputExistsError     9   a result is there already and nobody asked to overwrite it
+    │       └── InUseError        9   another process works in the folder
     ├── WeightsError              8   weights are missing, damaged or made for another network
     ├── MethodError               2   an unknown method, or options that it does not have
     ├── DatasetError              5   a dataset folder is not laid out as expected
@@ -56,6 +57,10 @@ class OutputExistsError(OutputError):
     """A result is there already and neither overwriting nor resuming was asked for."""
 
     exit_code = 9
+
+
+class InUseError(OutputExistsError):
+    """Another process works in the output folder; it may be free later."""
 
 
 class WeightsError(VostrackError):

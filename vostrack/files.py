@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from vostrack.errors import InputError, OutputError, OutputExistsError
+from vostrack.errors import InputError, InUseError, OutputError
 
 if sys.platform == "win32":
     import msvcrt
@@ -262,7 +262,7 @@ def lock_folder(path: Path) -> Iterator[bool]:
         Whether there is a lock: a few network file systems have none, and there the users must take care themselves.
 
     Raises:
-        OutputExistsError: another process works in the folder.
+        InUseError: another process works in the folder.
         OutputError: the folder or the lock file cannot be created.
     """
     make_folder(path)
@@ -303,7 +303,7 @@ def _acquire(name: Path) -> tuple[int, bool]:
 
 
 def _try_lock(descriptor: int, name: Path) -> bool:
-    """Lock an open file or raise `OutputExistsError`; False where the file system has no locks."""
+    """Lock an open file or raise `InUseError`; False where the file system has no locks."""
     try:
         if sys.platform == "win32":
             # Windows also keeps others from reading a locked byte, so lock one behind the text.
@@ -319,7 +319,7 @@ def _try_lock(descriptor: int, name: Path) -> bool:
             raise
         os.lseek(descriptor, 0, os.SEEK_SET)
         owner = os.read(descriptor, 200).decode(errors="replace") or "another process"
-        raise OutputExistsError(
+        raise InUseError(
             f"the output folder {shown(name.parent)} is in use by {shown(owner)}: wait until that ends, or stop it"
         ) from None
     return True

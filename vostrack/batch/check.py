@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from vostrack.batch import remote
 from vostrack.batch.task import Task
 from vostrack.errors import InputError
 from vostrack.files import shown
+from vostrack.run.place import address
 from vostrack.video.images import image_size
 from vostrack.video.reader import Header, read_header
 from vostrack.video.series import ENDINGS
@@ -29,10 +31,12 @@ def check(tasks: Sequence[Task], out: Path) -> tuple[list[Task], list[str]]:
         The tasks, with the numbers of frames that their headers say, and the faults.
     """
     faults = list(_name_faults(tasks, out))
+    away = remote.faults({path for task in tasks for path in task.inputs if address(path)})
     checked = []
     for task in tasks:
+        faults += [f"{_where(task)}: {away[path]}" for path in task.inputs if away.get(path)]
         try:
-            header = read_header(task.clip)
+            header = Header((), None) if address(task.clip) else read_header(task.clip)
             checked.append(replace(task, frames=header.count))
             faults += [f"{_where(task)}: {fault}" for fault in _mask_faults(task, header)]
         except InputError as error:
@@ -72,6 +76,8 @@ def _name_faults(tasks: Sequence[Task], out: Path) -> Iterator[str]:
 def _mask_faults(task: Task, header: Header) -> Iterator[str]:
     """Masks that are not there, or have another size or shape than the clip."""
     for path in task.masks.values():
+        if address(path):
+            continue
         if not path.exists():
             yield f"cannot find mask {shown(path)!r}"
             continue

@@ -13,9 +13,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Self
 
-from vostrack.batch.pool import Died, Ended, Event, Moved
+from vostrack.batch.away import Scratch
+from vostrack.batch.pool import Died, Ended, Event, Moved, Noted
 from vostrack.batch.task import Result, Task, run_one
 from vostrack.errors import OUT_OF_MEMORY
+from vostrack.notes import Code, Note
 from vostrack.run.callbacks import Callbacks
 from vostrack.run.worker import follow_parent
 
@@ -40,9 +42,9 @@ class _Worker:
 class LocalPool:
     """Workers that are spawned: with this, the caller stands under `if __name__ == "__main__"`; a `Pool`."""
 
-    def __init__(self, out: Path, jobs: int) -> None:
-        """Say where results go and how many processes work; they start with their first clip."""
-        self._out, self._jobs = out, jobs
+    def __init__(self, out: Path, jobs: int, scratch: Scratch | None = None) -> None:
+        """Say where results go, how many processes work, and where clips from a store lie meanwhile."""
+        self._out, self._jobs, self._scratch = out, jobs, scratch or Scratch()
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
 
@@ -85,7 +87,10 @@ class LocalPool:
         ours, theirs = self._context.Pipe()
         number = len(self._workers)
         process = self._context.Process(
-            target=_serve, args=(theirs, self._out, self._jobs, number), name="vostrack-worker", daemon=True
+            target=_serve,
+            args=(theirs, self._out, self._jobs, number, self._scratch),
+            name="vostrack-worker",
+            daemon=True,
         )
         process.start()
         theirs.close()
@@ -106,6 +111,8 @@ class LocalPool:
                     worker.task = None
                     is_dead |= said.exit_code == OUT_OF_MEMORY  # memory of a device comes back with a new process
                     yield Ended(task, said)
+                elif isinstance(said, Note):
+                    yield Noted(task, said)
                 elif said != _BEGUN:
                     yield Moved(task, *said)
         except (EOFError, OSError):
@@ -129,11 +136,15 @@ class _Piped(Callbacks):
             self._said = now
             self._pipe.send((done, total))
 
+    def note(self, note: Note) -> None:
+        if note.code == Code.BATCH_AGAIN:  # all others are in the result
+            self._pipe.send(note)
+
     def cancelled(self) -> bool:
         return self._pipe.poll() and self._pipe.recv() == _STOP
 
 
-def _serve(pipe: Connection, out: Path, jobs: int, number: int) -> None:
+def _serve(pipe: Connection, out: Path, jobs: int, number: int, scratch: Scratch) -> None:
     """What a worker does: one clip after the other, until the pipe is closed."""
     follow_parent()
     import torch
@@ -150,6 +161,7 @@ def _serve(pipe: Connection, out: Path, jobs: int, number: int) -> None:
             if said != _STOP:  # one that came too late to stop anything
                 task, overwrite = said
                 pipe.send(_BEGUN)
-                pipe.send(run_one(task, out, overwrite=overwrite, callbacks=_Piped(pipe), load=load))
+                result = run_one(task, out, overwrite=overwrite, callbacks=_Piped(pipe), load=load, scratch=scratch)
+                pipe.send(result)
     except (EOFError, OSError):
         os._exit(0)

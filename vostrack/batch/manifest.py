@@ -53,11 +53,16 @@ class Outline:
 
 
 class Manifest:
-    """The list of a batch or of a shard, in the folder of its results."""
+    """The list of a batch or of a shard.
+
+    Attributes:
+        path: the folder that it is in.
+        out: where results of clips go: the same folder, or an address in a store.
+    """
 
     def __init__(self, out: Path, shard: Shard | None = None) -> None:
         """Name the folder; nothing is read or created yet."""
-        self.path, self._root = out, OutputRoot(out)
+        self.path, self.out, self._root = out, out, OutputRoot(out)
         self.name = f"batch-{shard}.jsonl" if shard else "batch.jsonl"
         self._hidden = f"{HIDDEN}/{shard or 'all'}"
 
@@ -87,6 +92,10 @@ class Manifest:
         """Write down how a clip ended, at once and for good."""
         line = json.dumps(plain(asdict(result)), sort_keys=True)
         self._root.append(self.name, f"{line}\n")
+
+    def has_results(self, name: str) -> bool:
+        """Whether the results of a clip that the list has are there."""
+        return (self.path / name / "summary.json").is_file()
 
     def results(self) -> Iterator[Result]:
         """All lines, in order; one that a kill cut off is left out."""

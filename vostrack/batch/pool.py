@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from vostrack.batch.task import Result, Task
+from vostrack.notes import Note
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,15 @@ class Died:
     begun: bool = True
 
 
-Event = Moved | Ended | Died
+@dataclass(frozen=True)
+class Noted:
+    """What a person should know of how a clip is worked on."""
+
+    task: Task
+    note: Note
+
+
+Event = Moved | Ended | Died | Noted
 
 
 class Pool(Protocol):

@@ -11,16 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vostrack.batch.away import AwayManifest, Scratch
 from vostrack.batch.check import check
 from vostrack.batch.local import LocalPool
 from vostrack.batch.manifest import Manifest, Outline, Shard, done_keys, latest
-from vostrack.batch.pool import Died, Event, Moved, Pool
+from vostrack.batch.pool import Died, Event, Moved, Noted, Pool
 from vostrack.batch.task import Result, Status, Task
 from vostrack.errors import OUT_OF_MEMORY, Cancelled, PlanError, VostrackError, counted
 from vostrack.files import shown
 from vostrack.notes import Code, Note
 from vostrack.run.callbacks import Callbacks, checked_callbacks
-from vostrack.run.place import clip_name
+from vostrack.run.place import address, clip_name
 
 _WAIT, _MOST_DEATHS, _MOST_STARTS = 0.5, 5, 50
 _NOT_IN_PLANS = ("out", "overwrite", "resume", "callbacks", "load")
@@ -37,6 +38,7 @@ def run_batch(
     fallback_size: int | None = None,
     callbacks: Callbacks | None = None,
     pool: Callable[[Path], Pool] | None = None,
+    scratch: Scratch | None = None,
     outline: Outline | None = None,
 ) -> Iterator[Result]:
     """Follow many clips, each as `vostrack.segment` does, in processes of their own; yields results as they end.
@@ -55,7 +57,9 @@ def run_batch(
         fail_fast: whether the first clip that fails stops all others.
         fallback_size: short side to try where a clip needs more memory than there is.
         callbacks: progress counts frames of all clips; notes say which clips failed.
-        pool: makes the workers, for results in the folder; by default processes here.
+        pool: makes the workers, for results in the folder; by default processes here. `functools.partial(RayPool,
+            address="auto")`, with `RayPool` from `vostrack.batch.cluster`, works in a Ray cluster.
+        scratch: where clips lie that are in an object store, as their masks and `out` may be too.
         outline: what is kept of the plan for `vostrack batch retry`.
 
     Yields:
@@ -66,7 +70,7 @@ def run_batch(
         Cancelled: the callbacks said so; the same call goes on.
         OutputError, OutputExistsError: nothing can be written; another batch works on the same.
     """
-    part, folder = Shard(*shard) if shard else None, Path(out)
+    part, folder, scratch = Shard(*shard) if shard else None, Path(out), scratch or Scratch()
     if type(jobs) is not int or jobs < 1:
         raise VostrackError(f"jobs must be a whole number, 1 or more, not {jobs!r}")
     callbacks = checked_callbacks(callbacks)
@@ -74,9 +78,9 @@ def run_batch(
     tasks, faults = check(tasks, folder)
     if faults:
         raise PlanError(faults)
-    manifest = Manifest(folder, part)
+    manifest = AwayManifest(folder, scratch, part) if address(folder) else Manifest(folder, part)
     driver = _Driver(manifest, callbacks, overwrite, fail_fast, fallback_size)
-    make = pool or (lambda path: LocalPool(path, jobs))
+    make = pool or (lambda path: LocalPool(path, jobs, scratch))
     return driver.run(tasks, make, outline or Outline(len(tasks)))
 
 
@@ -126,7 +130,7 @@ class _Driver:
             self._done = self._total - sum(map(_length, left))
             # Long clips first, or the last one keeps all others waiting.
             self._waiting = deque((task, self._overwrite) for task in sorted(left, key=_length, reverse=True))
-            with make(self._manifest.path) as pool:
+            with make(self._manifest.out) as pool:
                 try:
                     while self._waiting or pool.busy:
                         yield from self._step(pool)
@@ -142,12 +146,11 @@ class _Driver:
         if self._overwrite:
             return list(tasks)
         done = done_keys(latest([self._manifest]))
-        path = self._manifest.path
-        return [
-            task
-            for task in tasks
-            if done.get(task.name) != task.key() or not (path / task.name / "summary.json").is_file()
-        ]
+
+        def is_done(task: Task) -> bool:
+            return task.name in done and done[task.name] == task.key() and self._manifest.has_results(task.name)
+
+        return [task for task in tasks if not is_done(task)]
 
     def _step(self, pool: Pool) -> Iterator[Result]:
         """Hand out what can be, and take in what comes."""
@@ -176,6 +179,9 @@ class _Driver:
         task = event.task
         if isinstance(event, Moved):
             self._moved[task.name] = max(self._moved.get(task.name, 0), min(event.done, _length(task)))
+            return None
+        if isinstance(event, Noted):
+            self._callbacks.note(event.note.of(shown(task.name)))
             return None
         moved = self._moved.pop(task.name, None) is not None
         result = self._died(event, moved) if isinstance(event, Died) else self._ended(task, event.result)

@@ -14,10 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vostrack import __version__
-from vostrack.errors import Cancelled, exit_code
+from vostrack.batch.remote import Remote
+from vostrack.errors import Cancelled, InputError, exit_code
+from vostrack.files import OutputRoot, read_json, shown
+from vostrack.notes import Code, Note
 from vostrack.run.callbacks import Callbacks
+from vostrack.run.place import REQUEST, address
 
 if TYPE_CHECKING:
+    from vostrack.batch.away import Scratch
     from vostrack.run.pipeline import Pipeline, PipelineConfig
 
 _LONGEST = 500
@@ -45,14 +50,22 @@ class Task:
     frames: int | None = None
     where: str = ""
 
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The clip and its masks."""
+        return (self.clip, *self.masks.values())
+
     def key(self) -> str:
         """A hash of what is wanted, and of which files; results with another one are out of date."""
-        stats = []
-        for path in (self.clip, *self.masks.values()):
+        stats = list[object]()
+        for path in self.inputs:
             try:
+                if address(path):
+                    stats.append(Remote(path).fingerprint())
+                    continue
                 info = os.stat(path)
                 stats.append((info.st_size, info.st_mtime_ns))
-            except OSError:
+            except (OSError, InputError):
                 stats.append((0, 0))
         wanted = self.row or {"clip": self.clip, "masks": self.masks, **self.arguments}
         text = repr((__version__, sorted((name, str(value)) for name, value in wanted.items()), stats))
@@ -119,6 +132,7 @@ def run_one(
     overwrite: bool = False,
     callbacks: Callbacks | None = None,
     load: Callable[[PipelineConfig], Pipeline] | None = None,
+    scratch: Scratch | None = None,
 ) -> Result:
     """Follow one clip, or go on with it; what is wrong with it is a result, not an error.
 
@@ -131,50 +145,89 @@ def run_one(
         overwrite: whether earlier results of the clip are replaced; else they are gone on with.
         callbacks: what is called on the way.
         load: makes the method ready, a `vostrack.Pipelines()` to load its weights once for many clips; None loads them.
+        scratch: where a clip lies meanwhile that is in an object store; None for the cache of the user.
 
     Returns:
         How it ended. A clip whose results are there already is done.
     """
+    from vostrack.batch.away import Scratch, is_away, run_away
     from vostrack.run.pipeline import load_pipeline
     from vostrack.run.review import draw_worst
     from vostrack.run.segment import segment
 
+    if is_away(task, Path(out)):
+        where = scratch or Scratch()
+        return run_away(task, Path(out), overwrite=overwrite, callbacks=callbacks, load=load, scratch=where)
     start = time.monotonic()
-
-    def result(status: Status, **more: Any) -> Result:
-        worker, seconds = f"{socket.gethostname()}:{os.getpid()}", round(time.monotonic() - start, 3)
-        told: dict[str, Any] = {
-            "seconds": seconds,
-            "worker": worker,
-            "ended": round(time.time(), 3),
-            "row": dict(task.row),
-        }
-        return Result(task.name, str(task.clip), status, task.key(), **told, **more)
-
     try:
+        anew = overwrite or _elsewhere(task, Path(out, task.name), callbacks or Callbacks())
         summary = segment(
             task.clip,
             task.masks,
             Path(out, task.name),
             **task.arguments,
-            overwrite=overwrite,
-            resume=not overwrite,
+            overwrite=anew,
+            resume=not anew,
             callbacks=callbacks,
             load=load or load_pipeline,
         )
     except Cancelled:
-        return result(Status.STOPPED)
+        return _result(task, Status.STOPPED, start)
     except Exception as error:  # whatever it is, the other clips go on
-        message = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
-        return result(Status.FAILED, error=type(error).__name__, message=message, exit_code=exit_code(error))
+        return failed(task, error, start)
     with suppress(Exception):  # a picture for the report is not worth a clip
         draw_worst(Path(out, task.name))
     objects = summary["objects"]
     low = [each["lowest_confidence"] for each in objects.values() if each.get("lowest_confidence") is not None]
-    return result(
+    return _result(
+        task,
         Status.DONE,
+        start,
         frames=summary["frames"],
         objects=len(objects),
         warnings=summary["warnings"],
         confidence=min(low, default=None),
     )
+
+
+def failed(task: Task, error: Exception, start: float) -> Result:
+    """The result of a clip with which something is wrong, begun at a time of `time.monotonic`."""
+    message = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
+    name, code = type(error).__name__, exit_code(error)
+    return _result(task, Status.FAILED, start, error=name, message=message, exit_code=code)
+
+
+def _result(task: Task, status: Status, start: float, **more: Any) -> Result:
+    told: dict[str, Any] = {
+        "clip": address(task.clip) or str(task.clip),
+        "seconds": round(time.monotonic() - start, 3),
+        "worker": f"{socket.gethostname()}:{os.getpid()}",
+        "ended": round(time.time(), 3),
+        "row": dict(task.row),
+    }
+    return Result(name=task.name, status=status, key=task.key(), **told, **more)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What must be known of an unfinished run."""
+
+    processor: str = ""
+
+
+def _elsewhere(task: Task, folder: Path, callbacks: Callbacks) -> bool:
+    """Whether a clip is half done by another kind of processor, whose masks would differ from those made here."""
+    from vostrack.device import choose_device, processor
+
+    root = OutputRoot(folder)
+    try:
+        if root.at("summary.json").exists():
+            return False
+        begun = read_json(root.at(REQUEST), _Begun).processor
+    except (OSError, ValueError):
+        return False  # nothing was begun, or `segment` says what is wrong
+    here = processor(choose_device(str(task.arguments.get("device", "auto"))))
+    if begun in ("", here):
+        return False
+    callbacks.note(Note(Code.BATCH_AGAIN, f"it was begun on {shown(begun)} and is done anew on {here}"))
+    return True

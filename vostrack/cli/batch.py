@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,6 @@ from vostrack.cli.console import Form, FrameBar, Stopped, plain, say_next
 from vostrack.cli.help import (
     Command,
     Group,
-    Jobs,
     Json,
     Overwrite,
     Progress,
@@ -28,8 +28,10 @@ from vostrack.cli.help import (
 )
 from vostrack.errors import counted
 from vostrack.files import shown
+from vostrack.run.place import address, below
 
 if TYPE_CHECKING:
+    from vostrack.batch.away import Scratch
     from vostrack.batch.manifest import Outline
     from vostrack.batch.task import Task
 
@@ -62,6 +64,30 @@ FallbackSize = Annotated[
     in_method("--fallback-size", metavar="PX", min=16, help="Size to try where a clip needs too much memory."),
 ]
 FailFast = Annotated[bool, in_run("--fail-fast", help="Stop when the first clip fails.")]
+AtOnce = Annotated[
+    int | None,
+    in_run("--jobs", "-j", metavar="N", min=1, help="Clips at once.", show_default="1; with --ray as fit"),
+]
+Ray = Annotated[
+    str | None,
+    in_run("--ray", metavar="WHERE", help="Work in a Ray cluster: auto, local, or its address.", show_default=False),
+]
+CpusPerClip = Annotated[int, in_run("--cpus-per-clip", metavar="N", min=1, help="CPUs for a clip, with --ray.")]
+GpusPerClip = Annotated[
+    float | None,
+    in_run(
+        "--gpus-per-clip", metavar="N", min=0, help="GPUs for a clip, with --ray.", show_default="1 if there are any"
+    ),
+]
+
+ScratchFolder = Annotated[
+    Path | None,
+    in_run("--scratch", metavar="DIR", help="Where clips from a store lie meanwhile.", show_default="in the cache"),
+]
+ScratchSize = Annotated[
+    float | None,
+    in_run("--scratch-size", metavar="GB", min=0, help="Most room there for the inputs of a clip.", show_default="50"),
+]
 
 
 @app.callback()
@@ -84,7 +110,12 @@ def run(
     fallback_size: FallbackSize = None,
     overwrite: Overwrite = False,
     json: Json = False,
-    jobs: Jobs = 1,
+    jobs: AtOnce = None,
+    ray: Ray = None,
+    cpus_per_clip: CpusPerClip = 1,
+    gpus_per_clip: GpusPerClip = None,
+    scratch: ScratchFolder = None,
+    scratch_size: ScratchSize = None,
     shard: Annotated[
         str | None,
         in_run("--shard", metavar="I/N", help="Only the I-th of N parts, for several machines.", show_default="all"),
@@ -99,6 +130,7 @@ def run(
         vostrack batch run plan.csv --out runs --jobs 2
         vostrack batch run videos/ --masks masks/ --out runs --option preset=fast
         vostrack batch run plan.csv --out runs --shard 3/16
+        vostrack batch run plan.csv --out runs --ray auto
 
     Results of a clip go to RUNS/NAME, what came of it to RUNS/batch.jsonl; RUNS/batch.html shows what needs a look.
     Where clips failed, the exit code is 3, and the others are done.
@@ -107,15 +139,16 @@ def run(
     from vostrack.cli.plan import rows_of, tasks_of
 
     options = _parse_options(option)
+    settings = _workers(jobs, ray, cpus_per_clip, gpus_per_clip, scratch, scratch_size)
     if _is_plan(plan):
-        base, rows = plan[0].parent, rows_of(plan[0])
+        base, rows = plan[0].parent, rows_of(_fetched(plan[0], settings["scratch"]))
         if masks:
             raise typer.BadParameter("a plan names the masks itself", param_hint="--masks")
     else:
         base, rows = Path(), [(str(row["clip"]), row) for row in _found(plan, masks)]
     tasks, faults = tasks_of(rows, base, options)
-    settings = {"jobs": jobs, "overwrite": overwrite, "fail_fast": fail_fast, "fallback_size": fallback_size}
-    outline = Outline(len(rows), str(base.absolute()), options)
+    settings |= {"overwrite": overwrite, "fail_fast": fail_fast, "fallback_size": fallback_size}
+    outline = Outline(len(rows), str(below(Path.cwd(), base)), options)
     _follow(tasks, faults, out, {**settings, "shard": _parse_shard(shard)}, outline, json, progress, quiet)
 
 
@@ -162,15 +195,17 @@ def status(runs: Results, json: Json = False) -> None:
     Examples:
         vostrack batch status runs
     """
+    from vostrack.batch.away import Scratch, at_hand
     from vostrack.batch.report import write_report
 
-    counts = write_report(runs)
+    with at_hand(runs, Scratch()) as folder:
+        counts = write_report(folder)
     if json:
         print(json_text.dumps(asdict(counts), indent=2))
         return
-    print(f"{counts}; report: {plain(runs / 'batch.html')}")
+    print(f"{counts}; report: {_named(runs / 'batch.html')}")
     if counts.failed:
-        say_next(f"vostrack batch retry {runs}")
+        say_next(f"vostrack batch retry {_named(runs)}")
 
 
 @app.command("retry", cls=Command)
@@ -179,7 +214,12 @@ def retry(
     fallback_size: FallbackSize = None,
     overwrite: Overwrite = False,
     json: Json = False,
-    jobs: Jobs = 1,
+    jobs: AtOnce = None,
+    ray: Ray = None,
+    cpus_per_clip: CpusPerClip = 1,
+    gpus_per_clip: GpusPerClip = None,
+    scratch: ScratchFolder = None,
+    scratch_size: ScratchSize = None,
     fail_fast: FailFast = False,
     progress: Progress = Form.AUTO,
     quiet: Quiet = False,
@@ -189,19 +229,55 @@ def retry(
     Examples:
         vostrack batch retry runs
     """
+    from vostrack.batch.away import at_hand
     from vostrack.batch.manifest import failures, manifests
     from vostrack.cli.plan import tasks_of
 
+    settings = _workers(jobs, ray, cpus_per_clip, gpus_per_clip, scratch, scratch_size)
     tasks, faults = [], []
-    for outline, rows in failures(manifests(runs)):
+    with at_hand(runs, settings["scratch"]) as folder:
+        failed = failures(manifests(folder))
+    for outline, rows in failed:
         more, wrong = tasks_of([(str(row.get("clip")), row) for row in rows], Path(outline.base), outline.options)
         tasks += more
         faults += wrong
     if not (tasks or faults):
         print("no clip has failed", file=sys.stderr)
         return
-    settings = {"jobs": jobs, "overwrite": overwrite, "fail_fast": fail_fast, "fallback_size": fallback_size}
+    settings |= {"overwrite": overwrite, "fail_fast": fail_fast, "fallback_size": fallback_size}
     _follow(tasks, faults, runs, settings, None, json, progress, quiet)
+
+
+def _workers(
+    jobs: int | None, ray: str | None, cpus: int, gpus: float | None, folder: Path | None, size: float | None
+) -> dict[str, Any]:
+    """What `run_batch` is told of who works on clips, and where."""
+    from vostrack.batch.away import Scratch
+
+    scratch = Scratch()
+    scratch = Scratch(folder.absolute() if folder else scratch.folder, int(size * 1e9) if size else scratch.most)
+    if ray is None:
+        return {"jobs": jobs or 1, "scratch": scratch}
+    from vostrack.batch.cluster import RayPool
+
+    pool = partial(RayPool, address=ray, jobs=jobs, cpus=cpus, gpus=gpus, scratch=scratch)
+    return {"pool": pool, "scratch": scratch}
+
+
+def _fetched(plan: Path, scratch: Scratch) -> Path:
+    """A plan on this machine."""
+    from vostrack.batch.remote import Remote
+
+    if not address(plan):
+        return plan
+    copy = scratch.of("plan", str(plan)) / plan.name
+    Remote(plan).fetch(copy, scratch.most)
+    return copy
+
+
+def _named(path: Path) -> str:
+    """A path or an address, for the terminal."""
+    return plain(address(path) or path)
 
 
 def _follow(
@@ -215,6 +291,7 @@ def _follow(
     quiet: bool,
 ) -> None:
     """Check tasks, follow them, and say what came of them."""
+    from vostrack.batch.away import at_hand
     from vostrack.batch.check import check
     from vostrack.batch.report import write_report
     from vostrack.batch.run import run_batch
@@ -232,11 +309,13 @@ def _follow(
                     print(json_text.dumps(asdict(result), sort_keys=True), flush=True)
     except PlanError as error:
         _refuse(error.faults)
-    counts = write_report(out)
+    with at_hand(out, settings["scratch"]) as folder:
+        counts = write_report(folder)
     if not quiet:
-        print(f"{counts}; report: {plain(out / 'batch.html')}", file=sys.stderr)
+        page = _named(out / "batch.html")
+        print(f"{counts}; report: {page}", file=sys.stderr)
         if failed:
-            say_next(f"look at {out / 'batch.html'}, mend what failed, then: vostrack batch retry {out}")
+            say_next(f"look at {page}, mend what failed, then: vostrack batch retry {_named(out)}")
     if failed:
         raise typer.Exit(FAILED)
 

@@ -57,7 +57,7 @@ from vostrack.cli.settings import (
 from vostrack.formats import FORMATS
 from vostrack.methods import DEFAULT, QUALITY, Direction, OnCut, method_class, preset_name, registered
 from vostrack.refine import REFINERS
-from vostrack.run.place import check_free, default_folder
+from vostrack.run.place import below, check_free, default_folder
 from vostrack.video.look import Style
 
 Moment = int | Fraction
@@ -207,7 +207,7 @@ def segment_arguments(options: Mapping[str, Any], base: Path = Path()) -> dict[s
     """
     _check_together(options)
     given, parsed = SimpleNamespace(**options), _parsed(options)
-    clip = base / given.clip
+    clip = below(base, given.clip)
     masks = parse_masks(given.mask, frame_names(clip), base)
     _check_order(clip, masks)
     form = "clip" if given.adapt else "live" if given.adapt_live else None
@@ -377,7 +377,7 @@ def parse_masks(texts: Sequence[str], names: Sequence[str] = (), base: Path = Pa
             from vostrack.video.ranges import two_masks
 
             raise MaskError(two_masks(moment, paths[moment], base / rest))
-        paths[moment] = base / rest
+        paths[moment] = below(base, rest)
     return paths
 
 

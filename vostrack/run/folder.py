@@ -40,7 +40,7 @@ from vostrack.propagate import EnginePosition, known_ids
 from vostrack.run.confidence import CSV, Row, csv_text
 from vostrack.run.kept import COMPLETE
 from vostrack.run.pipeline import changes
-from vostrack.run.place import EXPORTS, HIDDEN, RECORD, RESULTS, STATE, check_free, check_run, held
+from vostrack.run.place import EXPORTS, HIDDEN, RECORD, REQUEST, RESULTS, STATE, check_free, check_run, held
 from vostrack.run.signs import SIGNS, FrameSigns, read_signs
 from vostrack.run.state import load_state, save_state
 from vostrack.run.steps import forget_steps
@@ -55,7 +55,7 @@ _FILES = {*ENDINGS, *FILM_ENDINGS, *VIDEO_ENDINGS, ".gif", ".json", ".npz", ".zi
 _EDGE_BYTES = 1 << 20
 _FRAMES, _SECOND = f"{HIDDEN}/frames.jsonl", f"{HIDDEN}/second_pass.json"
 _BACK, _CELLS = f"{HIDDEN}/backwards.safetensors", f"{HIDDEN}/cells"
-_REQUEST, _GIVEN = f"{HIDDEN}/request.json", f"{HIDDEN}/given"
+_GIVEN = f"{HIDDEN}/given"
 _SUMMARY = "summary.json"
 _REMADE = "mend it, or remove it and resume the run to have it made again"
 _START = "start again with `overwrite=True`"
@@ -160,7 +160,7 @@ class OutputFolder:
         self._run = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
         self._first = (record.get("range") or [0])[0]
         self._two_passes = (record.get("adapt") or {}).get("form") == "clip"
-        for name in (*RESULTS, RECORD, EXPORTS, _FRAMES, SIGNS, STATE, _SECOND, _BACK, _CELLS, _GIVEN, _REQUEST):
+        for name in (*RESULTS, RECORD, EXPORTS, _FRAMES, SIGNS, STATE, _SECOND, _BACK, _CELLS, _GIVEN, REQUEST):
             self._root.at(name)  # fails now, where it does, and not after something was replaced
         for name in self._object_folders():
             self._root.at(name)  # fails now, where it does, and not after something was replaced
@@ -306,11 +306,11 @@ class OutputFolder:
         """Keep what was asked for, as JSON, and the given masks by frame, as PNG."""
         for index, data in given.items():
             self._root.write(f"{_GIVEN}/{index:05d}.png", data)
-        self._root.write_json(_REQUEST, request)
+        self._root.write_json(REQUEST, request)
 
     def has_request(self) -> bool:
         """Whether something was kept by `keep_request`."""
-        return self._root.at(_REQUEST).is_file()
+        return self._root.at(REQUEST).is_file()
 
     def read_request(self, kind: type[T]) -> tuple[T, Callable[[int], Path]]:
         """What `keep_request` kept, as a type, and where the masks of frames lie.
@@ -319,7 +319,7 @@ class OutputFolder:
             OutputError: nothing was, or it is damaged.
         """
         check_run(self.path)
-        path = self._root.at(_REQUEST)
+        path = self._root.at(REQUEST)
         try:
             return read_json(path, kind), lambda index: self._root.at(f"{_GIVEN}/{index:05d}.png")
         except (OSError, ValueError) as error:
@@ -437,7 +437,7 @@ class OutputFolder:
         with contextlib.suppress(OSError, ValueError):
             if "overlay" in read_json(self.path / RECORD, _Earlier).outputs:
                 gone.append("overlay.mp4")
-        gone += (*self._frame_files(), *self._cell_files(), *self._numbered(_GIVEN), _REQUEST, _FRAMES, RECORD)
+        gone += (*self._frame_files(), *self._cell_files(), *self._numbered(_GIVEN), REQUEST, _FRAMES, RECORD)
         for name in gone:
             self._root.at(name)  # all are looked at before the first one goes
         for name in gone:

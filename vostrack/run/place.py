@@ -1,8 +1,9 @@
-"""Which folder the results of a run go to, and whether it is free. Imports no torch: a refusal takes no time."""
+"""Where clips are, and where results go, and whether that is free. Imports no torch: a refusal takes no time."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from vostrack.errors import OutputError, OutputExistsError
@@ -11,10 +12,13 @@ from vostrack.files import nearest, shown
 RESULTS = ("masks", "objects", "probs", "overlay.mp4", "summary.json", "confidence.csv")
 """What users find in an output folder, folders first."""
 
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}([^/].*)", re.DOTALL)
+
 HIDDEN = ".vostrack"
 MOVES = f"{HIDDEN}/moves.json"
 RECORD, STATE = f"{HIDDEN}/run.json", f"{HIDDEN}/state.safetensors"
 EXPORTS = f"{HIDDEN}/exports.json"
+REQUEST = f"{HIDDEN}/request.json"
 
 
 def default_folder(source: Path) -> Path:
@@ -50,3 +54,19 @@ def check_run(path: Path) -> None:
         raise OutputError(f"cannot find {shown(path)}{nearest(path)}: give the output folder of a run")
     if not (path / HIDDEN).is_dir():
         raise OutputError(f"{shown(path)} is not the output folder of a run: give the one that `segment` wrote")
+
+
+def address(path: str | Path) -> str | None:
+    """The address that a path is, of which `Path` folds two slashes into one; None for a path of this machine.
+
+    `s3://bucket/dog.mp4` is one. Those that name files here, or that stand in others, are none.
+    """
+    match = _ADDRESS.fullmatch(path.as_posix() if isinstance(path, Path) else path)
+    if match is None or match[1] in ("file", "local") or "::" in match[2] or ".." in match[2].split("/"):
+        return None
+    return f"{match[1]}://{match[2]}"
+
+
+def below(base: Path, path: str | Path) -> Path:
+    """A path from a folder on, where it is neither absolute nor an address."""
+    return Path(path) if address(path) else base / path

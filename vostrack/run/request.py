@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from vostrack.device import choose_device, processor
 from vostrack.errors import OutputError, VostrackError
 from vostrack.files import plain, shown
 from vostrack.methods import Direction, OnCut
@@ -60,6 +61,7 @@ class _Saved:
     names: dict[str, str]
     on_cut: str = "continue"
     playback: dict[str, Any] = field(default_factory=dict)
+    processor: str = ""
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ class Request:
             names={str(number): name for number, name in given.names.items()},
             on_cut=str(self.on_cut),
             playback=self.playback.record(),
+            processor=processor(choose_device(self.config.device)),
         )
         folder.keep_request(asdict(saved), masks)
 
