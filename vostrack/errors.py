@@ -4,6 +4,7 @@
     ├── InputError                5   a video or an image folder cannot be read
     │   └── MaskError             4   a given mask cannot be used
     ├── OutputError               6   a result cannot be written (no permission, disk full)
+    │   ├── ChangedError          6   a run cannot be resumed with other inputs or settings
     │   └── OutputExistsError     9   a result is there already and nobody asked to overwrite it
     │       └── InUseError        9   another process works in the folder
     ├── WeightsError              8   weights are missing, damaged or made for another network
@@ -51,6 +52,10 @@ class OutputError(VostrackError):
     """A result cannot be written."""
 
     exit_code = 6
+
+
+class ChangedError(OutputError):
+    """A run cannot be resumed, since its inputs or settings are others."""
 
 
 class OutputExistsError(OutputError):

@@ -44,8 +44,10 @@ def test_a_batch_from_plan_to_report(folder: Path, capsys: pytest.CaptureFixture
     assert run(["batch", "status", "runs", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"done": 2, "failed": 1, "left": 0, "warned": 0}
     (folder / "masks/eel.png").write_bytes((folder / "masks/dog.png").read_bytes())
+    kept = (folder / "runs/.batch/all/plan.json").read_text()
     assert run(["batch", "retry", "runs"]) == 0
     assert "3 clips done, 0 failed" in capsys.readouterr().err
+    assert (folder / "runs/.batch/all/plan.json").read_text() == kept
     assert run(["batch", "retry", "runs"]) == 0
     assert "no clip has failed" in capsys.readouterr().err
     assert run(["batch", "run", "plan.csv", "--out", "runs", *COPY, "--json"]) == 0

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -139,6 +141,15 @@ def test_too_little_memory_is_tried_smaller(tasks: list[Task], tmp_path: Path) -
     ended = list(run_batch(tasks[:1], tmp_path, fallback_size=240, pool=lambda path: pool))
     assert (sizes, pool.begun) == ([None, 240], [("dog", False), ("dog", True)])
     assert ended[0].status == Status.DONE
+
+
+def test_what_was_begun_smaller_is_gone_on_with_smaller(tasks: list[Task], tmp_path: Path) -> None:
+    made = partial(FakePool, worked(tmp_path))
+    small, big = (replace(tasks[0], arguments={**tasks[0].arguments, "size": size}) for size in (240, 480))
+    list(run_batch([small], tmp_path, pool=lambda path: made()))
+    (tmp_path / "batch.jsonl").unlink()  # as if it had been interrupted
+    (ended,) = run_batch([big], tmp_path, fallback_size=240, pool=lambda path: made())
+    assert (ended.status, ended.attempts) == (Status.DONE, 2)
 
 
 def test_the_first_failure_may_stop_all(tasks: list[Task], tmp_path: Path) -> None:

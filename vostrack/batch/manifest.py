@@ -63,6 +63,7 @@ class Manifest:
     def __init__(self, out: Path, shard: Shard | None = None) -> None:
         """Name the folder; nothing is read or created yet."""
         self.path, self.out, self._root = out, out, OutputRoot(out)
+        self.shard = shard
         self.name = f"batch-{shard}.jsonl" if shard else "batch.jsonl"
         self._hidden = f"{HIDDEN}/{shard or 'all'}"
 

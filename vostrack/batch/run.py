@@ -17,7 +17,7 @@ from vostrack.batch.local import LocalPool
 from vostrack.batch.manifest import Manifest, Outline, Shard, done_keys, latest
 from vostrack.batch.pool import Died, Event, Moved, Noted, Pool
 from vostrack.batch.task import Result, Status, Task
-from vostrack.errors import OUT_OF_MEMORY, Cancelled, PlanError, VostrackError, counted
+from vostrack.errors import OUT_OF_MEMORY, Cancelled, ChangedError, PlanError, VostrackError, counted
 from vostrack.files import shown
 from vostrack.notes import Code, Note
 from vostrack.run.callbacks import Callbacks, checked_callbacks
@@ -199,7 +199,7 @@ class _Driver:
             if result.exit_code == OUT_OF_MEMORY:
                 self._again(smaller, f"there was too little memory: it is tried at size {self._fallback}", True)
                 return None
-            if result.error == "OutputExistsError":  # an earlier batch may have come to that, and was interrupted
+            if result.error == ChangedError.__name__:  # an earlier batch may have come to that, and was interrupted
                 self._again(smaller, f"it is gone on with at size {self._fallback}", False)
                 return None
         return replace(result, attempts=self._attempts[task.name])

@@ -230,13 +230,16 @@ def retry(
         vostrack batch retry runs
     """
     from vostrack.batch.away import at_hand
-    from vostrack.batch.manifest import failures, manifests
+    from vostrack.batch.manifest import Outline, failures, manifests
     from vostrack.cli.plan import tasks_of
 
     settings = _workers(jobs, ray, cpus_per_clip, gpus_per_clip, scratch, scratch_size)
     tasks, faults = [], []
     with at_hand(runs, settings["scratch"]) as folder:
-        failed = failures(manifests(folder))
+        lists = manifests(folder)
+        failed = failures(lists)
+    # What is tried again goes to the list of the whole batch; what that says of its plan stays.
+    kept = next((each.outline() for each in lists if not each.shard), Outline(0, failed[0][0].base))
     for outline, rows in failed:
         more, wrong = tasks_of([(str(row.get("clip")), row) for row in rows], Path(outline.base), outline.options)
         tasks += more
@@ -245,7 +248,7 @@ def retry(
         print("no clip has failed", file=sys.stderr)
         return
     settings |= {"overwrite": overwrite, "fail_fast": fail_fast, "fallback_size": fallback_size}
-    _follow(tasks, faults, runs, settings, None, json, progress, quiet)
+    _follow(tasks, faults, runs, settings, kept, json, progress, quiet)
 
 
 def _workers(

@@ -24,7 +24,7 @@ from PIL import Image
 
 from vostrack.adapt.adaptation import AdaptState
 from vostrack.device import to_device
-from vostrack.errors import InputError, OutputError
+from vostrack.errors import ChangedError, InputError, OutputError
 from vostrack.files import (
     OutputRoot,
     open_regular,
@@ -358,7 +358,7 @@ class OutputFolder:
         except (OSError, ValueError) as error:
             raise _damaged(path, error) from error
         if differ := re.sub(r"\bmasks\.(\d+)", self._mask_name, changes(earlier, record)):
-            raise OutputError(
+            raise ChangedError(
                 f"cannot resume in {shown(self.path)}, since this changed: {differ}; "
                 "use `overwrite=True` or another `out`"
             )
