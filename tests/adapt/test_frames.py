@@ -192,3 +192,4 @@ def test_settings_that_make_no_sense_are_refused(changes: dict[str, float]) -> N
 def test_the_preset_of_the_paper_has_its_settings() -> None:
     paper = PRESETS["paper"]
     assert (paper.size, paper.iterations, paper.learning_rate, paper.decay_every) == (480, 200, 2e-4, 50)
+    assert min(paper.jitter, paper.grey, paper.flip) > 0  # section 4.1 names all three

@@ -128,6 +128,14 @@ TABLES = {
     ("RPM-Net (2020), Table 3", "youtube-objects"): [(54.2,), (55.2,), (54.4,), (56.2,), (57.4,)],
     # pairwise, + momentum memory: J&F, J, F
     ("Self-supervised VOS (2020), Table 1", "davis17"): [(60.4, 58.7, 62.0), (68.2, 66.5, 69.9)],
+    # J, F: pairwise and + memory of 100 videos; pairwise, + memory, + adaptation of 100 images
+    ("Self-supervised VOS (2020), Table 3", "davis17"): [
+        (54.7, 57.8),
+        (62.5, 65.5),
+        (53.7, 56.2),
+        (60.0, 63.1),
+        (62.1, 64.5),
+    ],
     # J&F, J mean and recall, F mean and recall
     ("Self-supervised VOS (2020), Table 4", "davis17"): [
         (70.7, 68.2, 77.8, 73.1, 83.5),

@@ -15,6 +15,7 @@ from vostrack.errors import MethodError
 from vostrack.matching.memory import FrameBank
 from vostrack.methods.anchors import PAPER, AnchorsConfig, AnchorsMethod
 from vostrack.nets.encoders import AnchorsNet
+from vostrack.ops.color import normalised_rgb
 from vostrack.ops.labels import one_hot
 
 GRID = (12, 20)
@@ -24,6 +25,18 @@ STRIDE = 8
 def method(**changes: Any) -> AnchorsMethod:
     config = replace(PAPER, corners=False, repeat_first=False, first_radius=3, radius=3, **changes)
     return AnchorsMethod(AnchorsNet(), config)
+
+
+def test_the_preset_of_the_paper_has_its_settings() -> None:
+    """Araslanov et al., section 4; the radius is that of Jabri et al., appendix C."""
+    assert (PAPER.stages, PAPER.stride) == ((4,), 8)
+    assert (PAPER.context, PAPER.spacing, PAPER.repeat_first) == (20, 1, True)
+    assert (PAPER.top_k, PAPER.temperature) == (10, 0.05)
+    assert (PAPER.radius, PAPER.reach, PAPER.first_radius, PAPER.first_reach) == (12, 0, 0, 0)
+    net, image = AnchorsNet().eval(), torch.rand(3, 33, 49)
+    with torch.no_grad():
+        found, last = AnchorsMethod(net, PAPER).encode(image), net.trunk(normalised_rgb(image)[None])[-1]
+    torch.testing.assert_close(found, normalize(last, dim=1)[0])
 
 
 def features(shift: int = 0) -> Tensor:

@@ -85,6 +85,16 @@ def test_the_memory_holds_the_frames_of_its_settings(settings: dict[str, Any], n
     assert [entry.number for entry in method.select(state)] == numbers
 
 
+def test_the_preset_of_the_paper_has_its_settings() -> None:
+    """Windows of 25 x 25 cells (appendix B), keys of the head, scores as they are (Eq. 7), far frames as in MAST."""
+    paper = MastMethod.presets["paper"]
+    assert (2 * paper.radius + 1, paper.reach, paper.temperature) == (25, 0, 1)
+    assert (paper.far, paper.far_step, paper.far_dilation) == (15, 15, 4)
+    assert not paper.soft
+    net, image = MastNet().eval(), torch.rand(3, 20, 28)
+    torch.testing.assert_close(MastMethod(net, paper).encode(image), net(normalised_lab(image)[None])[0])
+
+
 def test_stages_that_the_network_does_not_have_are_refused() -> None:
     shallow = MastMethod.nets["shallow"]()
     assert MastMethod(shallow, MastConfig()).encode(torch.rand(3, 16, 24)).shape == (64 + 128 + 6, 4, 6)

@@ -115,6 +115,18 @@ def started(chosen: VideoMatchMethod, given: Tensor = TWO) -> tuple[MatchingStat
     return chosen.begin(frame(0, given), given), frame(1, moved)
 
 
+def test_the_preset_of_the_paper_has_its_settings() -> None:
+    """Section 4.1: the top layer at stride 8, K, d_c, c_1 and c_2; section 3.3: both updates, and outlier removal."""
+    assert (PAPER.stages, PAPER.stride, PAPER.colour, PAPER.axes) == ((4,), 8, 0, 0)
+    assert (PAPER.top_k, PAPER.max_displacement, PAPER.agility) == (20, 100, 0)
+    assert (PAPER.confident_threshold, PAPER.foreground_threshold) == (0.95, 0.4)
+    assert PAPER.outlier_removal
+    assert PAPER.background_update
+    assert PAPER.foreground_update
+    assert PAPER.others_are_background
+    assert (PAPER.template, PAPER.context, PAPER.finetune_steps, PAPER.background_score) == (0, 0, 0, None)
+
+
 @pytest.mark.parametrize("removal", [True, False])
 @pytest.mark.parametrize("given", [ONE, TWO], ids=["one", "two"])
 def test_prediction_equals_the_equations(given: Tensor, removal: bool) -> None:

@@ -64,6 +64,14 @@ def test_stages_have_the_channels_and_strides_of_the_papers(
     assert [tuple(stage.shape[1:]) for stage in found] == [(width, 32 // at, 64 // at) for width, at in stages]
 
 
+def test_keys_for_training_are_unit_vectors() -> None:
+    """Araslanov et al., section 3.3."""
+    with torch.no_grad():
+        keys = AnchorsNet().eval().key(torch.rand(2, 3, 40, 48))
+    assert tuple(keys.shape) == (2, 128, 5, 6)
+    torch.testing.assert_close(keys.norm(dim=1), torch.ones(2, 5, 6))
+
+
 def test_a_shallow_trunk_is_the_beginning_of_a_whole_one() -> None:
     torch.manual_seed(0)
     whole, shallow = MastNet().eval(), MastNet(depth=2).eval()

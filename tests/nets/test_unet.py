@@ -41,6 +41,20 @@ def test_the_contracting_half_is_torchvisions_resnet18_at_stride_32() -> None:
     assert tuple(expected.shape[-2:]) == (64 // STRIDE, 64 // STRIDE)
 
 
+def test_what_the_contracting_half_had_is_joined_at_each_resolution() -> None:
+    net, seen = build().eval(), list[torch.Tensor]()
+    for up in net.up:
+        up.get_submodule("first").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    trunk, image = net.trunk, torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        net(image)
+        first = trunk.relu(trunk.bn1(trunk.conv1(image)))
+        *stages, _ = trunk(image)
+    for joined, beside in zip(seen, [*reversed([first, *stages])], strict=False):
+        assert torch.equal(joined[:, -beside.shape[1] :], beside)
+    assert len(seen) == 5
+
+
 def test_weights_come_from_the_generator_and_from_nowhere_else() -> None:
     before = torch.get_rng_state()
     one, same, other = build(seed=1).state_dict(), build(seed=1).state_dict(), build(seed=2).state_dict()

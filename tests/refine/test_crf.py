@@ -202,6 +202,7 @@ def test_options_become_settings() -> None:
     assert told["package"] == installed()
     assert refiner.size == 480
     assert make_refiner(None) is None
+    assert CrfConfig().iterations == 2  # RPM-Net, section 4.5
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,9 @@ _OXUVA = "OxUvA, no labels"
 _TRACKING = "TrackingNet, no labels"
 _KINETICS = "Kinetics-400, no labels"
 _MINUTES = "100 videos, 11 minutes, no labels"
-_ADAPTED = "momentum memory and online adaptation"
+_IMAGES = "100 images, no labels"
+_MEMORY = "momentum memory"
+_ADAPTED = f"{_MEMORY} and online adaptation"
 _BARE = "VideoMatch without update and outlier removal"
 _LABELS_16 = "DAVIS-2016 training set, with labels"
 _LABELS_17 = "DAVIS-2017 training set, with labels"
@@ -84,7 +86,17 @@ PUBLISHED = (
     *_rpm_net("RPM-Net", 0.357, 0.388, 0.452, 0.562, 0.09),
     *_rpm_net("RPM-Net with CRF", 0.410, 0.422, 0.484, 0.574, 0.55),
     Published("davis17", "val", "pairwise", _YOUTUBE, f"{_MAST}, Table 1", _three(0.604, 0.587, 0.620)),
-    Published("davis17", "val", "momentum memory", _YOUTUBE, f"{_MAST}, Table 1", _three(0.682, 0.665, 0.699)),
+    Published("davis17", "val", _MEMORY, _YOUTUBE, f"{_MAST}, Table 1", _three(0.682, 0.665, 0.699)),
+    *(
+        Published("davis17", "val", method, data, f"{_MAST}, Table 3", {"J_mean": region, "F_mean": contour})
+        for method, data, region, contour in (
+            ("pairwise", _MINUTES, 0.547, 0.578),
+            (_MEMORY, _MINUTES, 0.625, 0.655),
+            ("pairwise", _IMAGES, 0.537, 0.562),
+            (_MEMORY, _IMAGES, 0.600, 0.631),
+            (_ADAPTED, _IMAGES, 0.621, 0.645),
+        )
+    ),
     Published("davis17", "val", _ADAPTED, _YOUTUBE, f"{_MAST}, Table 4", _means(0.707, 0.682, 0.778, 0.731, 0.835)),
     Published("davis17", "val", _ADAPTED, _MINUTES, f"{_MAST}, Table 4", _means(0.654, 0.640, 0.716, 0.667, 0.758)),
     Published(

@@ -11,7 +11,6 @@ Differs: the preset `default` attends with two stages of the trunk and the cells
 projected to axes of the first frame (`ops.hypercolumns`); its labels are soft, and in frames that are not far it also
 attends to a coarse ring around the window, which at 480p is too narrow for what moves fast. `paper` is as published.
 With two encoders, frames given earlier are searched for late objects with their features as references.
-With two encoders, frames given earlier are searched for late objects with their features as references.
 From MAST's published code, whose bugs are not repeated: each distant frame uses its own offsets (the code uses those of
 the last one for all), coordinates keep one convention, cells outside the image get no weight, and labels are taken
 where the grid is centred. The offset is rounded to whole cells, so that hard labels are not blurred by sampling.

@@ -114,6 +114,7 @@ def test_the_published_recipe_has_the_published_settings() -> None:
     assert isinstance(optimizer, torch.optim.SGD)
     assert (optimizer.defaults["momentum"], optimizer.defaults["weight_decay"]) == (0.9, 5e-4)
     assert trained.learning_rate == 1e-3
+    assert paper.steps * paper.batch == 100 * 3501  # epochs of so many videos
     # Section 4.1: frames t-5 and t; section 3.2: resized to 512 x 512.
     assert (trained.clips.frames, trained.clips.source_gap) == (2, 5)
     assert (trained.clips.whole, trained.clips.crop) == (True, 512)
