@@ -18,6 +18,7 @@ from vostrack.cli.batch import app as batch
 from vostrack.cli.benchmark import app as benchmark
 from vostrack.cli.console import Stopped, plain
 from vostrack.cli.demo import demo
+from vostrack.cli.edit import edit
 from vostrack.cli.export import export
 from vostrack.cli.frame import frame
 from vostrack.cli.help import Command, Group
@@ -44,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (segment, update, export, review, suggest, frame, demo, train, inspect, methods, score):
+for command in (segment, edit, update, export, review, suggest, frame, demo, train, inspect, methods, score):
     app.command(cls=Command)(command)
 app.add_typer(mask)
 app.add_typer(batch)

@@ -1,0 +1,25 @@
+"""A session with a small clip, whose engine is the method `copy`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.batch.clips import write_clips
+from vostrack.web.session import Session
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """A clip of twelve frames of 64x48, with a square that moves to the right by a pixel a frame."""
+    return write_clips(tmp_path, {"dog": 12}) / "videos/dog.mp4"
+
+
+@pytest.fixture
+def session(clip: Path) -> Iterator[Session]:
+    """Its session, new."""
+    made = Session.open(clip)
+    yield made
+    made.close()

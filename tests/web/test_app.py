@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import io
+import json
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vostrack.web.session import Session
+
+
+class Client:
+    """Asks a served page."""
+
+    def __init__(self, port: int, token: str) -> None:
+        self.port, self.token = port, token
+
+    def ask(self, path: str, body: Any = None, token: str | None = None, **headers: str) -> tuple[int, bytes, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        told = {
+            "Content-Type": "application/json",
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
+        address = f"http://127.0.0.1:{self.port}/{self.token if token is None else token}/{path}"
+        try:
+            with urllib.request.urlopen(urllib.request.Request(address, data, told), timeout=60) as answer:
+                return answer.status, answer.read(), answer.headers
+        except urllib.error.HTTPError as error:
+            return error.code, error.read(), error.headers
+
+    def post(self, path: str, body: Any = None, client: str = "a") -> tuple[int, Any]:
+        status, data, _ = self.ask(f"{path}?client={client}", body or {})
+        return status, json.loads(data)
+
+
+@pytest.fixture
+def client(session: Session) -> Iterator[Client]:
+    """A page that is served, whose pen client "a" has."""
+    import uvicorn
+
+    from vostrack.web.app import Page
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        page = Page(session, (f"127.0.0.1:{port}",))
+        server = uvicorn.Server(uvicorn.Config(page.app, log_level="error", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        made = Client(port, page.token)
+        made.ask("state?client=a")
+        yield made
+        server.should_exit = True
+        thread.join()
+
+
+pytestmark = pytest.mark.needs("uvicorn", "edit")
+
+
+def test_the_page_its_modules_and_its_policy(client: Client) -> None:
+    status, page, headers = client.ask("")
+    assert (status, b"static/main.js" in page) == (200, True)
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["Referrer-Policy"] == "no-referrer"
+    for name in ("main.js", "api.js", "view.js", "tools.js", "scissors.js", "timeline.js", "style.css"):
+        status, _, headers = client.ask(f"static/{name}")
+        assert (status, headers["Content-Type"].split(";")[0]) == (
+            200,
+            "text/css" if name == "style.css" else "text/javascript",
+        )
+    for name in ("none.js", "..%2fapp.py", "%2e%2e/app.py", "index.html.bak", "app.py"):
+        assert client.ask(f"static/{name}")[0] == 404
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"token": "x"},
+        {"token": ""},
+        {"Host": "evil.example"},
+        {"Host": "127.0.0.1:1"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Sec_Fetch_Site": "cross-site"},
+    ],
+    ids=str,
+)
+def test_whoever_is_not_the_page_is_refused(client: Client, wrong: dict[str, str]) -> None:
+    for path, body in (("state", None), ("frame/0.jpg", None), ("do?client=a", {"kind": "add"})):
+        status, told, _ = client.ask(path, body, **wrong)
+        assert (status, b"refused" in told) == (403, True)
+    assert json.loads(client.ask("state?client=a")[1])["things"] == []
+
+
+def test_drawing_over_the_page(client: Client, session: Session) -> None:
+    assert client.post("do", {"kind": "add", "name": "dog"})[1]["things"][0]["name"] == "dog"
+    status, told = client.post(
+        "do", {"kind": "brush", "frame": 2, "id": 1, "points": [[20, 20], [30.5, 22]], "radius": 4}
+    )
+    assert (status, told["changed"], told["drawn"], told["canUndo"]) == (200, [2], [2], True)
+    status, data, headers = client.ask("mask/2.png")
+    assert headers["Content-Type"] == "image/png"
+    ids = np.array(Image.open(io.BytesIO(data)))
+    np.testing.assert_array_equal(ids, session.labels(2))
+    assert ids[20, 20] == 1
+    assert client.post("undo")[1]["drawn"] == []
+    assert client.post("redo")[1]["drawn"] == [2]
+    assert client.ask("frame/0.jpg")[1][:2] == b"\xff\xd8"
+    assert client.ask("frame/99.jpg")[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("do", {"kind": "paint"}),
+        ("do", {"frame": 0}),
+        ("do", [1]),
+        ("do", {"kind": "brush", "points": "x"}),
+        ("do", {"kind": "brush", "frame": 1e99}),
+        ("gone", {"id": "1", "first": 0}),
+        ("follow", {}),
+        ("follow", {"size": "x"}),
+        ("export", {"format": "../../x"}),
+        ("propose", {"kind": "region", "points": []}),
+    ],
+)
+def test_what_is_sent_wrong_is_refused_in_a_line(client: Client, path: str, body: Any) -> None:
+    status, told = client.post(path, body)
+    assert status == 422
+    assert told["error"]
+    assert "\n" not in told["error"]
+
+
+def test_bodies_are_json_and_not_too_large(client: Client) -> None:
+    assert client.ask("do?client=a", {"kind": "add"}, Content_Type="text/plain")[0] == 415
+    assert client.ask("do?client=a", {"kind": "add", "data": "x" * (9 << 20)})[0] == 413
+
+
+def test_one_window_draws_and_the_others_look(client: Client) -> None:
+    assert json.loads(client.ask("state?client=b")[1])["pen"] is False
+    status, told = client.post("do", {"kind": "add"}, client="b")
+    assert (status, "only look" in told["error"]) == (409, True)
+    assert client.post("do", {"kind": "add"})[0] == 200

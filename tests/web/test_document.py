@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from vostrack import MaskError, OutputError, read_mask
+from vostrack.web.document import JOURNAL, Document, Step, encoded
+
+SIZE = (24, 32)
+SQUARE = [[4, 4], [14, 4], [14, 12], [4, 12]]
+
+
+def document(folder: Path) -> Document:
+    made = Document(SIZE, folder)
+    made.do(Step("add", name="dog", color="#ff0000"))
+    made.do(Step("add", name="cat"))
+    return made
+
+
+def state(made: Document) -> Any:
+    return made.things, {frame: made.labels(frame).tolist() for frame in made.frames}
+
+
+def test_what_is_saved_is_what_the_command_line_reads(tmp_path: Path) -> None:
+    made = document(tmp_path / "edit")
+    made.do(Step("polygon", 7, 1, SQUARE))
+    made.do(Step("brush", 7, 2, [[20, 20]], radius=3))
+    path = made.save(tmp_path / "masks", 7)
+    np.testing.assert_array_equal(read_mask(path, SIZE).labels.pixels.numpy(), made.labels(7))
+    with Image.open(path) as image:
+        assert (path.name, image.mode, image.convert("RGB").getpixel((5, 5))) == ("00007.png", "P", (255, 0, 0))
+    assert (made.labels(7) == 1).sum() == 80
+
+
+def test_erasing_filling_and_clearing(tmp_path: Path) -> None:
+    made = document(tmp_path)
+    made.do(Step("polygon", 0, 1, SQUARE))
+    made.do(Step("erase", 0, 0, [[9, 8]], radius=2))
+    hole = 80 - int((made.labels(0) == 1).sum())
+    assert 9 <= hole <= 16
+    made.do(Step("holes", 0, 1))
+    assert (made.labels(0) == 1).sum() == 80
+    made.do(Step("fill", 0, 2, [[5, 5]]))
+    assert set(np.unique(made.labels(0))) == {0, 2}
+    made.do(Step("grow", 0, 2, radius=1))
+    assert (made.labels(0) == 2).sum() == 80 + 36
+    made.do(Step("grow", 0, 2, radius=-1))
+    made.do(Step("smooth", 0, 2, radius=1))
+    assert 76 <= (made.labels(0) == 2).sum() <= 80
+    made.do(Step("clear", 0, 2))
+    assert not made.labels(0).any()
+    assert made.frames == [0]  # an empty mask says that nothing is there
+
+
+def test_objects_are_named_coloured_merged_and_deleted(tmp_path: Path) -> None:
+    made = document(tmp_path)
+    made.do(Step("polygon", 0, 1, SQUARE))
+    made.do(Step("brush", 3, 2, [[20, 20]], radius=3))
+    made.do(Step("rename", id=1, name="wolf"))
+    made.do(Step("recolor", id=1, color="#00ff00"))
+    assert (made.things[1].name, made.things[1].color) == ("wolf", "#00ff00")
+    made.do(Step("merge", id=2, other=1))
+    assert set(np.unique(made.labels(3))) == {0, 1}
+    made.do(Step("delete", id=1))
+    assert (list(made.things), made.labels(0).any(), made.labels(3).any()) == ([], False, False)
+    for _ in range(2):
+        made.undo()
+    assert (list(made.things), set(np.unique(made.labels(3)))) == ([1, 2], {0, 2})
+
+
+def test_locked_objects_and_the_background_alone(tmp_path: Path) -> None:
+    made = document(tmp_path)
+    made.do(Step("polygon", 0, 1, SQUARE))
+    made.do(Step("lock", id=1, locked=True))
+    made.do(Step("brush", 0, 2, [[9, 8]], radius=30))
+    assert (made.labels(0) == 1).sum() == 80
+    assert (made.labels(0) == 2).sum() == SIZE[0] * SIZE[1] - 80
+    made.do(Step("lock", id=1, locked=False))
+    made.do(Step("clear", 0, 2))
+    made.do(Step("brush", 0, 2, [[9, 8]], radius=30, only="background"))
+    assert (made.labels(0) == 1).sum() == 80
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Step("paint", 0, 1, SQUARE),
+        Step("brush", 0, 9, [[1, 1]], radius=1),
+        Step("brush", 0, 1, [], radius=1),
+        Step("brush", 0, 1, [[1, 1, 1]], radius=1),
+        Step("brush", 0, 1, [[1, 1]], radius=5000),
+        Step("brush", 0, 1, [[1e9, 1]], radius=1),
+        Step("brush", -1, 1, [[1, 1]], radius=1),
+        Step("polygon", 0, 1, SQUARE[:2]),
+        Step("fill", 0, 1, [[-3, 2]]),
+        Step("region", 0, 1, data="no picture"),
+        Step("region", 0, 1, data=encoded(np.zeros((3, 3), np.uint8))),
+        Step("brush", 0, 1, [[1, 1]], radius=1, only="2"),
+        Step("add", id=1),
+        Step("add", id=255),
+        Step("add", name="a\x1bb"),
+        Step("add", color="red"),
+        Step("add", color="#000000"),
+        Step("rename", id=9),
+        Step("recolor", id=1, color="#fff"),
+        Step("merge", id=1, other=1),
+        Step("merge", id=1, other=7),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_done_changes_nothing(tmp_path: Path, step: Step) -> None:
+    made = document(tmp_path)
+    before, written = state(made), (tmp_path / JOURNAL).read_bytes()
+    with pytest.raises(MaskError):
+        made.do(step)
+    assert (state(made), (tmp_path / JOURNAL).read_bytes()) == (before, written)
+
+
+NUMBERS = st.integers(0, 30)
+STEPS = st.one_of(
+    st.builds(
+        Step,
+        st.just("brush"),
+        st.integers(0, 2),
+        st.integers(1, 2),
+        st.lists(st.tuples(NUMBERS, NUMBERS).map(list), min_size=1, max_size=3),
+        st.floats(0.5, 5),
+    ),
+    st.builds(Step, st.just("grow"), st.integers(0, 2), st.integers(1, 2), radius=st.integers(-2, 2).map(float)),
+    st.builds(Step, st.just("merge"), id=st.just(2), other=st.just(1)),
+    st.builds(Step, st.just("lock"), id=st.integers(1, 2), locked=st.booleans()),
+    st.just("undo"),
+    st.just("redo"),
+)
+
+
+@settings(max_examples=40)
+@given(st.lists(STEPS, max_size=14))
+def test_a_journal_gives_all_of_it_again_and_undo_goes_back_to_the_start(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[Step | str]
+) -> None:
+    folder = tmp_path_factory.mktemp("edit")
+    made = Document(SIZE, folder)
+    start = state(made)
+    for step in [Step("add"), Step("add"), *steps]:
+        if isinstance(step, Step):
+            with contextlib.suppress(MaskError):  # an object that has become part of another
+                made.do(step)
+        else:
+            getattr(made, step)()
+    again = Document(SIZE, folder)
+    assert (state(again), again.can_undo, again.can_redo) == (state(made), made.can_undo, made.can_redo)
+    end = state(made)
+    while made.can_undo:
+        made.undo()
+    assert state(made) == start
+    while again.can_redo:
+        again.redo()
+    while made.can_redo:
+        made.redo()
+    assert state(made) == state(again)
+    assert made.can_undo or end == start
+
+
+def test_a_line_that_a_kill_cut_off_is_a_step_that_was_not_done(tmp_path: Path) -> None:
+    made = document(tmp_path)
+    made.do(Step("polygon", 0, 1, SQUARE))
+    before = state(made)
+    made.do(Step("brush", 0, 2, [[20, 20]], radius=3))
+    path = tmp_path / JOURNAL
+    path.write_bytes(path.read_bytes()[:-5])
+    again = Document(SIZE, tmp_path)
+    assert state(again) == before
+    again.do(Step("brush", 0, 2, [[9, 9]], radius=3))
+    assert state(Document(SIZE, tmp_path)) == state(again)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "nonsense", '{"kind": "brush", "id": 9}', '{"kind": "add", "id": 3e9}'])
+def test_a_journal_of_others_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / JOURNAL).write_text(f"{text}\n")
+    with pytest.raises(OutputError, match=r"move .* away"):
+        Document(SIZE, tmp_path)
+
+
+def test_the_beginning_of_a_frame_is_taken_back_with_its_first_stroke(tmp_path: Path) -> None:
+    made = document(tmp_path)
+    predicted = np.zeros(SIZE, np.uint8)
+    predicted[2:5, 2:5] = 2
+    made.do(Step("begin", 9, data=encoded(predicted)))
+    made.do(Step("brush", 9, 1, [[20, 20]], radius=2))
+    after = state(made)
+    made.undo()
+    assert made.frames == []
+    made.redo()
+    assert state(made) == after

@@ -1,0 +1,54 @@
+"""`vostrack edit`: a page to draw, follow, look and correct."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vostrack.cli.console import plain, say_next
+from vostrack.cli.help import in_input, in_output, in_run
+from vostrack.cli.segment import frame_names, parse_masks
+
+
+def edit(
+    clip: Annotated[
+        Path,
+        typer.Argument(metavar="CLIP", help="A clip, or the output folder of a run.", show_default=False),
+    ],
+    mask: Annotated[
+        list[str] | None,
+        in_input("--mask", "-m", metavar="[FRAME:]PATH", help="A mask to begin with. Repeatable."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        in_output("--out", "-o", metavar="DIR", help="Output folder.", show_default="CLIP_vostrack beside the clip"),
+    ] = None,
+    port: Annotated[
+        int, in_run("--port", metavar="N", min=0, max=65535, help="Port of the page.", show_default="any free one")
+    ] = 0,
+    browser: Annotated[bool, in_run("--browser/--no-browser", help="Open the page in a browser.")] = True,
+) -> None:
+    """Draw masks on a page of your own machine, follow them, look, and correct.
+
+    Examples:
+        vostrack edit dog.mp4
+        vostrack edit dog_vostrack
+        vostrack edit dog.mp4 --mask first.png --no-browser
+
+    The page is for this machine alone. What is drawn is kept in OUT_drawn. Ctrl-C ends the program; the same
+    command goes on.
+    """
+    try:
+        from vostrack.web.server import serve
+    except ImportError as error:
+        raise typer.BadParameter(
+            f"the page needs more packages ({error.name}): pip install 'vostrack[edit]'", param_hint="edit"
+        ) from error
+    from vostrack.run.place import default_folder
+
+    masks = parse_masks(mask or (), frame_names(clip)) if mask else {}
+    folder = serve(clip, masks, out, port, browser, lambda text: print(plain(text), file=sys.stderr, flush=True))
+    say_next(f"vostrack edit {folder or default_folder(clip)} goes on; vostrack export {folder} hands masks over")

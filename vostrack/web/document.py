@@ -1,0 +1,456 @@
+"""What a person has drawn: objects, masks of frames, and all steps, which can be undone without end.
+
+Each step is written to a journal before it is done, so that nothing is lost if the program dies; a new one does all
+steps again. Labels are ids at the size of the clip, and what is saved is what `--mask N:PATH` reads.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from vostrack.errors import MaskError, OutputError
+from vostrack.files import OutputRoot, open_regular, parse_json, shown
+from vostrack.types import MAX_OBJECTS
+from vostrack.video.palette import PALETTE, palette_image
+from vostrack.web.shapes import Area, Inside, brushed, filled, grown, polygon, smooth, without_holes
+
+Labels = npt.NDArray[np.uint8]
+
+JOURNAL = "journal.jsonl"
+_MOST_BYTES = 1 << 30
+_MOST_POINTS, _MOST_RADIUS, _LONGEST_NAME = 100_000, 2000, 80
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that a person did, as the page says it.
+
+    Attributes:
+        kind: "brush", "erase", "polygon", "fill", "holes", "smooth", "grow", "clear", "region" for a frame; "add",
+            "rename", "recolor", "lock", "delete", "merge" for objects; "begin" for the first step on a frame that had
+            predicted pixels.
+        frame: that it is about.
+        id: object that it is about; 0 erases.
+        points: (x, y) in pixels of the clip.
+        radius: of a brush, or how far edges move; negative to shrink.
+        name: of an object.
+        color: of an object, "#rrggbb".
+        other: object that another one becomes part of.
+        locked: whether an object is locked.
+        only: where it may paint: over "all" that is not locked, over "background" alone, or over this "id" alone.
+        data: pixels, as a PNG of ids or a mask, in base 64.
+    """
+
+    kind: str
+    frame: int = 0
+    id: int = 0
+    points: list[list[float]] = field(default_factory=list)
+    radius: float = 0.0
+    name: str = ""
+    color: str = ""
+    other: int = 0
+    locked: bool = False
+    only: str = "all"
+    data: str = ""
+
+
+@dataclass(frozen=True)
+class Thing:
+    """An object: its id, name, colour as "#rrggbb", and whether its pixels are locked."""
+
+    id: int
+    name: str
+    color: str
+    locked: bool = False
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Pixels of a frame before and after a step, compressed."""
+
+    frame: int
+    box: tuple[slice, slice]
+    before: bytes
+    after: bytes
+
+
+@dataclass(frozen=True)
+class Done:
+    """A step that was done, and all that takes it back."""
+
+    step: Step
+    patches: list[Patch]
+    things: dict[int, Thing]
+    frames: frozenset[int]
+
+
+class Document:
+    """Objects and masks that are being drawn.
+
+    Attributes:
+        size: (H, W) of the clip.
+        things: objects by id, in the order in which they were made.
+        revision: grows with each change.
+    """
+
+    def __init__(self, size: tuple[int, int], folder: Path) -> None:
+        """Begin, or go on from the journal in a folder.
+
+        Raises:
+            OutputError: the journal cannot be read.
+        """
+        self.size, self.things, self.revision = size, dict[int, Thing](), 0
+        self._root = OutputRoot(folder)
+        self._masks: dict[int, bytes] = {}
+        self._done: list[Done] = []
+        self._undone: list[Done] = []
+        try:
+            for step in self._written():
+                self._again(step)
+        except (OSError, ValueError, MaskError) as error:
+            where = shown(self._root.path / JOURNAL)
+            raise OutputError(f"what was drawn before cannot be read ({shown(error)}): move {where} away") from error
+
+    @property
+    def frames(self) -> list[int]:
+        """Frames that have a mask."""
+        return sorted(self._masks)
+
+    @property
+    def can_undo(self) -> bool:
+        return bool(self._done)
+
+    @property
+    def can_redo(self) -> bool:
+        return bool(self._undone)
+
+    def labels(self, frame: int) -> Labels:
+        """Ids of a frame, uint8 (H, W), a copy; background where nothing was drawn."""
+        if frame not in self._masks:
+            return np.zeros(self.size, np.uint8)
+        return np.frombuffer(zlib.decompress(self._masks[frame]), np.uint8).reshape(self.size).copy()
+
+    def do(self, step: Step) -> list[int]:
+        """Do a step, and write it down first; gives the frames that changed.
+
+        Raises:
+            MaskError: it cannot be done.
+            OutputError: it cannot be written down.
+        """
+        done = self._prepared(step)
+        self._write(step)
+        self._undone.clear()
+        return self._apply(done)
+
+    def undo(self) -> list[int]:
+        """Take the last step back; gives the frames that changed."""
+        if not self._done:
+            return []
+        self._write(Step("undo"))
+        return self._back()
+
+    def redo(self) -> list[int]:
+        """Do the last step again that was taken back; gives the frames that changed."""
+        if not self._undone:
+            return []
+        self._write(Step("redo"))
+        return self._forth()
+
+    def save(self, folder: Path, frame: int) -> Path:
+        """Write the mask of a frame as a palette PNG, in the colours of the objects; gives its path."""
+        image = palette_image(self.labels(frame))
+        palette = PALETTE.copy()
+        for thing in self.things.values():
+            palette[thing.id] = [int(thing.color[at : at + 2], 16) for at in (1, 3, 5)]
+        image.putpalette(palette.tobytes())
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        root, name = OutputRoot(folder), f"{frame:05d}.png"
+        root.write(name, buffer.getvalue())
+        return root.at(name)
+
+    def _written(self) -> list[Step]:
+        path = self._root.at(JOURNAL)
+        if not path.exists():
+            return []
+        with open_regular(path) as file:
+            data = file.read(_MOST_BYTES)
+        whole = data[: data.rfind(b"\n") + 1]
+        if whole != data:  # a kill has cut off the last line: that step was not done
+            self._root.write(JOURNAL, whole)
+        return [parse_json(line, Step) for line in whole.splitlines()]
+
+    def _write(self, step: Step) -> None:
+        plain = Step("")
+        told = {name: value for name, value in vars(step).items() if value != getattr(plain, name)}
+        self._root.new(JOURNAL)  # makes the folder
+        self._root.append(JOURNAL, f"{json.dumps(told)}\n")
+
+    def _again(self, step: Step) -> None:
+        if step.kind == "undo":
+            self._back()
+        elif step.kind == "redo":
+            self._forth()
+        else:
+            self._undone.clear()
+            self._apply(self._prepared(step))
+
+    def _prepared(self, step: Step) -> Done:
+        """What a step changes; raises `MaskError` where it cannot be done."""
+        if step.frame < 0:
+            raise MaskError(f"there is no frame {step.frame}")
+        if step.kind in _OBJECTS:
+            things = _OBJECTS[step.kind](dict(self.things), step)
+            patches = [
+                patch
+                for frame in (self._masks if step.kind in ("delete", "merge") else ())
+                if (patch := self._patch(frame, _relabelled(self.labels(frame), step))) is not None
+            ]
+            return Done(step, patches, things, frozenset(self._masks))
+        if step.kind not in _DRAWN:
+            raise MaskError(f"there is no step {shown(step.kind)!r}")
+        if step.id and step.id not in self.things:
+            raise MaskError(f"there is no object {step.id}: add it first")
+        before = self.labels(step.frame)
+        after = self._painted(before, step)
+        patch = self._patch(step.frame, after)
+        return Done(step, [patch] if patch else [], dict(self.things), frozenset({*self._masks, step.frame}))
+
+    def _painted(self, before: Labels, step: Step) -> Labels:
+        """The labels of a frame after a step that draws."""
+        after, own = before.copy(), before == step.id
+        if step.kind == "begin":
+            return decoded(step.data, self.size)
+        if step.kind == "clear":
+            area, number = Area.of(before > 0 if not step.id else own), 0
+        else:
+            area, number = _DRAWN[step.kind](self.size, before, own, step)
+        inside = np.zeros(self.size, np.bool_)
+        inside[area.box] = area.inside
+        if step.kind in ("smooth", "grow"):  # the object becomes this area, and what it leaves becomes background
+            gone = own & ~inside
+            after[gone] = 0
+        locked = [thing.id for thing in self.things.values() if thing.locked]
+        may = ~np.isin(before, locked)
+        if step.only == "background":
+            may &= before == 0
+        elif step.only != "all":
+            raise MaskError(f"there is no {shown(step.only)!r} to paint over: all, or background")
+        after[inside & may] = number
+        return np.where(np.isin(before, locked), before, after)
+
+    def _patch(self, frame: int, after: Labels) -> Patch | None:
+        before = self.labels(frame)
+        area = Area.of(before != after)
+        if not area.inside.size:
+            return None
+        return Patch(frame, area.box, *(zlib.compress(each[area.box].tobytes(), 1) for each in (before, after)))
+
+    def _apply(self, done: Done) -> list[int]:
+        kept = Done(done.step, done.patches, dict(self.things), frozenset(self._masks))
+        self._done.append(kept)
+        self.things = done.things
+        return self._put(done.patches, done.frames, after=True)
+
+    def _back(self) -> list[int]:
+        """Take the last step back, and with the first one on a frame also its beginning."""
+        changed = self._swap(self._done, self._undone, after=False)
+        if self._done and self._done[-1].step.kind == "begin":
+            changed += self._swap(self._done, self._undone, after=False)
+        return sorted({*changed})
+
+    def _forth(self) -> list[int]:
+        """The opposite of `_back`."""
+        begins = bool(self._undone) and self._undone[-1].step.kind == "begin"
+        changed = self._swap(self._undone, self._done, after=True)
+        if begins:
+            changed += self._swap(self._undone, self._done, after=True)
+        return sorted({*changed})
+
+    def _swap(self, source: list[Done], target: list[Done], after: bool) -> list[int]:
+        if not source:
+            return []
+        done = source.pop()
+        target.append(replace(done, things=dict(self.things), frames=frozenset(self._masks)))
+        self.things = dict(done.things)
+        return self._put(done.patches, done.frames, after)
+
+    def _put(self, patches: list[Patch], frames: frozenset[int], after: bool) -> list[int]:
+        """Write patches into masks, and keep masks for these frames alone; gives the frames that changed."""
+        changed = {*self._masks} ^ frames
+        for frame in frames - {*self._masks}:
+            self._masks[frame] = zlib.compress(bytes(self.size[0] * self.size[1]), 1)
+        for patch in patches:
+            labels = self.labels(patch.frame)
+            part = labels[patch.box]
+            data = zlib.decompress(patch.after if after else patch.before)
+            labels[patch.box] = np.frombuffer(data, np.uint8).reshape(part.shape)
+            self._masks[patch.frame] = zlib.compress(labels.tobytes(), 1)
+            changed.add(patch.frame)
+        for frame in {*self._masks} - frames:
+            del self._masks[frame]
+        self.revision += 1
+        return sorted(changed)
+
+
+def decoded(data: str, size: tuple[int, int]) -> Labels:
+    """Ids from a PNG in base 64; raises `MaskError` where it is none of this size."""
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(data, validate=True)), formats=["PNG"]) as image:
+            if image.mode != "L" or (image.height, image.width) != size:
+                raise ValueError(f"a {image.mode} image of {image.width}x{image.height}")
+            return np.array(image)
+    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise MaskError(f"these are no pixels of a frame: {shown(error)}") from error
+
+
+def encoded(labels: Labels) -> str:
+    """Ids (H, W) as a PNG in base 64."""
+    return base64.b64encode(png(labels)).decode()
+
+
+def png(labels: Labels) -> bytes:
+    """Ids (H, W) as a grey PNG, whose values are the ids."""
+    buffer = io.BytesIO()
+    Image.fromarray(labels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _points(step: Step, least: int) -> list[tuple[float, float]]:
+    """The points of a step; raises `MaskError` where they are too few, too many, or no points."""
+    if not least <= len(step.points) <= _MOST_POINTS or any(len(point) != 2 for point in step.points):
+        raise MaskError(f"{step.kind} needs {least} to {_MOST_POINTS:,} points (x, y)")
+    if any(abs(value) > 1 << 16 for point in step.points for value in point):
+        raise MaskError("a point lies far outside the frame")
+    return [(x, y) for x, y in step.points]
+
+
+def _radius(step: Step) -> float:
+    if abs(step.radius) > _MOST_RADIUS:
+        raise MaskError(f"a radius is at most {_MOST_RADIUS} pixels")
+    return step.radius
+
+
+def _brush(size: tuple[int, int], labels: Labels, own: Inside, step: Step) -> tuple[Area, int]:
+    return brushed(size, _points(step, 1), _radius(step)), step.id
+
+
+def _erase(size: tuple[int, int], labels: Labels, own: Inside, step: Step) -> tuple[Area, int]:
+    """Erases one object alone, or all of them where none is named."""
+    area = brushed(size, _points(step, 1), _radius(step))
+    return (Area(area.top, area.left, area.inside & own[area.box]) if step.id else area), 0
+
+
+def _polygon(size: tuple[int, int], labels: Labels, own: Inside, step: Step) -> tuple[Area, int]:
+    return polygon(size, _points(step, 3)), step.id
+
+
+def _fill(size: tuple[int, int], labels: Labels, own: Inside, step: Step) -> tuple[Area, int]:
+    """Fills what hangs together around a point and is of one object, or background."""
+    column, row = (math.floor(value) for value in _points(step, 1)[0])
+    if not (0 <= row < size[0] and 0 <= column < size[1]):
+        raise MaskError("the point lies outside the frame")
+    return filled(labels == labels[row, column], (row, column)), step.id
+
+
+def _holes(size: tuple[int, int], labels: Labels, own: Inside, step: Step) -> tuple[Area, int]:
+    """Fills the holes of an object that are background."""
+    return Area.of(without_holes(own) & (labels == 0)), step.id
+
+
+def _smooth(size: tuple[int, int], labels: Labels, own: Inside, step: Step) -> tuple[Area, int]:
+    """Smooths the edges of an object against the background; others keep their pixels."""
+    return Area.of(smooth(own, round(_radius(step))) & (own | (labels == 0))), step.id
+
+
+def _grow(size: tuple[int, int], labels: Labels, own: Inside, step: Step) -> tuple[Area, int]:
+    """Moves the edges of an object out over the background, or in."""
+    return Area.of(grown(own, round(_radius(step))) & (own | (labels == 0))), step.id
+
+
+def _region(size: tuple[int, int], labels: Labels, own: Inside, step: Step) -> tuple[Area, int]:
+    return Area.of(decoded(step.data, size) > 0), step.id
+
+
+def _add(things: dict[int, Thing], step: Step) -> dict[int, Thing]:
+    number = step.id or next((number for number in range(1, MAX_OBJECTS + 1) if number not in things), 0)
+    if not 1 <= number <= MAX_OBJECTS or number in things:
+        raise MaskError(f"no object can be added as {number}: ids go from 1 to {MAX_OBJECTS}, each once")
+    color = step.color or "#{:02x}{:02x}{:02x}".format(*PALETTE[number])
+    return {**things, number: Thing(number, _name(step.name), _color(color))}
+
+
+def _changed(**names: str) -> Callable[[dict[int, Thing], Step], dict[int, Thing]]:
+    """What changes fields of an object to what the step says under other names."""
+
+    def change(things: dict[int, Thing], step: Step) -> dict[int, Thing]:
+        if step.id not in things:
+            raise MaskError(f"there is no object {step.id}")
+        _name(step.name)
+        values: dict[str, Any] = {name: getattr(step, own) for name, own in names.items()}
+        if "color" in values:
+            _color(values["color"])
+        return {**things, step.id: replace(things[step.id], **values)}
+
+    return change
+
+
+def _without(things: dict[int, Thing], step: Step) -> dict[int, Thing]:
+    """Objects without one, which is deleted or becomes part of another."""
+    if step.id not in things:
+        raise MaskError(f"there is no object {step.id}")
+    if step.kind == "merge" and (step.other not in things or step.other == step.id):
+        raise MaskError(f"object {step.id} cannot become part of {step.other}")
+    return {number: thing for number, thing in things.items() if number != step.id}
+
+
+def _relabelled(labels: Labels, step: Step) -> Labels:
+    """Labels in which one object has become another, or background."""
+    return np.where(labels == step.id, step.other if step.kind == "merge" else 0, labels).astype(np.uint8)
+
+
+def _name(name: str) -> str:
+    if len(name) > _LONGEST_NAME or not name.isprintable():
+        raise MaskError(f"a name has at most {_LONGEST_NAME} printable characters, not {shown(name)!r}")
+    return name
+
+
+def _color(color: str) -> str:
+    if re.fullmatch("#[0-9a-f]{6}", color) is None or color == "#000000":
+        raise MaskError(f"a colour is #rrggbb, not black, and not {shown(color)!r}")
+    return color
+
+
+_DRAWN: Mapping[str, Callable[[tuple[int, int], Labels, Inside, Step], tuple[Area, int]]] = {
+    "brush": _brush,
+    "erase": _erase,
+    "polygon": _polygon,
+    "fill": _fill,
+    "holes": _holes,
+    "smooth": _smooth,
+    "grow": _grow,
+    "region": _region,
+    "clear": _region,
+    "begin": _region,
+}
+_OBJECTS: Mapping[str, Callable[[dict[int, Thing], Step], dict[int, Thing]]] = {
+    "add": _add,
+    "rename": _changed(name="name"),
+    "recolor": _changed(color="color"),
+    "lock": _changed(locked="locked"),
+    "delete": _without,
+    "merge": _without,
+}

@@ -1,0 +1,321 @@
+"""One clip on the page: its frames, what is drawn, what was followed, and what can be done next. Knows no HTTP."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image
+
+from vostrack.errors import MaskError, VostrackError
+from vostrack.files import lock_folder, make_folder, open_regular, read_json, shown
+from vostrack.formats import FORMATS
+from vostrack.run.export import export
+from vostrack.run.folder import OutputFolder
+from vostrack.run.place import check_free, default_folder
+from vostrack.run.request import Request
+from vostrack.run.suggestions import suggest
+from vostrack.video.masks import Prompts
+from vostrack.video.palette import PALETTE
+from vostrack.video.reader import open_clip
+from vostrack.video.stream import NOMINAL_RATE
+from vostrack.web.document import Document, Labels, Step, encoded
+from vostrack.web.frames import FrameCache
+from vostrack.web.regions import Patches, patches, region
+from vostrack.web.work import Work
+
+_MOST_BYTES, _MOST_CLICKS, _MOST_CUT = 64 << 20, 1000, 4
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How to follow.
+
+    Attributes:
+        method, preset, size, direction: as for `vostrack.segment`.
+        objects: ids to follow; the others are kept as they are. Empty for all.
+        first, last: frames that may change; None for the ends of the clip.
+    """
+
+    method: str = "best"
+    preset: str = "default"
+    size: int | None = 480
+    direction: str = "both"
+    objects: list[int] = field(default_factory=list)
+    first: int | None = None
+    last: int | None = None
+
+
+class Session:
+    """A clip that is being worked on, in its output folder.
+
+    Attributes:
+        clip: its path.
+        out: folder of the run.
+        frames: its frames.
+        document: what is drawn.
+        work: what is being followed.
+    """
+
+    def __init__(self, clip: Path, out: Path, document: Document, frames: FrameCache, fps: float) -> None:
+        """Take the parts; use `open`."""
+        self._fps = fps
+        self.clip, self.out, self.document, self.frames = clip, out, document, frames
+        self.work = Work()
+        self.gone: dict[int, list[tuple[int, int | None]]] = {}
+        self._cut: dict[int, Patches] = {}
+
+    @classmethod
+    def open(cls, path: Path, out: Path | None = None, given: Prompts | None = None) -> Self:
+        """Begin with a clip, or go on with a run or with what was drawn before.
+
+        Args:
+            path: a clip, or the output folder of a run.
+            out: folder for the run; by default that of `vostrack.segment`.
+            given: masks to begin with.
+
+        Raises:
+            InputError: the clip cannot be read.
+            OutputError: the folder holds something else, or another page is open on it.
+        """
+        is_run = (path / ".vostrack").is_dir()
+        folder = path if is_run else out or default_folder(path)
+        known = Request.kept_in(OutputFolder(folder)) if (folder / ".vostrack/request.json").is_file() else None
+        clip = known[0].source if is_run and known else path
+        if known is None and not drawn_in(folder).is_dir():
+            check_free(folder, overwrite=False, resume=False)
+        stream = open_clip(clip)
+        make_folder(folder)
+        document = Document(stream.size, drawn_in(folder))
+        session = cls(clip, folder, document, FrameCache(stream), float(stream.fps or NOMINAL_RATE))
+        start = given or (known[1] if known else None)
+        if start is not None and not document.things and not document.frames:
+            session._begin_with(start)
+        if known:
+            session.gone = {number: list(spans) for number, spans in known[0].gone.items() if isinstance(number, int)}
+        return session
+
+    def close(self) -> None:
+        """Stop what runs, and let go of the clip."""
+        self.work.close()
+        self.frames.close()
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether the folder holds a complete run."""
+        return (self.out / "summary.json").is_file()
+
+    def labels(self, frame: int) -> Labels:
+        """Ids of a frame, (H, W): what is drawn, else what was predicted, else background."""
+        if frame in self.document.frames:
+            return self.document.labels(frame)
+        return self.predicted(frame)
+
+    def predicted(self, frame: int) -> Labels:
+        """What was followed at a frame, (H, W); background where nothing was."""
+        nothing = np.zeros(self.document.size, np.uint8)
+        if frame >= self.frames.ready:
+            return nothing
+        try:
+            with Image.open(self.out / "masks" / f"{self.frames.name(frame)}.png", formats=["PNG"]) as image:
+                labels = np.array(image)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return nothing
+        return labels if labels.dtype == np.uint8 and labels.shape == nothing.shape else nothing
+
+    def do(self, step: Step) -> list[int]:
+        """Do a step; one that draws on a frame without a mask begins with what was predicted there."""
+        count = self.frames.count
+        if count is not None and step.frame >= count:
+            raise MaskError(f"there is no frame {step.frame}: the last one is {count - 1}")
+        draws = bool(step.points) or step.kind in ("holes", "smooth", "grow", "clear", "region")
+        if draws and step.frame not in self.document.frames and (predicted := self.predicted(step.frame)).any():
+            self.document.do(Step("begin", step.frame, data=encoded(predicted)))
+        return self.document.do(step)
+
+    def propose(self, step: Step) -> str:
+        """The region that clicks on a frame mean, as a mask in base 64; it is painted by a step "region".
+
+        Args:
+            step: "region" with points; those in `data`, a list of 0 and 1 as text ("110"), are wanted or not.
+
+        Raises:
+            MaskError: there is no wanted point in the frame.
+        """
+        height, width = self.document.size
+        if not 0 < len(step.points) <= _MOST_CLICKS or {*step.data} - {"0", "1"} or len(step.data) != len(step.points):
+            raise MaskError("a region needs points, each wanted or not")
+        places = [(min(max(int(y), 0), height - 1), min(max(int(x), 0), width - 1)) for x, y in step.points]
+        wanted = [place for place, is_wanted in zip(places, step.data, strict=True) if is_wanted == "1"]
+        unwanted = [place for place, is_wanted in zip(places, step.data, strict=True) if is_wanted == "0"]
+        if not wanted:
+            raise MaskError("click on the object first")
+        if step.frame not in self._cut:
+            while len(self._cut) >= _MOST_CUT:
+                self._cut.pop(next(iter(self._cut)))
+            with Image.open(io.BytesIO(self.frames.jpeg(step.frame))) as image:
+                self._cut[step.frame] = patches(np.asarray(image.convert("RGB")))
+        return encoded(region(self._cut[step.frame], wanted, unwanted).astype(np.uint8))
+
+    def follow(self, wanted: Wanted) -> None:
+        """Follow what is drawn, or what changed since the last time.
+
+        Raises:
+            MaskError: nothing is drawn, nothing changed, or something is being followed.
+        """
+        if not any(self.document.labels(frame).any() for frame in self.document.frames):
+            raise MaskError("nothing is drawn: draw an object on a frame first")
+        saved = {frame: self.document.save(drawn_in(self.out), frame) for frame in self.document.frames}
+        if not self.is_followed:
+            self.work.start("segment", self._first_run(saved, wanted))
+            return
+        self.work.start("update", self._update(saved, wanted))
+
+    def _first_run(self, saved: Mapping[int, Path], wanted: Wanted) -> dict[str, Any]:
+        names = {thing.id: thing.name for thing in self.document.things.values() if thing.name}
+        present = {number for frame in saved for number in np.unique(self.document.labels(frame)).tolist()}
+        return {
+            "clip": self.clip,
+            "masks": dict(saved),
+            "out": self.out,
+            "names": {number: name for number, name in names.items() if number in present},
+            "method": wanted.method,
+            "preset": wanted.preset,
+            "size": wanted.size,
+            "direction": wanted.direction,
+            "gone": self.gone,
+            "overwrite": True,  # what is there is of a run that was stopped, with other masks perhaps
+        }
+
+    def _update(self, saved: Mapping[int, Path], wanted: Wanted) -> dict[str, Any]:
+        request, known = Request.kept_in(OutputFolder(self.out))
+        changed = {
+            frame: path
+            for frame, path in saved.items()
+            if frame not in known.labels
+            or not np.array_equal(known.labels[frame].pixels.numpy(), self.document.labels(frame))
+        }
+        dropped = [frame for frame in known.labels if frame not in saved]
+        said = {number: set(map(tuple, spans)) for number, spans in request.gone.items()}
+        gone = {
+            number: [span for span in spans if tuple(span) not in said.get(number, set())]
+            for number, spans in self.gone.items()
+        }
+        gone = {number: spans for number, spans in gone.items() if spans}
+        if not (changed or dropped or gone):
+            raise MaskError("nothing has changed since it was followed: correct a frame first")
+        ids = list(self.document.things)
+        kept = {thing.id for thing in self.document.things.values() if thing.locked}
+        kept |= {number for number in ids if wanted.objects and number not in wanted.objects}
+        followed = {number for labels in known.labels.values() for number in labels.ids}
+        count = self.frames.count or self.frames.ready
+        ranges = [(0, wanted.first - 1)] if wanted.first else []
+        ranges += [(wanted.last + 1, count - 1)] if wanted.last is not None and wanted.last < count - 1 else []
+        return {
+            "run": self.out,
+            "masks": changed,
+            "gone": gone,
+            "drop_masks": dropped,
+            "lock": sorted(kept & followed),
+            "lock_ranges": ranges,
+            "unlock": bool(request.locks.record()),
+            "clip": self.clip,
+        }
+
+    def say_gone(self, number: int, first: int, last: int | None) -> None:
+        """Say that an object is not there in a span of frames; raises `MaskError` where there is no such object."""
+        if number not in self.document.things:
+            raise MaskError(f"there is no object {number}")
+        if first < 0 or (last is not None and last < first):
+            raise MaskError(f"{first} to {last} are no frames")
+        self.gone.setdefault(number, []).append((first, last))
+
+    def state(self) -> dict[str, Any]:
+        """All that the page shows, apart from pixels, as JSON."""
+        document, frames = self.document, self.frames
+        height, width = document.size
+        return {
+            "clip": shown(self.clip.name),
+            "out": shown(self.out),
+            "width": width,
+            "height": height,
+            "count": frames.count,
+            "ready": frames.ready,
+            "error": frames.error,
+            "revision": document.revision,
+            "things": [asdict(thing) for thing in document.things.values()],
+            "drawn": document.frames,
+            "canUndo": document.can_undo,
+            "canRedo": document.can_redo,
+            "gone": {str(number): spans for number, spans in self.gone.items()},
+            "followed": self.is_followed,
+            "work": asdict(self.work.progress),
+            "command": self.command(),
+            "fps": self._fps,
+            "formats": [{"name": each.name, "meaning": f"{each.what}, {each.who}"} for each in FORMATS.values()],
+        }
+
+    def export(self, name: str) -> str:
+        """Write the masks of the run in a format, beside the run; gives where."""
+        if not self.is_followed or self.work.progress.running:
+            raise MaskError("nothing is followed to its end yet: follow first")
+        return shown(export(self.out, name, clip=self.clip, overwrite=True)["out"])
+
+    def findings(self) -> dict[str, Any]:
+        """What is said of a complete run: confidence by object and frame, cuts and suggestions."""
+        if not self.is_followed:
+            return {"confidence": {}, "suggested": [], "cuts": []}
+        rows: dict[str, list[tuple[int, float]]] = {}
+        try:
+            with open_regular(self.out / "confidence.csv") as file:
+                text = file.read(_MOST_BYTES).decode()
+            for row in csv.DictReader(text.splitlines()):
+                rows.setdefault(row["object"], []).append((int(row["frame"]), float(row["confidence"])))
+            suggested = [each.frame for each in suggest(self.out, 3)]
+            summary = read_json(self.out / "summary.json", dict[str, Any])
+        except (OSError, ValueError, KeyError, VostrackError):
+            return {"confidence": {}, "suggested": [], "cuts": []}
+        warnings = [each for each in summary.get("warnings", []) if isinstance(each, dict)]
+        return {"confidence": rows, "suggested": suggested, "warnings": warnings}
+
+    def command(self) -> str:
+        """The command line that does the same."""
+        masks = [
+            f"-m {frame}:{shlex.quote(str(drawn_in(self.out) / f'{frame:05d}.png'))}" for frame in self.document.frames
+        ]
+        names = [
+            f"--name {shlex.quote(f'{thing.name}={thing.id}')}" for thing in self.document.things.values() if thing.name
+        ]
+        gone = [
+            f"--gone {number}@{first}-{'' if last is None else last}"
+            for number, spans in self.gone.items()
+            for first, last in spans
+        ]
+        return " ".join(["vostrack segment", shlex.quote(str(self.clip)), *masks, *names, *gone])
+
+    def _begin_with(self, given: Prompts) -> None:
+        """Make objects and masks of what was given to a run."""
+        ids = sorted({number for labels in given.labels.values() for number in labels.ids})
+        for number in ids:
+            color = given.colors.get(number, tuple(PALETTE[number].tolist()))
+            text = "#{:02x}{:02x}{:02x}".format(*color)
+            text = text if text != "#000000" else "#{:02x}{:02x}{:02x}".format(*PALETTE[number])
+            self.document.do(Step("add", id=number, name=given.names.get(number, ""), color=text))
+        for frame, labels in sorted(given.labels.items()):
+            self.document.do(Step("begin", frame, data=encoded(labels.pixels.numpy().astype(np.uint8))))
+
+
+def held(out: Path) -> Any:
+    """A lock on what is drawn for a run, so that one page alone works on it."""
+    return lock_folder(drawn_in(out))
+
+
+def drawn_in(out: Path) -> Path:
+    """The folder of what is drawn for a run, beside that of the run: masks as PNGs, and the journal."""
+    return out.with_name(f"{out.name}_drawn")

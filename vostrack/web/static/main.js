@@ -1,0 +1,540 @@
+/** Puts the page together: what is shown follows the server's state, and what is done goes to it in order. */
+
+import * as api from "./api.js";
+import { TOOLS } from "./tools.js";
+import { Timeline } from "./timeline.js";
+import { View } from "./view.js";
+
+/** @template {HTMLElement} T @param {string} id @returns {T} */
+const at = (id) => /** @type {T} */ (document.getElementById(id));
+const input = (/** @type {string} */ id) => /** @type {HTMLInputElement} */ (at(id));
+
+/** @type {api.State} */
+let state = await api.state();
+/** @type {api.Findings} */
+let findings = { confidence: {}, suggested: [] };
+let frame = 0;
+let chosen = state.things[0]?.id ?? 0;
+let seen = { revision: -1, work: -1, done: -1 };
+let playing = 0;
+/** @type {[number, number]} */
+let pointer = [state.width / 2, state.height / 2];
+
+const view = new View(at("view"), state.width, state.height);
+const plain = new View(at("plain"), state.width, state.height);
+const timeline = new Timeline(at("time"), seek);
+
+/** @param {string} text */
+function say(text) {
+  at("status").textContent = text;
+}
+
+/** Do one thing after the other, in the order in which they were asked for. */
+let queue = Promise.resolve();
+/** @param {() => Promise<void>} task @returns {Promise<void>} */
+function inTurn(task) {
+  const done = queue.then(task).catch((error) => {
+    say(error.message);
+    if (!(error instanceof api.Refused)) throw error;
+  });
+  queue = done.catch(() => {});
+  return done;
+}
+
+/** @param {string} path @param {object} [body] */
+const post = (path, body) =>
+  inTurn(async () => {
+    say("");
+    update(await api.post(path, body));
+    await look();
+  });
+
+/** @param {api.Step} step */
+async function send(step) {
+  const body = { frame, only: input("over").checked && step.kind !== "erase" ? "background" : "all", ...step };
+  await post("do", body);
+}
+
+/** The region that clicks mean, as a mask. @param {api.Step} step @returns {Promise<string | undefined>} */
+async function propose(step) {
+  /** @type {string | undefined} */
+  let mask;
+  await inTurn(async () => {
+    mask = /** @type {any} */ (await api.post("propose", { frame, ...step })).changed;
+  });
+  return mask;
+}
+
+/** The object that is painted; adds one where there is none. */
+async function ready() {
+  if (chosen) return true;
+  await post("do", { kind: "add" });
+  return Boolean(chosen);
+}
+
+// What is shown -------------------------------------------------------------------------------------------------
+
+/** @param {api.State} next */
+function update(next) {
+  const before = state;
+  state = next;
+  if (!state.things.some(({ id }) => id === chosen)) chosen = state.things[state.things.length - 1]?.id ?? 0;
+  if (state.things.length > before.things.length) chosen = state.things[state.things.length - 1].id;
+  if (before.revision !== state.revision || before.pen !== state.pen) objects();
+  at("clip").textContent = state.clip;
+  document.title = `${state.clip} · vostrack`;
+  at("banner").hidden = state.pen && !state.error;
+  at("banner").textContent = state.error || "Another tab or window is drawing this clip: here you can only look.";
+  at("of").textContent = `of ${state.count ?? `${state.ready} so far`}`;
+  input("frame").max = String((state.count ?? state.ready) - 1);
+  for (const id of ["undo", "redo"]) {
+    /** @type {HTMLButtonElement} */ (at(id)).disabled = !(id === "undo" ? state.canUndo : state.canRedo) || !state.pen;
+  }
+  at("command").textContent = state.command;
+  /** @type {HTMLButtonElement} */ (at("export")).disabled = !state.followed || state.work.running;
+  working();
+  timeline.show(state, findings, frame);
+}
+
+function working() {
+  const { work } = state;
+  const progress = /** @type {HTMLProgressElement} */ (at("progress"));
+  progress.hidden = !work.running;
+  if (work.total) progress.value = work.done / work.total;
+  else progress.removeAttribute("value");
+  const button = /** @type {HTMLButtonElement} */ (at("follow"));
+  button.disabled = work.running || !state.pen;
+  /** @type {HTMLButtonElement} */ (at("stop")).disabled = !work.running || !state.pen;
+  const left = pace(work);
+  const of = work.total ? ` of ${work.total}` : "";
+  at("work").textContent = work.running
+    ? `${work.phase}: ${work.done}${of}${left}`
+    : work.error || (work.stopped ? "stopped; what was done stays" : work.number ? "followed" : "");
+  const notes = work.notes.map(([code, severity, text]) => {
+    const item = document.createElement("li");
+    item.className = severity;
+    item.textContent = `${text} [${code}]`;
+    return item;
+  });
+  at("notes").replaceChildren(...notes);
+}
+
+let start = { number: 0, phase: "", time: 0, done: 0 };
+/** How long it will take, in words. @param {api.Progress} work */
+function pace(work) {
+  if (work.number !== start.number || work.phase !== start.phase || !work.done) {
+    start = { number: work.number, phase: work.phase, time: performance.now(), done: work.done };
+    return "";
+  }
+  if (work.done <= start.done || !work.total) return "";
+  const each = (performance.now() - start.time) / (work.done - start.done);
+  const seconds = Math.round((each * (work.total - work.done)) / 1000);
+  return seconds < 90 ? `, ${seconds} s left` : `, ${Math.round(seconds / 60)} min left`;
+}
+
+function objects() {
+  const items = state.things.map((thing) => {
+    const item = document.createElement("li");
+    if (thing.id === chosen) item.setAttribute("aria-current", "true");
+    const color = Object.assign(document.createElement("input"), { type: "color", value: thing.color });
+    const title = thing.name || `object ${thing.id}`;
+    color.setAttribute("aria-label", `Colour of ${title}`);
+    color.addEventListener("change", () => post("do", { kind: "recolor", id: thing.id, color: color.value }));
+    const button = (/** @type {string} */ text, /** @type {string} */ label, /** @type {() => void} */ act) => {
+      const made = Object.assign(document.createElement("button"), { type: "button", textContent: text, title: label });
+      made.setAttribute("aria-label", `${label}: ${title}`);
+      made.addEventListener("click", act);
+      return made;
+    };
+    const name = button(title, "Choose", () => choose(thing.id));
+    name.className = "name";
+    name.addEventListener("dblclick", () => rename(thing));
+    const hidden = view.hidden.has(thing.id);
+    item.append(
+      color,
+      name,
+      button("✎", "Rename", () => rename(thing)),
+      button(thing.locked ? "🔒" : "🔓", thing.locked ? "Unlock" : "Lock", () =>
+        post("do", { kind: "lock", id: thing.id, locked: !thing.locked }),
+      ),
+      button(hidden ? "○" : "●", hidden ? "Show" : "Hide", () => {
+        if (hidden) view.hidden.delete(thing.id);
+        else view.hidden.add(thing.id);
+        objects();
+        view.show();
+      }),
+      button("⇢", "Make part of the chosen object", () => post("do", { kind: "merge", id: thing.id, other: chosen })),
+      button("✕", "Delete", () => post("do", { kind: "delete", id: thing.id })),
+    );
+    return item;
+  });
+  at("objects").replaceChildren(...items);
+  view.things = state.things;
+}
+
+/** @param {number} id */
+function choose(id) {
+  chosen = id;
+  objects();
+  view.draw();
+}
+
+/** @param {api.Thing} thing */
+async function rename(thing) {
+  const name = await question("Name of the object", "Name", thing.name);
+  if (name !== null) await post("do", { kind: "rename", id: thing.id, name });
+}
+
+/** @param {string} title @param {string} text @param {string} value @returns {Promise<string | null>} */
+function question(title, text, value) {
+  const dialog = /** @type {HTMLDialogElement} */ (at("ask"));
+  at("ask-title").textContent = title;
+  at("ask-text").textContent = text;
+  input("ask-value").value = value;
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue ? input("ask-value").value : null), { once: true });
+  });
+}
+
+/** Fetch pixels of the frame: masks where they changed, and the image where it is another one. */
+async function look(image = false) {
+  const wanted = frame;
+  try {
+    const [picture, ids, before] = await Promise.all([
+      image ? api.frame(wanted) : null,
+      api.labels(wanted),
+      input("onion").checked && wanted ? api.labels(wanted - 1) : null,
+    ]);
+    if (wanted !== frame) return;
+    if (picture) view.image = plain.image = picture;
+    view.onion = before;
+    view.show(ids);
+    plain.draw();
+  } catch (error) {
+    if (!(error instanceof api.Refused)) throw error;
+    say(error.message);
+  }
+}
+
+/** Show another frame. @param {number} wanted */
+async function seek(wanted) {
+  const last = (state.count ?? state.ready) - 1;
+  frame = Math.min(Math.max(wanted || 0, 0), Math.max(last, 0));
+  input("frame").value = String(frame);
+  timeline.show(state, findings, frame);
+  await look(true);
+}
+
+/** Ask again and again how things are. */
+async function watch() {
+  try {
+    const next = await api.state();
+    const moved = next.work.done !== seen.done || next.work.number !== seen.work;
+    const ended = state.work.running && !next.work.running;
+    update(next);
+    if (ended || (next.followed && seen.work < 0)) {
+      findings = await api.findings();
+      /** @type {HTMLButtonElement} */ (at("suggested")).disabled = !findings.suggested.length;
+      timeline.show(state, findings, frame);
+    }
+    if (ended || (moved && next.work.running) || next.revision !== seen.revision) await look();
+    seen = { revision: next.revision, work: next.work.number, done: next.work.done };
+  } catch (error) {
+    if (!(error instanceof api.Refused)) throw error;
+    say(error.message);
+  }
+  setTimeout(watch, state.work.running || state.count === null || state.ready < state.count ? 400 : 1500);
+}
+
+// Tools ---------------------------------------------------------------------------------------------------------
+
+const desk = {
+  view,
+  color: () => state.things.find(({ id }) => id === chosen)?.color ?? "#ffffff",
+  id: () => chosen,
+  radius: () => Number(input("radius").value),
+  send,
+  say,
+  propose,
+};
+const tools = new Map(TOOLS.map(([key, name, , Kind]) => [key, { name, tool: new Kind(desk) }]));
+let tool = /** @type {{name: string, tool: import("./tools.js").Tool}} */ (tools.get("b")).tool;
+view.extra = (context) => tool.draw(context, pointer);
+
+/** @param {string} key */
+function take(key) {
+  tool.cancel();
+  tool = /** @type {{name: string, tool: import("./tools.js").Tool}} */ (tools.get(key)).tool;
+  for (const button of at("tools").querySelectorAll("button[data-key]")) {
+    button.setAttribute("aria-pressed", String(/** @type {HTMLElement} */ (button).dataset.key === key));
+  }
+  view.draw();
+}
+
+for (const [key, name, meaning] of TOOLS) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.dataset.key = key;
+  button.title = meaning;
+  button.setAttribute("aria-keyshortcuts", key);
+  button.append(`${name} `, Object.assign(document.createElement("kbd"), { textContent: key.toUpperCase() }));
+  button.addEventListener("click", () => take(key));
+  at("tools").append(button);
+}
+for (const [id, text, key] of [["undo", "Undo", "Ctrl+Z"], ["redo", "Redo", "Ctrl+Y"], ["fit", "Fit", "0"]]) {
+  const button = Object.assign(document.createElement("button"), { type: "button", id });
+  button.append(`${text} `, Object.assign(document.createElement("kbd"), { textContent: key }));
+  at("tools").append(button);
+}
+at("undo").addEventListener("click", () => post("undo"));
+at("redo").addEventListener("click", () => post("redo"));
+at("fit").addEventListener("click", () => view.fit(true));
+
+for (const [text, kind, radius] of /** @type {[string, string, number][]} */ ([
+  ["Fill holes", "holes", 0],
+  ["Smooth", "smooth", 2],
+  ["Grow", "grow", 1],
+  ["Shrink", "grow", -1],
+  ["Clear", "clear", 0],
+])) {
+  const button = Object.assign(document.createElement("button"), { type: "button", textContent: text });
+  button.addEventListener("click", () => send({ kind, id: chosen, radius }));
+  at("mask-buttons").append(button);
+}
+
+let panning = false;
+let space = false;
+const canvas = view.canvas;
+canvas.addEventListener("pointerdown", async (event) => {
+  canvas.focus();
+  canvas.setPointerCapture(event.pointerId);
+  pointer = view.point(event);
+  panning = event.button === 1 || space;
+  canvas.classList.toggle("panning", panning);
+  if (panning || event.button || !state.pen) return;
+  const point = pointer;
+  if (chosen) tool.down(point, event.shiftKey);
+  else if (await ready()) tool.down(point, event.shiftKey);
+});
+canvas.addEventListener("pointermove", (event) => {
+  if (panning) return view.pan(event.movementX, event.movementY);
+  const events = event.getCoalescedEvents?.() ?? [];
+  const points = (events.length ? events : [event]).map((each) => view.point(each));
+  pointer = points[points.length - 1];
+  tool.move(points, Boolean(event.buttons & 1));
+});
+const release = () => {
+  if (!panning) tool.up();
+  panning = false;
+  canvas.classList.remove("panning");
+};
+canvas.addEventListener("pointerup", release);
+canvas.addEventListener("pointercancel", () => {
+  panning = false;
+  tool.cancel();
+});
+canvas.addEventListener("dblclick", () => tool.finish());
+canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+canvas.addEventListener(
+  "wheel",
+  (event) => {
+    event.preventDefault();
+    const sizes = tool === tools.get("b")?.tool || tool === tools.get("e")?.tool;
+    if (sizes && !event.ctrlKey && !event.metaKey) resize(event.deltaY < 0 ? 1.1 : 1 / 1.1);
+    else view.zoom(Math.exp(-event.deltaY / 400), view.point(event));
+  },
+  { passive: false },
+);
+
+/** Make the brush larger or smaller. @param {number} factor */
+function resize(factor) {
+  const now = desk.radius();
+  const next = factor > 1 ? Math.max(now + 1, Math.round(now * factor)) : Math.min(now - 1, Math.round(now * factor));
+  input("radius").value = String(Math.max(next, 1));
+  input("radius").dispatchEvent(new Event("input"));
+}
+input("radius").addEventListener("input", () => {
+  at("radius-text").textContent = `${input("radius").value} px`;
+  view.draw();
+});
+
+// Following -----------------------------------------------------------------------------------------------------
+
+function follow() {
+  const span = input("span").value;
+  const others = state.drawn.filter((each) => each !== frame);
+  const before = others.filter((each) => each < frame).pop();
+  const after = others.find((each) => each > frame);
+  const first = span === "after" ? frame : span === "next" && before !== undefined ? before : null;
+  const last = span === "before" ? frame : span === "next" && after !== undefined ? after : null;
+  const objects = input("which").value === "one" ? [chosen] : [];
+  return post("follow", { preset: input("preset").value, objects, first, last });
+}
+at("follow").addEventListener("click", follow);
+at("stop").addEventListener("click", () => post("stop"));
+at("gone").addEventListener("click", gone);
+function gone() {
+  return post("gone", { id: chosen, first: frame, last: null });
+}
+at("suggested").addEventListener("click", doubtful);
+function doubtful() {
+  const { suggested } = findings;
+  if (suggested.length) seek(suggested[(suggested.indexOf(frame) + 1) % suggested.length]);
+}
+for (const { name, meaning } of state.formats) {
+  at("format").append(Object.assign(document.createElement("option"), { value: name, textContent: `${name}: ${meaning}` }));
+}
+at("export").addEventListener("click", () =>
+  inTurn(async () => {
+    at("exported").textContent = "exporting …";
+    try {
+      const told = /** @type {any} */ (await api.post("export", { format: input("format").value }));
+      at("exported").textContent = `written: ${told.changed}`;
+    } catch (error) {
+      at("exported").textContent = /** @type {Error} */ (error).message;
+    }
+  }),
+);
+at("add").addEventListener("click", () => post("do", { kind: "add" }));
+
+// Time ----------------------------------------------------------------------------------------------------------
+
+function play() {
+  playing = playing ? 0 : 1;
+  at("play").textContent = playing ? "❚❚ pause" : "▶ play";
+  at("play").setAttribute("aria-label", playing ? "Pause" : "Play");
+  if (playing) tick(performance.now(), frame);
+}
+/** @param {number} since @param {number} from */
+async function tick(since, from) {
+  if (!playing) return;
+  const passed = ((performance.now() - since) / 1000) * state.fps * Number(input("speed").value);
+  const last = (state.count ?? state.ready) - 1;
+  const wanted = Math.min(from + Math.floor(passed), last);
+  if (wanted !== frame) await seek(wanted);
+  if (wanted >= last) return play();
+  requestAnimationFrame(() => tick(since, from));
+}
+at("play").addEventListener("click", play);
+at("previous").addEventListener("click", () => seek(frame - 1));
+at("next").addEventListener("click", () => seek(frame + 1));
+input("frame").addEventListener("change", () => seek(Number(input("frame").value)));
+input("style").addEventListener("change", () => {
+  view.style = input("style").value;
+  view.show();
+});
+input("onion").addEventListener("change", () => look());
+input("split").addEventListener("change", () => {
+  at("plain").hidden = !input("split").checked;
+  view.fit(true);
+  plain.fit(true);
+});
+
+// Keys ----------------------------------------------------------------------------------------------------------
+
+const toggle = (/** @type {string} */ id) => {
+  input(id).checked = !input(id).checked;
+  input(id).dispatchEvent(new Event("change"));
+};
+let drawing = false;
+/** Move the cross, and draw where that is begun. @param {number} x @param {number} y */
+function nudge(x, y) {
+  pointer = [
+    Math.min(Math.max(pointer[0] + x, 0), state.width),
+    Math.min(Math.max(pointer[1] + y, 0), state.height),
+  ];
+  tool.move([pointer], drawing);
+  say(`${Math.floor(pointer[0])}, ${Math.floor(pointer[1])}`);
+}
+/** Begin and end a stroke, or set a corner, at the cross. */
+async function press() {
+  if (!state.pen || !(await ready())) return;
+  if (drawing) {
+    drawing = false;
+    return tool.up();
+  }
+  drawing = tool === tools.get("b")?.tool || tool === tools.get("e")?.tool || tool === tools.get("l")?.tool;
+  tool.down(pointer);
+}
+
+/** Keys by name, what they do, and how. @type {[string, string, (event: KeyboardEvent) => void][]} */
+const KEYS = [
+  ...TOOLS.map(([key, name, meaning]) => /** @type {[string, string, () => void]} */ ([key, `${name}: ${meaning}`, () => take(key)])),
+  ["[", "Smaller brush", () => resize(1 / 1.1)],
+  ["]", "Larger brush", () => resize(1.1)],
+  ["+", "Zoom in", () => view.zoom(1.25, pointer)],
+  ["-", "Zoom out", () => view.zoom(0.8, pointer)],
+  ["0", "Show the whole frame", () => view.fit(true)],
+  ["Ctrl+z", "Undo", () => post("undo")],
+  ["Ctrl+y", "Redo", () => post("redo")],
+  ["Ctrl+Shift+z", "Redo", () => post("redo")],
+  ["ArrowLeft", "Previous frame", () => seek(frame - 1)],
+  ["ArrowRight", "Next frame", () => seek(frame + 1)],
+  ["Home", "First frame", () => seek(0)],
+  ["End", "Last frame", () => seek(Infinity)],
+  ["PageUp", "Mask before this one", () => seek(state.drawn.filter((each) => each < frame).pop() ?? frame)],
+  ["PageDown", "Mask after this one", () => seek(state.drawn.find((each) => each > frame) ?? frame)],
+  ["Shift+ArrowLeft", "Cross to the left, on the frame", () => nudge(-1, 0)],
+  ["Shift+ArrowRight", "Cross to the right", () => nudge(1, 0)],
+  ["Shift+ArrowUp", "Cross up", () => nudge(0, -1)],
+  ["Shift+ArrowDown", "Cross down", () => nudge(0, 1)],
+  ["Ctrl+ArrowLeft", "Cross far to the left", () => nudge(-10, 0)],
+  ["Ctrl+ArrowRight", "Cross far to the right", () => nudge(10, 0)],
+  ["Ctrl+ArrowUp", "Cross far up", () => nudge(0, -10)],
+  ["Ctrl+ArrowDown", "Cross far down", () => nudge(0, 10)],
+  ["x", "Begin or end a stroke at the cross, or set a corner", press],
+  ["Enter", "End an outline, else follow", () => (tool.isBusy && !drawing ? tool.finish() : follow())],
+  ["Escape", "Drop what is begun", () => { drawing = false; tool.cancel(); }],
+  ["Backspace", "Take back the last corner", () => tool.back()],
+  ["k", "Play or pause", play],
+  ["j", "Next doubtful frame", doubtful],
+  ["g", "The chosen object is gone from here on", gone],
+  ["n", "Add an object", () => post("do", { kind: "add" })],
+  ["o", "Outline of the frame before", () => toggle("onion")],
+  ["v", "The frame as it is beside it", () => toggle("split")],
+  ...[1, 2, 3, 4, 5, 6, 7, 8, 9].map((number) => /** @type {[string, string, () => void]} */ ([
+    String(number), `Choose object ${number} of the list`, () => state.things[number - 1] && choose(state.things[number - 1].id),
+  ])),
+  ["?", "These keys", () => /** @type {HTMLDialogElement} */ (at("help")).showModal()],
+];
+const rows = [...KEYS, ["Space + drag", "Move the frame"], ["Wheel", "Size of the brush, else zoom"], ["Ctrl + wheel", "Zoom"]];
+for (const [key, meaning] of rows) {
+  const row = document.createElement("tr");
+  const [first, second] = [document.createElement("td"), document.createElement("td")];
+  first.append(Object.assign(document.createElement("kbd"), { textContent: String(key) }));
+  second.textContent = String(meaning);
+  row.append(first, second);
+  at("keys").append(row);
+}
+at("help-button").addEventListener("click", () => /** @type {HTMLDialogElement} */ (at("help")).showModal());
+
+document.addEventListener("keydown", (event) => {
+  const target = /** @type {HTMLElement} */ (event.target);
+  if (document.querySelector("dialog[open]")) return;
+  if (/^(INPUT|SELECT|TEXTAREA)$/.test(target.tagName) && input(target.id)?.type !== "checkbox") return;
+  if (event.key === " " && target === canvas) {
+    space = true;
+    event.preventDefault();
+    return;
+  }
+  if (target.tagName === "BUTTON" && (event.key === "Enter" || event.key === " ")) return;
+  const control = event.ctrlKey || event.metaKey ? "Ctrl+" : "";
+  const letter = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const shift = event.shiftKey && (event.key.length > 1 || control) ? "Shift+" : "";
+  const found = KEYS.find(([key]) => key === `${control}${shift}${letter}`);
+  if (!found) return;
+  event.preventDefault();
+  found[2](event);
+});
+document.addEventListener("keyup", (event) => {
+  if (event.key === " ") space = false;
+});
+
+take("b");
+input("radius").dispatchEvent(new Event("input"));
+objects();
+update(state);
+await seek(state.drawn[0] ?? 0);
+watch();

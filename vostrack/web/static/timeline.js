@@ -1,0 +1,92 @@
+/** The time line: a row an object, with confidence as colour, given masks, spans without it, cuts and suggestions. */
+
+/** @typedef {import("./api.js").State} State @typedef {import("./api.js").Findings} Findings */
+
+const TOP = 14;
+
+export class Timeline {
+  /** @param {HTMLCanvasElement} canvas @param {(frame: number) => void} seek */
+  constructor(canvas, seek) {
+    this.canvas = canvas;
+    /** @type {State | null} */
+    this.state = null;
+    /** @type {Findings} */
+    this.findings = { confidence: {}, suggested: [] };
+    this.frame = 0;
+    const go = (/** @type {PointerEvent} */ event) => {
+      const box = canvas.getBoundingClientRect();
+      seek(Math.floor(((event.clientX - box.left) / box.width) * this.count));
+    };
+    canvas.addEventListener("pointerdown", (event) => {
+      canvas.setPointerCapture(event.pointerId);
+      go(event);
+    });
+    canvas.addEventListener("pointermove", (event) => event.buttons && go(event));
+    new ResizeObserver(() => this.draw()).observe(canvas);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+  }
+
+  get count() {
+    return this.state?.count ?? Math.max(this.state?.ready ?? 1, 1);
+  }
+
+  /** @param {State} state @param {Findings} findings @param {number} frame */
+  show(state, findings, frame) {
+    Object.assign(this, { state, findings, frame });
+    this.canvas.setAttribute("aria-valuemax", String(this.count - 1));
+    this.canvas.setAttribute("aria-valuenow", String(frame));
+    this.canvas.setAttribute("aria-valuetext", `frame ${frame} of ${this.count}`);
+    this.draw();
+  }
+
+  draw() {
+    const { canvas, state } = this;
+    const ratio = devicePixelRatio || 1;
+    const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+    canvas.width = width * ratio;
+    canvas.height = height * ratio;
+    const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+    context.scale(ratio, ratio);
+    if (!state) return;
+    const look = getComputedStyle(document.documentElement);
+    const tone = (/** @type {string} */ name) => look.getPropertyValue(name).trim();
+    const at = (/** @type {number} */ frame) => (frame / this.count) * width;
+    const wide = Math.max(width / this.count, 1);
+    context.fillStyle = tone("--line");
+    context.fillRect(0, 0, at(state.ready), 3);
+    const rows = state.things;
+    const tall = Math.min(18, (height - TOP) / Math.max(rows.length, 1));
+    rows.forEach(({ id, name, color }, row) => {
+      const y = TOP + row * tall;
+      for (const [frame, sure] of this.findings.confidence[id] ?? []) {
+        context.fillStyle = `hsl(${Math.round(20 + 190 * sure)} 70% 50% / ${1.05 - 0.6 * sure})`;
+        context.fillRect(at(frame), y + 2, wide + 0.5, tall - 4);
+      }
+      for (const [first, last] of state.gone[id] ?? []) {
+        context.fillStyle = tone("--soft");
+        context.fillRect(at(first), y + tall / 2 - 1, at((last ?? this.count - 1) + 1) - at(first), 2);
+      }
+      context.fillStyle = color;
+      context.fillRect(0, y + 2, 5, tall - 4);
+      context.fillStyle = tone("--text");
+      context.font = "11px system-ui";
+      context.fillText(name || `object ${id}`, 9, y + tall / 2 + 4);
+    });
+    for (const frame of state.drawn) {
+      context.fillStyle = tone("--main");
+      context.beginPath();
+      context.moveTo(at(frame) + wide / 2 - 5, 3);
+      context.lineTo(at(frame) + wide / 2 + 5, 3);
+      context.lineTo(at(frame) + wide / 2, TOP - 1);
+      context.fill();
+    }
+    context.strokeStyle = tone("--warn");
+    for (const frame of this.findings.suggested) {
+      context.beginPath();
+      context.arc(at(frame) + wide / 2, 8, 4, 0, 2 * Math.PI);
+      context.stroke();
+    }
+    context.fillStyle = tone("--text");
+    context.fillRect(at(this.frame) + wide / 2 - 1, 0, 2, height);
+  }
+}

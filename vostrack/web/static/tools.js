@@ -1,0 +1,342 @@
+/** Tools: what the pointer and the keys do on the frame. Each gives steps, which the server does; nothing is painted here. */
+
+import { costs, path } from "./scissors.js";
+
+/** @typedef {import("./view.js").View} View @typedef {import("./api.js").Step} Step */
+
+/**
+ * What tools are given.
+ * @typedef {{view: View, color: () => string, id: () => number, radius: () => number,
+ *   propose: (step: Step) => Promise<string | undefined>, send: (step: Step) => Promise<void>, say: (text: string) => void}} Desk
+ */
+
+/** A tool does nothing until it is told what to do. */
+class Tool {
+  /** @param {Desk} desk */
+  constructor(desk) {
+    this.desk = desk;
+    /** @type {number[][]} */
+    this.points = [];
+  }
+
+  /** Whether something is begun that is not done. */
+  get isBusy() {
+    return this.points.length > 0;
+  }
+
+  /** @param {[number, number]} point @param {boolean} [beside] whether Shift is held */
+  down(point, beside) {}
+  /** @param {[number, number][]} points @param {boolean} pressed */
+  move(points, pressed) {}
+  up() {}
+  /** The outline is ended. */
+  finish() {}
+  /** The last corner is taken back. */
+  back() {}
+  /** What is begun is dropped. */
+  cancel() {
+    this.points = [];
+    this.desk.view.draw();
+  }
+  /** @param {CanvasRenderingContext2D} context @param {[number, number]} pointer */
+  draw(context, pointer) {
+    cross(context, pointer, this.desk.view);
+  }
+}
+
+/** @param {CanvasRenderingContext2D} context @param {[number, number]} pointer @param {View} view */
+function cross(context, [x, y], view) {
+  const arm = (9 * view.ratio) / view.scale;
+  for (const [color, width] of /** @type {[string, number][]} */ ([["#000", 3], ["#fff", 1]])) {
+    context.strokeStyle = color;
+    context.lineWidth = (width * view.ratio) / view.scale;
+    context.beginPath();
+    context.moveTo(x - arm, y);
+    context.lineTo(x + arm, y);
+    context.moveTo(x, y - arm);
+    context.lineTo(x, y + arm);
+    context.stroke();
+  }
+}
+
+/** @param {CanvasRenderingContext2D} context @param {number[][]} points @param {View} view @param {boolean} closed */
+function outline(context, points, view, closed) {
+  if (!points.length) return;
+  for (const [color, width] of /** @type {[string, number][]} */ ([["#000", 4], ["#fff", 1.5]])) {
+    context.strokeStyle = color;
+    context.lineWidth = (width * view.ratio) / view.scale;
+    context.beginPath();
+    points.forEach(([x, y], at) => (at ? context.lineTo(x, y) : context.moveTo(x, y)));
+    if (closed) context.closePath();
+    context.stroke();
+  }
+}
+
+class Brush extends Tool {
+  kind = "brush";
+
+  /** @param {[number, number]} point */
+  down(point) {
+    this.points = [point];
+    this.desk.view.draw();
+  }
+
+  /** @param {[number, number][]} points @param {boolean} pressed */
+  move(points, pressed) {
+    if (pressed && this.points.length) this.points.push(...points);
+    this.desk.view.draw();
+  }
+
+  async up() {
+    const { points } = this;
+    if (!points.length) return;
+    try {
+      await this.desk.send({ kind: this.kind, id: this.desk.id(), points, radius: this.desk.radius() });
+    } finally {
+      if (this.points === points) this.cancel();
+    }
+  }
+
+  /** @param {CanvasRenderingContext2D} context @param {[number, number]} pointer */
+  draw(context, pointer) {
+    const { view } = this.desk;
+    const radius = this.desk.radius();
+    if (this.points.length) {
+      context.globalAlpha = 0.6;
+      context.strokeStyle = context.fillStyle = this.kind === "erase" ? "#ffffff" : this.desk.color();
+      context.lineWidth = 2 * radius;
+      context.lineCap = context.lineJoin = "round";
+      context.beginPath();
+      this.points.forEach(([x, y], at) => (at ? context.lineTo(x, y) : context.moveTo(x, y)));
+      if (this.points.length === 1) context.lineTo(this.points[0][0], this.points[0][1]);
+      context.stroke();
+      context.globalAlpha = 1;
+    }
+    for (const [color, width] of /** @type {[string, number][]} */ ([["#000", 3], ["#fff", 1]])) {
+      context.strokeStyle = color;
+      context.lineWidth = (width * view.ratio) / view.scale;
+      context.beginPath();
+      context.arc(pointer[0], pointer[1], Math.max(radius, 0.5), 0, 2 * Math.PI);
+      context.stroke();
+    }
+  }
+}
+
+class Eraser extends Brush {
+  kind = "erase";
+}
+
+class Polygon extends Tool {
+  /** @type {[number, number]} */
+  pointer = [0, 0];
+
+  /** @param {[number, number]} point */
+  down(point) {
+    this.points.push(point);
+    this.desk.view.draw();
+  }
+
+  /** @param {[number, number][]} points */
+  move(points) {
+    this.pointer = points[points.length - 1];
+    this.desk.view.draw();
+  }
+
+  back() {
+    this.points.pop();
+    this.desk.view.draw();
+  }
+
+  /** The outline so far. @returns {number[][]} */
+  corners() {
+    return this.points;
+  }
+
+  async finish() {
+    const points = this.corners();
+    if (points.length < 3) return this.desk.say("An outline needs three corners.");
+    this.cancel();
+    await this.desk.send({ kind: "polygon", id: this.desk.id(), points });
+  }
+
+  /** @param {CanvasRenderingContext2D} context @param {[number, number]} pointer */
+  draw(context, pointer) {
+    outline(context, this.points.length ? [...this.corners(), pointer] : [], this.desk.view, false);
+    super.draw(context, pointer);
+  }
+}
+
+class Lasso extends Tool {
+  /** @param {[number, number]} point */
+  down(point) {
+    this.points = [point];
+  }
+
+  /** @param {[number, number][]} points @param {boolean} pressed */
+  move(points, pressed) {
+    if (pressed && this.points.length) this.points.push(...points);
+    this.desk.view.draw();
+  }
+
+  async up() {
+    const { points } = this;
+    this.cancel();
+    if (points.length > 2) await this.desk.send({ kind: "polygon", id: this.desk.id(), points });
+  }
+
+  /** @param {CanvasRenderingContext2D} context @param {[number, number]} pointer */
+  draw(context, pointer) {
+    outline(context, this.points, this.desk.view, true);
+    super.draw(context, pointer);
+  }
+}
+
+/** A polygon whose sides follow edges of the image. */
+class Scissors extends Polygon {
+  /** @type {number[][][]} */
+  sides = [];
+  /** @type {number[][]} */
+  side = [];
+  /** @type {{image: ImageBitmap | null, cost: Float32Array}} */
+  known = { image: null, cost: new Float32Array() };
+
+  /** Costs of the pixels of the frame that is shown. */
+  cost() {
+    const { view } = this.desk;
+    if (this.known.image !== view.image && view.image) {
+      const canvas = new OffscreenCanvas(view.width, view.height);
+      const context = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d", { willReadFrequently: true }));
+      context.drawImage(view.image, 0, 0, view.width, view.height);
+      this.known = { image: view.image, cost: costs(context.getImageData(0, 0, view.width, view.height)) };
+    }
+    return this.known.cost;
+  }
+
+  /** @param {[number, number]} to @returns {number[][]} */
+  wire(to) {
+    const from = /** @type {[number, number]} */ (this.points[this.points.length - 1]);
+    return path(this.cost(), this.desk.view.width, this.desk.view.height, from, to);
+  }
+
+  /** @param {[number, number]} point */
+  down(point) {
+    if (this.points.length) this.sides.push(this.wire(point));
+    this.side = [];
+    super.down(point);
+  }
+
+  /** @param {[number, number][]} points */
+  move(points) {
+    if (this.points.length) this.side = this.wire(points[points.length - 1]);
+    super.move(points);
+  }
+
+  back() {
+    this.sides.pop();
+    this.side = [];
+    super.back();
+  }
+
+  cancel() {
+    this.sides = [];
+    this.side = [];
+    super.cancel();
+  }
+
+  corners() {
+    return [...this.points.slice(0, 1), ...this.sides.flat()];
+  }
+
+  async finish() {
+    if (this.points.length > 1) this.sides.push(this.wire(/** @type {[number, number]} */ (this.points[0])));
+    await super.finish();
+  }
+
+  /** @param {CanvasRenderingContext2D} context @param {[number, number]} pointer */
+  draw(context, pointer) {
+    outline(context, [...this.corners(), ...this.side], this.desk.view, false);
+    cross(context, pointer, this.desk.view);
+  }
+}
+
+class Fill extends Tool {
+  /** @param {[number, number]} point */
+  async down(point) {
+    await this.desk.send({ kind: "fill", id: this.desk.id(), points: [point] });
+  }
+}
+
+/** Clicks on the object, and with Shift beside it, propose a region; Enter paints it. */
+class Region extends Tool {
+  /** @type {string} */
+  wanted = "";
+  data = "";
+  /** @type {ImageBitmap | null} */
+  shown = null;
+
+  /** @param {[number, number]} point @param {boolean} [beside] */
+  async down(point, beside = false) {
+    this.points.push(point);
+    this.wanted += beside ? "0" : "1";
+    await this.ask();
+  }
+
+  async ask() {
+    const { points, wanted } = this;
+    if (!points.length) return this.cancel();
+    this.data = (await this.desk.propose({ kind: "region", points, data: wanted })) ?? "";
+    if (!this.data || points !== this.points) return;
+    const bytes = Uint8Array.from(atob(this.data), (letter) => letter.charCodeAt(0));
+    const image = await createImageBitmap(new Blob([bytes], { type: "image/png" }), { colorSpaceConversion: "none" });
+    const canvas = new OffscreenCanvas(image.width, image.height);
+    const context = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d", { willReadFrequently: true }));
+    context.drawImage(image, 0, 0);
+    const pixels = context.getImageData(0, 0, image.width, image.height);
+    for (let at = 0; at < pixels.data.length; at += 4) {
+      const inside = pixels.data[at] > 0;
+      const stripe = ((at / 4) % image.width + Math.floor(at / 4 / image.width)) & 4;
+      pixels.data.set(inside ? (stripe ? [255, 255, 255, 130] : [0, 0, 0, 130]) : [0, 0, 0, 0], at);
+    }
+    context.putImageData(pixels, 0, 0);
+    this.shown = await createImageBitmap(canvas);
+    this.desk.view.draw();
+    this.desk.say("Enter paints the region; Shift and click says what does not belong to it.");
+  }
+
+  async back() {
+    this.points.pop();
+    this.wanted = this.wanted.slice(0, -1);
+    await this.ask();
+  }
+
+  cancel() {
+    this.wanted = this.data = "";
+    this.shown = null;
+    super.cancel();
+  }
+
+  async finish() {
+    const { data } = this;
+    this.cancel();
+    if (data) await this.desk.send({ kind: "region", id: this.desk.id(), data });
+  }
+
+  /** @param {CanvasRenderingContext2D} context @param {[number, number]} pointer */
+  draw(context, pointer) {
+    if (this.shown) context.drawImage(this.shown, 0, 0);
+    super.draw(context, pointer);
+  }
+}
+
+/** Tools by name: key, what the button says, what it does. @type {[string, string, string, new (desk: Desk) => Tool][]} */
+export const TOOLS = [
+  ["b", "Brush", "paint the chosen object", Brush],
+  ["e", "Eraser", "erase the chosen object", Eraser],
+  ["p", "Polygon", "click corners, end with Enter or a double click", Polygon],
+  ["l", "Lasso", "draw around", Lasso],
+  ["s", "Scissors", "click along an edge, end with Enter or a double click", Scissors],
+  ["r", "Region", "click on an object, with Shift beside it; Enter paints", Region],
+  ["f", "Fill", "fill an area of one object or of background", Fill],
+];
+
+export { Tool };

@@ -1,0 +1,136 @@
+"""The engine, in a process of its own: one run or update at a time, which can be watched and stopped."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from vostrack.errors import Cancelled, MaskError
+from vostrack.notes import Note
+from vostrack.run.callbacks import Callbacks
+from vostrack.run.worker import follow_parent
+
+_STOP = "stop"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the work is.
+
+    Attributes:
+        number: of the work, from 1; 0 before there was any.
+        running: whether it goes on.
+        phase: that it is in.
+        done, total: frames or steps of the phase; None where it is not known.
+        notes: code, severity and text of each.
+        error: why it failed, or "".
+        stopped: whether it was stopped.
+    """
+
+    number: int = 0
+    running: bool = False
+    phase: str = ""
+    done: int = 0
+    total: int | None = None
+    notes: tuple[tuple[str, str, str], ...] = field(default=())
+    error: str = ""
+    stopped: bool = False
+
+
+class Work:
+    """Runs and updates, one at a time."""
+
+    def __init__(self) -> None:
+        """Nothing runs."""
+        self.progress = Progress()
+        self._context = multiprocessing.get_context("spawn")
+        self._process: BaseProcess | None = None
+        self._pipe: Connection | None = None
+        self._heard: threading.Thread | None = None
+
+    def start(self, kind: str, arguments: Mapping[str, Any]) -> None:
+        """Begin `vostrack.segment` or `vostrack.update` with arguments; raises `MaskError` where something runs."""
+        if self.progress.running:
+            raise MaskError("something is being followed: stop it first, or wait")
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_work, args=(theirs, kind, dict(arguments)), daemon=True)
+        process.start()
+        theirs.close()
+        self.progress = Progress(self.progress.number + 1, running=True, phase="starting")
+        self._process, self._pipe = process, ours
+        self._heard = threading.Thread(target=self._listen, args=(process, ours), name="vostrack-work", daemon=True)
+        self._heard.start()
+
+    def stop(self) -> None:
+        """Ask it to stop where it can be gone on with; what is done stays."""
+        if self._pipe is not None and self.progress.running:
+            with suppress(OSError):
+                self._pipe.send(_STOP)
+
+    def close(self, seconds: float = 20) -> None:
+        """Stop, wait for that for so long, and kill what is still there."""
+        self.stop()
+        if self._process is not None:
+            self._process.join(seconds)
+            self._process.kill()
+            self._process.join()
+        if self._heard is not None:
+            self._heard.join()
+
+    def _listen(self, process: BaseProcess, pipe: Connection) -> None:
+        ended: dict[str, Any] = {"error": "the process died, perhaps for lack of memory: use a smaller size"}
+        with suppress(EOFError, OSError):
+            while True:
+                kind, told = pipe.recv()
+                if kind == "ended":
+                    ended = told
+                    break
+                self.progress = replace(self.progress, **told)
+        process.join()
+        pipe.close()
+        self.progress = replace(self.progress, running=False, **ended)
+
+
+class _Told(Callbacks):
+    """Callbacks that tell the parent."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._notes: list[tuple[str, str, str]] = []
+
+    def progress(self, done: int, total: int | None) -> None:
+        self._pipe.send(("moved", {"done": done, "total": total}))
+
+    def phase(self, name: str) -> None:
+        self._pipe.send(("moved", {"phase": name, "done": 0, "total": None}))
+
+    def note(self, note: Note) -> None:
+        self._notes.append((str(note.code), note.code.severity, str(note)))
+        self._pipe.send(("moved", {"notes": tuple(self._notes)}))
+
+    def cancelled(self) -> bool:
+        return self._pipe.poll() and self._pipe.recv() == _STOP
+
+
+def _work(pipe: Connection, kind: str, arguments: dict[str, Any]) -> None:
+    """What the process does."""
+    follow_parent()
+    from vostrack.run.segment import segment
+    from vostrack.run.update import update
+
+    try:
+        {"segment": segment, "update": update}[kind](**arguments, callbacks=_Told(pipe))
+        pipe.send(("ended", {}))
+    except Cancelled:
+        pipe.send(("ended", {"stopped": True}))
+    except OSError:
+        os._exit(1)  # the parent is gone
+    except Exception as error:
+        pipe.send(("ended", {"error": " ".join(str(error).split()) or type(error).__name__}))
