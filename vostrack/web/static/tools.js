@@ -197,8 +197,8 @@ class Scissors extends Polygon {
   sides = [];
   /** @type {number[][]} */
   side = [];
-  /** @type {{image: ImageBitmap | null, cost: Float32Array}} */
-  known = { image: null, cost: new Float32Array() };
+  /** @type {{image: ImageBitmap | null, cost: import("./scissors.js").Costs | null}} */
+  known = { image: null, cost: null };
 
   /** Costs of the pixels of the frame that is shown. */
   cost() {
@@ -215,7 +215,8 @@ class Scissors extends Polygon {
   /** @param {[number, number]} to @returns {number[][]} */
   wire(to) {
     const from = /** @type {[number, number]} */ (this.points[this.points.length - 1]);
-    return path(this.cost(), this.desk.view.width, this.desk.view.height, from, to);
+    const cost = this.cost();
+    return cost ? path(cost, from, to) : [from, to];
   }
 
   /** @param {[number, number]} point */
