@@ -184,6 +184,7 @@ def test_undo_goes_back_to_the_same_bytes_and_a_reload_loses_nothing(tab: Tab, s
     waited(session, lambda own: bool((own == first).all()))
     tab.page.reload()
     tab.expect(tab.page.locator("#objects li")).to_have_count(1)
+    tab.expect(tab.page.locator("#banner")).to_be_hidden()
     tab.press("Control+y")
     assert until(lambda: session.labels(0).tobytes() == second, SECONDS)
 

@@ -69,6 +69,7 @@ class Page:
             Route("/redo", self._redo, methods=["POST"]),
             Route("/gone", self._gone, methods=["POST"]),
             Route("/follow", self._follow, methods=["POST"]),
+            Route("/release", self._release, methods=["POST"]),
             Route("/stop", self._stop, methods=["POST"]),
             Route("/export", self._export, methods=["POST"]),
         ]
@@ -145,6 +146,12 @@ class Page:
 
     async def _follow(self, request: Request) -> Response:
         return await self._changing(request, Wanted, self.session.follow)
+
+    async def _release(self, request: Request) -> Response:
+        """A page that is closed or loaded again lets the next one draw."""
+        if request.query_params.get("client", "") == self._pen:
+            self._pen = ""
+        return JSONResponse({})
 
     async def _stop(self, request: Request) -> Response:
         return await self._changing(request, dict[str, Any], lambda _: self.session.work.stop())

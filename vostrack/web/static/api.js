@@ -46,6 +46,11 @@ export async function post(path, body = {}) {
   return (await ask(path, { method: "POST", headers, body: JSON.stringify(body) })).json();
 }
 
+/** Let another tab draw: this one goes. */
+export function release() {
+  fetch(`release?client=${client}`, { method: "POST", keepalive: true }).catch(() => {});
+}
+
 /** A frame as the browser draws it. @param {number} index @returns {Promise<ImageBitmap>} */
 export async function frame(index) {
   return createImageBitmap(await (await ask(`frame/${index}.jpg`)).blob());

@@ -528,6 +528,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   found[2](event);
 });
+addEventListener("pagehide", () => api.release());
 document.addEventListener("keyup", (event) => {
   if (event.key === " ") space = false;
 });
