@@ -14,7 +14,7 @@ from vostrack import MaskError, OutputError, read_mask
 from vostrack.web.document import JOURNAL, Document, Step, encoded
 
 SIZE = (24, 32)
-SQUARE = [[4, 4], [14, 4], [14, 12], [4, 12]]
+SQUARE = [[4.0, 4.0], [14.0, 4.0], [14.0, 12.0], [4.0, 12.0]]
 
 
 def document(folder: Path) -> Document:
@@ -31,7 +31,7 @@ def state(made: Document) -> Any:
 def test_what_is_saved_is_what_the_command_line_reads(tmp_path: Path) -> None:
     made = document(tmp_path / "edit")
     made.do(Step("polygon", 7, 1, SQUARE))
-    made.do(Step("brush", 7, 2, [[20, 20]], radius=3))
+    made.do(Step("brush", 7, 2, [[20.0, 20.0]], radius=3))
     path = made.save(tmp_path / "masks", 7)
     np.testing.assert_array_equal(read_mask(path, SIZE).labels.pixels.numpy(), made.labels(7))
     with Image.open(path) as image:
@@ -42,7 +42,7 @@ def test_what_is_saved_is_what_the_command_line_reads(tmp_path: Path) -> None:
 def test_erasing_filling_and_clearing(tmp_path: Path) -> None:
     made = document(tmp_path)
     made.do(Step("polygon", 0, 1, SQUARE))
-    made.do(Step("erase", 0, 0, [[9, 8]], radius=2))
+    made.do(Step("erase", 0, 0, [[9.0, 8.0]], radius=2))
     hole = 80 - int((made.labels(0) == 1).sum())
     assert 9 <= hole <= 16
     made.do(Step("holes", 0, 1))
@@ -62,7 +62,7 @@ def test_erasing_filling_and_clearing(tmp_path: Path) -> None:
 def test_objects_are_named_coloured_merged_and_deleted(tmp_path: Path) -> None:
     made = document(tmp_path)
     made.do(Step("polygon", 0, 1, SQUARE))
-    made.do(Step("brush", 3, 2, [[20, 20]], radius=3))
+    made.do(Step("brush", 3, 2, [[20.0, 20.0]], radius=3))
     made.do(Step("rename", id=1, name="wolf"))
     made.do(Step("recolor", id=1, color="#00ff00"))
     assert (made.things[1].name, made.things[1].color) == ("wolf", "#00ff00")
@@ -79,12 +79,12 @@ def test_locked_objects_and_the_background_alone(tmp_path: Path) -> None:
     made = document(tmp_path)
     made.do(Step("polygon", 0, 1, SQUARE))
     made.do(Step("lock", id=1, locked=True))
-    made.do(Step("brush", 0, 2, [[9, 8]], radius=30))
+    made.do(Step("brush", 0, 2, [[9.0, 8.0]], radius=30))
     assert (made.labels(0) == 1).sum() == 80
     assert (made.labels(0) == 2).sum() == SIZE[0] * SIZE[1] - 80
     made.do(Step("lock", id=1, locked=False))
     made.do(Step("clear", 0, 2))
-    made.do(Step("brush", 0, 2, [[9, 8]], radius=30, only="background"))
+    made.do(Step("brush", 0, 2, [[9.0, 8.0]], radius=30, only="background"))
     assert (made.labels(0) == 1).sum() == 80
 
 
@@ -173,7 +173,7 @@ def test_a_line_that_a_kill_cut_off_is_a_step_that_was_not_done(tmp_path: Path) 
     made = document(tmp_path)
     made.do(Step("polygon", 0, 1, SQUARE))
     before = state(made)
-    made.do(Step("brush", 0, 2, [[20, 20]], radius=3))
+    made.do(Step("brush", 0, 2, [[20.0, 20.0]], radius=3))
     path = tmp_path / JOURNAL
     path.write_bytes(path.read_bytes()[:-5])
     again = Document(SIZE, tmp_path)
@@ -194,7 +194,7 @@ def test_the_beginning_of_a_frame_is_taken_back_with_its_first_stroke(tmp_path: 
     predicted = np.zeros(SIZE, np.uint8)
     predicted[2:5, 2:5] = 2
     made.do(Step("begin", 9, data=encoded(predicted)))
-    made.do(Step("brush", 9, 1, [[20, 20]], radius=2))
+    made.do(Step("brush", 9, 1, [[20.0, 20.0]], radius=2))
     after = state(made)
     made.undo()
     assert made.frames == []

@@ -121,6 +121,10 @@ def overlap(one: np.ndarray, other: np.ndarray) -> float:
     return float((one & other).sum() / max((one | other).sum(), 1))
 
 
+def drawn(own: np.ndarray) -> bool:
+    return bool(own.any())
+
+
 def waited(session: Session, condition: Callable[[np.ndarray], bool], frame: int = 0) -> np.ndarray:
     """The object 1 of a frame, once it is as it should be."""
     assert until(lambda: bool(condition(session.labels(frame) == 1)), SECONDS), session.labels(frame).sum()
@@ -144,7 +148,7 @@ def test_a_brush_stroke_covers_what_was_meant(
     expected = np.zeros((HEIGHT, WIDTH), np.bool_)
     area = brushed((HEIGHT, WIDTH), points, 4)
     expected[area.box] = area.inside
-    found = waited(session, np.ndarray.any)
+    found = waited(session, drawn)
     assert overlap(found, expected) > 0.93
     assert tab.errors == []
 
@@ -156,12 +160,12 @@ def test_outlines_by_corners_by_hand_and_along_edges(tab: Tab, session: Session)
     tab.press("p")
     tab.click((8, 10), (28, 10), (28, 30), (8, 30))
     tab.press("Enter")
-    assert overlap(waited(session, np.ndarray.any), square) > 0.95
+    assert overlap(waited(session, drawn), square) > 0.95
     tab.press("Control+z")
     waited(session, lambda own: not own.any())
     tab.press("l")
     tab.drag((8, 10), (28, 10), (28, 30), (8, 30))
-    assert overlap(waited(session, np.ndarray.any), square) > 0.9
+    assert overlap(waited(session, drawn), square) > 0.9
     tab.press("Control+z")
     waited(session, lambda own: not own.any())
     tab.press("s")  # clicks beside the edge, which the wire finds
@@ -169,13 +173,13 @@ def test_outlines_by_corners_by_hand_and_along_edges(tab: Tab, session: Session)
         tab.page.mouse.move(*tab.at(*point))
         tab.click(point)
     tab.press("Enter")
-    assert overlap(waited(session, np.ndarray.any), square) > 0.85
+    assert overlap(waited(session, drawn), square) > 0.85
 
 
 def test_undo_goes_back_to_the_same_bytes_and_a_reload_loses_nothing(tab: Tab, session: Session) -> None:
     tab.add()
     tab.drag((20, 16), (40, 16))
-    first = waited(session, np.ndarray.any).copy()
+    first = waited(session, drawn).copy()
     tab.press("e")
     tab.drag((30, 16), (32, 18))
     waited(session, lambda own: own.sum() < first.sum())
@@ -198,13 +202,13 @@ def test_a_region_is_proposed_and_painted(tab: Tab, session: Session) -> None:
     tab.press("Enter")
     square = np.zeros((HEIGHT, WIDTH), np.bool_)
     square[10:30, 8:28] = True
-    assert overlap(waited(session, np.ndarray.any), square) > 0.9
+    assert overlap(waited(session, drawn), square) > 0.9
 
 
 def test_all_of_it_with_keys_alone(tab: Tab, session: Session) -> None:
     tab.add()
     tab.press("[", "x", *["Control+ArrowRight"] * 2, "x")
-    found = waited(session, np.ndarray.any)
+    found = waited(session, drawn)
     assert found[HEIGHT // 2, WIDTH // 2 : WIDTH // 2 + 20].all()
     tab.press("ArrowRight", "ArrowRight")
     tab.expect(tab.page.locator("#frame")).to_have_value("2")
@@ -234,7 +238,7 @@ def test_drawn_followed_and_corrected(tab: Tab, session: Session) -> None:
     tab.press("p")
     tab.click((8, 10), (28, 10), (28, 30), (8, 30))
     tab.press("Enter")
-    waited(session, np.ndarray.any)
+    waited(session, drawn)
     tab.page.locator("#follow").click()
     tab.expect(tab.page.locator("#work")).to_have_text("followed", timeout=240_000)
     tab.press("End", "e")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
@@ -126,7 +126,8 @@ def _work(pipe: Connection, kind: str, arguments: dict[str, Any]) -> None:
     from vostrack.run.update import update
 
     try:
-        {"segment": segment, "update": update}[kind](**arguments, callbacks=_Told(pipe))
+        follow: Callable[..., Any] = segment if kind == "segment" else update
+        follow(**arguments, callbacks=_Told(pipe))
         pipe.send(("ended", {}))
     except Cancelled:
         pipe.send(("ended", {"stopped": True}))

@@ -44,7 +44,7 @@ export function path({ width, height, across, down }, from, to) {
   const top = Math.max(0, Math.min(startY, endY) - REACH / 4);
   const columns = Math.min(width, Math.max(startX, endX) + REACH / 4) + 1 - left;
   const rows = Math.min(height, Math.max(startY, endY) + REACH / 4) + 1 - top;
-  const best = new Float32Array(columns * rows).fill(Infinity);
+  const best = new Float64Array(columns * rows).fill(Infinity); // as exact as sums, or paths could run in circles
   const came = new Int32Array(columns * rows).fill(-1);
   const heap = new Heap();
   const goal = (endY - top) * columns + endX - left;
