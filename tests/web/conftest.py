@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.batch.clips import write_clips
+from vostrack.cli.edit import command
 from vostrack.web.session import Session
 
 
@@ -21,5 +22,6 @@ def clip(tmp_path: Path) -> Path:
 def session(clip: Path) -> Iterator[Session]:
     """Its session, new."""
     made = Session.open(clip)
+    made.command = command
     yield made
     made.close()

@@ -54,8 +54,11 @@ CORNERS = st.tuples(st.integers(-24, 96), st.integers(-24, 80)).map(lambda p: (p
 @given(st.lists(CORNERS, min_size=3, max_size=7))
 def test_a_polygon_covers_centres_inside_of_it(corners: Sequence[Point]) -> None:
     found = whole(polygon(SIZE, corners))
-    expected = [[winding(c + 0.5, r + 0.5, corners) for c in range(SIZE[1])] for r in range(SIZE[0])]
-    np.testing.assert_array_equal(found, expected)
+    for row in range(SIZE[0]):
+        for column in range(SIZE[1]):
+            near = {winding(column + 0.5 + shift, row + 0.5, corners) for shift in (-1e-6, 1e-6)}
+            if len(near) == 1:  # not on the outline itself
+                assert {bool(found[row, column])} == near
 
 
 def test_a_rectangle_has_its_size() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -50,5 +52,24 @@ def edit(
     from vostrack.run.place import default_folder
 
     masks = parse_masks(mask or (), frame_names(clip)) if mask else {}
-    folder = serve(clip, masks, out, port, browser, lambda text: print(plain(text), file=sys.stderr, flush=True))
+    folder = serve(clip, masks, out, port, browser, _say, command)
     say_next(f"vostrack edit {folder or default_folder(clip)} goes on; vostrack export {folder} hands masks over")
+
+
+def command(
+    clip: Path,
+    masks: Mapping[int, Path],
+    names: Mapping[int, str],
+    gone: Mapping[int, Sequence[tuple[int, int | None]]],
+) -> str:
+    """The command that follows what is drawn on the page."""
+    words = ["vostrack segment", shlex.quote(str(clip))]
+    words += [f"-m {frame}:{shlex.quote(str(path))}" for frame, path in masks.items()]
+    words += [f"--name {shlex.quote(f'{name}={number}')}" for number, name in names.items()]
+    for number, spans in gone.items():
+        words += [f"--gone {number}@{first}-{'' if last is None else last}" for first, last in spans]
+    return " ".join(words)
+
+
+def _say(text: str) -> None:
+    print(plain(text), file=sys.stderr, flush=True)

@@ -17,7 +17,7 @@ from vostrack.video.masks import read_prompts
 from vostrack.video.ranges import choose
 from vostrack.video.reader import open_clip
 from vostrack.web.app import Page
-from vostrack.web.session import Session, held
+from vostrack.web.session import Command, Session, held
 
 _HOST = "127.0.0.1"
 
@@ -29,6 +29,7 @@ def serve(
     port: int,
     browser: bool,
     say: Callable[[str], None],
+    command: Command,
 ) -> Path:
     """Open a session and serve its page on this machine until Ctrl-C; gives the folder of its run.
 
@@ -39,6 +40,7 @@ def serve(
         port: 0 for any that is free.
         browser: whether the page is opened.
         say: told the address.
+        command: as `Session.command`.
 
     Raises:
         InputError, MaskError: the clip or a mask cannot be read.
@@ -50,6 +52,7 @@ def serve(
             chosen = choose(path, None, dict(masks))[1]
             given = read_prompts(chosen, stream.size, Reading(), stream.stored_size)
     session = Session.open(path, out, given)
+    session.command = command
     with contextlib.closing(session), held(session.out), _listening(port) as listener:
         host = f"{_HOST}:{listener.getsockname()[1]}"
         page = Page(session, (host, host.replace(_HOST, "localhost")))

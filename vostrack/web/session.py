@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -29,6 +28,8 @@ from vostrack.web.document import Document, Labels, Step, encoded
 from vostrack.web.frames import FrameCache
 from vostrack.web.regions import Patches, patches, region
 from vostrack.web.work import Work
+
+Command = Callable[[Path, Mapping[int, Path], Mapping[int, str], Mapping[int, list[tuple[int, int | None]]]], str]
 
 _MOST_BYTES, _MOST_CLICKS, _MOST_CUT = 64 << 20, 1000, 4
 
@@ -61,11 +62,13 @@ class Session:
         frames: its frames.
         document: what is drawn.
         work: what is being followed.
+        command: gives the command that does the same, from clip, masks by frame, names by id, and spans by id.
     """
 
     def __init__(self, clip: Path, out: Path, document: Document, frames: FrameCache, fps: float) -> None:
         """Take the parts; use `open`."""
         self._fps = fps
+        self.command: Command = lambda *_: ""
         self.clip, self.out, self.document, self.frames = clip, out, document, frames
         self.work = Work()
         self.gone: dict[int, list[tuple[int, int | None]]] = {}
@@ -256,7 +259,7 @@ class Session:
             "gone": {str(number): spans for number, spans in self.gone.items()},
             "followed": self.is_followed,
             "work": asdict(self.work.progress),
-            "command": self.command(),
+            "command": self.as_command(),
             "fps": self._fps,
             "formats": [{"name": each.name, "meaning": f"{each.what}, {each.who}"} for each in FORMATS.values()],
         }
@@ -284,20 +287,11 @@ class Session:
         warnings = [each for each in summary.get("warnings", []) if isinstance(each, dict)]
         return {"confidence": rows, "suggested": suggested, "warnings": warnings}
 
-    def command(self) -> str:
-        """The command line that does the same."""
-        masks = [
-            f"-m {frame}:{shlex.quote(str(drawn_in(self.out) / f'{frame:05d}.png'))}" for frame in self.document.frames
-        ]
-        names = [
-            f"--name {shlex.quote(f'{thing.name}={thing.id}')}" for thing in self.document.things.values() if thing.name
-        ]
-        gone = [
-            f"--gone {number}@{first}-{'' if last is None else last}"
-            for number, spans in self.gone.items()
-            for first, last in spans
-        ]
-        return " ".join(["vostrack segment", shlex.quote(str(self.clip)), *masks, *names, *gone])
+    def as_command(self) -> str:
+        """The command that does the same, if whoever opened the page says how."""
+        masks = {frame: drawn_in(self.out) / f"{frame:05d}.png" for frame in self.document.frames}
+        names = {thing.id: thing.name for thing in self.document.things.values() if thing.name}
+        return self.command(self.clip, masks, names, self.gone)
 
     def _begin_with(self, given: Prompts) -> None:
         """Make objects and masks of what was given to a run."""
