@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Self
@@ -19,7 +19,7 @@ from vostrack.batch.task import Result, Task, run_one
 from vostrack.errors import OUT_OF_MEMORY
 from vostrack.notes import Code, Note
 from vostrack.run.callbacks import Callbacks
-from vostrack.run.worker import follow_parent
+from vostrack.run.worker import Pipe, follow_parent
 
 _SAID_EVERY, _STOP, _BEGUN = 0.2, "stop", "begun"
 
@@ -29,7 +29,7 @@ class _Worker:
     """A process, and the clip that it is at."""
 
     process: BaseProcess
-    pipe: Connection
+    pipe: Pipe
     task: Task | None = None
     begun: bool = False
 
@@ -128,7 +128,7 @@ class LocalPool:
 class _Piped(Callbacks):
     """Callbacks of a worker, which tell the parent."""
 
-    def __init__(self, pipe: Connection) -> None:
+    def __init__(self, pipe: Pipe) -> None:
         self._pipe, self._said = pipe, 0.0
 
     def progress(self, done: int, total: int | None) -> None:
@@ -144,7 +144,7 @@ class _Piped(Callbacks):
         return self._pipe.poll() and self._pipe.recv() == _STOP
 
 
-def _serve(pipe: Connection, out: Path, jobs: int, number: int, scratch: Scratch) -> None:
+def _serve(pipe: Pipe, out: Path, jobs: int, number: int, scratch: Scratch) -> None:
     """What a worker does: one clip after the other, until the pipe is closed."""
     follow_parent()
     import torch

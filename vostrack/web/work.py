@@ -8,14 +8,13 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from vostrack.errors import Cancelled, MaskError
 from vostrack.notes import Note
 from vostrack.run.callbacks import Callbacks
-from vostrack.run.worker import follow_parent
+from vostrack.run.worker import Pipe, follow_parent
 
 _STOP = "stop"
 
@@ -52,7 +51,7 @@ class Work:
         self.progress = Progress()
         self._context = multiprocessing.get_context("spawn")
         self._process: BaseProcess | None = None
-        self._pipe: Connection | None = None
+        self._pipe: Pipe | None = None
         self._heard: threading.Thread | None = None
 
     def start(self, kind: str, arguments: Mapping[str, Any]) -> None:
@@ -84,7 +83,7 @@ class Work:
         if self._heard is not None:
             self._heard.join()
 
-    def _listen(self, process: BaseProcess, pipe: Connection) -> None:
+    def _listen(self, process: BaseProcess, pipe: Pipe) -> None:
         ended: dict[str, Any] = {"error": "the process died, perhaps for lack of memory: use a smaller size"}
         with suppress(EOFError, OSError):
             while True:
@@ -101,7 +100,7 @@ class Work:
 class _Told(Callbacks):
     """Callbacks that tell the parent."""
 
-    def __init__(self, pipe: Connection) -> None:
+    def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
         self._notes: list[tuple[str, str, str]] = []
 
@@ -119,7 +118,7 @@ class _Told(Callbacks):
         return self._pipe.poll() and self._pipe.recv() == _STOP
 
 
-def _work(pipe: Connection, kind: str, arguments: dict[str, Any]) -> None:
+def _work(pipe: Pipe, kind: str, arguments: dict[str, Any]) -> None:
     """What the process does."""
     follow_parent()
     from vostrack.run.segment import segment
