@@ -116,7 +116,9 @@ def print_note(console: Console, note: Note) -> None:
     """Print a note, above a bar that is drawn there; a warning stands out."""
     severity = note.code.severity
     style = "yellow" if severity == WARNING else ""
-    text = f"{severity} [{note.code}] {plain(note)}"
+    from vostrack.cli import with_flags  # which imports all commands, and these this
+
+    text = f"{severity} [{note.code}] {plain(with_flags(note))}"
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 

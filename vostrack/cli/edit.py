@@ -6,13 +6,16 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vostrack.cli.console import plain, say_next
 from vostrack.cli.help import in_input, in_output, in_run
 from vostrack.cli.segment import frame_names, parse_masks
+
+if TYPE_CHECKING:
+    from vostrack.web.session import Wanted
 
 
 def edit(
@@ -61,6 +64,7 @@ def command(
     masks: Mapping[int, Path],
     names: Mapping[int, str],
     gone: Mapping[int, Sequence[tuple[int, int | None]]],
+    wanted: Wanted,
 ) -> str:
     """The command that follows what is drawn on the page."""
     words = ["vostrack segment", shlex.quote(str(clip))]
@@ -68,6 +72,10 @@ def command(
     words += [f"--name {shlex.quote(f'{name}={number}')}" for number, name in names.items()]
     for number, spans in gone.items():
         words += [f"--gone {number}@{first}-{'' if last is None else last}" for first, last in spans]
+    default = type(wanted)()
+    for name in ("method", "preset", "size", "direction"):
+        value = getattr(wanted, name)
+        words += [f"--{name} {'full' if value is None else value}"] if value != getattr(default, name) else []
     return " ".join(words)
 
 

@@ -29,8 +29,6 @@ from vostrack.web.frames import FrameCache
 from vostrack.web.regions import Patches, patches, region
 from vostrack.web.work import Work
 
-Command = Callable[[Path, Mapping[int, Path], Mapping[int, str], Mapping[int, list[tuple[int, int | None]]]], str]
-
 _MOST_BYTES, _MOST_CLICKS, _MOST_CUT = 64 << 20, 1000, 4
 
 
@@ -53,6 +51,11 @@ class Wanted:
     last: int | None = None
 
 
+Command = Callable[
+    [Path, Mapping[int, Path], Mapping[int, str], Mapping[int, list[tuple[int, int | None]]], Wanted], str
+]
+
+
 class Session:
     """A clip that is being worked on, in its output folder.
 
@@ -67,7 +70,7 @@ class Session:
 
     def __init__(self, clip: Path, out: Path, document: Document, frames: FrameCache, fps: float) -> None:
         """Take the parts; use `open`."""
-        self._fps = fps
+        self._fps, self.wanted = fps, Wanted()
         self.command: Command = lambda *_: ""
         self.clip, self.out, self.document, self.frames = clip, out, document, frames
         self.work = Work()
@@ -101,6 +104,8 @@ class Session:
         if start is not None and not document.things and not document.frames:
             session._begin_with(start)
         if known:
+            config = known[0].config
+            session.wanted = Wanted(config.method, config.preset, config.size, str(known[0].direction))
             session.gone = {number: list(spans) for number, spans in known[0].gone.items() if isinstance(number, int)}
         return session
 
@@ -176,6 +181,7 @@ class Session:
             raise MaskError("nothing is drawn: draw an object on a frame first")
         saved = {frame: self.document.save(drawn_in(self.out), frame) for frame in self.document.frames}
         if not self.is_followed:
+            self.wanted = wanted
             self.work.start("segment", self._first_run(saved, wanted))
             return
         self.work.start("update", self._update(saved, wanted))
@@ -198,20 +204,15 @@ class Session:
 
     def _update(self, saved: Mapping[int, Path], wanted: Wanted) -> dict[str, Any]:
         request, known = Request.kept_in(OutputFolder(self.out))
-        changed = {
-            frame: path
-            for frame, path in saved.items()
-            if frame not in known.labels
-            or not np.array_equal(known.labels[frame].pixels.numpy(), self.document.labels(frame))
-        }
-        dropped = [frame for frame in known.labels if frame not in saved]
+        changed, dropped = self._unfollowed(known)
+        changes = {frame: saved[frame] for frame in changed}
         said = {number: set(map(tuple, spans)) for number, spans in request.gone.items()}
         gone = {
             number: [span for span in spans if tuple(span) not in said.get(number, set())]
             for number, spans in self.gone.items()
         }
         gone = {number: spans for number, spans in gone.items() if spans}
-        if not (changed or dropped or gone):
+        if not (changes or dropped or gone):
             raise MaskError("nothing has changed since it was followed: correct a frame first")
         ids = list(self.document.things)
         kept = {thing.id for thing in self.document.things.values() if thing.locked}
@@ -222,7 +223,7 @@ class Session:
         ranges += [(wanted.last + 1, count - 1)] if wanted.last is not None and wanted.last < count - 1 else []
         return {
             "run": self.out,
-            "masks": changed,
+            "masks": changes,
             "gone": gone,
             "drop_masks": dropped,
             "lock": sorted(kept & followed),
@@ -230,6 +231,16 @@ class Session:
             "unlock": bool(request.locks.record()),
             "clip": self.clip,
         }
+
+    def _unfollowed(self, known: Prompts) -> tuple[list[int], list[int]]:
+        """Frames that are drawn otherwise than the run was given them, and frames whose masks it has that are gone."""
+        changed = [
+            frame
+            for frame in self.document.frames
+            if frame not in known.labels
+            or not np.array_equal(known.labels[frame].pixels.numpy(), self.document.labels(frame))
+        ]
+        return changed, [frame for frame in known.labels if frame not in self.document.frames]
 
     def say_gone(self, number: int, first: int, last: int | None) -> None:
         """Say that an object is not there in a span of frames; raises `MaskError` where there is no such object."""
@@ -258,6 +269,7 @@ class Session:
             "canRedo": document.can_redo,
             "gone": {str(number): spans for number, spans in self.gone.items()},
             "followed": self.is_followed,
+            "preset": self.wanted.preset,
             "work": asdict(self.work.progress),
             "command": self.as_command(),
             "fps": self._fps,
@@ -268,6 +280,9 @@ class Session:
         """Write the masks of the run in a format, beside the run; gives where."""
         if not self.is_followed or self.work.progress.running:
             raise MaskError("nothing is followed to its end yet: follow first")
+        changed, dropped = self._unfollowed(Request.kept_in(OutputFolder(self.out))[1])
+        if changed or dropped:
+            raise MaskError(f"frame {min(changed + dropped)} is drawn otherwise than it was followed: follow first")
         return shown(export(self.out, name, clip=self.clip, overwrite=True)["out"])
 
     def findings(self) -> dict[str, Any]:
@@ -291,7 +306,7 @@ class Session:
         """The command that does the same, if whoever opened the page says how."""
         masks = {frame: drawn_in(self.out) / f"{frame:05d}.png" for frame in self.document.frames}
         names = {thing.id: thing.name for thing in self.document.things.values() if thing.name}
-        return self.command(self.clip, masks, names, self.gone)
+        return self.command(self.clip, masks, names, self.gone, self.wanted)
 
     def _begin_with(self, given: Prompts) -> None:
         """Make objects and masks of what was given to a run."""

@@ -154,7 +154,7 @@ function objects() {
       color,
       name,
       button("✎", "Rename", () => rename(thing)),
-      button(thing.locked ? "🔒" : "🔓", thing.locked ? "Unlock" : "Lock", () =>
+      button(thing.locked ? "locked" : "lock", thing.locked ? "Unlock" : "Lock", () =>
         post("do", { kind: "lock", id: thing.id, locked: !thing.locked }),
       ),
       button(hidden ? "○" : "●", hidden ? "Show" : "Hide", () => {
@@ -183,6 +183,7 @@ function choose(id) {
 async function rename(thing) {
   const name = await question("Name of the object", "Name", thing.name);
   if (name !== null) await post("do", { kind: "rename", id: thing.id, name });
+  if (name !== null && state.followed) say("The run keeps the names that it was first followed with.");
 }
 
 /** @param {string} title @param {string} text @param {string} value @returns {Promise<string | null>} */
@@ -533,6 +534,7 @@ document.addEventListener("keyup", (event) => {
   if (event.key === " ") space = false;
 });
 
+if (state.followed) input("preset").value = state.preset;
 take("b");
 input("radius").dispatchEvent(new Event("input"));
 objects();
