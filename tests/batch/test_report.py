@@ -65,6 +65,7 @@ def test_lists_that_others_have_written(tmp_path: Path) -> None:
 def test_the_picture_of_a_clip_is_shown_if_it_is_one(tmp_path: Path) -> None:
     for name in ("good", "odd"):
         (tmp_path / name / ".vostrack").mkdir(parents=True)
+        (tmp_path / name / "summary.json").touch()
     Image.new("RGB", (40, 30)).save(tmp_path / "good/.vostrack/worst.jpg")
     (tmp_path / "odd/.vostrack/worst.jpg").write_text("<svg>")
     (tmp_path / "good/overlay.mp4").touch()
@@ -73,6 +74,12 @@ def test_the_picture_of_a_clip_is_shown_if_it_is_one(tmp_path: Path) -> None:
     page = (tmp_path / "batch.html").read_text()
     assert page.count("data:image/jpeg") == 1
     assert page.count('href="good/overlay.mp4"') == 1
+
+
+def test_a_clip_whose_results_were_begun_again_is_not_done(tmp_path: Path) -> None:
+    batch(tmp_path, ended("a"), ended("b"), clips=2)
+    (tmp_path / "a").mkdir()
+    assert status_of(tmp_path)[1] == Counts(done=1, failed=0, left=1, warned=0)
 
 
 def test_a_folder_without_a_batch(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tests.batch.clips import FakePool, result, task, write_clips
 from tests.runs import results
 from vostrack import Callbacks, Cancelled, OutputExistsError, PlanError, VostrackError, segment
 from vostrack.batch.manifest import Manifest, Outline, Shard, latest
+from vostrack.batch.report import status_of
 from vostrack.batch.run import as_task, run_batch, shard_of
 from vostrack.batch.task import Result, Status, Task, run_one
 from vostrack.files import lock_folder
@@ -152,6 +153,24 @@ def test_what_was_begun_smaller_is_gone_on_with_smaller(tasks: list[Task], tmp_p
     assert (ended.status, ended.attempts) == (Status.DONE, 2)
 
 
+def test_a_clip_that_was_mended_is_begun_anew(tmp_path: Path) -> None:
+    write_clips(tmp_path, {"dog": 4})
+    mended = task(tmp_path, "dog")
+    (tmp_path / "runs").mkdir()
+    run_one(mended, tmp_path / "runs")
+    (tmp_path / "runs/dog/summary.json").unlink()  # as if it had failed on the way
+    write_clips(tmp_path, {"dog": 5})
+    (ended,) = run_batch([mended], tmp_path / "runs", pool=lambda path: Overwriting(path))
+    assert (ended.status, ended.frames, ended.attempts) == (Status.DONE, 5, 2)
+
+
+class Overwriting(FakePool):
+    """Does what it is told, replacing results where that is asked for."""
+
+    def __init__(self, out: Path) -> None:
+        super().__init__(lambda each, attempt: run_one(each, out, overwrite=self.begun[-1][1]))
+
+
 def test_the_first_failure_may_stop_all(tasks: list[Task], tmp_path: Path) -> None:
     pool = FakePool(lambda each, _: result(each, Status.FAILED, message="why"))
     ended = list(run_batch(tasks, tmp_path, fail_fast=True, pool=lambda path: pool))
@@ -190,6 +209,7 @@ def test_shards_share_the_clips_and_stay_as_they_are_when_the_plan_grows(folder:
     for number in (1, 2):
         list(run_batch(ours, tmp_path, shard=(number, 2), pool=lambda path: FakePool(worked(path))))
     names = [{each.name for each in Manifest(tmp_path, Shard(number, 2)).results()} for number in (1, 2)]
+    assert status_of(tmp_path)[1].left == 0
     assert names[0] | names[1] == set(LENGTHS)
     assert not names[0] & names[1]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -49,10 +50,20 @@ def status_of(out: Path) -> tuple[dict[str, Result], Counts]:
     """How the clips of a batch, or of all its shards, ended last, and how many; raises `OutputError` for no batch."""
     lists = manifests(out)
     results = latest(lists)
+    results = {name: result for name, result in results.items() if not _is_begun_again(out, result)}
     done = sum(result.status == Status.DONE for result in results.values())
-    clips = sum(each.outline().clips for each in lists)
+    # A plan may have been worked on as a whole, and in shards.
+    clips = max(sum(each.outline().clips for each in lists if bool(each.shard) == shards) for shards in (True, False))
     warned = sum(bool(result.warnings) for result in results.values())
     return results, Counts(done, len(results) - done, max(clips - len(results), 0), warned)
+
+
+def _is_begun_again(out: Path, result: Result) -> bool:
+    """Whether a clip that was done is not any more, as where a batch that replaces results was stopped."""
+    with contextlib.suppress(OutputError):
+        begun = OutputRoot(out).at(result.name)
+        return result.status == Status.DONE and begun.is_dir() and not (begun / "summary.json").exists()
+    return False
 
 
 def write_report(out: Path) -> Counts:

@@ -81,7 +81,9 @@ def run_batch(
     manifest = AwayManifest(folder, scratch, part) if address(folder) else Manifest(folder, part)
     driver = _Driver(manifest, callbacks, overwrite, fail_fast, fallback_size)
     make = pool or (lambda path: LocalPool(path, jobs, scratch))
-    return driver.run(tasks, make, outline or Outline(len(tasks)))
+    if outline is None or part is not None:
+        outline = replace(outline or Outline(0), clips=len(tasks))
+    return driver.run(tasks, make, outline)
 
 
 def as_task(each: Task | Mapping[str, Any]) -> Task:
@@ -202,6 +204,10 @@ class _Driver:
             if result.error == ChangedError.__name__:  # an earlier batch may have come to that, and was interrupted
                 self._again(smaller, f"it is gone on with at size {self._fallback}", False)
                 return None
+        begun = self._manifest.path / task.name
+        if result.error == ChangedError.__name__ and begun.is_dir() and not (begun / "summary.json").exists():
+            self._again(task, "what an earlier batch began was of other inputs or settings: it is begun anew", True)
+            return None
         return replace(result, attempts=self._attempts[task.name])
 
     def _died(self, event: Died, moved: bool) -> Result | None:

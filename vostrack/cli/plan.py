@@ -24,7 +24,7 @@ from vostrack.run.place import clip_name
 Row = Mapping[str, Any]
 
 _MOST_BYTES, _MOST_VALUES = 1 << 30, 1000
-_NOT_IN_PLANS = {"overwrite", "resume", "json", "progress", "quiet", "help"}
+_NOT_IN_PLANS = {"overwrite", "resume", "json", "progress", "quiet", "help", "install_completion", "show_completion"}
 JSON_ENDINGS = (".jsonl", ".ndjson")
 
 

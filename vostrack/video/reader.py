@@ -137,6 +137,8 @@ def number_notes(masks: Mapping[int, object], stream: FrameStream) -> list[Note]
     notes = []
     for frame, mask in sorted(masks.items()):
         path = Path(mask) if isinstance(mask, str | Path) else Path()
+        if path.stem == stream.name:  # the number is that of the clip, as in clip05.png for clip05.mp4
+            continue
         alone = bool(_NUMBER.fullmatch(path.stem))
         numbers = [int(found) for found in _NUMBER.findall(path.stem)]
         meant = [frames[number] for number in numbers if number and number in frames]
