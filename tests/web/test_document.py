@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vostrack import MaskError, OutputError, read_mask
+from vostrack.files import OutputRoot
 from vostrack.web.document import JOURNAL, Document, Step, encoded
 
 SIZE = (24, 32)
@@ -193,10 +194,39 @@ def test_the_beginning_of_a_frame_is_taken_back_with_its_first_stroke(tmp_path: 
     made = document(tmp_path)
     predicted = np.zeros(SIZE, np.uint8)
     predicted[2:5, 2:5] = 2
-    made.do(Step("begin", 9, data=encoded(predicted)))
+    made.do(Step("begin", 9, data=encoded(predicted), opens=True))
     made.do(Step("brush", 9, 1, [[20.0, 20.0]], radius=2))
     after = state(made)
     made.undo()
     assert made.frames == []
     made.redo()
     assert state(made) == after
+
+
+def test_a_mask_that_was_given_stays_when_a_stroke_is_taken_back(tmp_path: Path) -> None:
+    made = document(tmp_path)
+    given = np.zeros(SIZE, np.uint8)
+    given[2:5, 2:5] = 2
+    for frame in (0, 9):
+        made.do(Step("begin", frame, data=encoded(given)))
+    made.do(Step("brush", 0, 1, [[20.0, 20.0]], radius=2))
+    made.undo()
+    assert made.frames == [0, 9]
+    np.testing.assert_array_equal(made.labels(9), given)
+
+
+def test_a_full_disk_costs_only_the_step_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = document(tmp_path)
+    before, append = state(made), OutputRoot.append
+
+    def half(self: OutputRoot, name: str, text: str) -> None:
+        append(self, name, text[: len(text) // 2])
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr(OutputRoot, "append", half)
+    with pytest.raises(OutputError):
+        made.do(Step("polygon", 0, 1, SQUARE))
+    monkeypatch.setattr(OutputRoot, "append", append)
+    assert state(made) == before
+    made.do(Step("brush", 0, 2, [[20.0, 20.0]], radius=3))
+    assert state(Document(SIZE, tmp_path)) == state(made)

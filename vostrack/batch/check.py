@@ -39,7 +39,7 @@ def check(tasks: Sequence[Task], out: Path) -> tuple[list[Task], list[str]]:
             header = Header((), None) if address(task.clip) else read_header(task.clip)
             checked.append(replace(task, frames=header.count))
             faults += [f"{_where(task)}: {fault}" for fault in _mask_faults(task, header)]
-        except InputError as error:
+        except (InputError, OSError, ValueError) as error:
             faults.append(f"{_where(task)}: {error}")
     return checked, faults
 
@@ -87,7 +87,7 @@ def _mask_faults(task: Task, header: Header) -> Iterator[str]:
             continue  # of another tool, or nothing: that takes reading it
         try:
             size = image_size(image)
-        except InputError as error:
+        except (InputError, OSError, ValueError) as error:
             yield str(error).replace("image ", "mask ", 1)
             continue
         if header.sizes and size not in header.sizes and not task.arguments.get("resize_mask"):

@@ -121,6 +121,7 @@ class _Driver:
         self._overwrite, self._fail_fast, self._fallback = overwrite, fail_fast, fallback_size
         self._waiting: deque[tuple[Task, bool]] = deque()
         self._attempts: dict[str, int] = {}
+        self._keys: dict[str, str] = {}
         self._moved: dict[str, int] = {}
         self._done = self._total = self._starts = 0
         self._stopping = False
@@ -159,6 +160,7 @@ class _Driver:
         while self._waiting and pool.free:
             task, overwrite = self._waiting.popleft()
             self._attempts[task.name] = self._attempts.get(task.name, 0) + 1
+            self._keys.setdefault(task.name, task.key())  # of the files as they are now
             pool.submit(task, overwrite)
         for event in pool.events(_WAIT):
             result = self._take(event)
@@ -208,7 +210,7 @@ class _Driver:
         if result.error == ChangedError.__name__ and begun.is_dir() and not (begun / "summary.json").exists():
             self._again(task, "what an earlier batch began was of other inputs or settings: it is begun anew", True)
             return None
-        return replace(result, attempts=self._attempts[task.name])
+        return replace(result, attempts=self._attempts[task.name], key=self._keys[task.name])
 
     def _died(self, event: Died, moved: bool) -> Result | None:
         task, why = event.task, event.why

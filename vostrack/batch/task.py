@@ -63,8 +63,9 @@ class Task:
                 if address(path):
                     stats.append(Remote(path).fingerprint())
                     continue
-                info = os.stat(path)
-                stats.append((info.st_size, info.st_mtime_ns))
+                for each in (path, *(sorted(path.iterdir()) if path.is_dir() else ())):
+                    info = os.stat(each)
+                    stats.append((each.name, info.st_size, info.st_mtime_ns))
             except (OSError, InputError):
                 stats.append((0, 0))
         wanted = self.row or {"clip": self.clip, "masks": self.masks, **self.arguments}

@@ -6,6 +6,7 @@ ours: a page of another site that guesses the port can neither read nor do anyth
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import threading
@@ -85,7 +86,7 @@ class Page:
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
         site = request.headers.get("sec-fetch-site", "same-origin")
         ours = host in self._hosts and origin in (None, f"http://{host}") and site in ("same-origin", "none")
-        if not ours or not secrets.compare_digest(request.url.path.split("/")[1], self.token):
+        if not ours or not secrets.compare_digest(request.url.path.split("/")[1].encode(), self.token.encode()):
             return Response("refused: open the address that `vostrack edit` printed\n", 403, _HEADERS)
         response = await call(request)
         response.headers.update(_HEADERS)
@@ -160,9 +161,11 @@ class Page:
         def write(told: dict[str, Any]) -> str:
             return self.session.export(str(told.get("format", "")))
 
-        return await self._changing(request, dict[str, Any], write)
+        return await self._changing(request, dict[str, Any], write, alone=False)  # others need not wait for it
 
-    async def _changing(self, request: Request, kind: Any, change: Callable[[Any], Any]) -> Response:
+    async def _changing(
+        self, request: Request, kind: Any, change: Callable[[Any], Any], alone: bool = True
+    ) -> Response:
         """Do something for the page that has the pen: what it sends, of a kind, as JSON. Gives the new state."""
         if request.headers.get("content-type", "").partition(";")[0] != "application/json":
             return _refused(MaskError("send JSON"), 415)
@@ -175,7 +178,7 @@ class Page:
                 return _refused(MaskError(f"this is more than {_MOST_BYTES:,} bytes"), 413)
 
         def run() -> Any:
-            with self._turn:
+            with self._turn if alone else contextlib.nullcontext():
                 return change(parse_json(body or b"{}", kind))
 
         try:

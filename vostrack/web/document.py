@@ -10,6 +10,7 @@ import base64
 import io
 import json
 import math
+import os
 import re
 import zlib
 from collections.abc import Callable, Mapping
@@ -52,6 +53,7 @@ class Step:
         locked: whether an object is locked.
         only: where it may paint: over "all" that is not locked, over "background" alone, or over this "id" alone.
         data: pixels, as a PNG of ids or a mask, in base 64.
+        opens: whether a "begin" belongs to the step after it, and is taken back with that.
     """
 
     kind: str
@@ -65,6 +67,7 @@ class Step:
     locked: bool = False
     only: str = "all"
     data: str = ""
+    opens: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class Document:
         size: (H, W) of the clip.
         things: objects by id, in the order in which they were made.
         revision: grows with each change.
+        touched: frames that ever were drawn on.
     """
 
     def __init__(self, size: tuple[int, int], folder: Path) -> None:
@@ -113,6 +117,7 @@ class Document:
             OutputError: the journal cannot be read.
         """
         self.size, self.things, self.revision = size, dict[int, Thing](), 0
+        self.touched = set[int]()
         self._root = OutputRoot(folder)
         self._masks: dict[int, bytes] = {}
         self._done: list[Done] = []
@@ -188,6 +193,8 @@ class Document:
             return []
         with open_regular(path) as file:
             data = file.read(_MOST_BYTES)
+        if len(data) == _MOST_BYTES:
+            raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
         whole = data[: data.rfind(b"\n") + 1]
         if whole != data:  # a kill has cut off the last line: that step was not done
             self._root.write(JOURNAL, whole)
@@ -197,7 +204,14 @@ class Document:
         plain = Step("")
         told = {name: value for name, value in vars(step).items() if value != getattr(plain, name)}
         self._root.new(JOURNAL)  # makes the folder
-        self._root.append(JOURNAL, f"{json.dumps(told)}\n")
+        path = self._root.at(JOURNAL)
+        size = path.stat().st_size if path.exists() else 0
+        try:
+            self._root.append(JOURNAL, f"{json.dumps(told)}\n")
+        except OutputError:  # half a line would make one with the next
+            if path.exists():
+                os.truncate(path, size)
+            raise
 
     def _again(self, step: Step) -> None:
         if step.kind == "undo":
@@ -260,6 +274,8 @@ class Document:
         return Patch(frame, area.box, *(zlib.compress(each[area.box].tobytes(), 1) for each in (before, after)))
 
     def _apply(self, done: Done) -> list[int]:
+        if done.step.kind in _DRAWN:
+            self.touched.add(done.step.frame)
         kept = Done(done.step, done.patches, dict(self.things), frozenset(self._masks))
         self._done.append(kept)
         self.things = done.things
@@ -268,13 +284,13 @@ class Document:
     def _back(self) -> list[int]:
         """Take the last step back, and with the first one on a frame also its beginning."""
         changed = self._swap(self._done, self._undone, after=False)
-        if self._done and self._done[-1].step.kind == "begin":
+        if self._done and self._done[-1].step.opens:
             changed += self._swap(self._done, self._undone, after=False)
         return sorted({*changed})
 
     def _forth(self) -> list[int]:
         """The opposite of `_back`."""
-        begins = bool(self._undone) and self._undone[-1].step.kind == "begin"
+        begins = bool(self._undone) and self._undone[-1].step.opens
         changed = self._swap(self._undone, self._done, after=True)
         if begins:
             changed += self._swap(self._undone, self._done, after=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ from vostrack.video.masks import read_prompts
 from vostrack.video.ranges import choose
 from vostrack.video.reader import open_clip
 from vostrack.web.app import Page
-from vostrack.web.session import Command, Session, held
+from vostrack.web.session import Command, Session, held, run_folder
 
 _HOST = "127.0.0.1"
 
@@ -51,9 +52,12 @@ def serve(
         with open_clip(path) as stream:
             chosen = choose(path, None, dict(masks))[1]
             given = read_prompts(chosen, stream.size, Reading(), stream.stored_size)
-    session = Session.open(path, out, given)
-    session.command = command
-    with contextlib.closing(session), held(session.out), _listening(port) as listener:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(held(run_folder(path, out)))
+        session = stack.enter_context(contextlib.closing(Session.open(path, out, given)))
+        session.command = command
+        listener = stack.enter_context(_listening(port))
         host = f"{_HOST}:{listener.getsockname()[1]}"
         page = Page(session, (host, host.replace(_HOST, "localhost")))
         address = f"http://{host}/{page.token}/"
@@ -61,7 +65,8 @@ def serve(
         if browser:
             webbrowser.open(address)
         config = uvicorn.Config(page.app, log_level="error", access_log=False, lifespan="off")
-        uvicorn.Server(config).run(sockets=[listener])
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listener])
         return session.out
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
-from vostrack.errors import MaskError, VostrackError
+from vostrack.errors import MaskError, OutputError, VostrackError
 from vostrack.files import lock_folder, make_folder, open_regular, read_json, shown
 from vostrack.formats import FORMATS
 from vostrack.run.export import export
@@ -22,6 +23,7 @@ from vostrack.run.request import Request
 from vostrack.run.suggestions import suggest
 from vostrack.video.masks import Prompts
 from vostrack.video.palette import PALETTE
+from vostrack.video.ranges import Span
 from vostrack.video.reader import open_clip
 from vostrack.video.stream import NOMINAL_RATE
 from vostrack.web.document import Document, Labels, Step, encoded
@@ -90,9 +92,11 @@ class Session:
             InputError: the clip cannot be read.
             OutputError: the folder holds something else, or another page is open on it.
         """
-        is_run = (path / ".vostrack").is_dir()
-        folder = path if is_run else out or default_folder(path)
+        folder = run_folder(path, out)
+        is_run = folder == path
         known = Request.kept_in(OutputFolder(folder)) if (folder / ".vostrack/request.json").is_file() else None
+        if known and known[0].span != Span():
+            raise OutputError(f"{shown(folder)} is of a part of its clip, or numbered anew: the page takes whole clips")
         clip = known[0].source if is_run and known else path
         if known is None and not drawn_in(folder).is_dir():
             check_free(folder, overwrite=False, resume=False)
@@ -101,8 +105,15 @@ class Session:
         document = Document(stream.size, drawn_in(folder))
         session = cls(clip, folder, document, FrameCache(stream), float(stream.fps or NOMINAL_RATE))
         start = given or (known[1] if known else None)
-        if start is not None and not document.things and not document.frames:
+        if given and document.touched:
+            raise MaskError(
+                f"masks were drawn before, in {shown(drawn_in(folder))}: go on without a mask, or move it away"
+            )
+        if start is not None:
             session._begin_with(start)
+        for number in known[0].locks.objects if known else ():
+            if number in document.things and not document.things[number].locked:
+                document.do(Step("lock", id=number, locked=True))
         if known:
             config = known[0].config
             session.wanted = Wanted(config.method, config.preset, config.size, str(known[0].direction))
@@ -135,7 +146,9 @@ class Session:
                 labels = np.array(image)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return nothing
-        return labels if labels.dtype == np.uint8 and labels.shape == nothing.shape else nothing
+        if labels.dtype != np.uint8 or labels.shape != nothing.shape:
+            return nothing
+        return np.where(np.isin(labels, [*self.document.things]), labels, 0).astype(np.uint8)
 
     def do(self, step: Step) -> list[int]:
         """Do a step; one that draws on a frame without a mask begins with what was predicted there."""
@@ -144,7 +157,12 @@ class Session:
             raise MaskError(f"there is no frame {step.frame}: the last one is {count - 1}")
         draws = bool(step.points) or step.kind in ("holes", "smooth", "grow", "clear", "region")
         if draws and step.frame not in self.document.frames and (predicted := self.predicted(step.frame)).any():
-            self.document.do(Step("begin", step.frame, data=encoded(predicted)))
+            self.document.do(Step("begin", step.frame, data=encoded(predicted), opens=True))
+            try:
+                return self.document.do(step)
+            except MaskError:
+                self.document.undo()  # the frame stays as it was predicted
+                raise
         return self.document.do(step)
 
     def propose(self, step: Step) -> str:
@@ -181,6 +199,8 @@ class Session:
             raise MaskError("nothing is drawn: draw an object on a frame first")
         saved = {frame: self.document.save(drawn_in(self.out), frame) for frame in self.document.frames}
         if not self.is_followed:
+            if wanted.objects or wanted.first is not None or wanted.last is not None:
+                raise MaskError("the first time, all objects are followed over the whole clip: choose that")
             self.wanted = wanted
             self.work.start("segment", self._first_run(saved, wanted))
             return
@@ -198,8 +218,7 @@ class Session:
             "preset": wanted.preset,
             "size": wanted.size,
             "direction": wanted.direction,
-            "gone": self.gone,
-            "overwrite": True,  # what is there is of a run that was stopped, with other masks perhaps
+            "gone": {number: spans for number, spans in self.gone.items() if number in present},
         }
 
     def _update(self, saved: Mapping[int, Path], wanted: Wanted) -> dict[str, Any]:
@@ -211,7 +230,8 @@ class Session:
             number: [span for span in spans if tuple(span) not in said.get(number, set())]
             for number, spans in self.gone.items()
         }
-        gone = {number: spans for number, spans in gone.items() if spans}
+        drawn = {number for frame in saved for number in np.unique(self.document.labels(frame)).tolist()}
+        gone = {number: spans for number, spans in gone.items() if spans and number in drawn}
         if not (changes or dropped or gone):
             raise MaskError("nothing has changed since it was followed: correct a frame first")
         ids = list(self.document.things)
@@ -219,7 +239,7 @@ class Session:
         kept |= {number for number in ids if wanted.objects and number not in wanted.objects}
         followed = {number for labels in known.labels.values() for number in labels.ids}
         count = self.frames.count or self.frames.ready
-        ranges = [(0, wanted.first - 1)] if wanted.first else []
+        ranges = [*request.locks.frames, *([(0, wanted.first - 1)] if wanted.first else [])]
         ranges += [(wanted.last + 1, count - 1)] if wanted.last is not None and wanted.last < count - 1 else []
         return {
             "run": self.out,
@@ -237,10 +257,9 @@ class Session:
         changed = [
             frame
             for frame in self.document.frames
-            if frame not in known.labels
-            or not np.array_equal(known.labels[frame].pixels.numpy(), self.document.labels(frame))
+            if (given := _given(known, frame)) is None or not np.array_equal(given, self.document.labels(frame))
         ]
-        return changed, [frame for frame in known.labels if frame not in self.document.frames]
+        return changed, [frame for frame in (*known.labels, *known.empty) if frame not in self.document.frames]
 
     def say_gone(self, number: int, first: int, last: int | None) -> None:
         """Say that an object is not there in a span of frames; raises `MaskError` where there is no such object."""
@@ -248,6 +267,10 @@ class Session:
             raise MaskError(f"there is no object {number}")
         if first < 0 or (last is not None and last < first):
             raise MaskError(f"{first} to {last} are no frames")
+        for frame in self.document.frames:
+            inside = first <= frame and (last is None or frame <= last)
+            if inside and (self.document.labels(frame) == number).any():
+                raise MaskError(f"object {number} is drawn on frame {frame}: erase it there, or begin behind it")
         self.gone.setdefault(number, []).append((first, last))
 
     def state(self) -> dict[str, Any]:
@@ -311,13 +334,28 @@ class Session:
     def _begin_with(self, given: Prompts) -> None:
         """Make objects and masks of what was given to a run."""
         ids = sorted({number for labels in given.labels.values() for number in labels.ids})
-        for number in ids:
+        for number in set(ids) - {*self.document.things}:
             color = given.colors.get(number, tuple(PALETTE[number].tolist()))
             text = "#{:02x}{:02x}{:02x}".format(*color)
             text = text if text != "#000000" else "#{:02x}{:02x}{:02x}".format(*PALETTE[number])
             self.document.do(Step("add", id=number, name=given.names.get(number, ""), color=text))
         for frame, labels in sorted(given.labels.items()):
+            if frame in self.document.touched:
+                continue  # what was drawn there counts
             self.document.do(Step("begin", frame, data=encoded(labels.pixels.numpy().astype(np.uint8))))
+
+
+def _given(known: Prompts, frame: int) -> npt.NDArray[np.uint8] | None:
+    """The mask that a run was given for a frame, black where it said that nothing is there; None if there was none."""
+    if frame in known.labels:
+        return known.labels[frame].pixels.numpy()
+    size = next(iter(known.labels.values())).size if known.labels else (0, 0)
+    return np.zeros(size, np.uint8) if frame in known.empty else None
+
+
+def run_folder(path: Path, out: Path | None = None) -> Path:
+    """The folder of the run that belongs to a clip, or to a folder that is one itself."""
+    return path if (path / ".vostrack").is_dir() else out or default_folder(path)
 
 
 def held(out: Path) -> Any:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from vostrack.errors import Cancelled, MaskError
+from vostrack.errors import Cancelled, ChangedError, MaskError
 from vostrack.notes import Note
 from vostrack.run.callbacks import Callbacks
 from vostrack.run.worker import Pipe, follow_parent
@@ -126,7 +126,10 @@ def _work(pipe: Pipe, kind: str, arguments: dict[str, Any]) -> None:
 
     try:
         follow: Callable[..., Any] = segment if kind == "segment" else update
-        follow(**arguments, callbacks=_Told(pipe))
+        try:
+            follow(**arguments, **({"resume": True} if kind == "segment" else {}), callbacks=_Told(pipe))
+        except ChangedError:  # a run that was stopped, with other masks or settings
+            segment(**arguments, overwrite=True, callbacks=_Told(pipe))
         pipe.send(("ended", {}))
     except Cancelled:
         pipe.send(("ended", {"stopped": True}))
