@@ -7,13 +7,14 @@ Source: He et al., "Deep Residual Learning for Image Recognition" (2016), table 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import cast
 
 from torch import Tensor, nn
 
 
-class Block(nn.Module):
+class Block(nn.Module, ABC):
     """Convolutions with batch normalisation, beside a shortcut.
 
     Attributes:
@@ -36,12 +37,13 @@ class Block(nn.Module):
         self._build(inputs, width, stride)
         self.downsample = downsample
 
+    @abstractmethod
     def _build(self, inputs: int, width: int, stride: int) -> None:
-        raise NotImplementedError
+        """Make the layers."""
 
+    @abstractmethod
     def residual(self, x: Tensor) -> Tensor:
         """What is added to the shortcut."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, `inputs`, h, w) to (B, `expansion` * `width`, h', w')."""

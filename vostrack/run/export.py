@@ -96,10 +96,7 @@ def export(
         "options": asdict(chosen),
         "objects": named,
         **span.record(),
-        "run": finished.digest(),
-        "clip": str(finished.source),
-        "fps": fps and str(Fraction(fps)),
-        "vostrack": __version__,
+        **_source(finished, fps),
     }
     with staged(path, is_folder, record, keeps=by_frame, overwrite=overwrite, resume=resume) as stage:
         soft = kind.soft and not chosen.hard
@@ -216,6 +213,16 @@ def older(run: Path) -> list[Note]:
                 text = f"{shown(path)} is of the run as it was before: export it again with `overwrite=True`"
                 notes.append(Note(Code.EXPORT_OLDER, text))
     return notes
+
+
+def _source(finished: Finished, fps: Fraction | float | None) -> dict[str, Any]:
+    """What an export is made from, as its record has it."""
+    return {
+        "run": finished.digest(),
+        "clip": str(finished.source),
+        "fps": fps and str(Fraction(fps)),
+        "vostrack": __version__,
+    }
 
 
 def _span(finished: Finished, wanted: Range | None, start_number: int | None) -> Span:
