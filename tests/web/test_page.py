@@ -205,6 +205,25 @@ def test_a_region_is_proposed_and_painted(tab: Tab, session: Session) -> None:
     assert overlap(waited(session, drawn), square) > 0.9
 
 
+def test_an_answer_that_was_overtaken_is_not_shown(tab: Tab, session: Session) -> None:
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        held.append((route, route.fetch())) if not held else route.continue_()
+
+    tab.page.route("**/state?*", hold)
+    while not held:
+        tab.page.wait_for_timeout(50)
+    tab.add()
+    route, answer = held[0]
+    with tab.page.expect_response("**/state?*"):
+        route.fulfill(response=answer)
+    tab.page.wait_for_timeout(300)  # it is taken in, and the page does not ask again yet
+    tab.drag((20, 16), (40, 16))
+    assert until(lambda: bool(session.labels(0).any()), SECONDS)
+    assert [*session.document.things] == [1]
+
+
 def test_all_of_it_with_keys_alone(tab: Tab, session: Session) -> None:
     tab.add()
     tab.press("[", "x", *["Control+ArrowRight"] * 2, "x")

@@ -23,6 +23,7 @@ from av.audio.stream import AudioStream
 from av.codec.context import Flags
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from vostrack.errors import OutputError
@@ -372,10 +373,12 @@ def h264(options: Mapping[str, str]) -> Encoding:
     return Encoding("mp4", "an MP4 file", "libx264", "yuv420p", options, {"movflags": "+faststart"})
 
 
-def h264_picture(picture: npt.NDArray[Any]) -> av.VideoFrame:
-    """A picture uint8 (H, W, 3) for `h264`."""
+def h264_picture(picture: npt.NDArray[Any], scaler: VideoReformatter) -> av.VideoFrame:
+    """A picture uint8 (H, W, 3) for `h264`, by a scaler that is kept from one to the next."""
     rgb = av.VideoFrame.from_ndarray(picture, format="rgb24")
-    return rgb.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+    return scaler.reformat(
+        rgb, format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG, threads=1
+    )
 
 
 def _tick(time_base: Fraction) -> Fraction:

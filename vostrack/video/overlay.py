@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from vostrack.files import OutputRoot
 from vostrack.notes import Note
@@ -33,14 +34,14 @@ class OverlayWriter:
         path, words = OutputRoot(folder).at("overlay.mp4"), {"called": "the overlay", "advice": "leave out the overlay"}
         self._movie = MovieWriter(path, _ENCODING, source=source, fps=fps, **words)
         self.notes: list[Note] = self._movie.notes
-        self._painter = Painter(look)
+        self._painter, self._scaler = Painter(look), VideoReformatter()
 
     def write(self, prediction: Prediction) -> None:
         """Draw and encode a frame; raises `OutputError`."""
         frame = prediction.frame
         pixels = prediction.labels.pixels.cpu().numpy()
         picture = _even(self._painter.draw(frame.image, pixels, frame.index))
-        self._movie.write(h264_picture(picture), frame.time)
+        self._movie.write(h264_picture(picture, self._scaler), frame.time)
 
     def finish(self) -> None:
         """Complete the file, or make none where there was no frame; raises `OutputError`."""

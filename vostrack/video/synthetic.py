@@ -19,6 +19,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from vostrack.files import OutputRoot
@@ -120,9 +121,10 @@ def write_clip(
     with root.new("clip.mp4") as partial, av.open(str(partial.absolute()), "w", format="mp4") as container:
         encoding = h264({"crf": "12", "bf": "0"})
         stream = add_video(container, encoding, size, Fraction(RATE), Fraction(1, RATE), threads=1)
+        scaler = VideoReformatter()
         for index, path in enumerate(truth):
             picture, labels = render(index, count, size)
-            frame = h264_picture(picture)
+            frame = h264_picture(picture, scaler)
             frame.pts = index
             container.mux(stream.encode(frame))
             with root.new(path.relative_to(folder)) as mask:

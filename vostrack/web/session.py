@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -78,6 +79,7 @@ class Session:
         self.work = Work()
         self.gone: dict[int, list[tuple[int, int | None]]] = {}
         self._cut: dict[int, Patches] = {}
+        self._told = itertools.count(1)
 
     @classmethod
     def open(cls, path: Path, out: Path | None = None, given: Prompts | None = None) -> Self:
@@ -274,7 +276,7 @@ class Session:
         self.gone.setdefault(number, []).append((first, last))
 
     def state(self) -> dict[str, Any]:
-        """All that the page shows, apart from pixels, as JSON."""
+        """All that the page shows, apart from pixels, as JSON; numbered, since answers may arrive in another order."""
         document, frames = self.document, self.frames
         height, width = document.size
         return {
@@ -285,6 +287,7 @@ class Session:
             "count": frames.count,
             "ready": frames.ready,
             "error": frames.error,
+            "number": next(self._told),
             "revision": document.revision,
             "things": [asdict(thing) for thing in document.things.values()],
             "drawn": document.frames,

@@ -5,7 +5,7 @@
  * @typedef {{number: number, running: boolean, phase: string, done: number, total: number | null,
  *   notes: [string, string, string][], error: string, stopped: boolean}} Progress
  * @typedef {{clip: string, out: string, width: number, height: number, count: number | null, ready: number,
- *   error: string, revision: number, things: Thing[], drawn: number[], canUndo: boolean, canRedo: boolean,
+ *   error: string, number: number, revision: number, things: Thing[], drawn: number[], canUndo: boolean, canRedo: boolean,
  *   gone: Record<string, [number, number | null][]>, followed: boolean, preset: string, work: Progress, command: string,
  *   pen: boolean, fps: number, formats: {name: string, meaning: string}[], changed?: number[] | null}} State
  * @typedef {{confidence: Record<string, [number, number][]>, suggested: number[]}} Findings

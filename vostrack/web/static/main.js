@@ -76,6 +76,7 @@ async function ready() {
 
 /** @param {api.State} next */
 function update(next) {
+  if (next.number < state.number) return; // asked for earlier than what is shown, and overtaken by it
   const before = state;
   state = next;
   if (!state.things.some(({ id }) => id === chosen)) chosen = state.things[state.things.length - 1]?.id ?? 0;
