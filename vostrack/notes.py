@@ -49,7 +49,7 @@ class Code(Enum):
     MASK_LEFT_OUT = WARNING, "a part of a file of masks is not used"
     MASK_VOID = WARNING, "white is void, not an object"
     MASK_THIN = WARNING, "objects are as thin as soft edges"
-    MASK_SWAPPED = WARNING, "two objects of a correction lie where each the other was: their colours may be exchanged"
+    MASK_SWAPPED = WARNING, "two objects of a correction may have exchanged their colours"
     MASK_RIM = WARNING, "objects have rims, as after smoothing"
     MASK_SPECKS = WARNING, "pixels stand alone, as after dithering"
     MASK_OUTLINE = WARNING, "an object is an outline"
