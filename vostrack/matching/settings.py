@@ -134,8 +134,7 @@ class SoftMatcherConfig(UpdateConfig, EdgeConfig, RecentConfig, GridConfig, grou
     )
     likeness: float = setting(
         0.54,
-        "with `absence`: mean similarity of the given object's cells with those in a frame, below which it is out of "
-        "sight and in no mask",
+        "with `absence`: mean similarity to the given object below which it is out of sight and in no mask",
         low=-1,
         high=1,
     )

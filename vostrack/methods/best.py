@@ -43,7 +43,7 @@ class BestConfig(SoftMatcherConfig, group="features"):
 
     network: str = setting(
         TWO,
-        f"what gives the features where no weights are named: {TWO} is two networks, {ONE} one that learned from them",
+        f"without named weights, {TWO} has two networks, {ONE} one that learned from them",
         choices=(TWO, ONE),
     )
     stages: tuple[int, ...] = setting((1, 2, 3), "stages of the network of anchors", choices=(1, 2, 3))
