@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.batch.clips import FakePool, result, task, write_clips
-from tests.runs import results
+from tests.runs import results, until
 from vostrack import Callbacks, Cancelled, OutputExistsError, PlanError, VostrackError, segment
 from vostrack.batch.manifest import Manifest, Outline, Shard, latest
 from vostrack.batch.report import status_of
@@ -308,3 +310,28 @@ def test_a_process_that_is_killed_costs_no_clip(tasks: list[Task], tmp_path: Pat
     ended = list(run_batch(tasks, tmp_path, jobs=2, callbacks=killer))
     assert {each.name: each.status for each in ended} == dict.fromkeys(LENGTHS, Status.DONE)
     assert sorted(lines(tmp_path)) == sorted(LENGTHS)
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from tests.batch.clips import task
+from vostrack import run_batch
+
+folder, out, *names = sys.argv[1:]
+list(run_batch([task(Path(folder), name) for name in names], out, jobs=2))
+"""
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_killed_is_gone_on_from(folder: Path, tasks: list[Task], tmp_path: Path) -> None:
+    command, out = [sys.executable, "-c", DRIVER, str(folder), str(tmp_path), *LENGTHS], Manifest(tmp_path)
+    for done in range(2):
+        with subprocess.Popen(command) as driver:
+            assert until(lambda: len(list(out.results())) > done, 200)  # noqa: B023
+            driver.kill()
+    subprocess.run(command, timeout=200, check=True)
+    assert sorted(each.name for each in out.results() if each.status == Status.DONE) == sorted(LENGTHS)
+    for each in tasks:
+        run_one(each, tmp_path / "one")
+        assert results(tmp_path / each.name) == results(tmp_path / "one" / each.name)
