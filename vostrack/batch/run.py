@@ -213,9 +213,11 @@ class _Driver:
             self._again(task, "what an earlier batch began was of other inputs or settings: it is begun anew", True)
             return None
         if result.error == ChangedError.__name__ and begun.is_dir():
-            what = result.message.rpartition("; ")[0] or result.message
+            what = result.message.partition("this changed: ")[2].rpartition("; ")[0]
             fix = "remove its folder to have it made again, or use `overwrite=True` for all clips"
-            result = replace(result, status=Status.KEPT, message=f"{what}: its results stay; {fix}")
+            result = replace(
+                result, status=Status.KEPT, message=f"its results stay, though this changed: {what}; {fix}"
+            )
         return replace(result, attempts=self._attempts[task.name], key=self._keys[task.name])
 
     def _died(self, event: Died, moved: bool) -> Result | None:
