@@ -1,6 +1,6 @@
 """The versions of a run: an update is made beside it, takes its place when complete, and can be undone.
 
-A version without masks of its own has those of the one that it takes the place of, and of all else that it lacks.
+A version without masks, as one with other names alone, shares them, and all else that it lacks, with the one before.
 
 A new version and earlier ones lie in the hidden folder. To exchange them is a list of moves that is written down first,
 so that whoever comes after a kill finishes it.
