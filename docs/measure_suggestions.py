@@ -1,4 +1,4 @@
-"""What a true mask of a frame gains: `python docs/measure_suggestions.py DAVIS OUT SEQUENCE...` prints rows of a table.
+"""What a true mask of a frame gains: `python docs/measure_suggestions.py DAVIS OUT [SEQUENCE...]` prints rows of a table.
 
 DAVIS holds DAVIS-2016; OUT gets runs of `best:fast` at 240p with the true first mask, and each time one mask more: of
 the frame that is suggested first, of the one in the middle, and of three by chance. J is the mean over all frames but
@@ -49,7 +49,7 @@ def gains(root: Path, out: Path, sequence: str) -> list[float]:
 def main(arguments: Sequence[str]) -> None:
     """Print a row for each sequence."""
     root, out, *sequences = arguments
-    for sequence in sequences:
+    for sequence in sequences or sorted(path.name for path in Path(root, "Annotations/480p").iterdir()):
         numbers = " | ".join(f"{value:.3f}" for value in gains(Path(root), Path(out), sequence))
         print(f"| {sequence} | {numbers} |", flush=True)
 

@@ -72,7 +72,9 @@ class Code(Enum):
     RUN_CHANGED = NOTE, "which masks an update changed"
     RUN_KEEPS = NOTE, "what is kept will take much room"
     RUN_FORWARD = WARNING, "frames read only once are followed forwards"
+    OBJECTS_ALIKE = NOTE, "several objects have one name, which is their class"
     OBJECT_HIDDEN = WARNING, "an object is missing in some frames"
+    OBJECT_BACK = NOTE, "an object is seen again after it was said to be gone"
     OBJECT_VANISHED = WARNING, "an object is missing to the end"
     OBJECT_FLOODED = WARNING, "an object covers far more than in its masks"
     OBJECT_JUMPED = WARNING, "an object is suddenly in another place"
@@ -89,6 +91,7 @@ class Code(Enum):
 
     # Many clips.
     BATCH_FAILED = WARNING, "a clip failed"
+    BATCH_KEPT = WARNING, "a clip keeps results of other inputs or settings"
     BATCH_AGAIN = WARNING, "a clip is tried again"
 
     # Scores and benchmarks.

@@ -42,8 +42,9 @@ def test_a_batch_from_plan_to_report(folder: Path, capsys: pytest.CaptureFixture
     capsys.readouterr()
 
     assert run(["batch", "status", "runs", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"done": 2, "failed": 1, "left": 0, "warned": 0}
-    (folder / "masks/eel.png").write_bytes((folder / "masks/dog.png").read_bytes())
+    assert json.loads(capsys.readouterr().out) == {"done": 2, "failed": 1, "left": 0, "warned": 0, "kept": 0}
+    plan = (folder / "plan.csv").read_text()
+    (folder / "plan.csv").write_text(plan.replace("masks/eel.png", "masks/cat.png"))  # its line is mended
     kept = (folder / "runs/.batch/all/plan.json").read_text()
     assert run(["batch", "retry", "runs"]) == 0
     assert "3 clips done, 0 failed" in capsys.readouterr().err
@@ -86,6 +87,16 @@ def test_what_is_typed_wrong(folder: Path, capsys: pytest.CaptureFixture[str], w
     (folder / "plan.csv").write_text("clip,mask\nvideos/dog.mp4,masks/dog.png\n")
     assert run(["batch", *words]) in (2, 6)
     assert said in capsys.readouterr().err
+
+
+def test_all_masks_that_are_missing_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("dog", "cat"):
+        (folder / f"masks/{name}.png").unlink()
+    for words in (["plan", "videos"], ["run", "videos", "--out", "runs"]):
+        assert run(["batch", *words, "--masks", "masks"]) == 5
+        lines = capsys.readouterr().err.splitlines()
+        assert ["has no mask" in line for line in lines] == [True, True, False]
+        assert lines[2] == "2 faults: there is no plan"
 
 
 def test_a_plan_that_is_there_is_not_replaced(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,7 +88,8 @@ def test_all_faults_are_told_with_their_lines(folder: Path) -> None:
     [
         ("", "first line must name columns"),
         ("video,mask\na,b\n", "clip among them"),
-        ("clip;mask\na;b\n", "separated by commas"),
+        ("clip;mask\na;b\n", "semicolons part its columns: save it with commas"),
+        ("clip\tmask\na\tb\n", "separated by commas"),
         ("clip,mask,mask\na,b,c\n", "two columns have one name"),
         ("clip,mask\na,b,c\n", "line 2 has more or fewer cells"),
         ("clip,mask\n", "names no clip"),
@@ -97,6 +98,23 @@ def test_all_faults_are_told_with_their_lines(folder: Path) -> None:
 def test_files_that_are_no_plans(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         read_plan(plan(tmp_path, text))
+
+
+def test_a_plan_that_is_not_there_is_told_with_one_that_is(tmp_path: Path) -> None:
+    plan(tmp_path, "", "clips.csv")
+    with pytest.raises(InputError, match=r"^cannot find plan '\S*clip.csv'; did you mean \S*clips.csv\?: give a CSV"):
+        read_plan(tmp_path / "clip.csv")
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(InputError, match=r"^cannot read plan '\S*folder.csv': (?!.*Errno)"):
+        read_plan(tmp_path / "folder.csv")
+
+
+def test_an_unknown_column_is_told_once(folder: Path) -> None:
+    rows = "videos/dog.mp4,masks/dog.png,red\n" * 3
+    told = faults(plan(folder, f"clip,mask,colour\n{rows}videos/dog.mp4,masks/dog.png,\nvideos/dog.mp4,,red\n"))
+    assert [fault.split(":")[0] for fault in told] == ["plan.csv, line 2", "plan.csv, line 6"]
+    assert "unknown column 'colour'" in told[0]
+    assert "no mask" in told[1]
 
 
 def test_what_a_plan_may_not_say(folder: Path) -> None:
@@ -121,11 +139,11 @@ def test_clips_are_paired_with_masks_by_name(tmp_path: Path) -> None:
     as_json = plan(tmp_path, json_of(rows), "plan.jsonl")
     assert [task.masks for task in read_plan(written)] == [task.masks for task in read_plan(as_json)]
     (masks / "dog.png").write_bytes((masks / "dog_first.png").read_bytes())
-    with pytest.raises(InputError, match=r"several masks: dog.png, dog_first.png"):
-        paired(clips_in(tmp_path / "videos"), masks)
     (masks / "eel.png").unlink()
-    with pytest.raises(InputError, match=r"eel.mp4 has no mask"):
-        paired([tmp_path / "videos/eel.mp4"], masks)
+    with pytest.raises(PlanError) as caught:
+        paired(clips_in(tmp_path / "videos"), masks)
+    words = ("several masks: dog.png, dog_first.png", "eel.mp4 has no mask")
+    assert all(word in fault for word, fault in zip(words, caught.value.faults, strict=True)), "all at once"
 
 
 def test_values_with_a_semicolon_do_not_fit_in_csv(tmp_path: Path) -> None:

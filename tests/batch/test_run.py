@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.batch.clips import FakePool, result, task, write_clips
-from tests.runs import results
+from tests.runs import results, until
 from vostrack import Callbacks, Cancelled, OutputExistsError, PlanError, VostrackError, segment
 from vostrack.batch.manifest import Manifest, Outline, Shard, latest
 from vostrack.batch.report import status_of
@@ -86,6 +89,43 @@ def test_results_that_are_gone_and_masks_that_changed_are_done_again(folder: Pat
     (tmp_path / "masks/cat.png").touch()
     again = list(run_batch(tasks, tmp_path / "runs", pool=lambda path: FakePool(worked(path))))
     assert {each.name for each in again} == {"dog", "cat"}
+
+
+def test_results_of_other_settings_stay_and_are_no_failure(tasks: list[Task], tmp_path: Path) -> None:
+    def made(each: Task, attempt: int) -> Result:
+        return run_one(each, tmp_path)
+
+    list(run_batch(tasks[:1], tmp_path, pool=lambda path: FakePool(made)))
+    was, told = results(tmp_path / "dog"), Told()
+    other = replace(tasks[0], arguments={**tasks[0].arguments, "size": 32})
+    (ended,) = run_batch([other], tmp_path, callbacks=told, pool=lambda path: FakePool(made))
+    assert ended.status == Status.KEPT
+    assert [note.code for note in told.notes] == [Code.BATCH_KEPT]
+    assert ended.message == (
+        "its results stay, though this changed: size from 480 to 32; "
+        "remove its folder to have it made again, or use `overwrite=True` for all clips"
+    )
+    assert results(tmp_path / "dog") == was
+    assert str(status_of(tmp_path)[1]) == "0 clips done, 0 failed, 1 with results of other settings"
+    (ended,) = run_batch(tasks[:1], tmp_path, pool=lambda path: FakePool(made))
+    assert ended.status == Status.DONE
+
+
+def test_a_batch_that_replaces_results_goes_on_after_a_stop(tasks: list[Task], tmp_path: Path) -> None:
+    list(run_batch(tasks, tmp_path, pool=lambda path: Overwriting(path)))
+    begun = []
+
+    def stopped_after(calls: int | None) -> None:
+        pool = Overwriting(tmp_path)
+        with suppress(Cancelled):
+            list(run_batch(tasks, tmp_path, overwrite=True, callbacks=Told(calls), pool=lambda path: pool))
+        begun.append([name for name, _ in pool.begun])
+
+    stopped_after(1)
+    stopped_after(None)
+    stopped_after(None)
+    assert begun[0] + begun[1] == ["cat", "eel", "dog"], "what is left"
+    assert begun[2] == ["cat", "eel", "dog"], "one that came to its end begins anew"
 
 
 def test_a_failed_clip_is_a_result_and_a_warning_and_is_tried_again(tasks: list[Task], tmp_path: Path) -> None:
@@ -260,11 +300,38 @@ def test_processes_give_the_same_bytes(tasks: list[Task], tmp_path: Path) -> Non
 def test_a_process_that_is_killed_costs_no_clip(tasks: list[Task], tmp_path: Path) -> None:
     class Killer(Told):
         def progress(self, done: int, total: int | None) -> None:
+            there = multiprocessing.active_children()
+            assert len({each.name for each in there}) == len(there), "each has a number of its own"
             if not self.moved:
-                multiprocessing.active_children()[0].kill()
+                next(each for each in there if each.name == "vostrack-worker-0").kill()
             super().progress(done, total)
 
     killer = Killer()
-    ended = list(run_batch(tasks, tmp_path, jobs=1, callbacks=killer))
+    ended = list(run_batch(tasks, tmp_path, jobs=2, callbacks=killer))
     assert {each.name: each.status for each in ended} == dict.fromkeys(LENGTHS, Status.DONE)
     assert sorted(lines(tmp_path)) == sorted(LENGTHS)
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from tests.batch.clips import task
+from vostrack import run_batch
+
+folder, out, *names = sys.argv[1:]
+list(run_batch([task(Path(folder), name) for name in names], out, jobs=2))
+"""
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_killed_is_gone_on_from(folder: Path, tasks: list[Task], tmp_path: Path) -> None:
+    command, out = [sys.executable, "-c", DRIVER, str(folder), str(tmp_path), *LENGTHS], Manifest(tmp_path)
+    for done in range(2):
+        with subprocess.Popen(command) as driver:
+            assert until(lambda: len(list(out.results())) > done, 200)  # noqa: B023
+            driver.kill()
+    subprocess.run(command, timeout=200, check=True)
+    assert sorted(each.name for each in out.results() if each.status == Status.DONE) == sorted(LENGTHS)
+    for each in tasks:
+        run_one(each, tmp_path / "one")
+        assert results(tmp_path / each.name) == results(tmp_path / "one" / each.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,17 @@ def test_points_inside_a_mask(inspect: Run, tmp_path: Path) -> None:
     # Marks reach a little over the objects.
     near = np.pad(truth(1) > 0, 2)
     assert near[y // SCALE + 2, x // SCALE + 2].mean() > 0.9
+
+
+def test_annotations_are_masks(inspect: Run, tmp_path: Path) -> None:
+    height, width = truth(1).shape
+    shape = {"label": "dog", "points": [[10, 10], [30, 10], [30, 30]], "shape_type": "polygon"}
+    content = {"shapes": [shape], "imagePath": "00001.jpg", "imageHeight": height, "imageWidth": width}
+    Path("00001.json").write_text(json.dumps(content))
+    assert inspect("--mask", "00001.json")[0] == 0
+    y, x = colour(picture(tmp_path / "clip_inspect.png")[:480], TARGET).nonzero()
+    assert (x.min() / SCALE > 5, x.max() / SCALE < 35, y.max() / SCALE < 35) == (True,) * 3
+    refused(inspect("--mask", "00001.json", "--frame", "2", "--out", "other.png"), 4, "00001.json has no mask for")
 
 
 def test_a_mask_is_read_as_by_segment(inspect: Run, tmp_path: Path) -> None:

@@ -98,6 +98,14 @@ def test_what_cannot_be_used_is_said_with_exit_code_4(make: Any, arguments: list
     assert re.search(words, error)
 
 
+def test_without_a_clip_it_is_said_that_one_tells_more(said: Any) -> None:
+    palette_image(truth(0)).save("my mask.png")
+    wanted = "next: vostrack mask check 'my mask.png' CLIP, which says whether size and frames fit the clip"
+    assert wanted in said("mask", "check", "my mask.png")[2]
+    assert "next" not in said("mask", "check", "my mask.png", "clip.mp4")[2]
+    assert "next" not in said("mask", "check", "my mask.png", "--json")[2]
+
+
 def test_masks_are_written_as_palette_images(said: Any) -> None:
     coco_file("a.json", [1, 3])
     code, told, notes = said("mask", "convert", "a.json", "clip.mp4", "-o", "masks")

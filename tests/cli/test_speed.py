@@ -61,6 +61,17 @@ def test_a_table_in_80_columns_and_the_preset_that_fits(capsys: pytest.CaptureFi
     assert said.splitlines()[-1] == "next: vostrack segment clip.mp4 --mask first.png --preset fast"
 
 
+def test_annotations_are_masks(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    shapes = [
+        {"label": name, "points": [[x, 10], [x + 9, 10], [x, 30]], "shape_type": "polygon"}
+        for name, x in (("dog", 5), ("cat", 20), ("cow", 40))
+    ]
+    content = {"shapes": shapes, "imagePath": "00002.jpg", "imageHeight": 48, "imageWidth": 64}
+    (tmp_path / "00002.json").write_text(json.dumps(content))
+    assert run(["speed", "clip.mp4", "--mask", "00002.json"]) == 0
+    assert "64x48, 3 objects" in capsys.readouterr().out
+
+
 def test_where_none_fits_the_quickest_and_a_smaller_size_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*CLIP, "--minutes", "4"]) == 0
     printed, said = capsys.readouterr()

@@ -69,6 +69,23 @@ def test_a_run_is_corrected_and_taken_back(said: Any) -> None:
     assert all(map(np.array_equal, before, [labels(Path("out"), index) for index in range(COUNT)]))
 
 
+def test_review_and_suggest_are_quiet_where_that_is_asked_for(said: Any) -> None:
+    begun(said)
+    assert said("review", "out", "-q") == (0, "")
+    assert Path("out/review.html").is_file()
+    assert said("suggest", "out", "-q") == (0, "")
+
+
+def test_objects_get_names(said: Any) -> None:
+    begun(said)
+    code, words = said("update", "out", "--name", "dog=3", "--name", "cat=200")
+    assert code == 0, words
+    assert "note [run-changed] no mask changed; names are 3 = dog, 200 = cat\n" in words
+    assert said("update", "out", "--gone", "cat@6-", "--name", "cow=dog")[0] == 0
+    assert said("update", "out", "--gone", "cow@6-")[0] == 0
+    assert not labels(Path("out"), 6).any()
+
+
 def test_a_mask_may_be_for_a_frame_of_a_folder_by_its_name(said: Any) -> None:
     shot(range(1000, 1000 + COUNT), "s_{}")
     begun(said, "shot")
@@ -169,6 +186,8 @@ def test_a_run_that_is_not_there_is_told_with_the_one_that_is_meant(command: str
         (("--undo",), "no update to undo"),
         (("--drop-mask", "3"), "no mask was given for frame 3"),
         (("--drop-mask", "x"), "expected a frame such as 40"),
+        (("--name", "dog"), "expected NAME=COLOUR or NAME=ID"),
+        (("--name", "dog=7"), "no mask has 7, which is named dog: there are 3, 200"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(said: Any, arguments: tuple[str, ...], words: str) -> None:

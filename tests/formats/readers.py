@@ -157,7 +157,8 @@ def yolo_seg(path: Path) -> Maps:
     """A line is a class and at least three corners, all shares from 0 to 1; what is inside, the even-odd rule says."""
     lines = (path / "data.yaml").read_text().splitlines()
     assert lines[:3] == ["train: images", "val: images", "names:"]
-    names = {int(key): json.loads(name) for key, _, name in (line.strip().partition(": ") for line in lines[3:])}
+    entries = (line.partition("  # ")[0].strip().partition(": ") for line in lines[3:])
+    names = {int(key): json.loads(name) for key, _, name in entries}
     maps = []
     for file in sorted((path / "labels").iterdir()):
         with Image.open(path / "images" / f"{file.stem}.jpg") as image:

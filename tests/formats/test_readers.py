@@ -228,7 +228,18 @@ def test_labels_of_yolo(names: str, tmp_path: Path) -> None:
         assert list(found.labels) == [7]
         assert np.array_equal(found.labels[7].pixels.numpy(), BOX_PIXELS)
         assert found.names == {1: "dog"}
-        assert "left out: 1 line, since boxes are no masks" in " ".join(found.notes)
+        told = " ".join(found.notes)
+        assert "left out: 1 line, since boxes are no masks" in told
+        assert "of its classes, 1 is dog" in told
+        assert "ids were chosen: dog = 1" in told
+
+
+def test_ids_of_yolo_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "data.yaml").write_text('names:\n  0: "a # object 5"  # object 7\n  1: dog # object 3, 4\n')
+    box = "0.125 0.1666667 0.5 0.1666667 0.5 0.5 0.125 0.5"
+    (tmp_path / "labels" / "00000.txt").write_text(f"0 {box}\n1 0.6 0.6 0.9 0.6 0.9 0.9 0.6 0.9\n")
+    assert prompts("clip.mp4", tmp_path).names == {7: "a # object 5", 3: "dog"}
 
 
 def test_every_fourth_frame_of_sa_v(tmp_path: Path) -> None:

@@ -39,7 +39,10 @@ def test_frames_of_a_video_are_matched_by_their_numbers(tmp_path: Path) -> None:
     path = coco(tmp_path / "a.json", ["frame_000040.PNG", "dog_00002.png"], [{}, {"image_id": 1}])
     assert list(prompts(tmp_path / "clip.mp4", path).labels) == [2, 40]
     assert list(prompts(tmp_path / "clip.mp4", {40: path}).labels) == [40]
-    assert list(prompts(tmp_path / "clip.mp4", path, chosen=(10, None)).labels) == [40]
+    inside = prompts(tmp_path / "clip.mp4", path, chosen=(10, None))
+    assert list(inside.labels) == [40]
+    assert "the file has masks of frames 40, and 1 mask beyond the range" in inside.notes[0]
+    assert "mask-left-out" not in [str(note.code) for note in inside.notes]
     with pytest.raises(MaskError, match=r"a\.json has no image for frame 7; there are frames 2, 40"):
         prompts(tmp_path / "clip.mp4", {7: path})
     with pytest.raises(MaskError, match="has no mask for the frames 50 to the end; there are masks for 2, 40"):
@@ -61,7 +64,11 @@ def test_images_of_one_frame_are_named(tmp_path: Path) -> None:
     path = coco(tmp_path / "b.json", ["cat/00003.jpg", "dog/00003.jpg"], both)
     with pytest.raises(MaskError, match="it has several clips, cat, dog, and none is named like this one"):
         prompts(tmp_path / "clip.mp4", path)
+    with pytest.raises(MaskError, match="it has several clips, cat, dog, and which one is meant: give the clip too"):
+        prompts(None, path)
     assert list(prompts(tmp_path / "dog.mp4", path).labels) == [3]
+    with pytest.raises(MaskError, match="does not say which frames its images are: give the clip too"):
+        prompts(None, coco(tmp_path / "c.json", ["cat.jpg", "dog.jpg"], both))
     with pytest.raises(MaskError, match=r"two masks for frame 3: .*fix\.png and .*b\.json"):
         prompts(tmp_path / "dog.mp4", {None: path, 3: tmp_path / "fix.png"})
 

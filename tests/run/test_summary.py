@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 
+from vostrack.notes import Code
 from vostrack.run.signs import FrameSigns, Sign
 from vostrack.run.summary import ObjectLog, doubts, peak_rss_mb
 from vostrack.types import Frame, LabelMap, Prediction
 
 
-def log(areas: Mapping[int, Sequence[int | None]]) -> ObjectLog:
+def log(areas: Mapping[int, Sequence[int | None]], followed: ObjectLog | None = None) -> ObjectLog:
     """A log of objects with these areas, frame by frame; None before the object is known."""
-    followed = ObjectLog()
+    followed = followed or ObjectLog()
     for index in range(len(next(iter(areas.values())))):
         pixels = torch.zeros(20, 20, dtype=torch.uint8)
         ids = tuple(object_id for object_id, sizes in areas.items() if sizes[index] is not None)
@@ -44,11 +45,24 @@ def test_an_object_that_vanishes_is_reported() -> None:
 
 
 def test_times_out_of_sight_are_reported_but_not_without_end() -> None:
-    assert list(log({2: [3, 0, 0, 3, 3]}).notes()) == ["object 2 was out of sight from frame 1 to frame 2"]
-    assert list(log({2: [3, 0, 3]}).notes()) == ["object 2 was out of sight in frame 1"]
+    hidden = "object 2 was out of sight from frame 1 to frame 2, and came back at frame 3"
+    assert list(log({2: [3, 0, 0, 3, 3]}).notes()) == [hidden]
+    assert list(log({2: [3, 0, 3]}).notes()) == ["object 2 was out of sight in frame 1, and came back at frame 2"]
     lines = list(log({2: [3, 0] * 8 + [1]}).notes())
     assert len(lines) == 6
     assert lines[-1] == "object 2 was out of sight 3 more times"
+
+
+def test_an_object_that_comes_back_after_it_was_said_to_be_gone_is_noted() -> None:
+    areas = {2: [3, 0, 0, 3, 3, 0, 0, 3], 1: [0, 0, 1, 1, 1, 1, 1, 1]}
+    gone = {2: [(1, 2), (5, 6)], 1: [(0, 1)]}
+    (note,) = log(areas, ObjectLog(gone, given=[7])).notes()
+    assert (note.code, note) == (
+        Code.OBJECT_BACK,
+        "object 2 came back at frame 3, after frames in which it was said to be gone",
+    )
+    (note,) = log({2: [3, 0, 0, 3]}, ObjectLog({2: [(1, 1)]})).notes()
+    assert note == "object 2 was out of sight in frame 2, and came back at frame 3"
 
 
 def test_an_object_that_was_never_there_has_no_frames() -> None:

@@ -278,6 +278,25 @@ def test_the_call_that_was_broken_off_in_its_exchange_is_done_when_it_is_repeate
     assert everything(out) == was
 
 
+@pytest.mark.parametrize("moves", [0, 1, 4, 7])
+def test_other_names_are_exchanged_as_a_whole(moves: int, broken: Any, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(clip, {0: truth()}, out)
+    was = everything(out)
+    with broken(moves):
+        vostrack.update(out, names={3: "dog"})
+    assert vostrack.update(out, names={3: "dog"})["objects"]["3"]["name"] == "dog"
+    assert everything(out) == was, "nothing else changed"
+    with broken(moves):
+        vostrack.undo(out)
+    vostrack.undo(out)
+    assert everything(out) == was
+    with pytest.raises(MaskError, match="there is no object dog"):
+        vostrack.update(out, gone={"dog": [(3, 4)]})
+    with pytest.raises(OutputError, match="no update to undo"):
+        vostrack.undo(out)
+
+
 @pytest.mark.parametrize("moves", range(0, 14, 2))
 def test_an_exchange_that_was_broken_off_is_finished(moves: int, broken: Any, clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"

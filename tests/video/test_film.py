@@ -143,6 +143,16 @@ def test_a_logarithmic_dpx_is_said_to_be_one(transfer: int, said: bool, one: Pat
     assert (Code.CLIP_COLOURS in [note.code for note in clip.notes]) == said
 
 
+def test_a_logarithmic_dpx_is_shown_as_scans_of_film_are(one: Path) -> None:
+    image = picture()
+    (one / "1.dpx").write_bytes(dpx(image, transfer=1))
+    codes = image / 255 * 1023
+    light = (10 ** ((codes - 685) / 300) - 10 ** ((95 - 685) / 300)) / (1 - 10 ** ((95 - 685) / 300))
+    light = light.clip(0, 1)
+    wanted = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055) * 255
+    assert difference(read(one)[1][0], np.rint(wanted).astype(np.uint8)) <= 2, "a value of 1023 more or less"
+
+
 @exr_only
 def test_light_that_no_screen_has(one: Path) -> None:
     light = np.zeros((*SIZE, 3), np.float32)

@@ -126,14 +126,14 @@ class AwayManifest(Manifest):
         self.out = out
 
     @contextlib.contextmanager
-    def locked(self, outline: Outline) -> Iterator[None]:
-        with super().locked(outline):
+    def locked(self, outline: Outline, overwrite: bool = False) -> Iterator[float]:
+        with super().locked(outline, overwrite) as since:
             theirs = (self._remote.read(self.name) or b"").decode(errors="replace").splitlines()
             ours = [json.dumps(asdict(result), sort_keys=True) for result in self.results()]
             lines = dict.fromkeys((*theirs, *ours))
             self._root.write(self.name, "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
             try:
-                yield
+                yield since
             finally:
                 self._send()
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -30,6 +31,7 @@ class _Worker:
 
     process: BaseProcess
     pipe: Pipe
+    number: int
     task: Task | None = None
     begun: bool = False
 
@@ -85,16 +87,17 @@ class LocalPool:
 
     def _spawn(self) -> _Worker:
         ours, theirs = self._context.Pipe()
-        number = len(self._workers)
+        taken = {worker.number for worker in self._workers}
+        number = next(number for number in count() if number not in taken)  # of a GPU: that of the one that died
         process = self._context.Process(
             target=_serve,
             args=(theirs, self._out, self._jobs, number, self._scratch),
-            name="vostrack-worker",
+            name=f"vostrack-worker-{number}",
             daemon=True,
         )
         process.start()
         theirs.close()
-        worker = _Worker(process, ours)
+        worker = _Worker(process, ours, number)
         self._workers.append(worker)
         return worker
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,15 @@ class Outline:
         clips: how many there are.
         base: what paths in rows begin at.
         options: what holds for all rows, by name.
+        plan: path of the file, if there is one.
+        anew: when a batch that replaces earlier results, and has not come to its end, was begun; else 0.
     """
 
     clips: int
     base: str = "."
     options: dict[str, str] = field(default_factory=dict)
+    plan: str = ""
+    anew: float = 0.0
 
 
 class Manifest:
@@ -68,12 +73,24 @@ class Manifest:
         self._hidden = f"{HIDDEN}/{shard or 'all'}"
 
     @contextlib.contextmanager
-    def locked(self, outline: Outline) -> Iterator[None]:
-        """Keep other batches from this list, and write down what the plan is."""
+    def locked(self, outline: Outline, overwrite: bool = False) -> Iterator[float]:
+        """Keep other batches from this list, and write down what the plan is.
+
+        Gives the time since when results count: 0, or, to overwrite, that at which this batch was first begun.
+        """
         with lock_folder(self._root.at(self._hidden)):
-            self._root.write_json(f"{self._hidden}/plan.json", asdict(outline))
+            since, earlier = 0.0, 0.0
+            if overwrite:
+                with contextlib.suppress(OutputError):
+                    earlier = self.outline().anew
+                since = earlier or round(time.time(), 3)
+            self._root.write_json(f"{self._hidden}/plan.json", asdict(replace(outline, anew=since)))
             self._end_line()
-            yield
+            yield since
+
+    def end(self) -> None:
+        """Write down that the batch came to its end: to overwrite its results again begins anew."""
+        self._root.write_json(f"{self._hidden}/plan.json", asdict(replace(self.outline(), anew=0.0)))
 
     def outline(self) -> Outline:
         """What is kept of the plan.
@@ -149,15 +166,13 @@ def latest(lists: list[Manifest]) -> dict[str, Result]:
     return found
 
 
-def failures(lists: list[Manifest]) -> list[tuple[Outline, list[dict[str, Any]]]]:
-    """What is kept of each plan, and the rows of its clips that failed last."""
+def failures(lists: list[Manifest]) -> list[tuple[Outline, list[Result]]]:
+    """What is kept of each plan, and how its clips ended that failed last."""
     last = latest(lists)
     found = []
     for each in lists:
         own = {result.name: result for result in each.results()}
-        failed = [
-            last[name].row for name, result in own.items() if last[name] == result and result.status == Status.FAILED
-        ]
+        failed = [result for name, result in own.items() if last[name] == result and result.status == Status.FAILED]
         found.append((each.outline(), failed))
     return found
 

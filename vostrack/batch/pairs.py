@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from vostrack.errors import InputError
+from vostrack.errors import InputError, PlanError
 from vostrack.files import shown
 from vostrack.run.place import clip_name
 from vostrack.video.series import ENDINGS, VIDEO_ENDINGS, natural_key
@@ -42,7 +42,8 @@ def paired(clips: Sequence[Path], masks: Path) -> list[dict[str, str | list[str]
         masks: the folder with their masks.
 
     Raises:
-        InputError: a clip has no mask, or several.
+        InputError: the folder cannot be read.
+        PlanError: clips have no mask, or several; it has a line for each.
     """
     try:
         there = sorted(masks.iterdir())
@@ -54,18 +55,21 @@ def paired(clips: Sequence[Path], masks: Path) -> list[dict[str, str | list[str]
         for name in {stem, *(stem.removesuffix(added) for added in _ADDED)}:
             known.setdefault(name, []).append(path)
     names = [clip_name(clip) for clip in clips]
-    rows: list[dict[str, str | list[str]]] = []
+    rows, faults = list[dict[str, str | list[str]]](), list[str]()
     for clip, name in zip(clips, names, strict=True):
         found = known.get(name, [])
         if len(found) != 1:
             what = f"several masks: {', '.join(shown(each.name) for each in found)}" if found else "no mask"
-            raise InputError(
+            faults.append(
                 f"{shown(clip)} has {what} in {shown(masks)}: name it {shown(name)}.png, or write the plan by hand"
             )
+            continue
         row: dict[str, str | list[str]] = {"clip": str(clip), "mask": _cell(found[0])}
         if names.count(name) > 1:
             row["out"] = f"{clip.parent.name}/{name}"
         rows.append(row)
+    if faults:
+        raise PlanError(faults)
     return rows
 
 

@@ -33,17 +33,19 @@ _MOST_SHOWN, _MOST_BYTES = 500, 4 << 20
 
 @dataclass(frozen=True)
 class Counts:
-    """How many clips are done, failed, and not yet ended; how many of the done ones have warnings."""
+    """How many clips are done, failed, not yet ended, or keep other results; how many done ones have warnings."""
 
     done: int
     failed: int
     left: int
     warned: int
+    kept: int = 0
 
     def __str__(self) -> str:
         warned = f", {self.warned} with warnings" if self.warned else ""
+        kept = f", {self.kept} with results of other settings" if self.kept else ""
         left = f", {self.left} left" if self.left else ""
-        return f"{counted(self.done, 'clip')} done{warned}, {self.failed} failed{left}"
+        return f"{counted(self.done, 'clip')} done{warned}, {self.failed} failed{kept}{left}"
 
 
 def status_of(out: Path) -> tuple[dict[str, Result], Counts]:
@@ -51,11 +53,14 @@ def status_of(out: Path) -> tuple[dict[str, Result], Counts]:
     lists = manifests(out)
     results = latest(lists)
     results = {name: result for name, result in results.items() if not _is_begun_again(out, result)}
-    done = sum(result.status == Status.DONE for result in results.values())
+    done, failed, kept = (
+        sum(result.status == status for result in results.values())
+        for status in (Status.DONE, Status.FAILED, Status.KEPT)
+    )
     # A plan may have been worked on as a whole, and in shards.
     clips = max(sum(each.outline().clips for each in lists if bool(each.shard) == shards) for shards in (True, False))
     warned = sum(bool(result.warnings) for result in results.values())
-    return results, Counts(done, len(results) - done, max(clips - len(results), 0), warned)
+    return results, Counts(done, failed, max(clips - len(results), 0), warned, kept)
 
 
 def _is_begun_again(out: Path, result: Result) -> bool:

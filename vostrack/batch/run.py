@@ -53,7 +53,7 @@ def run_batch(
         jobs: how many processes work at once; they share the threads, and the GPUs, among them. With any number, call
             this under `if __name__ == "__main__"`.
         shard: (I, N) for the I-th of N parts, from 1; each clip is in one of them by its path.
-        overwrite: whether earlier results are replaced.
+        overwrite: whether earlier results are replaced; after a stop, the same call goes on with what is left.
         fail_fast: whether the first clip that fails stops all others.
         fallback_size: short side to try where a clip needs more memory than there is.
         callbacks: progress counts frames of all clips; notes say which clips failed.
@@ -127,8 +127,8 @@ class _Driver:
         self._stopping = False
 
     def run(self, tasks: Sequence[Task], make: Callable[[Path], Pool], outline: Outline) -> Iterator[Result]:
-        with self._manifest.locked(outline):
-            left = self._left(tasks)
+        with self._manifest.locked(outline, self._overwrite) as since:
+            left = self._left(tasks, since)
             self._total = sum(map(_length, tasks))
             self._done = self._total - sum(map(_length, left))
             # Long clips first, or the last one keeps all others waiting.
@@ -143,12 +143,11 @@ class _Driver:
                         for event in pool.events(_WAIT):
                             self._take(event)
                     raise
+            self._manifest.end()
 
-    def _left(self, tasks: Sequence[Task]) -> list[Task]:
-        """Tasks that are not done, or whose results are out of date or gone."""
-        if self._overwrite:
-            return list(tasks)
-        done = done_keys(latest([self._manifest]))
+    def _left(self, tasks: Sequence[Task], since: float) -> list[Task]:
+        """Tasks that were not done since a time, or whose results are out of date or gone."""
+        done = done_keys({name: each for name, each in latest([self._manifest]).items() if each.ended >= since})
 
         def is_done(task: Task) -> bool:
             return task.name in done and done[task.name] == task.key() and self._manifest.has_results(task.name)
@@ -192,8 +191,11 @@ class _Driver:
         if result is not None and result.status != Status.STOPPED:
             self._done += _length(task)
             self._manifest.add(result)
+            text = f"{shown(task.name)}: {result.message}"
             if result.status == Status.FAILED:
-                self._callbacks.note(Note(Code.BATCH_FAILED, f"{shown(task.name)}: {result.message}"))
+                self._callbacks.note(Note(Code.BATCH_FAILED, text))
+            elif result.status == Status.KEPT:
+                self._callbacks.note(Note(Code.BATCH_KEPT, text))
         return result
 
     def _ended(self, task: Task, result: Result) -> Result | None:
@@ -210,6 +212,12 @@ class _Driver:
         if result.error == ChangedError.__name__ and begun.is_dir() and not (begun / "summary.json").exists():
             self._again(task, "what an earlier batch began was of other inputs or settings: it is begun anew", True)
             return None
+        if result.error == ChangedError.__name__ and begun.is_dir():
+            what = result.message.partition("this changed: ")[2].rpartition("; ")[0]
+            fix = "remove its folder to have it made again, or use `overwrite=True` for all clips"
+            result = replace(
+                result, status=Status.KEPT, message=f"its results stay, though this changed: {what}; {fix}"
+            )
         return replace(result, attempts=self._attempts[task.name], key=self._keys[task.name])
 
     def _died(self, event: Died, moved: bool) -> Result | None:

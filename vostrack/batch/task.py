@@ -78,6 +78,7 @@ class Status(StrEnum):
 
     DONE = "done"
     FAILED = "failed"
+    KEPT = "kept"
     STOPPED = "stopped"
 
 
@@ -88,7 +89,8 @@ class Result:
     Attributes:
         name: of its folder below that of all results.
         clip: its path.
-        status: how it ended, a `Status`. Stopped ones can be resumed.
+        status: how it ended, a `Status`. Stopped ones can be resumed; kept ones have complete results of other inputs
+            or settings, which stay as they are.
         key: of the task.
         frames: how many were followed.
         seconds: from start to end, of the last attempt.

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -33,12 +33,13 @@ from vostrack.run.place import address, below
 if TYPE_CHECKING:
     from vostrack.batch.away import Scratch
     from vostrack.batch.manifest import Outline
-    from vostrack.batch.task import Task
+    from vostrack.batch.task import Result, Task
+    from vostrack.cli.plan import Row
 
 app = typer.Typer(name="batch", cls=Group, no_args_is_help=True)
 
 FAILED = 3
-"""Exit code where some clips failed."""
+"""Exit code where some clips failed, or keep results of other settings."""
 
 _CSV, _JSON = ".csv", (".jsonl", ".ndjson")
 
@@ -148,7 +149,8 @@ def run(
         base, rows = Path(), [(str(row["clip"]), row) for row in _found(plan, masks)]
     tasks, faults = tasks_of(rows, base, options)
     settings |= {"overwrite": overwrite, "fail_fast": fail_fast, "fallback_size": fallback_size}
-    outline = Outline(len(rows), str(below(Path.cwd(), base)), options)
+    path = str(below(Path.cwd(), plan[0])) if _is_plan(plan) else ""
+    outline = Outline(len(rows), str(below(Path.cwd(), base)), options, path)
     _follow(tasks, faults, out, {**settings, "shard": _parse_shard(shard)}, outline, json, progress, quiet)
 
 
@@ -224,7 +226,7 @@ def retry(
     progress: Progress = Form.AUTO,
     quiet: Quiet = False,
 ) -> None:
-    """Try those clips of a batch again that failed, in all its shards.
+    """Try those clips of a batch again that failed, in all its shards, as the plan has them now.
 
     Examples:
         vostrack batch retry runs
@@ -240,8 +242,8 @@ def retry(
         failed = failures(lists)
     # What is tried again goes to the list of the whole batch; what that says of its plan stays.
     kept = next((each.outline() for each in lists if not each.shard), Outline(0, failed[0][0].base))
-    for outline, rows in failed:
-        more, wrong = tasks_of([(str(row.get("clip")), row) for row in rows], Path(outline.base), outline.options)
+    for outline, results in failed:
+        more, wrong = tasks_of(_rows_again(outline, results), Path(outline.base), outline.options)
         tasks += more
         faults += wrong
     if not (tasks or faults):
@@ -249,6 +251,19 @@ def retry(
         return
     settings |= {"overwrite": overwrite, "fail_fast": fail_fast, "fallback_size": fallback_size}
     _follow(tasks, faults, runs, settings, kept, json, progress, quiet)
+
+
+def _rows_again(outline: Outline, failed: Sequence[Result]) -> list[tuple[str, Row]]:
+    """Rows of clips that failed, as their plan has them now; where it has not, as they were."""
+    from vostrack.cli.plan import name_of, rows_of
+
+    rows = {each.name: (str(each.row.get("clip")), each.row) for each in failed}
+    base, plan = Path(outline.base), Path(outline.plan)
+    now = rows_of(plan) if rows and outline.plan and plan.is_file() else []
+    for where, row in now:
+        if (name := name_of(row, base)) in rows:
+            rows[name] = where, dict(row)
+    return list(rows.values())
 
 
 def _workers(
@@ -303,11 +318,12 @@ def _follow(
 
     if faults:
         _refuse([*faults, *check(tasks, out)[1]])
-    failed = 0
+    failed = kept = 0
     try:
         with _stopping(), FrameBar(counted(len(tasks), "clip"), quiet, form=progress) as bar:
             for result in run_batch(tasks, out, callbacks=bar, outline=outline, **settings):
                 failed += result.status == Status.FAILED
+                kept += result.status == Status.KEPT
                 if json:
                     print(json_text.dumps(asdict(result), sort_keys=True), flush=True)
     except PlanError as error:
@@ -319,18 +335,18 @@ def _follow(
         print(f"{counts}; report: {page}", file=sys.stderr)
         if failed:
             say_next(f"look at {page}, mend what failed, then: vostrack batch retry {_named(out)}")
-    if failed:
+    if failed or kept:
         raise typer.Exit(FAILED)
 
 
-def _refuse(faults: Sequence[str]) -> None:
-    """Print all faults of a plan, a line each, and end."""
+def _refuse(faults: Sequence[str], end: str = " in the plan: nothing was run") -> NoReturn:
+    """Print all faults, a line each, and end."""
     from vostrack.cli import with_flags
     from vostrack.errors import PlanError
 
     for fault in faults:
         print(f"error: {plain(with_flags(fault))}", file=sys.stderr)
-    print(f"{counted(len(faults), 'fault')} in the plan: nothing was run", file=sys.stderr)
+    print(f"{counted(len(faults), 'fault')}{end}", file=sys.stderr)
     raise typer.Exit(PlanError.exit_code)
 
 
@@ -352,12 +368,16 @@ def _is_plan(paths: Sequence[Path]) -> bool:
 def _found(clips: Sequence[Path], masks: Path | None) -> list[dict[str, str | list[str]]]:
     """Rows for a folder of clips, or for clips, and a folder of masks; their paths are absolute."""
     from vostrack.batch.pairs import clips_in, paired
+    from vostrack.errors import PlanError
 
     if masks is None:
         raise typer.BadParameter("say where the masks are, or give a plan (.csv or .jsonl)", param_hint="--masks")
     paths = [path.absolute() for path in clips]
     is_folder = len(paths) == 1 and paths[0].is_dir()
-    return paired(clips_in(paths[0]) if is_folder else paths, masks.absolute())
+    try:
+        return paired(clips_in(paths[0]) if is_folder else paths, masks.absolute())
+    except PlanError as error:
+        _refuse(error.faults, ": there is no plan")
 
 
 def _parse_options(texts: Sequence[str] | None) -> dict[str, str]:

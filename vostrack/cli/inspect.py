@@ -91,6 +91,7 @@ def inspect(
     from vostrack.methods import load_method
     from vostrack.methods.base import in_parts
     from vostrack.run import inspection
+    from vostrack.run.given import choose_masks
     from vostrack.video.ground import Reading
 
     if point and mask is not None:
@@ -107,7 +108,8 @@ def inspect(
     if show is Shown.match:
         inspection.inspectable(loaded)
     known, target = inspection.read_frames(clip, (before, frame))
-    points = given or inspection.choose_points((target.shape[1], target.shape[2]), mask, reading)
+    drawn = None if mask is None else choose_masks(clip, (frame, frame), mask)[1][frame]
+    points = given or inspection.choose_points((target.shape[1], target.shape[2]), drawn, reading)
     pair = inspection.encode_pair(loaded, known, target, points, working)
     told = ""
     if show is Shown.match:

@@ -96,6 +96,8 @@ def check(
     if preview is not None:
         write_picture(preview, report.preview(clip))
         say_next(f"look at {preview}")
+    if clip is None and not json:
+        say_next(f"vostrack mask check {shlex.quote(path)} CLIP, which says whether size and frames fit the clip")
 
 
 @app.command(cls=Command)

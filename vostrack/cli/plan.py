@@ -18,8 +18,8 @@ from vostrack.cli.help import Command
 from vostrack.cli.segment import segment, segment_arguments
 from vostrack.cli.settings import TRUTH
 from vostrack.errors import InputError, PlanError, VostrackError, unknown_name
-from vostrack.files import open_regular, parse_json, shown
-from vostrack.run.place import clip_name
+from vostrack.files import nearest, open_regular, parse_json, shown
+from vostrack.run.place import below, clip_name
 
 Row = Mapping[str, Any]
 
@@ -55,8 +55,11 @@ def rows_of(plan: Path) -> list[tuple[str, Row]]:
     try:
         with open_regular(plan) as file:
             data = file.read(_MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise InputError(f"cannot find plan {shown(plan)!r}{nearest(plan)}: give a CSV file or JSON Lines") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read plan {shown(plan)!r}: {shown(error)}") from error
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read plan {shown(plan)!r}: {shown(why)}") from error
     if len(data) > _MOST_BYTES:
         raise InputError(f"plan {shown(plan)!r} has more than {_MOST_BYTES:,} bytes: split it")
     try:
@@ -79,6 +82,8 @@ def rows_of(plan: Path) -> list[tuple[str, Row]]:
 def _csv_rows(text: str) -> Iterator[tuple[int, Row]]:
     reader = csv.DictReader(io.StringIO(text), strict=True)
     names = [name.strip() for name in reader.fieldnames or ()]
+    if len(names) == 1 and ";" in names[0]:
+        raise ValueError("semicolons part its columns: save it with commas, since `;` parts the values in a cell")
     if "clip" not in names:
         raise ValueError(f"its first line must name columns, separated by commas, clip among them; found {names[:4]}")
     if len({*names}) < len(names):
@@ -126,11 +131,17 @@ def tasks_of(rows: Iterable[tuple[str, Row]], base: Path, options: Mapping[str, 
         base: what relative paths begin at.
         options: for rows that say nothing else.
     """
-    tasks, faults = [], []
+    tasks, faults, told = [], list[str](), set[str]()
     alike: dict[str, Mapping[str, Any]] = {}  # most clips of a plan have the same arguments: they share them
     for where, row in rows:
+        cells = {**options, **row}
+        for column in [column for column in cells if _name(column) not in _columns()]:
+            del cells[column]
+            if column not in told:  # once, not for each row
+                told.add(column)
+                faults.append(f"{where}: {unknown_name('column', column, (*_columns(),))}")
         try:
-            task = _task({**options, **row}, where, base)
+            task = _task(cells, where, base)
             tasks.append(replace(task, arguments=alike.setdefault(repr(task.arguments), task.arguments)))
         except (VostrackError, typer.BadParameter) as error:
             faults.append(f"{where}: {_said(error)}")
@@ -150,8 +161,13 @@ def _task(row: Row, where: str, base: Path) -> Task:
     clip, masks = arguments.pop("clip"), arguments.pop("masks")
     for name in ("out", "overwrite", "resume"):
         del arguments[name]
-    name = str(row.get("out") or clip_name(clip)).replace("\\", "/").rstrip("/")
-    return Task(clip, masks, name, arguments, dict(row), where=where)
+    return Task(clip, masks, name_of(row, base), arguments, dict(row), where=where)
+
+
+def name_of(row: Row, base: Path) -> str:
+    """Name of the folder that the results of a row go to; paths begin at a folder."""
+    name = str(row.get("out") or clip_name(below(base, str(row.get("clip", "")))))
+    return name.replace("\\", "/").rstrip("/")
 
 
 @cache
@@ -168,13 +184,15 @@ def _columns() -> dict[str, Any]:
     return {param.name.rstrip("_"): param for param in params}
 
 
+def _name(column: str) -> str:
+    return column.removeprefix("--").replace("-", "_")
+
+
 def _words(row: Row) -> list[str]:
     """What a row would be on the command line."""
     words: list[str] = []
     for column, cell in row.items():
-        name = column.removeprefix("--").replace("-", "_")
-        if name not in _columns():
-            raise InputError(unknown_name("column", column, (*_columns(),)))
+        name = _name(column)
         if name in ("clip", "out"):
             continue
         param = _columns()[name]

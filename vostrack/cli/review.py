@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vostrack.cli.console import mending, near, say_next
-from vostrack.cli.help import Overwrite, in_input, in_output
+from vostrack.cli.help import Overwrite, Quiet, in_input, in_output
 from vostrack.errors import counted
 from vostrack.files import shown
 
@@ -25,6 +25,7 @@ def review(
         Path | None, in_output("--out", "-o", metavar="FILE", help="The page.", show_default="RUN/review.html")
     ] = None,
     overwrite: Overwrite = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write a page that shows where the masks of a run are probably wrong.
 
@@ -41,13 +42,15 @@ def review(
     if out is not None:
         check_output(out, [clip] if clip is not None else [], overwrite)
     page = write(run, out, clip=clip)
-    print(f"review: {shown(page)}", file=sys.stderr)
-    say_next(f"open {near(page)} in a browser")
+    if not quiet:
+        print(f"review: {shown(page)}", file=sys.stderr)
+        say_next(f"open {near(page)} in a browser")
 
 
 def suggest(
     run: RunPath,
     count: Annotated[int, in_output("--count", "-n", metavar="N", min=1, max=100, help="Number of frames.")] = 3,
+    quiet: Quiet = False,
 ) -> None:
     """Print the frames of a run whose masks would help most, the best one first.
 
@@ -62,6 +65,9 @@ def suggest(
     found = find(run, count)
     for each in found:
         print(each.frame)
+    if quiet:
+        return
+    for each in found:
         print(f"frame {each.frame}: object {each.number}, confidence {each.confidence:.2f}", file=sys.stderr)
     if not found:
         print("no frame: a further mask is not expected to help", file=sys.stderr)

@@ -169,14 +169,16 @@ def _counts(text: str) -> list[int]:
 
 
 def _opened(clip: Path, mask: Path, reading: Any) -> tuple[LabelMap, dict[str, Any]]:
-    """The mask of a clip's first frame, and what is to be said of the clip."""
+    """The first mask of a clip, and what is to be said of the clip."""
+    from vostrack.run.given import choose_masks
     from vostrack.video.masks import read_prompts
     from vostrack.video.reader import open_clip
 
+    _, masks = choose_masks(clip, None, mask)
     with open_clip(clip) as stream:
-        prompts = read_prompts({0: mask}, stream.size, reading, stream.stored_size).labels
+        first = next(iter(read_prompts(masks, stream.size, reading, stream.stored_size).labels.values()))
         about = {"clip": clip.name, "frame_size": list(stream.size), "frames": stream.count}
-    return prompts[0], about | {"objects": len(prompts[0].ids)}
+    return first, about | {"objects": len(first.ids)}
 
 
 def _demo(

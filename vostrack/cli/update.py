@@ -12,9 +12,9 @@ import typer
 from rich.console import Console
 
 from vostrack.cli.console import Form, FrameBar, Stopped, near, pasted, print_note, printed_summary, say_next
-from vostrack.cli.help import Gone, Json, MovedClip, Progress, Quiet, in_input, in_output, in_run
+from vostrack.cli.help import Gone, Json, MovedClip, Names, Progress, Quiet, in_input, in_output, in_run
 from vostrack.cli.segment import frame_names, parse_frame, parse_masks
-from vostrack.cli.settings import parse_gone, parse_range
+from vostrack.cli.settings import parse_gone, parse_names, parse_range
 
 
 def update(
@@ -28,6 +28,7 @@ def update(
             help="Mask of another frame, or a new one in the place of an earlier one. Repeatable.",
         ),
     ] = None,
+    name: Names = None,
     gone: Gone = None,
     drop_mask: Annotated[
         list[str] | None,
@@ -55,6 +56,7 @@ def update(
         vostrack update dog_vostrack -m 40:fix.png --lock cat --lock-range 0-30
         vostrack update dog_vostrack --gone dog@131-160
         vostrack update dog_vostrack --drop-mask 40
+        vostrack update dog_vostrack --name dog=1
         vostrack update dog_vostrack --undo
 
     The result is that of a run with all masks from the start. The run stays as it is until the new one is complete.
@@ -62,7 +64,7 @@ def update(
     from vostrack.errors import MaskError
     from vostrack.files import shown
 
-    changes = [mask, gone, drop_mask, unlock]
+    changes = [mask, name, gone, drop_mask, unlock]
     if undo:
         if any([*changes, lock, lock_range, clip]):
             raise typer.BadParameter("it takes back the last update, and nothing else", param_hint="--undo")
@@ -76,7 +78,7 @@ def update(
         return
     if not any(changes):
         raise typer.BadParameter(
-            "give a mask (-m FRAME:PATH), --gone, --drop-mask, --unlock or --undo", param_hint="update"
+            "give a mask (-m FRAME:PATH), --name, --gone, --drop-mask, --unlock or --undo", param_hint="update"
         )
     from vostrack.formats.readers import read_drawings
     from vostrack.run.update import clip_of
@@ -85,9 +87,9 @@ def update(
     masks: dict[Any, Path] = dict(parse_masks(mask or (), names))
     dropped: list[Any] = [parse_frame(text, names, "--drop-mask") for text in drop_mask or ()]
     if None in masks and read_drawings(masks[None]) is None:
-        name = masks[None].name
+        file = masks[None].name
         number = next(reversed(re.findall(r"[0-9]{1,9}", masks[None].stem)), "40")
-        raise MaskError(f"say which frame {shown(name)} is for, as in -m {int(number)}:{shown(name)}")
+        raise MaskError(f"say which frame {shown(file)} is for, as in -m {int(number)}:{shown(file)}")
     spans = [_frames(text) for text in lock_range or ()]
     from vostrack.run.update import update as correct
 
@@ -95,6 +97,7 @@ def update(
         summary: dict[str, Any] = correct(
             run,
             masks,
+            names=parse_names(name),
             gone=parse_gone(gone),
             drop_masks=dropped,
             lock=[int(name) if name.isdecimal() else name for name in lock or ()],

@@ -10,7 +10,7 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +22,9 @@ from PIL import Image
 from vostrack.formats import ExportOptions
 from vostrack.notes import Note
 from vostrack.types import Prediction
+from vostrack.video.ground import Color
+from vostrack.video.mask_labels import hex_name
+from vostrack.video.palette import PALETTE
 
 Bools = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
@@ -48,6 +51,7 @@ class Shot:
         options: of the format.
         source: video file, for timing and audio; None for a folder of images.
         fps: average frame rate, where it is known.
+        colors: by id, what objects were painted in.
     """
 
     out: Path
@@ -59,6 +63,13 @@ class Shot:
     options: ExportOptions
     source: Path | None = None
     fps: Fraction | None = None
+    colors: Mapping[int, Color] = field(default_factory=dict)
+
+    @property
+    def class_colors(self) -> dict[str, str]:
+        """A colour for each class, `#rrggbb`: that which its first object was painted in, or has in palettes."""
+        first = {name: number for number, name in reversed([*self.objects.items()])}
+        return {name: hex_name(self.colors.get(n, tuple(PALETTE[n].tolist()))) for name, n in first.items()}
 
     @property
     def classes(self) -> dict[str, int]:

@@ -73,7 +73,8 @@ class Cvat:
 
     def _label(self, name: str) -> str:
         attribute = "<attribute><name>object_id</name><mutable>False</mutable><input_type>text</input_type></attribute>"
-        return f"<label><name>{escape(escaped(name))}</name><attributes>{attribute}</attributes></label>"
+        color = f"<color>{self._shot.class_colors[name]}</color>"
+        return f"<label><name>{escape(escaped(name))}</name>{color}<attributes>{attribute}</attributes></label>"
 
     def _mask(self, number: int, mask: Bools) -> str:
         left, top, width, height = box_of(mask)

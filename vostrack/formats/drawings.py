@@ -41,6 +41,7 @@ class Shape:
         draw: gives its pixels.
         place: in the file, for messages.
         void: whether these pixels are unknown instead of an object, as a crowd is.
+        number: id that it gets where it has no other, and that is free.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Shape:
     draw: Draw
     place: str = ""
     void: bool = False
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,9 @@ from vostrack.files import open_regular, shown, write_text
 from vostrack.formats.base import Bools, Shot, jpeg, objects_in
 from vostrack.formats.drawings import MOST_IMAGES, Drawing, Drawings, Shape, checked_name, left_out
 from vostrack.formats.polygons import Corners, filled, polygon
+from vostrack.notes import Code, Note
 from vostrack.types import Prediction
+from vostrack.video.mask_labels import listed
 from vostrack.video.series import natural_key
 from vostrack.video.writer import FileWriter
 
@@ -47,9 +49,12 @@ class YoloSeg(FileWriter):
         return f"{self._shot.classes[self._shot.objects[number]] - 1} {' '.join(shares)}\n"
 
     def finish(self) -> None:
-        """Write `data.yaml`, whose text is quoted as in JSON, which YAML reads."""
+        """Write `data.yaml`; names are quoted as in JSON, which YAML reads, and comments give the ids of objects."""
+        objects = self._shot.objects.items()
         names = "".join(
-            f"  {number - 1}: {json.dumps(name, ensure_ascii=False)}\n" for name, number in self._shot.classes.items()
+            f"  {number - 1}: {json.dumps(name, ensure_ascii=False)}{_OBJECT}"
+            f"{', '.join(str(each) for each, called in objects if called == name)}\n"
+            for name, number in self._shot.classes.items()
         )
         text = f"train: images\nval: images\nnames:\n{names}"
         write_text(self._shot.out / "data.yaml", text)
@@ -65,7 +70,8 @@ def label_files(folder: Path) -> list[Path]:
 
 def read(folder: Path, files: Sequence[Path]) -> Drawings:
     """What the files of a folder hold; raises `ValueError`."""
-    names, left, images, boxes = _names(folder), _MOST_BYTES, [], 0
+    (names, ids), left, images, boxes = _names(folder), _MOST_BYTES, [], 0
+    used = dict[str, str]()
     for path in files:
         text = _text(path, left)
         left -= len(text)
@@ -75,13 +81,16 @@ def read(folder: Path, files: Sequence[Path]) -> Drawings:
             place = f"{shown(path.name)}, line {number}"
             boxes += len(numbers) == 4
             if kind and len(numbers) != 4:
-                shapes.append(_shape(kind, numbers, names, place))
+                shapes.append(_shape(kind, numbers, names, ids, place))
+                used[kind] = shapes[-1].name
         parts = path.relative_to(folder).parts
         images.append(Drawing(path.stem, shapes, clip=parts[-2] if len(parts) > 2 else ""))
-    return Drawings(folder, "YOLO labels", images, left_out(boxes, "line", "boxes are no masks"))
+    told = listed([f"{kind} is {shown(used[kind])}" for kind in sorted(used, key=natural_key)])
+    classes = [Note(Code.MASK_IDS, f"of its classes, {told}")] if used else []
+    return Drawings(folder, "YOLO labels", images, [*classes, *left_out(boxes, "line", "boxes are no masks")])
 
 
-def _shape(kind: str, numbers: list[str], names: dict[int, str], place: str) -> Shape:
+def _shape(kind: str, numbers: list[str], names: dict[int, str], ids: dict[int, int], place: str) -> Shape:
     """What a line draws; raises `ValueError`."""
     try:
         corners = np.array([float(number) for number in numbers], np.float64).reshape(-1, 2)
@@ -90,7 +99,8 @@ def _shape(kind: str, numbers: list[str], names: dict[int, str], place: str) -> 
         raise ValueError(f"{place}: expected a class and then pairs of x and y") from None
     if len(corners) < 3 or not (np.abs(corners - 0.5) <= 0.5 + _NEARLY).all():
         raise ValueError(f"{place}: expected three corners or more, from 0 to 1")
-    return Shape(names.get(number) or f"class_{number}", None, partial(_drawn, corners), place)
+    name, draw = names.get(number) or f"class_{number}", partial(_drawn, corners)
+    return Shape(name, None, draw, place, number=ids.get(number))
 
 
 def _drawn(shares: Corners, size: tuple[int, int]) -> Bools:
@@ -100,37 +110,48 @@ def _drawn(shares: Corners, size: tuple[int, int]) -> Bools:
 _CLASSES = "classes.txt"
 
 
-def _names(folder: Path) -> dict[int, str]:
-    """Names of classes by number, from `data.yaml` or `classes.txt` in the folder or beside it; raises `ValueError`."""
+def _names(folder: Path) -> tuple[dict[int, str], dict[int, int]]:
+    """Names of classes, and ids of objects, by number, from `data.yaml` or `classes.txt` in the folder or beside it.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
     for place in (folder, folder.parent):
         for name in ("data.yaml", "dataset.yaml", "data.yml"):
             if (place / name).is_file():
                 return _from_yaml(_text(place / name, _LARGEST), name)
         if (place / _CLASSES).is_file():
             lines = _text(place / _CLASSES, _LARGEST).splitlines()
-            return {at: checked_name(line.strip(), _CLASSES) for at, line in enumerate(lines) if line.strip()}
-    return {}
+            return {at: checked_name(line.strip(), _CLASSES) for at, line in enumerate(lines) if line.strip()}, {}
+    return {}, {}
 
 
 _LIST = r"""(?mx) ^names:[ \t]* ( \[[^\]]*\] | \{[^}]*\} )? [ \t]* (?:\#.*)? $
     ( (?: \n[ \t]* (?: [-\#].* | [0-9]+[ \t]*:.* )? )* )"""
 _ENTRY = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[^,"'])+"""
 _LARGEST = 1 << 20
+_OBJECT = "  # object "
 
 
-def _from_yaml(text: str, place: str) -> dict[int, str]:
-    """`names` of YAML: numbered, as a list, or as one in brackets; other YAML is not read. Raises `ValueError`."""
+def _from_yaml(text: str, place: str) -> tuple[dict[int, str], dict[int, int]]:
+    """`names` of YAML: numbered, as a list, or as one in brackets; other YAML is not read. Raises `ValueError`.
+
+    The comments of an export give the ids of objects.
+    """
     block = re.search(_LIST, text)
     if block is None:
         raise ValueError(f"{place} has no `names:` that can be read: list them below it in lines such as `  0: dog`")
     entries = re.findall(_ENTRY, block[1][1:-1]) if block[1] else block[2].split("\n")
-    names: dict[int, str] = {}
+    names, ids = dict[int, str](), dict[int, int]()
     for entry in entries:
-        match = re.fullmatch(r"\s*(?:-\s|([0-9]{1,9})\s*:\s)?\s*(.+?)\s*", entry)
+        match = re.fullmatch(r"\s*(?:-\s|([0-9]{1,9})\s*:\s)?\s*(.+?)(?:\s+# object ([0-9, ]+))?\s*", entry)
         if match is None or match[2].startswith("#"):
             continue
-        names[int(match[1]) if match[1] else len(names)] = checked_name(_unquoted(match[2]), place)
-    return names
+        number = int(match[1]) if match[1] else len(names)
+        names[number] = checked_name(_unquoted(match[2]), place)
+        if match[3] and (first := re.match("[1-9][0-9]{0,2}", match[3])):
+            ids[number] = int(first[0])
+    return names, ids
 
 
 def _unquoted(text: str) -> str:

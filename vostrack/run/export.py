@@ -124,7 +124,7 @@ def _shot(
     name = re.sub(r'[\\/:*?"<>|]', "_", escaped(name)).strip(". ") or "clip"  # folders get it, also in archives
     timed = finished.source if kind.images and finished.source and not finished.source.is_dir() else None
     rate = finished.rate() if kind.images else None
-    return Shot(path, name, finished.size, count, objects, finished.image_name, options, timed, rate)
+    return Shot(path, name, finished.size, count, objects, finished.image_name, options, timed, rate, finished.colors)
 
 
 def _write(

@@ -30,6 +30,7 @@ from vostrack.run.place import HIDDEN, MOVES
 from vostrack.run.request import Request
 from vostrack.run.steps import finish_moves
 from vostrack.types import VOID, Frame, LabelMap, Prediction
+from vostrack.video.ground import Color
 from vostrack.video.masks import Prompts
 from vostrack.video.playback import NORMAL
 from vostrack.video.ranges import Span
@@ -115,6 +116,11 @@ class Finished:
         self.names, self._given = [path.stem for path in self._paths], Prompts({}, [], {}, {}, [])
         ids = {int(number) for path in self._paths for number in np.unique(self._mask(path, None))}
         self.objects = {number: f"object_{number}" for number in sorted(ids - {0})}
+
+    @property
+    def colors(self) -> dict[int, Color]:
+        """What objects were painted in, by id, where that is known."""
+        return self._given.colors
 
     def frames(self, span: Span, images: bool, soft: bool) -> Generator[Prediction, None, None]:
         """Some frames.

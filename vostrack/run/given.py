@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vostrack.errors import MaskError
+from vostrack.errors import MaskError, counted
 from vostrack.files import shown
 from vostrack.formats.drawings import Drawing, Drawings, Shape, left_out, number_of, stem
 from vostrack.formats.readers import read_drawings
@@ -97,7 +97,7 @@ def choose_masks(
                 raise MaskError(two_masks(at, found[at][0].path if at in found else others[at], file.path))
             found[at] = file, drawing
     span.check(found)
-    return span, dict(sorted((others | _drawn(found, known, bool(others), bare)).items()))
+    return span, dict(sorted((others | _drawn(found, known, bool(others), bare, frames.outside)).items()))
 
 
 def _file(mask: object) -> Drawings | None:
@@ -109,7 +109,9 @@ class _Frames:
     """The frames of a clip, as files name them."""
 
     def __init__(self, clip: object) -> None:
-        self._names: set[str] = set()
+        self.outside = 0
+        """Frames of a file that are beyond the range."""
+        self._known, self._names = clip is not None, set[str]()
         self._stems: dict[str, int] = {}
         if isinstance(clip, str | os.PathLike):
             path = Path(clip)
@@ -137,6 +139,7 @@ class _Frames:
         if not inside:
             there = f"for the frames {span}; there are masks for {_numbers(found)}" if found else "in any of its images"
             raise MaskError(f"{shown(file.path)} has no mask {there}")
+        self.outside = len(found) - len(inside)
         return inside
 
     def _all(self, file: Drawings) -> dict[int, Drawing]:
@@ -149,11 +152,12 @@ class _Frames:
         for frame, image in placed:
             if frame is not None and found.setdefault(frame, image) is not image:
                 clips = listed([shown(name) for name in dict.fromkeys(each.clip for each in own) if name])
-                several = (
-                    f"it has several clips, {clips}, and none is named like this one" if "," in clips else "keep one"
-                )
+                which = "none is named like this one" if self._known else "which one is meant: give the clip too"
+                several = f"it has several clips, {clips}, and {which}" if "," in clips else "keep one"
                 two = " and ".join(shown(each.name or each.clip) for each in (found[frame], image))
                 raise MaskError(f"{shown(file.path)} has two images for frame {frame}, {two}: {several}")
+        if not found and not self._known:
+            raise MaskError(f"{shown(file.path)} does not say which frames its images are: give the clip too")
         if not found:
             names = listed([shown(image.name) for image in own])
             like = f"such as {shown(next(iter(self._stems)))}" if self._stems else "as 00040.jpg"
@@ -178,13 +182,13 @@ def _numbers(frames: Iterable[int]) -> str:
 Found = Mapping[int, tuple[Drawings, Drawing]]
 
 
-def _drawn(found: Found, known: Known, others: bool, bare: Drawings | None) -> dict[int, GivenMask]:
-    """The masks that are drawn later, by frame."""
+def _drawn(found: Found, known: Known, others: bool, bare: Drawings | None, outside: int) -> dict[int, GivenMask]:
+    """The masks that are drawn later, by frame; so many of the bare file are beyond the range."""
     ids, notes = _ids(found, known, others)
     masks: dict[int, GivenMask] = {}
     said = set[Path]()
     for frame, (file, drawing) in sorted(found.items()):
-        told = [] if file.path in said else [*_about(file, found, file is bare), *notes]
+        told = [] if file.path in said else [*_about(file, found, file is bare, outside), *notes]
         said.add(file.path)
         notes = []
         name = f"{shown(file.path.name)}, frame {frame}"
@@ -193,12 +197,13 @@ def _drawn(found: Found, known: Known, others: bool, bare: Drawings | None) -> d
     return masks
 
 
-def _about(file: Drawings, found: Found, bare: bool) -> list[Note]:
+def _about(file: Drawings, found: Found, bare: bool, outside: int) -> list[Note]:
     """What is said of a file: which frames are used, and what is not."""
     frames = [frame for frame, (other, _) in sorted(found.items()) if other is file]
-    notes = [Note(Code.MASK_FRAMES, f"{file.kind}; the file has masks of frames {_numbers(frames)}")]
-    left = sum(bool(image.shapes) for image in file.images) - len(frames)
-    unused = left_out(max(left, 0), "image", "not all are of this clip and its range") if bare else []
+    beyond = f", and {counted(outside, 'mask')} beyond the range" if bare and outside else ""
+    notes = [Note(Code.MASK_FRAMES, f"{file.kind}; the file has masks of frames {_numbers(frames)}{beyond}")]
+    left = sum(bool(image.shapes) for image in file.images) - len(frames) - outside
+    unused = left_out(max(left, 0), "image", "not all are of this clip") if bare else []
     return [*notes, *unused, *file.notes]
 
 
@@ -235,7 +240,6 @@ def _ids(found: Found, known: Known, others: bool) -> tuple[dict[Identity, int],
         number = _wanted(shape, known)
         if number is not None and number not in ids.values():
             ids[identity] = number
-    free = iter([number for number in range(1, VOID) if number not in {*ids.values(), *known.ids, *known.names}])
     new = [identity for identity in shapes if identity not in ids]
     unnamed = known.ids - set(known.names)
     if len(known.ids) == len(shapes) == len(new) == 1 and not shapes[new[0]][0].name:
@@ -248,7 +252,14 @@ def _ids(found: Found, known: Known, others: bool) -> tuple[dict[Identity, int],
         )
     if len(shapes) > MAX_OBJECTS:
         raise MaskError(f"there are {len(shapes)} objects, and at most {MAX_OBJECTS} can be followed: give fewer")
-    ids |= dict(zip(new, free, strict=False))
+    taken = {*ids.values(), *known.ids, *known.names}
+    for identity in new:
+        number = shapes[identity][0].number
+        if number is not None and number not in taken and 1 <= number <= MAX_OBJECTS:
+            ids[identity] = number
+            taken.add(number)
+    free = (number for number in range(1, VOID) if number not in taken)
+    ids |= dict(zip((identity for identity in new if identity not in ids), free, strict=False))
     told = [f"{shown(shapes[identity][0].name)} = {ids[identity]}" for identity in new if shapes[identity][0].name]
     return ids, [Note(Code.MASK_IDS, f"ids were chosen: {listed(told)}")] if told else []
 

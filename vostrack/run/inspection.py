@@ -24,7 +24,7 @@ from vostrack.methods import WORKING_SIZE
 from vostrack.methods.base import Correspondences, Inspectable, Method
 from vostrack.ops.grid import at_most, resize, sample_cells, to_pixels
 from vostrack.video.ground import Reading
-from vostrack.video.masks import PLAIN, read_prompts
+from vostrack.video.masks import PLAIN, GivenMask, read_prompts
 from vostrack.video.playback import NORMAL, Playback
 from vostrack.video.reader import open_clip
 from vostrack.video.series import numbered
@@ -99,7 +99,7 @@ def read_frames(source: Path, numbers: Sequence[int], playback: Playback = NORMA
     return [found[number] for number in numbers]
 
 
-def choose_points(size: tuple[int, int], mask: Path | None = None, reading: Reading = PLAIN) -> list[Point]:
+def choose_points(size: tuple[int, int], mask: GivenMask | None = None, reading: Reading = PLAIN) -> list[Point]:
     """Points (x, y) that are spread over the objects of a mask, or over the frame.
 
     Args:

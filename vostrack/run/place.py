@@ -19,6 +19,7 @@ MOVES = f"{HIDDEN}/moves.json"
 RECORD, STATE = f"{HIDDEN}/run.json", f"{HIDDEN}/state.safetensors"
 EXPORTS = f"{HIDDEN}/exports.json"
 REQUEST = f"{HIDDEN}/request.json"
+REVIEW = "review.html"
 
 
 def default_folder(source: Path) -> Path:

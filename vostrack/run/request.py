@@ -32,7 +32,7 @@ from vostrack.video.backwards import open_backwards
 from vostrack.video.ground import Reading
 from vostrack.video.look import Look, Style
 from vostrack.video.masks import GivenMask, Prompts
-from vostrack.video.object_names import Painted
+from vostrack.video.object_names import Painted, shared_names
 from vostrack.video.playback import NORMAL, Playback
 from vostrack.video.ranges import Span
 from vostrack.video.reader import number_notes, open_clip
@@ -229,7 +229,7 @@ class Request:
     def notes(self, given: Prompts, clip: FrameStream) -> list[Note]:
         """What is to be said before the first frame of a clip."""
         one_way = one_way_notes(given.labels, self.direction, self.span, clip.count)
-        return given.notes + number_notes(self.masks, clip) + one_way
+        return given.notes + number_notes(self.masks, clip) + one_way + shared_names(given.names)
 
 
 def _lasting(weights: str | Path | None) -> str | None:

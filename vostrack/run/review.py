@@ -20,7 +20,7 @@ from vostrack.files import OutputRoot, escaped, lock_folder, read_json, shown, w
 from vostrack.run.confidence import LOW, Row
 from vostrack.run.folder import OutputFolder
 from vostrack.run.pages import jpeg, jpeg_address, templates
-from vostrack.run.place import HIDDEN
+from vostrack.run.place import HIDDEN, REVIEW
 from vostrack.run.request import Request
 from vostrack.run.suggestions import Suggestion, best_frames, read_rows
 from vostrack.video.drawing import Painter
@@ -29,7 +29,7 @@ from vostrack.video.masks import Prompts
 from vostrack.video.palette import PALETTE
 from vostrack.video.reader import open_clip
 
-REVIEW, WORST = "review.html", f"{HIDDEN}/worst.jpg"
+WORST = f"{HIDDEN}/worst.jpg"
 
 _WIDTH, _MOMENTS, _POINTS = 480, 9, 600
 _TEMPLATES = templates(__package__)

@@ -174,7 +174,7 @@ def _run(
             finished = folder.prepare(record, overwrite=overwrite, resume=resume)
             ending.begin(overwrite, resume)
             outputs = ["overlay"] if finished else request.outputs
-            store = FolderStore(folder, outputs, request, stream.fps, look, ObjectLog(absent))
+            store = FolderStore(folder, outputs, request, stream.fps, look, ObjectLog(absent, [*given.labels]))
             if not (folder.resumes and folder.has_request()):
                 request.keep_in(folder, given)
             if finished is not None:
@@ -326,7 +326,7 @@ def write_run(
         "out": str(out or folder.path),
         "frames": log.frames,
         "frame_size": list(stream.size),
-        "objects": _named(log.objects(by_object(rows)), store.look),
+        "objects": named_objects(log.objects(by_object(rows)), store.look),
         "seconds_per_frame": {name: round(value, 4) for name, value in seconds.items()},
         "peak_rss_mb": peak_rss_mb(),
         "python": platform.python_version(),
@@ -347,33 +347,38 @@ def _looking_right(
 
     Masks may have been retouched: the summary then says of the objects what is drawn.
     """
-    named = {**summary, "objects": _named(summary["objects"], store.look)}
+    named = {**summary, "objects": named_objects(summary["objects"], store.look)}
     drawn_as = summary.get("overlay", Look().record())
     renamed = store.look.labels and named != summary
     if drawn_as is None or (drawn_as == store.look.record() and not renamed):
         if named != summary:
             store.folder.complete(named)
         return named
-    callbacks.phase(DRAWING)
     with store.writing:
-        for done, frame in enumerate(stream, 1):
-            store.done(frame)
-            callbacks.progress(done, stream.count)
-            if callbacks.cancelled():
-                raise Cancelled(f"cancelled after {done} frames: the overlay is as it was")
+        redraw(stream, store.done, callbacks)
     seen = {str(Code.OBJECT_HIDDEN), str(Code.OBJECT_VANISHED)}
     told = [each for each in summary.get("warnings", ()) if not (isinstance(each, dict) and each.get("code") in seen)]
     drawn = {
         **summary,
         "overlay": store.look.record(),
-        "objects": _named(store.log.objects(by_object(store.judged()[0])), store.look),
+        "objects": named_objects(store.log.objects(by_object(store.judged()[0])), store.look),
         "warnings": told + by_severity(store.log.notes())["warnings"],
     }
     store.folder.complete(drawn)
     return drawn
 
 
-def _named(objects: Mapping[str, Any], look: Look) -> dict[str, Any]:
+def redraw(stream: FrameStream, draw: Callable[[Frame], None], callbacks: Callbacks) -> None:
+    """Draw the overlay of a complete run again, frame by frame; raises `Cancelled`."""
+    callbacks.phase(DRAWING)
+    for done, frame in enumerate(stream, 1):
+        draw(frame)
+        callbacks.progress(done, stream.count)
+        if callbacks.cancelled():
+            raise Cancelled(f"cancelled after {done} frames: the overlay is as it was")
+
+
+def named_objects(objects: Mapping[str, Any], look: Look) -> dict[str, Any]:
     """What a summary says of objects, with their names and the colours that they were painted in."""
     named = dict(objects)
     for number, told in objects.items():

@@ -1,5 +1,7 @@
 """The versions of a run: an update is made beside it, takes its place when complete, and can be undone.
 
+A version without masks, as one with other names alone, shares them, and all else that it lacks, with the one before.
+
 A new version and earlier ones lie in the hidden folder. To exchange them is a list of moves that is written down first,
 so that whoever comes after a kill finishes it.
 """
@@ -15,7 +17,7 @@ from pathlib import Path, PurePath
 
 from vostrack.errors import OutputError
 from vostrack.files import OutputRoot, make_folder, open_regular, output_error, parse_json, read_json, shown
-from vostrack.run.place import EXPORTS, HIDDEN, MOVES, RECORD
+from vostrack.run.place import EXPORTS, HIDDEN, MOVES, RECORD, REVIEW
 from vostrack.run.signs import SIGNS
 
 NEXT = f"{HIDDEN}/next"
@@ -28,7 +30,7 @@ _PARTS = (
     "probs",
     "overlay.mp4",
     "confidence.csv",
-    "review.html",
+    REVIEW,
     f"{HIDDEN}/cells",
     f"{HIDDEN}/given",
     f"{HIDDEN}/request.json",
@@ -127,7 +129,8 @@ def _exchange(run: Path, come_from: str, go_to: str) -> None:
     root = OutputRoot(run)
     remove_tree(run, go_to)
     coming = [part for part in _PARTS if os.path.lexists(root.at(f"{come_from}/{part}"))]
-    going = [part for part in _PARTS if os.path.lexists(root.at(part))]
+    whole = "masks" in coming
+    going = [part for part in _PARTS if os.path.lexists(root.at(part)) and (whole or part in (*coming, REVIEW))]
     moves = _Moves(come_from, go_to, coming, going)
     root.write_json(MOVES, asdict(moves))
     _move(root, moves)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -30,10 +30,12 @@ class ObjectLog:
 
     Attributes:
         gone: when objects are said not to be there, which is then no surprise.
+        given: frames whose masks are given.
         frames: so far.
     """
 
     gone: Gone = field(default_factory=dict)
+    given: Collection[int] = ()
     frames: int = 0
     _last: int = -1
     _areas: dict[int, _Track] = field(default_factory=dict)
@@ -60,7 +62,11 @@ class ObjectLog:
         for object_id, track in sorted(self._areas.items()):
             for start, end in track.gaps[:_MOST_GAPS]:
                 when = f"in frame {start}" if start == end else f"from frame {start} to frame {end}"
-                yield Note(Code.OBJECT_HIDDEN, f"object {object_id} was out of sight {when}")
+                text = f"object {object_id} was out of sight {when}, and came back at frame {end + 1}"
+                yield Note(Code.OBJECT_HIDDEN, text)
+            for frame in [frame for frame in track.back if frame not in self.given][:_MOST_GAPS]:
+                text = f"object {object_id} came back at frame {frame}, after frames in which it was said to be gone"
+                yield Note(Code.OBJECT_BACK, text)
             if len(track.gaps) > _MOST_GAPS:
                 more = len(track.gaps) - _MOST_GAPS
                 yield Note(Code.OBJECT_HIDDEN, f"object {object_id} was out of sight {more} more times")
@@ -78,6 +84,7 @@ class _Track:
     smallest: int = 0
     largest: int = 0
     gaps: list[tuple[int, int]] = field(default_factory=list)
+    back: list[int] = field(default_factory=list)  # where it is seen again, right after it was said to be gone
 
     def add(self, index: int, area: int, is_gone: bool) -> None:
         if not area:
@@ -88,6 +95,8 @@ class _Track:
             self.first, self.smallest = index, area
         elif self.until is not None and index > self.until + 1:
             self.gaps.append((self.until + 1, index - 1))
+        elif self.last is not None and index > self.last + 1:
+            self.back.append(index)
         self.last = self.until = index
         self.visible += 1
         self.total += area

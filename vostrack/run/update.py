@@ -27,16 +27,18 @@ from vostrack.run.folder import OutputFolder, digest
 from vostrack.run.given import Known, choose_masks
 from vostrack.run.kept import KeptCells
 from vostrack.run.pipeline import Pipeline, changes, load_pipeline
-from vostrack.run.place import check_run
+from vostrack.run.place import RECORD, REVIEW, check_run
 from vostrack.run.prompts import GoneSpans, Locks, gone_by_id, object_id, said_gone
 from vostrack.run.request import Request
-from vostrack.run.segment import FolderStore, write_run
+from vostrack.run.segment import FolderStore, named_objects, redraw, write_run
 from vostrack.run.steps import NEXT, finish_moves, remove_tree, take_back, take_next
 from vostrack.run.summary import ObjectLog
-from vostrack.types import Frame, LabelMap, Prediction
+from vostrack.types import Frame, FrameStream, LabelMap, Prediction
 from vostrack.video.masks import Prompts, read_prompts
+from vostrack.video.object_names import Names, checked_names, shared_names
 from vostrack.video.ranges import GivenMasks, choose
 from vostrack.video.series import numbered
+from vostrack.video.writer import WRITERS, Destination, ThreadedWriter
 
 _ENDLESS = 1 << 60
 Spans = Sequence[tuple[int, int | None]]
@@ -46,6 +48,7 @@ def update(
     run: str | os.PathLike[str],
     masks: GivenMasks | None = None,
     *,
+    names: Names | None = None,
     gone: GoneSpans | None = None,
     drop_masks: Collection[int] | Collection[Fraction] = (),
     lock: Collection[int | str] = (),
@@ -54,7 +57,7 @@ def update(
     clip: str | os.PathLike[str] | None = None,
     callbacks: Callbacks | None = None,
 ) -> dict[str, Any]:
-    """Correct a complete run: with further masks, without some, or by saying when objects are not there.
+    """Correct a complete run: with further masks, without some, with other names, or by saying when objects are gone.
 
     Without locks the results are those of a run of `vostrack.segment` with all of this, byte for byte, and what was
     there before can be had again with `vostrack.undo`. The run stays as it is until the new one is complete; an update
@@ -64,6 +67,7 @@ def update(
         run: output folder of `vostrack.segment`.
         masks: by frame or time, or a file with those of several frames, as for `vostrack.segment`; they replace those
             that were given for their frames. Colours and names mean the objects that have them.
+        names: of objects, by id, by the name or the colour that they have, or as for `vostrack.segment` in new masks.
         gone: when objects are not there, beside what was said before.
         drop_masks: frames, or times, whose given masks are taken back.
         lock: ids or names of objects whose pixels stay as they are in all frames, also in later updates.
@@ -81,7 +85,7 @@ def update(
         InputError, MaskError: the clip, a mask or what is said of objects cannot be used, or nothing changes.
         Cancelled: the callbacks said so; the same call goes on.
     """
-    callbacks, path = checked_callbacks(callbacks), Path(run)
+    callbacks, path, named = checked_callbacks(callbacks), Path(run), checked_names(names or {})
     check_run(path)
     with lock_folder(path):
         repeated = finish_moves(path) == NEXT  # an update was complete but for its last moves; perhaps it was this one
@@ -93,7 +97,8 @@ def update(
         objects = Known(frozenset(known_ids(known.labels, 0, Direction.BOTH)), known.names)
         whole = request.span.first, request.span.last
         span, wanted = choose_masks(request.source, whole, {} if masks is None else masks, known=objects)
-        request = replace(request, masks=wanted, span=replace(span, start_number=request.span.start_number))
+        span = replace(span, start_number=request.span.start_number)
+        request = replace(request, masks=wanted, names=named, span=span)
         moments: dict[Any, Path] = dict.fromkeys(drop_masks, path)
         dropped = {*choose(request.source, None, moments)[1]}
         if repeated:
@@ -105,7 +110,7 @@ def update(
             if repeated:
                 return dict(read_json(path / "summary.json", dict[str, Any]))
             raise
-        changed = correction.changed()
+        changed = correction.changed(summary)
         take_next(path)
         callbacks.note(changed)
         return summary
@@ -167,7 +172,8 @@ class _Correction:
             if any(labels.size != whole.size for labels in self._known.labels.values()):
                 raise OutputError(f"what was asked for in {shown(self._path)} is damaged: a mask has another size")
             kept = self._without(drop_masks, whole.files)
-            given = read_prompts(request.masks, whole.size, request.reading, whole.stored_size, known=kept)
+            reading, stored = request.reading, whole.stored_size
+            given = read_prompts(request.masks, whole.size, reading, stored, kept, request.names)
             check_prompts(given.labels, whole.count, whole.files)
             cuts = request.cuts(callbacks)
             before = beyond_cuts(cuts, self._known.labels, gone_by_id(request.gone, self._known))
@@ -178,12 +184,14 @@ class _Correction:
             absent = beyond_cuts(cuts, given.labels, gone_by_id(request.gone, given, whole.count, whole.files))
             record = self._pipeline.record() | request.record(given.labels, absent)
             self._check_same(record)
-            first, last = self._changed(given.labels, before, absent)
+            first, last = self._changed(given, before, absent)
+            look = replace(request.look, colors=given.colors, names=given.names, shift=request.span.shift)
+            if not self._unlocks and not changes(self._record, record):
+                return self._renamed(replace(request, look=look), given, record, stream, callbacks)
             folder = self._begun(record, given)
             self._link_cells(folder, first, last)
             request.keep_in(folder, given)
-            look = replace(request.look, colors=given.colors, names=given.names, shift=request.span.shift)
-            log, measured = ObjectLog(absent), self._earlier.signs()
+            log, measured = ObjectLog(absent, [*given.labels]), self._earlier.signs()
             store = FolderStore(folder, request.outputs, request, stream.fps, look, log, measured)
             reuse = self._reuse(folder, given.labels, first, last, stream.size)
             passes = request.passes(self._pipeline, given.labels, stream, absent, store, callbacks, reuse)
@@ -192,11 +200,35 @@ class _Correction:
                 return locks.applied(prediction, self._earlier.read_prediction(prediction.frame))
 
             change = locked if locks.record() else lambda prediction: prediction
-            notes = request.notes(given, whole) + self._swapped(given) + older(self._path)
+            notes = request.notes(given, whole) + self._swapped(given) + _older(self._path)
             return write_run(passes, store, stream, notes, record, change, self._path)
 
-    def changed(self) -> Note:
+    def _renamed(
+        self, request: Request, given: Prompts, record: Mapping[str, Any], stream: FrameStream, callbacks: Callbacks
+    ) -> dict[str, Any]:
+        """Make a version with other names alone: what it lacks stays as it is in the run."""
+        remove_tree(self._path, NEXT)
+        folder, look = OutputFolder(OutputRoot(self._path).at(NEXT)), request.look
+        request.keep_in(folder, given)
+        OutputRoot(folder.path).write_json(RECORD, record)
+        if "overlay" in request.outputs and look.labels:
+            source = None if request.source.is_dir() else request.source
+            overlay = WRITERS["overlay"](Destination(folder.path, source, stream.fps, look=look))
+            with ThreadedWriter([overlay]) as writing:
+                redraw(stream, lambda frame: writing.write(self._earlier.read_prediction(frame)), callbacks)
+        summary: dict[str, Any] = read_json(self._path / "summary.json", dict[str, Any])
+        summary |= {"objects": named_objects(summary["objects"], look), "exports": {}}
+        folder.complete(summary)
+        for note in shared_names(given.names) + _older(self._path):
+            callbacks.note(note)
+        return summary
+
+    def changed(self, summary: Mapping[str, Any]) -> Note:
         """Which masks are others than before, once the new version is complete."""
+        if not (self._path / NEXT / "masks").is_dir():
+            objects = sorted(summary["objects"].items(), key=lambda each: int(each[0]))
+            named = (f"{number} = {shown(told['name'])}" for number, told in objects if told["name"])
+            return Note(Code.RUN_CHANGED, f"no mask changed; names are {', '.join(named)}")
         names = OutputFolder(self._path / NEXT).frame_names()
         files = ([self._path / part / "masks" / f"{name}.png" for part in (".", NEXT)] for name in names)
         frames = [
@@ -249,7 +281,8 @@ class _Correction:
         for first, last in ranges:
             if not 0 <= first <= last:
                 raise MaskError(f"frames {first} to {last} cannot be locked: give the first one first")
-        new = Locks(tuple(object_id(key, ids, self._known.names) for key in lock), tuple(ranges))
+        names = {number: given.names[number] for number in ids if number in given.names}
+        new = Locks(tuple(object_id(key, ids, names) for key in lock), tuple(ranges))
         if self._unlocks:
             return new
         old = self._request.locks
@@ -266,12 +299,12 @@ class _Correction:
                 "start again with `segment` and `overwrite=True`"
             )
 
-    def _changed(self, given: Mapping[int, LabelMap], before: Gone, absent: Gone) -> tuple[int, int]:
+    def _changed(self, prompts: Prompts, before: Gone, absent: Gone) -> tuple[int, int]:
         """The first frame that the pass forwards, and the last that the one backwards, sees in another way than before.
 
         What is said of frames before the first mask is nothing to the one, and of frames behind the last to the other.
         """
-        known = self._known.labels
+        known, given = self._known.labels, prompts.labels
         spans = [
             (frame, frame)
             for frame in {*known, *given}
@@ -282,8 +315,8 @@ class _Correction:
         for start, end in pairwise([*edges, _ENDLESS]):
             if set(gone_at(before, start)) != set(gone_at(absent, start)):
                 spans.append((start, end - 1))
-        if not spans and not self._unlocks:
-            raise _NothingChangesError("nothing changes: give a mask, drop one, or say when an object is gone")
+        if not spans and not self._unlocks and prompts.names == self._known.names:
+            raise _NothingChangesError("nothing changes: give a mask, drop one, name or say when an object is gone")
         begins, ends = min((*known, *given)), max((*known, *given))
         first = min((max(start, begins) for start, end in spans if end >= begins), default=_ENDLESS)
         return first, max((min(end, ends) for start, end in spans if start <= ends), default=-1)
@@ -356,6 +389,12 @@ def spans(frames: Sequence[int]) -> str:
             found.append([frame])
     words = [" to ".join(map(str, span)) for span in found]
     return ", ".join(words if len(words) <= 6 else [*words[:5], f"... and {words[-1]}"])
+
+
+def _older(run: Path) -> list[Note]:
+    """Notes on what lies beside a run, or in it, and is of the version that goes."""
+    page = f"{REVIEW} is of the run as it was before and goes with it: make it again"
+    return older(run) + ([Note(Code.EXPORT_OLDER, page)] if os.path.lexists(run / REVIEW) else [])
 
 
 def _covers(before: torch.Tensor, one: int, now: torch.Tensor, other: int) -> bool:

@@ -28,6 +28,7 @@ from vostrack.video.series import FILM_ENDINGS
 from vostrack.video.stream import MAX_PIXELS, check_size
 
 _DPX_HEADER, _DPX_ORDERS = 2048, {b"SDPX": ">", b"XPDS": "<"}
+_BLACK, _WHITE = 95, 685
 _DPX_SIZE, _DPX_TRANSFER, _DPX_LOG = 772, 801, (1, 3)
 # Bytes of a pixel, at most, and of what stands before the pixels.
 _DPX_PIXEL, _DPX_BEFORE = 16, 1 << 20
@@ -66,11 +67,15 @@ def read_film(path: Path) -> tuple[Tensor, list[Note]]:
     picture = _decoded("dpx", data)
     if (picture.height, picture.width) != (height, width):
         raise ValueError("its header is damaged")
-    convert = PictureConverter(picture, None)
-    notes = list(convert.notes)
     if transfer in _DPX_LOG:
-        notes.append(Note(Code.CLIP_COLOURS, "logarithmic DPX, shown as it is stored, so colours look pale"))
-    return convert(picture), notes
+        codes = picture.to_ndarray(format="rgb48le").transpose(2, 0, 1)
+        text = (
+            "logarithmic DPX was made sRGB as scans of film are, with black at 95 of 1023 and white at 685; if colours "
+            "look wrong, as with the logarithm of a camera, give the frames as PNG in sRGB"
+        )
+        return torch.from_numpy(_log_levels()[codes]), [Note(Code.CLIP_COLOURS, text)]
+    convert = PictureConverter(picture, None)
+    return convert(picture), list(convert.notes)
 
 
 def _dpx_header(file: BinaryIO, path: Path) -> tuple[tuple[int, int], int]:
@@ -164,9 +169,25 @@ def _on_screen(light: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 @cache
 def _levels() -> npt.NDArray[np.uint8]:
-    """What each number of half precision from 0 to 1 is in sRGB (IEC 61966-2-1), by its bits."""
+    """What each number of half precision from 0 to 1 is in sRGB, by its bits."""
     light = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float64)
     light[~((light >= 0) & (light <= 1))] = 0
+    return _srgb(light)
+
+
+@cache
+def _log_levels() -> npt.NDArray[np.uint8]:
+    """What each of 65536 values of printing density is in sRGB.
+
+    Source: Kodak's Cineon: 0.002 of density for each of 1024 values, and 0.6 for the gamma of the negative.
+    """
+    light = 10 ** ((np.arange(1 << 16) / 65535 * 1023 - _WHITE) * 0.002 / 0.6)
+    black = 10 ** ((_BLACK - _WHITE) * 0.002 / 0.6)
+    return _srgb(np.clip((light - black) / (1 - black), 0, 1))
+
+
+def _srgb(light: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    """Linear light in [0, 1] as sRGB (IEC 61966-2-1)."""
     shares = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
     levels: npt.NDArray[np.uint8] = np.rint(255 * shares).astype(np.uint8)
     return levels

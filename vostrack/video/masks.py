@@ -29,7 +29,7 @@ from vostrack.video import flaws, mask_labels
 from vostrack.video.ground import Color, Reading, check_ground, inverted
 from vostrack.video.images import is_lossy
 from vostrack.video.mask_labels import Labels, listed, object_ids
-from vostrack.video.object_names import Names, checked_names, fixed_ids, names_by_id
+from vostrack.video.object_names import Names, checked_names, fixed_ids, names_by_id, names_of_known
 from vostrack.video.series import natural_key
 from vostrack.video.shared_ids import share_ids
 from vostrack.video.snap import Bytes
@@ -194,7 +194,8 @@ def read_prompts(
         stored_size: (H, W) of the clip's frames as stored.
         known: masks that were read before, of the same clip; they come back beside the new ones, which replace those of
             their frames.
-        names: of objects, by what they are painted in. Colours get ids in this order, from 1 on.
+        names: of objects, by what they are painted in. Colours get ids in this order, from 1 on, where nothing is
+            known; known objects are meant by their ids, colours and names too, and get these names.
 
     Raises:
         MaskError: a mask cannot be used, or a name is of no object.
@@ -210,8 +211,10 @@ def read_prompts(
         f"the earlier mask of frame {frame}": labels for frame, labels in known.labels.items() if frame not in said
     }
     labelled |= {said[frame]: each.labels if isinstance(each, MaskFile) else each for frame, each in loaded.items()}
-    share_ids(labelled, fixed_ids(wanted), known.colors)
-    named = names_by_id(wanted, labelled.values())
+    ids = {number for mask in known.labels.values() for number in mask.ids}
+    renamed, wanted = names_of_known(wanted, ids, known.names, known.colors)
+    share_ids(labelled, {} if known.labels else fixed_ids(wanted), known.colors)
+    named = renamed | names_by_id(wanted, labelled.values())
     files = {frame: _finish(labels) for frame, labels in loaded.items()}
     notes = [note.of(said[frame]) for frame, file in files.items() for note in file.notes]
     labels = {frame: old for frame, old in known.labels.items() if frame not in empty}

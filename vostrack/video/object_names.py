@@ -7,6 +7,7 @@ from pathlib import PurePath
 
 from vostrack.errors import MaskError
 from vostrack.files import shown
+from vostrack.notes import Code, Note
 from vostrack.types import MAX_OBJECTS, LabelMap
 from vostrack.video.ground import Color
 from vostrack.video.mask_labels import Labels, hex_name, listed, object_ids
@@ -48,6 +49,33 @@ def fixed_ids(names: Mapping[Painted, str]) -> dict[Color, int]:
     return {painted: next(free) for painted in names if isinstance(painted, tuple)}
 
 
+def names_of_known(
+    names: Mapping[Painted, str], ids: Iterable[int], known: Mapping[int, str], colors: Mapping[int, Color]
+) -> tuple[dict[int, str], dict[Painted, str]]:
+    """The names of objects that are known already, by id, and the rest of the names, by what is named.
+
+    Args:
+        names: by what is named; what an object is called so far means it too.
+        ids: of the objects.
+        known: what they are called so far, by id.
+        colors: what they were painted in, by id.
+
+    Raises:
+        MaskError: one gets two names.
+    """
+    found, rest, there = dict[int, str](), dict[Painted, str](), {*ids}
+    for painted, name in names.items():
+        called = painted if isinstance(painted, str) else None
+        meant = {n for n in there if n == painted or (called and known.get(n) == called)}
+        if isinstance(painted, tuple):
+            meant = {n for n in there if n in colors and _distance(colors[n], painted) <= _NEAR}
+        for number in sorted(meant):
+            _name(found, number, name)
+        if not meant:
+            rest[painted] = name
+    return found, rest
+
+
 def names_by_id(names: Mapping[Painted, str], masks: Iterable[Labels | LabelMap]) -> dict[int, str]:
     """The names of objects by id.
 
@@ -66,9 +94,25 @@ def names_by_id(names: Mapping[Painted, str], masks: Iterable[Labels | LabelMap]
             there = dict.fromkeys(text for mask in masks for text in _objects(mask))
             raise MaskError(f"no mask has {_text(painted)}, which is named {name}: there are {listed(list(there))}")
         for number in sorted(ids):
-            if found.setdefault(number, name) != name:
-                raise MaskError(f"object {number} has two names, {found[number]} and {name}: leave one out")
+            _name(found, number, name)
     return found
+
+
+def shared_names(names: Mapping[int, str]) -> list[Note]:
+    """A note for each name that several objects have."""
+    called: dict[str, list[int]] = {}
+    for number, name in sorted(names.items()):
+        called.setdefault(name, []).append(number)
+    return [
+        Note(Code.OBJECTS_ALIKE, f"objects {', '.join(map(str, ids))} are called {name}: it is their class")
+        for name, ids in called.items()
+        if len(ids) > 1
+    ]
+
+
+def _name(found: dict[int, str], number: int, name: str) -> None:
+    if found.setdefault(number, name) != name:
+        raise MaskError(f"object {number} has two names, {found[number]} and {name}: leave one out")
 
 
 def _found(painted: Painted, mask: Labels | LabelMap) -> Sequence[int]:
