@@ -1,4 +1,4 @@
-"""What a true mask of a frame gains: `python docs/measure_suggestions.py DAVIS OUT [SEQUENCE...]` prints rows of a table.
+"""What a true mask of a frame gains: `python docs/measure_suggestions.py DAVIS OUT [SEQUENCE...]` prints rows.
 
 DAVIS holds DAVIS-2016; OUT gets runs of `best:fast` at 240p with the true first mask, and each time one mask more: of
 the frame that is suggested first, of the one in the middle, and of three by chance. J is the mean over all frames but
