@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,16 @@ def fork(log: Path, function: Callable[..., object], *arguments: Any) -> ForkSer
         function: what it runs.
         arguments: of the function; they are pickled.
     """
-    _FORKS.set_forkserver_preload(_PRELOADED)
     log.mkdir(parents=True, exist_ok=True)
-    process = _FORKS.Process(target=_child, args=(log, function, arguments))
+    process = server().Process(target=_child, args=(log, function, arguments))
     process.start()
     return process
+
+
+def server() -> ForkServerContext:
+    """What starts them."""
+    _FORKS.set_forkserver_preload(_PRELOADED)
+    return _FORKS
 
 
 def _child(log: Path, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:

@@ -86,6 +86,13 @@ def test_objects_get_names(said: Any) -> None:
     assert not labels(Path("out"), 6).any()
 
 
+def test_what_was_said_to_be_gone_is_here_again(said: Any) -> None:
+    begun(said)
+    for option, is_there in (("--gone", "200@6-"), False), (("--drop-gone", "200"), True):
+        assert said("update", "out", *option)[0] == 0
+        assert (labels(Path("out"), 7) == 200).any() == is_there
+
+
 def test_a_mask_may_be_for_a_frame_of_a_folder_by_its_name(said: Any) -> None:
     shot(range(1000, 1000 + COUNT), "s_{}")
     begun(said, "shot")

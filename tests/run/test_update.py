@@ -95,6 +95,17 @@ def test_an_update_is_a_run_with_the_same_inputs(case: str, direction: str, clip
         vostrack.undo(tmp_path / "out")
 
 
+def test_what_was_said_of_an_object_that_is_gone_is_taken_back(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(clip, {0: truth(), 9: truth(9)}, out, gone={3: [(2, 4), (6, 6)], 200: [(5, 5)]})
+    vostrack.update(out, gone={3: [(3, 4)]}, drop_gone=[3])
+    run(clip, {0: truth(), 9: truth(9)}, tmp_path / "fresh", gone={3: [(3, 4)], 200: [(5, 5)]})
+    assert everything(out) == everything(tmp_path / "fresh")
+    assert record(out) == record(tmp_path / "fresh")
+    with pytest.raises(MaskError, match="there is no object 7"):
+        vostrack.update(out, drop_gone=[7])
+
+
 @pytest.mark.parametrize("settings", [{"outputs": ("probs",)}, {"range": (2, 9)}, {"keep": False}, {"start_number": 7}])
 def test_an_update_goes_on_as_the_run_was_asked_for(settings: dict[str, Any], clip: Path, tmp_path: Path) -> None:
     run(clip, {3: truth(3)}, tmp_path / "out", **settings)

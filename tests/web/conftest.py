@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 
 from tests.batch.clips import write_clips
+from tests.forks import server
 from vostrack.cli.edit import command
 from vostrack.web.session import Session
+from vostrack.web.work import Work
+
+
+@pytest.fixture(autouse=True)
+def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that import nothing."""
+    monkeypatch.setattr(Work, "context", server())
 
 
 @pytest.fixture

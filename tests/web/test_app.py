@@ -73,7 +73,17 @@ def test_the_page_its_modules_and_its_policy(client: Client) -> None:
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert "unsafe" not in headers["Content-Security-Policy"]
     assert headers["Referrer-Policy"] == "no-referrer"
-    for name in ("main.js", "api.js", "view.js", "tools.js", "scissors.js", "timeline.js", "style.css"):
+    for name in (
+        "main.js",
+        "api.js",
+        "objects.js",
+        "pointer.js",
+        "scissors.js",
+        "style.css",
+        "timeline.js",
+        "tools.js",
+        "view.js",
+    ):
         status, _, headers = client.ask(f"static/{name}")
         assert (status, headers["Content-Type"].split(";")[0]) == (
             200,
@@ -128,7 +138,8 @@ def test_drawing_over_the_page(client: Client, session: Session) -> None:
         ("do", [1]),
         ("do", {"kind": "brush", "points": "x"}),
         ("do", {"kind": "brush", "frame": 1e99}),
-        ("gone", {"id": "1", "first": 0}),
+        ("do", {"kind": "gone", "id": "1"}),
+        ("do", {"kind": "gone", "id": 1, "last": 0.5}),
         ("follow", {}),
         ("follow", {"size": "x"}),
         ("export", {"format": "../../x"}),

@@ -12,7 +12,8 @@ from PIL import Image
 
 from vostrack import MaskError, OutputError, read_mask
 from vostrack.files import OutputRoot
-from vostrack.web.document import JOURNAL, Document, Step, encoded
+from vostrack.web.document import JOURNAL, Document, encoded
+from vostrack.web.things import Step
 
 SIZE = (24, 32)
 SQUARE = [[4.0, 4.0], [14.0, 4.0], [14.0, 12.0], [4.0, 12.0]]
@@ -113,6 +114,9 @@ def test_locked_objects_and_the_background_alone(tmp_path: Path) -> None:
         Step("recolor", id=1, color="#fff"),
         Step("merge", id=1, other=1),
         Step("merge", id=1, other=7),
+        Step("gone", 3, 1, last=2),
+        Step("gone", 3, 9),
+        Step("here", 3, 9),
     ],
     ids=str,
 )
@@ -137,6 +141,7 @@ STEPS = st.one_of(
     st.builds(Step, st.just("grow"), st.integers(0, 2), st.integers(1, 2), radius=st.integers(-2, 2).map(float)),
     st.builds(Step, st.just("merge"), id=st.just(2), other=st.just(1)),
     st.builds(Step, st.just("lock"), id=st.integers(1, 2), locked=st.booleans()),
+    st.builds(Step, st.sampled_from(["gone", "here"]), NUMBERS, st.integers(1, 2), last=st.none() | NUMBERS),
     st.just("undo"),
     st.just("redo"),
 )
@@ -168,6 +173,43 @@ def test_a_journal_gives_all_of_it_again_and_undo_goes_back_to_the_start(
         made.redo()
     assert state(made) == state(again)
     assert made.can_undo or end == start
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 12), st.none() | st.integers(0, 6)), max_size=6))
+def test_where_an_object_is_gone(
+    tmp_path_factory: pytest.TempPathFactory, said: list[tuple[bool, int, int | None]]
+) -> None:
+    made, gone = document(tmp_path_factory.mktemp("edit")), np.zeros(40, np.bool_)
+    for is_gone, first, more in said:
+        last = None if more is None else first + more
+        made.do(Step("gone" if is_gone else "here", first, 1, last=last))
+        gone[first : None if last is None else last + 1] = is_gone
+    spans = made.things[1].gone
+    assert [made.things[1].is_gone(frame) for frame in range(40)] == gone.tolist()
+    assert len(spans) == int((np.diff(np.pad(gone, 1).astype(int)) == 1).sum()), "no two spans touch"
+
+
+def test_an_object_is_not_both_drawn_and_gone(tmp_path: Path) -> None:
+    made = document(tmp_path)
+    made.do(Step("polygon", 5, 1, SQUARE))
+    with pytest.raises(MaskError, match="dog is gone at frame 5, and drawn there"):
+        made.do(Step("gone", 3, 1))
+    made.do(Step("gone", 6, 1))
+    with pytest.raises(MaskError, match="dog is gone at frame 9, and drawn there"):
+        made.do(Step("polygon", 9, 1, SQUARE))
+    made.do(Step("polygon", 9, 2, SQUARE))
+    with pytest.raises(MaskError, match="dog is gone at frame 9"):
+        made.do(Step("merge", id=2, other=1))
+    made.do(Step("here", 8, 1))
+    assert made.things[1].gone == ((6, 7),)
+    made.undo()
+    made.undo()
+    made.undo()
+    assert made.things[1].gone == ()
+    assert made.told == {1}
+    made.do(Step("lock", id=1, locked=True))
+    with pytest.raises(MaskError, match="dog is locked"):
+        made.do(Step("gone", 6, 1))
 
 
 def test_a_line_that_a_kill_cut_off_is_a_step_that_was_not_done(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from tests.runs import until
-from vostrack.web.document import Step
 from vostrack.web.session import Session
 from vostrack.web.shapes import brushed
+from vostrack.web.things import Step
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -50,7 +50,7 @@ def address(session: Session) -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium."""
     from playwright.sync_api import sync_playwright
@@ -259,13 +259,13 @@ def test_drawn_followed_and_corrected(tab: Tab, session: Session) -> None:
     tab.press("Enter")
     waited(session, drawn)
     tab.page.locator("#follow").click()
-    tab.expect(tab.page.locator("#work")).to_have_text("followed", timeout=240_000)
+    tab.expect(tab.page.locator("#work")).to_have_text("Followed.", timeout=240_000)
     tab.press("End", "e")
     tab.expect(tab.page.locator("#frame")).to_have_value("11")
     tab.drag((10, 12), (12, 14))
     waited(session, lambda own: 0 < own.sum() < 380, 11)
     tab.page.locator("#follow").click()
-    tab.expect(tab.page.locator("#work")).to_have_text("followed", timeout=240_000)
+    tab.expect(tab.page.locator("#work")).to_have_text("Followed.", timeout=240_000)
     assert until(lambda: session.work.progress.number == 2 and not session.work.progress.running, SECONDS)
     assert (session.predicted(11) == session.labels(11)).all()
     tab.page.locator("#format").select_option("matte")

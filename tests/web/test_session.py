@@ -1,15 +1,24 @@
 from __future__ import annotations
 
+import itertools
+import random
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from tests.forks import fork
 from tests.runs import results, until
-from vostrack import InputError, MaskError, OutputError, OutputExistsError, segment
-from vostrack.web.document import Step
+from vostrack import InputError, MaskError, OutputError, OutputExistsError, read_mask, segment
+from vostrack.run.folder import OutputFolder
+from vostrack.run.place import default_folder
+from vostrack.run.request import Request
+from vostrack.web.document import JOURNAL, Document
 from vostrack.web.session import Session, Wanted, drawn_in, held
+from vostrack.web.things import Step
 
 SQUARE = [[8.0, 10.0], [28.0, 10.0], [28.0, 30.0], [8.0, 30.0]]
 COPY = Wanted(method="copy")
@@ -44,9 +53,9 @@ def test_what_cannot_be_followed(session: Session) -> None:
     with pytest.raises(MaskError, match="follow first"):
         session.export("coco")
     with pytest.raises(MaskError, match="no object 7"):
-        session.say_gone(7, 3, None)
+        session.do(Step("gone", 3, 7))
     with pytest.raises(MaskError, match="are no frames"):
-        session.say_gone(1, 5, 3)
+        session.do(Step("gone", 5, 1, last=3))
 
 
 @pytest.mark.slow
@@ -64,15 +73,79 @@ def test_drawn_followed_corrected_gone_and_exported(session: Session, clip: Path
 
     session.do(Step("erase", 6, 1, [[8, 10]], radius=5))  # begins with what was predicted
     assert 300 < (session.labels(6) == 1).sum() < 400
-    session.say_gone(1, 9, None)
+    session.do(Step("gone", 9, 1))
+    assert not session.labels(9).any()
     followed(session)
     assert [int((session.predicted(frame) == 1).sum()) for frame in (9, 11)] == [0, 0]
     assert (session.predicted(7) == session.labels(6)).all()
     told = session.state()
-    assert (told["followed"], told["drawn"], told["gone"]) == (True, [0, 6], {"1": [(9, None)]})
+    assert (told["followed"], told["drawn"], told["things"][0]["gone"]) == (True, [0, 6], ((9, None),))
     assert "--gone 1@9-" in told["command"]
     assert len(session.findings()["confidence"]["1"]) == 12
     assert Path(session.export("matte")).is_dir()
+    session.document.undo()
+    assert not session.labels(11).any(), "until it is followed"
+    followed(session)
+    assert (session.predicted(11) == session.labels(6)).all()
+
+
+@pytest.mark.slow
+def test_what_was_said_of_a_run_is_taken_over_and_back(clip: Path, tmp_path: Path) -> None:
+    mask, out = tmp_path / "masks/dog.png", tmp_path / "run"
+    segment(clip, mask, out, method="copy", names={255: "dog"}, gone={"dog": [(4, 5), (8, None)]})
+    session = Session.open(out)
+    assert session.document.things[1].gone == ((4, 5), (8, None))
+    session.do(Step("here", 8, 1))
+    session.close()
+    again = Session.open(out)
+    try:
+        assert again.document.things[1].gone == ((4, 5),), "what was said last counts"
+        followed(again)
+        assert [bool(again.predicted(frame).any()) for frame in (3, 5, 6, 11)] == [True, False, True, True]
+    finally:
+        again.close()
+
+
+@pytest.mark.slow
+def test_how_a_run_is_followed_stays_until_all_is_followed_anew(session: Session) -> None:
+    draw(session)
+    followed(session)
+    assert session.state()["wanted"]["method"] == "copy"
+    session.do(Step("clear", 6, 1))
+    followed(session, Wanted("best", "fast"))
+    assert session.state()["wanted"]["method"] == "copy"
+    followed(session, Wanted("copy", size=24, anew=True))
+    assert session.state()["wanted"]["size"] == 24
+    assert Request.kept_in(OutputFolder(session.out))[0].config.size == 24
+
+
+@pytest.mark.slow
+def test_a_choice_of_frames_holds_for_one_time(session: Session) -> None:
+    draw(session, 1)
+    session.do(Step("clear", 0, 1))
+    followed(session)
+    assert [bool((session.labels(frame) == 1).any()) for frame in (0, 2)] == [False, True]
+    other = [[30.0, 10.0], [40.0, 10.0], [40.0, 30.0]]
+    session.do(Step("polygon", 3, 1, other))
+    followed(session, Wanted(first=3, last=5))
+    assert (session.predicted(6) == session.labels(1)).all()
+    session.do(Step("clear", 1, 1))  # now 3 is the first one that shows it
+    session.do(Step("polygon", 4, 1, other[::-1]))
+    followed(session)
+    assert not session.labels(0).any()
+    assert (session.predicted(2) == session.labels(3)).all()
+    assert (session.predicted(11) == session.labels(4)).all()
+
+
+def test_saving_writes_what_is_drawn_and_deletes_what_is_not(session: Session) -> None:
+    draw(session)
+    draw(session, 3)
+    folder = drawn_in(session.out)
+    assert [*session.save().values()] == [folder / "00000.png", folder / "00003.png"]
+    np.testing.assert_array_equal(read_mask(folder / "00003.png", (48, 64)).labels.pixels.numpy(), session.labels(3))
+    session.document.undo()
+    session.save()
+    assert sorted(path.name for path in folder.glob("*.png")) == ["00000.png"]
 
 
 @pytest.mark.slow
@@ -103,6 +176,56 @@ def test_stopping_keeps_what_is_done_and_the_page_goes_on(session: Session) -> N
     session.work.stop()
     assert until(lambda: not session.work.progress.running, 240)
     followed(session)
+
+
+def strokes() -> Iterator[Step]:
+    """A person who never rests."""
+    yield Step("add", name="dog", color="#ff0000")
+    for number in itertools.count():
+        x, y = 8.0 + number % 40, 8.0 + number % 30
+        yield Step("brush" if number % 3 else "erase", number % 4, 1, [[x, y], [x + 8, y + 4]], radius=4)
+        if number % 7 == 0:
+            yield Step("gone" if number % 2 else "here", 8 + number % 4, 1)
+
+
+def draw_on(clip: Path) -> None:
+    """Draw and save, and tell how much was done."""
+    session = Session.open(clip)
+    done = session.document.count
+    for step in itertools.islice(strokes(), done, None):
+        session.do(step)
+        print(session.document.count, flush=True)
+        session.save()
+
+
+@pytest.mark.slow
+def test_killed_while_it_saves(clip: Path, tmp_path: Path) -> None:
+    folder, told = drawn_in(default_folder(clip)), tmp_path / "log/out"
+    chance, expected, steps = random.Random(0), Document((48, 64), tmp_path / "again"), strokes()
+    for _ in range(6):
+        told.unlink(missing_ok=True)
+        process = fork(told.parent, draw_on, clip)
+        least = expected.count + 3
+        while f"{least}\n" not in (told.read_text() if told.exists() else ""):
+            assert process.is_alive()
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.02))
+        process.kill()
+        process.join()
+        session = Session.open(clip)
+        try:
+            assert session.document.count >= int(told.read_text().split("\n")[-2])
+            while expected.count < session.document.count:
+                expected.do(next(steps))
+            assert session.document.things == expected.things
+            for frame in range(4):
+                assert (session.document.labels(frame) == expected.labels(frame)).all()
+            for path in folder.glob("*.png"):
+                assert np.array(Image.open(path)).max() <= 1
+            paths = session.save()
+        finally:
+            session.close()
+        assert {path.name for path in folder.iterdir()} == {JOURNAL, *(path.name for path in paths.values())}
 
 
 def test_a_folder_of_others_is_left_alone_and_two_pages_do_not_share_one(clip: Path, tmp_path: Path) -> None:

@@ -34,6 +34,10 @@ def update(
         list[str] | None,
         in_input("--drop-mask", metavar="FRAME", help="Take back the mask of a frame: 40, 12.5s, its name."),
     ] = None,
+    drop_gone: Annotated[
+        list[str] | None,
+        in_input("--drop-gone", metavar="OBJECT", help="Take back all that was said of when an object is gone."),
+    ] = None,
     clip: MovedClip = None,
     lock: Annotated[
         list[str] | None,
@@ -64,7 +68,7 @@ def update(
     from vostrack.errors import MaskError
     from vostrack.files import shown
 
-    changes = [mask, name, gone, drop_mask, unlock]
+    changes = [mask, name, gone, drop_mask, drop_gone, unlock]
     if undo:
         if any([*changes, lock, lock_range, clip]):
             raise typer.BadParameter("it takes back the last update, and nothing else", param_hint="--undo")
@@ -78,7 +82,8 @@ def update(
         return
     if not any(changes):
         raise typer.BadParameter(
-            "give a mask (-m FRAME:PATH), --name, --gone, --drop-mask, --unlock or --undo", param_hint="update"
+            "give a mask (-m FRAME:PATH), --name, --gone, --drop-mask, --drop-gone, --unlock or --undo",
+            param_hint="update",
         )
     from vostrack.formats.readers import read_drawings
     from vostrack.run.update import clip_of
@@ -100,7 +105,8 @@ def update(
             names=parse_names(name),
             gone=parse_gone(gone),
             drop_masks=dropped,
-            lock=[int(name) if name.isdecimal() else name for name in lock or ()],
+            drop_gone=_objects(drop_gone),
+            lock=_objects(lock),
             lock_ranges=spans,
             unlock=unlock,
             clip=clip,
@@ -118,6 +124,11 @@ def _stopping() -> Iterator[None]:
     except Stopped as stop:
         stop.args = ("the run is as it was; go on with the same command",)
         raise
+
+
+def _objects(texts: list[str] | None) -> list[int | str]:
+    """Ids and names of objects."""
+    return [int(text) if text.isdecimal() else text for text in texts or ()]
 
 
 def _frames(text: str) -> tuple[int, int]:

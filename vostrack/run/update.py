@@ -51,6 +51,7 @@ def update(
     names: Names | None = None,
     gone: GoneSpans | None = None,
     drop_masks: Collection[int] | Collection[Fraction] = (),
+    drop_gone: Collection[int | str] = (),
     lock: Collection[int | str] = (),
     lock_ranges: Sequence[tuple[int, int]] = (),
     unlock: bool = False,
@@ -70,6 +71,7 @@ def update(
         names: of objects, by id, by the name or the colour that they have, or as for `vostrack.segment` in new masks.
         gone: when objects are not there, beside what was said before.
         drop_masks: frames, or times, whose given masks are taken back.
+        drop_gone: ids or names of objects of which all that was said before of when they are gone is taken back.
         lock: ids or names of objects whose pixels stay as they are in all frames, also in later updates.
         lock_ranges: first and last frame of spans in which all masks stay as they are, also in later updates.
         unlock: whether what was locked before is let go. Masks that somebody has retouched stay only where they are
@@ -105,7 +107,7 @@ def update(
             dropped &= {*known.labels, *known.empty}
         correction = _Correction(path, request, load_pipeline(request.config), known)
         try:
-            summary = correction.run(gone or {}, dropped, lock, lock_ranges, unlock, callbacks)
+            summary = correction.run(gone or {}, dropped, drop_gone, lock, lock_ranges, unlock, callbacks)
         except _NothingChangesError:
             if repeated:
                 return dict(read_json(path / "summary.json", dict[str, Any]))
@@ -160,6 +162,7 @@ class _Correction:
         self,
         gone: GoneSpans,
         drop_masks: Collection[int],
+        drop_gone: Collection[int | str],
         lock: Collection[int | str],
         lock_ranges: Sequence[tuple[int, int]],
         unlock: bool,
@@ -178,7 +181,8 @@ class _Correction:
             cuts = request.cuts(callbacks)
             before = beyond_cuts(cuts, self._known.labels, gone_by_id(request.gone, self._known))
             there = known_ids(given.labels, 0, Direction.BOTH)
-            held = {number: spans for number, spans in request.gone.items() if number in there}
+            back = {object_id(key, there, given.names) for key in drop_gone}
+            held = {number: spans for number, spans in request.gone.items() if number in {*there} - back}
             locks = self._locks(lock, lock_ranges, given)
             request = replace(request, gone=_joined(held, said_gone(gone, given)), locks=locks)
             absent = beyond_cuts(cuts, given.labels, gone_by_id(request.gone, given, whole.count, whole.files))

@@ -25,8 +25,9 @@ from starlette.routing import Route
 
 from vostrack.errors import MaskError, VostrackError
 from vostrack.files import parse_json
-from vostrack.web.document import Step, png
+from vostrack.web.document import png
 from vostrack.web.session import Session, Wanted
+from vostrack.web.things import Step
 
 _MOST_BYTES, _PEN_SECONDS = 8 << 20, 8.0
 _KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -68,10 +69,10 @@ class Page:
             Route("/propose", self._propose, methods=["POST"]),
             Route("/undo", self._undo, methods=["POST"]),
             Route("/redo", self._redo, methods=["POST"]),
-            Route("/gone", self._gone, methods=["POST"]),
             Route("/follow", self._follow, methods=["POST"]),
             Route("/release", self._release, methods=["POST"]),
             Route("/stop", self._stop, methods=["POST"]),
+            Route("/save", self._save, methods=["POST"]),
             Route("/export", self._export, methods=["POST"]),
         ]
         for route in routes:
@@ -136,15 +137,6 @@ class Page:
     async def _redo(self, request: Request) -> Response:
         return await self._changing(request, dict[str, Any], lambda _: self.session.document.redo())
 
-    async def _gone(self, request: Request) -> Response:
-        def say(told: dict[str, Any]) -> None:
-            number, first, last = told.get("id"), told.get("first"), told.get("last")
-            if type(number) is not int or type(first) is not int or not (last is None or type(last) is int):
-                raise MaskError("say which object is gone, and the first and the last frame")
-            self.session.say_gone(number, first, last)
-
-        return await self._changing(request, dict[str, Any], say)
-
     async def _follow(self, request: Request) -> Response:
         return await self._changing(request, Wanted, self.session.follow)
 
@@ -156,6 +148,9 @@ class Page:
 
     async def _stop(self, request: Request) -> Response:
         return await self._changing(request, dict[str, Any], lambda _: self.session.work.stop())
+
+    async def _save(self, request: Request) -> Response:
+        return await self._changing(request, dict[str, Any], lambda _: len(self.session.save()))
 
     async def _export(self, request: Request) -> Response:
         def write(told: dict[str, Any]) -> str:

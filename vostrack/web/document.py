@@ -11,12 +11,10 @@ import io
 import json
 import math
 import os
-import re
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,60 +22,15 @@ from PIL import Image
 
 from vostrack.errors import MaskError, OutputError
 from vostrack.files import OutputRoot, open_regular, parse_json, shown
-from vostrack.types import MAX_OBJECTS
 from vostrack.video.palette import PALETTE, palette_image
 from vostrack.web.shapes import Area, Inside, brushed, filled, grown, polygon, smooth, without_holes
+from vostrack.web.things import OBJECTS, Step, Thing
 
 Labels = npt.NDArray[np.uint8]
 
 JOURNAL = "journal.jsonl"
 _MOST_BYTES = 1 << 30
-_MOST_POINTS, _MOST_RADIUS, _LONGEST_NAME = 100_000, 2000, 80
-
-
-@dataclass(frozen=True)
-class Step:
-    """Something that a person did, as the page says it.
-
-    Attributes:
-        kind: "brush", "erase", "polygon", "fill", "holes", "smooth", "grow", "clear", "region" for a frame; "add",
-            "rename", "recolor", "lock", "delete", "merge" for objects; "begin" for the first step on a frame that had
-            predicted pixels.
-        frame: that it is about.
-        id: object that it is about; 0 erases.
-        points: (x, y) in pixels of the clip.
-        radius: of a brush, or how far edges move; negative to shrink.
-        name: of an object.
-        color: of an object, "#rrggbb".
-        other: object that another one becomes part of.
-        locked: whether an object is locked.
-        only: where it may paint: over "all" that is not locked, over "background" alone, or over this "id" alone.
-        data: pixels, as a PNG of ids or a mask, in base 64.
-        opens: whether a "begin" belongs to the step after it, and is taken back with that.
-    """
-
-    kind: str
-    frame: int = 0
-    id: int = 0
-    points: list[list[float]] = field(default_factory=list)
-    radius: float = 0.0
-    name: str = ""
-    color: str = ""
-    other: int = 0
-    locked: bool = False
-    only: str = "all"
-    data: str = ""
-    opens: bool = False
-
-
-@dataclass(frozen=True)
-class Thing:
-    """An object: its id, name, colour as "#rrggbb", and whether its pixels are locked."""
-
-    id: int
-    name: str
-    color: str
-    locked: bool = False
+_MOST_POINTS, _MOST_RADIUS = 100_000, 2000
 
 
 @dataclass(frozen=True)
@@ -108,6 +61,7 @@ class Document:
         things: objects by id, in the order in which they were made.
         revision: grows with each change.
         touched: frames that ever were drawn on.
+        told: objects of which it ever was said when they are not there.
     """
 
     def __init__(self, size: tuple[int, int], folder: Path) -> None:
@@ -117,7 +71,7 @@ class Document:
             OutputError: the journal cannot be read.
         """
         self.size, self.things, self.revision = size, dict[int, Thing](), 0
-        self.touched = set[int]()
+        self.touched, self.told = set[int](), set[int]()
         self._root = OutputRoot(folder)
         self._masks: dict[int, bytes] = {}
         self._done: list[Done] = []
@@ -133,6 +87,11 @@ class Document:
     def frames(self) -> list[int]:
         """Frames that have a mask."""
         return sorted(self._masks)
+
+    @property
+    def count(self) -> int:
+        """How many steps are done, without those that were taken back."""
+        return len(self._done)
 
     @property
     def can_undo(self) -> bool:
@@ -183,7 +142,7 @@ class Document:
         image.putpalette(palette.tobytes())
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
-        root, name = OutputRoot(folder), f"{frame:05d}.png"
+        root, name = OutputRoot(folder), mask_name(frame)
         root.write(name, buffer.getvalue())
         return root.at(name)
 
@@ -226,20 +185,22 @@ class Document:
         """What a step changes; raises `MaskError` where it cannot be done."""
         if step.frame < 0:
             raise MaskError(f"there is no frame {step.frame}")
-        if step.kind in _OBJECTS:
-            things = _OBJECTS[step.kind](dict(self.things), step)
-            patches = [
-                patch
-                for frame in (self._masks if step.kind in ("delete", "merge") else ())
-                if (patch := self._patch(frame, _relabelled(self.labels(frame), step))) is not None
-            ]
-            return Done(step, patches, things, frozenset(self._masks))
+        if step.kind in OBJECTS:
+            things, patches = OBJECTS[step.kind](dict(self.things), step), list[Patch | None]()
+            if step.kind in ("delete", "merge", "gone"):
+                for frame in self._masks:
+                    before = self.labels(frame)
+                    after = before if step.kind == "gone" else _relabelled(before, step)
+                    _check_there(things, frame, after)
+                    patches.append(self._patch(frame, after))
+            return Done(step, [patch for patch in patches if patch], things, frozenset(self._masks))
         if step.kind not in _DRAWN:
             raise MaskError(f"there is no step {shown(step.kind)!r}")
         if step.id and step.id not in self.things:
             raise MaskError(f"there is no object {step.id}: add it first")
         before = self.labels(step.frame)
         after = self._painted(before, step)
+        _check_there(self.things, step.frame, after)
         patch = self._patch(step.frame, after)
         return Done(step, [patch] if patch else [], dict(self.things), frozenset({*self._masks, step.frame}))
 
@@ -276,6 +237,8 @@ class Document:
     def _apply(self, done: Done) -> list[int]:
         if done.step.kind in _DRAWN:
             self.touched.add(done.step.frame)
+        if done.step.kind in ("gone", "here"):
+            self.told.add(done.step.id)
         kept = Done(done.step, done.patches, dict(self.things), frozenset(self._masks))
         self._done.append(kept)
         self.things = done.things
@@ -320,6 +283,19 @@ class Document:
             del self._masks[frame]
         self.revision += 1
         return sorted(changed)
+
+
+def _check_there(things: Mapping[int, Thing], frame: int, labels: Labels) -> None:
+    """Raise `MaskError` where labels show an object that is said not to be there."""
+    for thing in things.values():
+        if thing.is_gone(frame) and (labels == thing.id).any():
+            who = shown(thing.name) or f"object {thing.id}"
+            raise MaskError(f"{who} is gone at frame {frame}, and drawn there: say that it is here, or erase it there")
+
+
+def mask_name(frame: int) -> str:
+    """What the file of a mask is called."""
+    return f"{frame:05d}.png"
 
 
 def decoded(data: str, size: tuple[int, int]) -> Labels:
@@ -401,53 +377,9 @@ def _region(size: tuple[int, int], labels: Labels, own: Inside, step: Step) -> t
     return Area.of(decoded(step.data, size) > 0), step.id
 
 
-def _add(things: dict[int, Thing], step: Step) -> dict[int, Thing]:
-    number = step.id or next((number for number in range(1, MAX_OBJECTS + 1) if number not in things), 0)
-    if not 1 <= number <= MAX_OBJECTS or number in things:
-        raise MaskError(f"no object can be added as {number}: ids go from 1 to {MAX_OBJECTS}, each once")
-    color = step.color or "#{:02x}{:02x}{:02x}".format(*PALETTE[number])
-    return {**things, number: Thing(number, _name(step.name), _color(color))}
-
-
-def _changed(**names: str) -> Callable[[dict[int, Thing], Step], dict[int, Thing]]:
-    """What changes fields of an object to what the step says under other names."""
-
-    def change(things: dict[int, Thing], step: Step) -> dict[int, Thing]:
-        if step.id not in things:
-            raise MaskError(f"there is no object {step.id}")
-        _name(step.name)
-        values: dict[str, Any] = {name: getattr(step, own) for name, own in names.items()}
-        if "color" in values:
-            _color(values["color"])
-        return {**things, step.id: replace(things[step.id], **values)}
-
-    return change
-
-
-def _without(things: dict[int, Thing], step: Step) -> dict[int, Thing]:
-    """Objects without one, which is deleted or becomes part of another."""
-    if step.id not in things:
-        raise MaskError(f"there is no object {step.id}")
-    if step.kind == "merge" and (step.other not in things or step.other == step.id):
-        raise MaskError(f"object {step.id} cannot become part of {step.other}")
-    return {number: thing for number, thing in things.items() if number != step.id}
-
-
 def _relabelled(labels: Labels, step: Step) -> Labels:
     """Labels in which one object has become another, or background."""
     return np.where(labels == step.id, step.other if step.kind == "merge" else 0, labels).astype(np.uint8)
-
-
-def _name(name: str) -> str:
-    if len(name) > _LONGEST_NAME or not name.isprintable():
-        raise MaskError(f"a name has at most {_LONGEST_NAME} printable characters, not {shown(name)!r}")
-    return name
-
-
-def _color(color: str) -> str:
-    if re.fullmatch("#[0-9a-f]{6}", color) is None or color == "#000000":
-        raise MaskError(f"a colour is #rrggbb, not black, and not {shown(color)!r}")
-    return color
 
 
 _DRAWN: Mapping[str, Callable[[tuple[int, int], Labels, Inside, Step], tuple[Area, int]]] = {
@@ -461,12 +393,4 @@ _DRAWN: Mapping[str, Callable[[tuple[int, int], Labels, Inside, Step], tuple[Are
     "region": _region,
     "clear": _region,
     "begin": _region,
-}
-_OBJECTS: Mapping[str, Callable[[dict[int, Thing], Step], dict[int, Thing]]] = {
-    "add": _add,
-    "rename": _changed(name="name"),
-    "recolor": _changed(color="color"),
-    "lock": _changed(locked="locked"),
-    "delete": _without,
-    "merge": _without,
 }

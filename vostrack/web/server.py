@@ -67,6 +67,7 @@ def serve(
         config = uvicorn.Config(page.app, log_level="error", access_log=False, lifespan="off")
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
+        session.save()
         return session.out
 
 

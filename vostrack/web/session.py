@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,8 +18,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from vostrack.errors import MaskError, OutputError, VostrackError
-from vostrack.files import lock_folder, make_folder, open_regular, read_json, shown
+from vostrack.files import OutputRoot, lock_folder, make_folder, open_regular, remove_partials, shown
 from vostrack.formats import FORMATS
+from vostrack.methods import preset_name
+from vostrack.run.cuts import cuts
 from vostrack.run.export import export
 from vostrack.run.folder import OutputFolder
 from vostrack.run.place import check_free, default_folder
@@ -24,12 +29,14 @@ from vostrack.run.request import Request
 from vostrack.run.suggestions import suggest
 from vostrack.video.masks import Prompts
 from vostrack.video.palette import PALETTE
+from vostrack.video.playback import NORMAL
 from vostrack.video.ranges import Span
 from vostrack.video.reader import open_clip
 from vostrack.video.stream import NOMINAL_RATE
-from vostrack.web.document import Document, Labels, Step, encoded
+from vostrack.web.document import Document, Labels, encoded, mask_name
 from vostrack.web.frames import FrameCache
 from vostrack.web.regions import Patches, patches, region
+from vostrack.web.things import Frames, Step, joined
 from vostrack.web.work import Work
 
 _MOST_BYTES, _MOST_CLICKS, _MOST_CUT = 64 << 20, 1000, 4
@@ -43,6 +50,7 @@ class Wanted:
         method, preset, size, direction: as for `vostrack.segment`.
         objects: ids to follow; the others are kept as they are. Empty for all.
         first, last: frames that may change; None for the ends of the clip.
+        anew: whether a complete run is replaced, with what is said here in the place of how that was made.
     """
 
     method: str = "best"
@@ -52,6 +60,7 @@ class Wanted:
     objects: list[int] = field(default_factory=list)
     first: int | None = None
     last: int | None = None
+    anew: bool = False
 
 
 Command = Callable[
@@ -71,13 +80,12 @@ class Session:
         command: gives the command that does the same, from clip, masks by frame, names by id, and spans by id.
     """
 
-    def __init__(self, clip: Path, out: Path, document: Document, frames: FrameCache, fps: float) -> None:
+    def __init__(self, clip: Path, out: Path, document: Document, frames: FrameCache) -> None:
         """Take the parts; use `open`."""
-        self._fps, self.wanted = fps, Wanted()
+        self.wanted = Wanted()
         self.command: Command = lambda *_: ""
         self.clip, self.out, self.document, self.frames = clip, out, document, frames
         self.work = Work()
-        self.gone: dict[int, list[tuple[int, int | None]]] = {}
         self._cut: dict[int, Patches] = {}
         self._told = itertools.count(1)
 
@@ -102,24 +110,19 @@ class Session:
         clip = known[0].source if is_run and known else path
         if known is None and not drawn_in(folder).is_dir():
             check_free(folder, overwrite=False, resume=False)
-        stream = open_clip(clip)
-        make_folder(folder)
-        document = Document(stream.size, drawn_in(folder))
-        session = cls(clip, folder, document, FrameCache(stream), float(stream.fps or NOMINAL_RATE))
-        start = given or (known[1] if known else None)
-        if given and document.touched:
-            raise MaskError(
-                f"masks were drawn before, in {shown(drawn_in(folder))}: go on without a mask, or move it away"
-            )
-        if start is not None:
-            session._begin_with(start)
-        for number in known[0].locks.objects if known else ():
-            if number in document.things and not document.things[number].locked:
-                document.do(Step("lock", id=number, locked=True))
-        if known:
-            config = known[0].config
-            session.wanted = Wanted(config.method, config.preset, config.size, str(known[0].direction))
-            session.gone = {number: list(spans) for number, spans in known[0].gone.items() if isinstance(number, int)}
+        with ExitStack() as failed:
+            frames = failed.enter_context(FrameCache(partial(open_clip, clip, known[0].playback if known else NORMAL)))
+            make_folder(folder)
+            remove_partials(drawn_in(folder))
+            session = cls(clip, folder, Document(frames.size, drawn_in(folder)), frames)
+            if given and session.document.touched:
+                where = shown(drawn_in(folder))
+                raise MaskError(f"masks were drawn before, in {where}: go on without a mask, or move it away")
+            if start := given or (known[1] if known else None):
+                session._begin_with(start)
+            if known:
+                session._go_on_from(known[0])
+            failed.pop_all()
         return session
 
     def close(self) -> None:
@@ -150,7 +153,8 @@ class Session:
             return nothing
         if labels.dtype != np.uint8 or labels.shape != nothing.shape:
             return nothing
-        return np.where(np.isin(labels, [*self.document.things]), labels, 0).astype(np.uint8)
+        there = [thing.id for thing in self.document.things.values() if not thing.is_gone(frame)]
+        return np.where(np.isin(labels, there), labels, 0).astype(np.uint8)
 
     def do(self, step: Step) -> list[int]:
         """Do a step; one that draws on a frame without a mask begins with what was predicted there."""
@@ -199,18 +203,30 @@ class Session:
         """
         if not any(self.document.labels(frame).any() for frame in self.document.frames):
             raise MaskError("nothing is drawn: draw an object on a frame first")
-        saved = {frame: self.document.save(drawn_in(self.out), frame) for frame in self.document.frames}
-        if not self.is_followed:
+        paths = self.save()
+        saved = {frame: paths[frame] for frame in self._given()}
+        if wanted.anew or not self.is_followed:
             if wanted.objects or wanted.first is not None or wanted.last is not None:
                 raise MaskError("the first time, all objects are followed over the whole clip: choose that")
-            self.wanted = wanted
             self.work.start("segment", self._first_run(saved, wanted))
+            self.wanted = replace(wanted, anew=False)
             return
         self.work.start("update", self._update(saved, wanted))
 
+    def save(self) -> dict[int, Path]:
+        """Write what is drawn as masks that the command line reads; gives their paths by frame.
+
+        Raises:
+            OutputError: that cannot be done. The strokes are in the journal all the same.
+        """
+        folder = drawn_in(self.out)
+        for frame in self.document.touched - {*self.document.frames}:
+            OutputRoot(folder).remove(mask_name(frame))
+        return {frame: self.document.save(folder, frame) for frame in self.document.frames}
+
     def _first_run(self, saved: Mapping[int, Path], wanted: Wanted) -> dict[str, Any]:
         names = {thing.id: thing.name for thing in self.document.things.values() if thing.name}
-        present = {number for frame in saved for number in np.unique(self.document.labels(frame)).tolist()}
+        present = self._present(saved)
         return {
             "clip": self.clip,
             "masks": dict(saved),
@@ -220,33 +236,33 @@ class Session:
             "preset": wanted.preset,
             "size": wanted.size,
             "direction": wanted.direction,
-            "gone": {number: spans for number, spans in self.gone.items() if number in present},
+            "gone": {number: spans for number, spans in self._gone.items() if number in present},
         }
+
+    def _present(self, frames: Iterable[int]) -> set[int]:
+        """Objects that are drawn on frames."""
+        return {number for frame in frames for number in np.unique(self.document.labels(frame)).tolist()} - {0}
 
     def _update(self, saved: Mapping[int, Path], wanted: Wanted) -> dict[str, Any]:
         request, known = Request.kept_in(OutputFolder(self.out))
         changed, dropped = self._unfollowed(known)
         changes = {frame: saved[frame] for frame in changed}
-        said = {number: set(map(tuple, spans)) for number, spans in request.gone.items()}
-        gone = {
-            number: [span for span in spans if tuple(span) not in said.get(number, set())]
-            for number, spans in self.gone.items()
-        }
-        drawn = {number for frame in saved for number in np.unique(self.document.labels(frame)).tolist()}
-        gone = {number: spans for number, spans in gone.items() if spans and number in drawn}
-        if not (changes or dropped or gone):
+        said, gone = _said(request), self._gone
+        moved = {number for number in {*said, *gone} & self._present(saved) if said.get(number) != gone.get(number)}
+        if not (changes or dropped or moved):
             raise MaskError("nothing has changed since it was followed: correct a frame first")
         ids = list(self.document.things)
         kept = {thing.id for thing in self.document.things.values() if thing.locked}
         kept |= {number for number in ids if wanted.objects and number not in wanted.objects}
         followed = {number for labels in known.labels.values() for number in labels.ids}
         count = self.frames.count or self.frames.ready
-        ranges = [*request.locks.frames, *([(0, wanted.first - 1)] if wanted.first else [])]
+        ranges = [(0, wanted.first - 1)] if wanted.first else []
         ranges += [(wanted.last + 1, count - 1)] if wanted.last is not None and wanted.last < count - 1 else []
         return {
             "run": self.out,
             "masks": changes,
-            "gone": gone,
+            "gone": {number: spans for number, spans in gone.items() if number in moved},
+            "drop_gone": sorted(moved & {*said}),
             "drop_masks": dropped,
             "lock": sorted(kept & followed),
             "lock_ranges": ranges,
@@ -256,24 +272,29 @@ class Session:
 
     def _unfollowed(self, known: Prompts) -> tuple[list[int], list[int]]:
         """Frames that are drawn otherwise than the run was given them, and frames whose masks it has that are gone."""
+        frames = self._given()
         changed = [
             frame
-            for frame in self.document.frames
-            if (given := _given(known, frame)) is None or not np.array_equal(given, self.document.labels(frame))
+            for frame in frames
+            if (given := _mask_of(known, frame)) is None or not np.array_equal(given, self.document.labels(frame))
         ]
-        return changed, [frame for frame in (*known.labels, *known.empty) if frame not in self.document.frames]
+        return changed, [frame for frame in (*known.labels, *known.empty) if frame not in frames]
 
-    def say_gone(self, number: int, first: int, last: int | None) -> None:
-        """Say that an object is not there in a span of frames; raises `MaskError` where there is no such object."""
-        if number not in self.document.things:
-            raise MaskError(f"there is no object {number}")
-        if first < 0 or (last is not None and last < first):
-            raise MaskError(f"{first} to {last} are no frames")
-        for frame in self.document.frames:
-            inside = first <= frame and (last is None or frame <= last)
-            if inside and (self.document.labels(frame) == number).any():
-                raise MaskError(f"object {number} is drawn on frame {frame}: erase it there, or begin behind it")
-        self.gone.setdefault(number, []).append((first, last))
+    def _given(self) -> list[int]:
+        """Frames whose masks a run is given: from the first one on that shows an object."""
+        return [*dropwhile(lambda frame: not self.document.labels(frame).any(), self.document.frames)]
+
+    @property
+    def _gone(self) -> dict[int, list[Frames]]:
+        """When objects are not there, by id; empty masks before the first one that shows any say so of all."""
+        gone, empty = {}, [frame for frame in self.document.frames if frame < min(self._given(), default=0)]
+        for number, thing in self.document.things.items():
+            spans = thing.gone
+            for frame in empty:
+                spans = joined(spans, frame, frame)
+            if spans:
+                gone[number] = [*spans]
+        return gone
 
     def state(self) -> dict[str, Any]:
         """All that the page shows, apart from pixels, as JSON; numbered, since answers may arrive in another order."""
@@ -282,6 +303,7 @@ class Session:
         return {
             "clip": shown(self.clip.name),
             "out": shown(self.out),
+            "drawnIn": shown(drawn_in(self.out)),
             "width": width,
             "height": height,
             "count": frames.count,
@@ -293,12 +315,11 @@ class Session:
             "drawn": document.frames,
             "canUndo": document.can_undo,
             "canRedo": document.can_redo,
-            "gone": {str(number): spans for number, spans in self.gone.items()},
             "followed": self.is_followed,
-            "preset": self.wanted.preset,
+            "wanted": {**asdict(self.wanted), "preset": preset_name(self.wanted.method, self.wanted.preset)},
             "work": asdict(self.work.progress),
             "command": self.as_command(),
-            "fps": self._fps,
+            "fps": float(self.frames.fps or NOMINAL_RATE),
             "formats": [{"name": each.name, "meaning": f"{each.what}, {each.who}"} for each in FORMATS.values()],
         }
 
@@ -322,17 +343,16 @@ class Session:
             for row in csv.DictReader(text.splitlines()):
                 rows.setdefault(row["object"], []).append((int(row["frame"]), float(row["confidence"])))
             suggested = [each.frame for each in suggest(self.out, 3)]
-            summary = read_json(self.out / "summary.json", dict[str, Any])
+            found = cuts({each.frame: each.change for each in OutputFolder(self.out).signs()})
         except (OSError, ValueError, KeyError, VostrackError):
             return {"confidence": {}, "suggested": [], "cuts": []}
-        warnings = [each for each in summary.get("warnings", []) if isinstance(each, dict)]
-        return {"confidence": rows, "suggested": suggested, "warnings": warnings}
+        return {"confidence": rows, "suggested": suggested, "cuts": found}
 
     def as_command(self) -> str:
         """The command that does the same, if whoever opened the page says how."""
-        masks = {frame: drawn_in(self.out) / f"{frame:05d}.png" for frame in self.document.frames}
+        masks = {frame: drawn_in(self.out) / mask_name(frame) for frame in self._given()}
         names = {thing.id: thing.name for thing in self.document.things.values() if thing.name}
-        return self.command(self.clip, masks, names, self.gone, self.wanted)
+        return self.command(self.clip, masks, names, self._gone, self.wanted)
 
     def _begin_with(self, given: Prompts) -> None:
         """Make objects and masks of what was given to a run."""
@@ -347,8 +367,29 @@ class Session:
                 continue  # what was drawn there counts
             self.document.do(Step("begin", frame, data=encoded(labels.pixels.numpy().astype(np.uint8))))
 
+    def _go_on_from(self, request: Request) -> None:
+        """Take over what else was said of a run."""
+        config, told = request.config, {*self.document.told}
+        for number, spans in _said(request).items():
+            for first, last in spans if number not in told else ():
+                with suppress(MaskError):  # it is drawn there, or locked: that counts
+                    self.document.do(Step("gone", first, number, last=last))
+        for number in request.locks.objects:
+            if number in self.document.things and not self.document.things[number].locked:
+                self.document.do(Step("lock", id=number, locked=True))
+        self.wanted = Wanted(config.method, config.preset, config.size, str(request.direction))
 
-def _given(known: Prompts, frame: int) -> npt.NDArray[np.uint8] | None:
+
+def _said(request: Request) -> dict[int, list[Frames]]:
+    """When a run was told that objects are not there, by id."""
+    said = dict[int, tuple[Frames, ...]]()
+    for number, spans in request.gone.items():
+        for first, last in spans:
+            said[int(number)] = joined(said.get(int(number), ()), first, last)
+    return {number: [*spans] for number, spans in said.items()}
+
+
+def _mask_of(known: Prompts, frame: int) -> npt.NDArray[np.uint8] | None:
     """The mask that a run was given for a frame, black where it said that nothing is there; None if there was none."""
     if frame in known.labels:
         return known.labels[frame].pixels.numpy()

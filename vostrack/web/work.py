@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -44,12 +45,17 @@ class Progress:
 
 
 class Work:
-    """Runs and updates, one at a time."""
+    """Runs and updates, one at a time.
+
+    Attributes:
+        context: how processes are started.
+    """
+
+    context: SpawnContext | ForkServerContext = multiprocessing.get_context("spawn")
 
     def __init__(self) -> None:
         """Nothing runs."""
         self.progress = Progress()
-        self._context = multiprocessing.get_context("spawn")
         self._process: BaseProcess | None = None
         self._pipe: Pipe | None = None
         self._heard: threading.Thread | None = None
@@ -58,8 +64,8 @@ class Work:
         """Begin `vostrack.segment` or `vostrack.update` with arguments; raises `MaskError` where something runs."""
         if self.progress.running:
             raise MaskError("something is being followed: stop it first, or wait")
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(theirs, kind, dict(arguments)), daemon=True)
+        ours, theirs = self.context.Pipe()
+        process = self.context.Process(target=_work, args=(theirs, kind, dict(arguments)), daemon=True)
         process.start()
         theirs.close()
         self.progress = Progress(self.progress.number + 1, running=True, phase="starting")

@@ -1,15 +1,15 @@
 /** What the server is asked. Its address, with the token, is that of the page. */
 
 /**
- * @typedef {{id: number, name: string, color: string, locked: boolean}} Thing
+ * @typedef {{id: number, name: string, color: string, locked: boolean, gone: [number, number | null][]}} Thing
  * @typedef {{number: number, running: boolean, phase: string, done: number, total: number | null,
  *   notes: [string, string, string][], error: string, stopped: boolean}} Progress
  * @typedef {{clip: string, out: string, width: number, height: number, count: number | null, ready: number,
  *   error: string, number: number, revision: number, things: Thing[], drawn: number[], canUndo: boolean, canRedo: boolean,
- *   gone: Record<string, [number, number | null][]>, followed: boolean, preset: string, work: Progress, command: string,
- *   pen: boolean, fps: number, formats: {name: string, meaning: string}[], changed?: number[] | null}} State
- * @typedef {{confidence: Record<string, [number, number][]>, suggested: number[]}} Findings
- * @typedef {{kind: string, frame?: number, id?: number, points?: number[][], radius?: number, name?: string,
+ *   followed: boolean, wanted: {method: string, preset: string, size: number | null}, work: Progress, command: string,
+ *   drawnIn: string, pen: boolean, fps: number, formats: {name: string, meaning: string}[], changed?: number[] | null}} State
+ * @typedef {{confidence: Record<string, [number, number][]>, suggested: number[], cuts: number[]}} Findings
+ * @typedef {{kind: string, frame?: number, last?: number | null, id?: number, points?: number[][], radius?: number, name?: string,
  *   color?: string, other?: number, locked?: boolean, only?: string, data?: string}} Step
  */
 

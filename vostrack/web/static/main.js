@@ -1,42 +1,51 @@
 /** Puts the page together: what is shown follows the server's state, and what is done goes to it in order. */
 
 import * as api from "./api.js";
-import { TOOLS } from "./tools.js";
+import { listed, question } from "./objects.js";
+import { listen } from "./pointer.js";
 import { Timeline } from "./timeline.js";
+import { TOOLS } from "./tools.js";
 import { View } from "./view.js";
 
 /** @template {HTMLElement} T @param {string} id @returns {T} */
 const at = (id) => /** @type {T} */ (document.getElementById(id));
 const input = (/** @type {string} */ id) => /** @type {HTMLInputElement} */ (at(id));
+const button = (/** @type {string} */ id) => /** @type {HTMLButtonElement} */ (at(id));
 
 /** @type {api.State} */
 let state = await api.state();
 /** @type {api.Findings} */
-let findings = { confidence: {}, suggested: [] };
+let findings = { confidence: {}, suggested: [], cuts: [] };
 let frame = 0;
 let chosen = state.things[0]?.id ?? 0;
-let seen = { revision: -1, work: -1, done: -1 };
-let playing = 0;
+/** What of the state was shown, and the work whose findings were asked for. */
+let seen = { revision: -1, work: -1, done: -1, running: false, found: -1 };
+let playing = false;
 /** @type {[number, number]} */
 let pointer = [state.width / 2, state.height / 2];
+let pointed = false;
 
 const view = new View(at("view"), state.width, state.height);
 const plain = new View(at("plain"), state.width, state.height);
 const timeline = new Timeline(at("time"), seek);
 
-/** @param {string} text */
-function say(text) {
+/** @param {string} text @param {boolean} [refused] */
+function say(text, refused = false) {
   at("status").textContent = text;
+  at("status").classList.toggle("refused", refused);
+}
+
+/** @param {unknown} error */
+function excuse(error) {
+  if (!(error instanceof api.Refused)) throw error;
+  say(error.message, true);
 }
 
 /** Do one thing after the other, in the order in which they were asked for. */
 let queue = Promise.resolve();
 /** @param {() => Promise<void>} task @returns {Promise<void>} */
 function inTurn(task) {
-  const done = queue.then(task).catch((error) => {
-    say(error.message);
-    if (!(error instanceof api.Refused)) throw error;
-  });
+  const done = queue.then(task).catch(excuse);
   queue = done.catch(() => {});
   return done;
 }
@@ -49,27 +58,31 @@ const post = (path, body) =>
     await look();
   });
 
-/** @param {api.Step} step */
-async function send(step) {
-  const body = { frame, only: input("over").checked && step.kind !== "erase" ? "background" : "all", ...step };
-  await post("do", body);
+/** Kinds of steps that paint, and make an object if there is none. */
+const PAINTS = ["brush", "polygon", "fill", "region"];
+
+/** Do a step on the frame that is shown, for the object that is chosen now. @param {api.Step} step */
+function send(step) {
+  const body = { frame, id: chosen, only: input("over").checked && step.kind !== "erase" ? "background" : "all", ...step };
+  return inTurn(async () => {
+    say("");
+    if (!body.id && !chosen && PAINTS.includes(step.kind)) update(await api.post("do", { kind: "add" }));
+    body.id ||= chosen;
+    if (!body.id) return say("There is no object yet: draw one first.", true);
+    update(await api.post("do", body));
+    await look();
+  });
 }
 
 /** The region that clicks mean, as a mask. @param {api.Step} step @returns {Promise<string | undefined>} */
 async function propose(step) {
+  const asked = { frame, ...step };
   /** @type {string | undefined} */
   let mask;
   await inTurn(async () => {
-    mask = /** @type {any} */ (await api.post("propose", { frame, ...step })).changed;
+    mask = /** @type {any} */ (await api.post("propose", asked)).changed;
   });
   return mask;
-}
-
-/** The object that is painted; adds one where there is none. */
-async function ready() {
-  if (chosen) return true;
-  await post("do", { kind: "add" });
-  return Boolean(chosen);
 }
 
 // What is shown -------------------------------------------------------------------------------------------------
@@ -88,29 +101,33 @@ function update(next) {
   at("banner").textContent = state.error || "Another tab or window is drawing this clip: here you can only look.";
   at("of").textContent = `of ${state.count ?? `${state.ready} so far`}`;
   input("frame").max = String((state.count ?? state.ready) - 1);
-  for (const id of ["undo", "redo"]) {
-    /** @type {HTMLButtonElement} */ (at(id)).disabled = !(id === "undo" ? state.canUndo : state.canRedo) || !state.pen;
-  }
+  button("undo").disabled = !state.canUndo || !state.pen;
+  button("redo").disabled = !state.canRedo || !state.pen;
   at("command").textContent = state.command;
-  /** @type {HTMLButtonElement} */ (at("export")).disabled = !state.followed || state.work.running;
   working();
   timeline.show(state, findings, frame);
 }
 
 function working() {
-  const { work } = state;
+  const { work, wanted } = state;
   const progress = /** @type {HTMLProgressElement} */ (at("progress"));
   progress.hidden = !work.running;
   if (work.total) progress.value = work.done / work.total;
   else progress.removeAttribute("value");
-  const button = /** @type {HTMLButtonElement} */ (at("follow"));
-  button.disabled = work.running || !state.pen;
-  /** @type {HTMLButtonElement} */ (at("stop")).disabled = !work.running || !state.pen;
-  const left = pace(work);
-  const of = work.total ? ` of ${work.total}` : "";
+  button("follow").disabled = work.running || !state.pen;
+  button("stop").disabled = !work.running || !state.pen;
+  button("export").disabled = !state.followed || work.running;
+  at("anew-label").hidden = !state.followed;
+  const anew = input("anew").checked || !state.followed;
+  input("preset").disabled = !anew;
+  input("which").disabled = input("span").disabled = anew;
+  const size = wanted.size ? `, ${wanted.size} pixels` : "";
+  at("made").textContent = state.followed ? `Followed with ${wanted.method}, ${wanted.preset}${size}.` : "";
+  const far = work.total ? `: ${work.done} of ${work.total}` : " …";
   at("work").textContent = work.running
-    ? `${work.phase}: ${work.done}${of}${left}`
-    : work.error || (work.stopped ? "stopped; what was done stays" : work.number ? "followed" : "");
+    ? `${work.phase}${far}${pace(work)}`
+    : work.error || (work.stopped ? "Stopped. What was done stays." : work.number ? "Followed." : "");
+  at("work").classList.toggle("refused", Boolean(work.error));
   const notes = work.notes.map(([code, severity, text]) => {
     const item = document.createElement("li");
     item.className = severity;
@@ -134,42 +151,16 @@ function pace(work) {
 }
 
 function objects() {
-  const items = state.things.map((thing) => {
-    const item = document.createElement("li");
-    if (thing.id === chosen) item.setAttribute("aria-current", "true");
-    const color = Object.assign(document.createElement("input"), { type: "color", value: thing.color });
-    const title = thing.name || `object ${thing.id}`;
-    color.setAttribute("aria-label", `Colour of ${title}`);
-    color.addEventListener("change", () => post("do", { kind: "recolor", id: thing.id, color: color.value }));
-    const button = (/** @type {string} */ text, /** @type {string} */ label, /** @type {() => void} */ act) => {
-      const made = Object.assign(document.createElement("button"), { type: "button", textContent: text, title: label });
-      made.setAttribute("aria-label", `${label}: ${title}`);
-      made.addEventListener("click", act);
-      return made;
-    };
-    const name = button(title, "Choose", () => choose(thing.id));
-    name.className = "name";
-    name.addEventListener("dblclick", () => rename(thing));
-    const hidden = view.hidden.has(thing.id);
-    item.append(
-      color,
-      name,
-      button("✎", "Rename", () => rename(thing)),
-      button(thing.locked ? "locked" : "lock", thing.locked ? "Unlock" : "Lock", () =>
-        post("do", { kind: "lock", id: thing.id, locked: !thing.locked }),
-      ),
-      button(hidden ? "○" : "●", hidden ? "Show" : "Hide", () => {
-        if (hidden) view.hidden.delete(thing.id);
-        else view.hidden.add(thing.id);
-        objects();
-        view.show();
-      }),
-      button("⇢", "Make part of the chosen object", () => post("do", { kind: "merge", id: thing.id, other: chosen })),
-      button("✕", "Delete", () => post("do", { kind: "delete", id: thing.id })),
-    );
-    return item;
+  listed(at("objects"), state.things, chosen, view.hidden, {
+    choose,
+    rename,
+    send: (step) => post("do", step),
+    hide: (id) => {
+      if (!view.hidden.delete(id)) view.hidden.add(id);
+      objects();
+      view.show();
+    },
   });
-  at("objects").replaceChildren(...items);
   view.things = state.things;
 }
 
@@ -187,65 +178,71 @@ async function rename(thing) {
   if (name !== null && state.followed) say("The run keeps the names that it was first followed with.");
 }
 
-/** @param {string} title @param {string} text @param {string} value @returns {Promise<string | null>} */
-function question(title, text, value) {
-  const dialog = /** @type {HTMLDialogElement} */ (at("ask"));
-  at("ask-title").textContent = title;
-  at("ask-text").textContent = text;
-  input("ask-value").value = value;
-  dialog.returnValue = "";
-  dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue ? input("ask-value").value : null), { once: true });
-  });
+/** The pixels of the frame are being fetched. @type {Promise<void> | null} */
+let looks = null;
+let stale = false;
+/** Show the pixels of the frame as they are now; one fetch at a time, so that none is overtaken by an earlier one. */
+function look() {
+  stale = true;
+  looks ??= fetched();
+  return looks;
 }
-
-/** Fetch pixels of the frame: masks where they changed, and the image where it is another one. */
-async function look(image = false) {
-  const wanted = frame;
-  try {
-    const [picture, ids, before] = await Promise.all([
-      image ? api.frame(wanted) : null,
-      api.labels(wanted),
-      input("onion").checked && wanted ? api.labels(wanted - 1) : null,
-    ]);
-    if (wanted !== frame) return;
-    if (picture) view.image = plain.image = picture;
-    view.onion = before;
-    view.show(ids);
-    plain.draw();
-  } catch (error) {
-    if (!(error instanceof api.Refused)) throw error;
-    say(error.message);
+async function fetched() {
+  while (stale) {
+    stale = false;
+    const wanted = frame;
+    at("loading").hidden = view.frame === wanted;
+    at("loading").textContent = `frame ${wanted} …`;
+    try {
+      const [picture, ids, before] = await Promise.all([
+        view.frame === wanted ? null : api.frame(wanted),
+        api.labels(wanted),
+        input("onion").checked && wanted ? api.labels(wanted - 1) : null,
+      ]);
+      if (picture) view.image = plain.image = picture;
+      view.frame = wanted;
+      view.onion = before;
+      view.show(ids);
+      plain.draw();
+    } catch (error) {
+      excuse(error);
+    }
+    at("loading").hidden = true;
   }
+  looks = null;
 }
 
 /** Show another frame. @param {number} wanted */
 async function seek(wanted) {
   const last = (state.count ?? state.ready) - 1;
-  frame = Math.min(Math.max(wanted || 0, 0), Math.max(last, 0));
+  const next = Math.min(Math.max(Math.floor(wanted) || 0, 0), Math.max(last, 0));
+  if (next !== frame && tool.isBusy) {
+    input("frame").value = String(frame);
+    return say("Something is begun on this frame: Enter ends it, Escape drops it.", true);
+  }
+  frame = next;
   input("frame").value = String(frame);
   timeline.show(state, findings, frame);
-  await look(true);
+  await look();
 }
 
 /** Ask again and again how things are. */
 async function watch() {
   try {
-    const next = await api.state();
-    const moved = next.work.done !== seen.done || next.work.number !== seen.work;
-    const ended = state.work.running && !next.work.running;
-    update(next);
-    if (ended || (next.followed && seen.work < 0)) {
+    update(await api.state());
+    const { work, revision } = state;
+    const ended = !work.running && state.followed && seen.found !== work.number;
+    const moved = work.number !== seen.work || work.done !== seen.done || work.running !== seen.running;
+    const changed = ended || moved || revision !== seen.revision;
+    seen = { revision, work: work.number, done: work.done, running: work.running, found: ended ? work.number : seen.found };
+    if (ended) {
       findings = await api.findings();
-      /** @type {HTMLButtonElement} */ (at("suggested")).disabled = !findings.suggested.length;
+      button("suggested").disabled = !findings.suggested.length;
       timeline.show(state, findings, frame);
     }
-    if (ended || (moved && next.work.running) || next.revision !== seen.revision) await look();
-    seen = { revision: next.revision, work: next.work.number, done: next.work.done };
+    if (changed) await look();
   } catch (error) {
-    if (!(error instanceof api.Refused)) throw error;
-    say(error.message);
+    excuse(error);
   }
   setTimeout(watch, state.work.running || state.count === null || state.ready < state.count ? 400 : 1500);
 }
@@ -255,7 +252,6 @@ async function watch() {
 const desk = {
   view,
   color: () => state.things.find(({ id }) => id === chosen)?.color ?? "#ffffff",
-  id: () => chosen,
   radius: () => Number(input("radius").value),
   send,
   say,
@@ -263,7 +259,15 @@ const desk = {
 };
 const tools = new Map(TOOLS.map(([key, name, , Kind]) => [key, { name, tool: new Kind(desk) }]));
 let tool = /** @type {{name: string, tool: import("./tools.js").Tool}} */ (tools.get("b")).tool;
-view.extra = (context) => tool.draw(context, pointer);
+view.extra = (context) => tool.draw(context, pointed ? pointer : null);
+
+/** Write the masks that are drawn as files. */
+function save() {
+  return inTurn(async () => {
+    const told = /** @type {any} */ (await api.post("save"));
+    say(`Saved: ${told.changed} ${told.changed === 1 ? "mask" : "masks"} in ${told.drawnIn}`);
+  });
+}
 
 /** @param {string} key */
 function take(key) {
@@ -302,53 +306,27 @@ for (const [text, kind, radius] of /** @type {[string, string, number][]} */ ([
   ["Clear", "clear", 0],
 ])) {
   const button = Object.assign(document.createElement("button"), { type: "button", textContent: text });
-  button.addEventListener("click", () => send({ kind, id: chosen, radius }));
+  button.addEventListener("click", () => send({ kind, radius }));
   at("mask-buttons").append(button);
 }
 
-let panning = false;
-let space = false;
-const canvas = view.canvas;
-canvas.addEventListener("pointerdown", async (event) => {
-  canvas.focus();
-  canvas.setPointerCapture(event.pointerId);
-  pointer = view.point(event);
-  panning = event.button === 1 || space;
-  canvas.classList.toggle("panning", panning);
-  if (panning || event.button || !state.pen) return;
-  const point = pointer;
-  if (chosen) tool.down(point, event.shiftKey);
-  else if (await ready()) tool.down(point, event.shiftKey);
-});
-canvas.addEventListener("pointermove", (event) => {
-  if (panning) return view.pan(event.movementX, event.movementY);
-  const events = event.getCoalescedEvents?.() ?? [];
-  const points = (events.length ? events : [event]).map((each) => view.point(each));
-  pointer = points[points.length - 1];
-  tool.move(points, Boolean(event.buttons & 1));
-});
-const release = () => {
-  if (!panning) tool.up();
-  panning = false;
-  canvas.classList.remove("panning");
-};
-canvas.addEventListener("pointerup", release);
-canvas.addEventListener("pointercancel", () => {
-  panning = false;
-  tool.cancel();
-});
-canvas.addEventListener("dblclick", () => tool.finish());
-canvas.addEventListener("contextmenu", (event) => event.preventDefault());
-canvas.addEventListener(
-  "wheel",
-  (event) => {
-    event.preventDefault();
-    const sizes = tool === tools.get("b")?.tool || tool === tools.get("e")?.tool;
-    if (sizes && !event.ctrlKey && !event.metaKey) resize(event.deltaY < 0 ? 1.1 : 1 / 1.1);
-    else view.zoom(Math.exp(-event.deltaY / 400), view.point(event));
+listen(view, {
+  tool: () => tool,
+  may: () => {
+    if (playing) play();
+    if (state.pen && view.frame !== frame) say(`Frame ${frame} is still coming.`, true);
+    return state.pen && view.frame === frame;
   },
-  { passive: false },
-);
+  at: (point) => {
+    pointer = point;
+    pointed = true;
+  },
+  away: () => {
+    pointed = false;
+    view.draw();
+  },
+  resize,
+});
 
 /** Make the brush larger or smaller. @param {number} factor */
 function resize(factor) {
@@ -372,14 +350,22 @@ function follow() {
   const first = span === "after" ? frame : span === "next" && before !== undefined ? before : null;
   const last = span === "before" ? frame : span === "next" && after !== undefined ? after : null;
   const objects = input("which").value === "one" ? [chosen] : [];
-  return post("follow", { preset: input("preset").value, objects, first, last });
+  const anew = input("anew").checked;
+  input("anew").checked = false;
+  const preset = input("preset").value;
+  return post("follow", anew || !state.followed ? { preset, anew } : { objects, first, last });
 }
 at("follow").addEventListener("click", follow);
+at("anew").addEventListener("change", working);
 at("stop").addEventListener("click", () => post("stop"));
-at("gone").addEventListener("click", gone);
-function gone() {
-  return post("gone", { id: chosen, first: frame, last: null });
-}
+/** Say where the chosen object is not there, or is. @param {string} kind @param {number} first @param {number | null} last */
+const place = (kind, first, last) => send({ kind, frame: first, last });
+const goneFrom = () => place("gone", frame, null);
+const goneUntil = () => place("gone", 0, frame);
+const here = () => place("here", frame, null);
+at("gone").addEventListener("click", goneFrom);
+at("gone-until").addEventListener("click", goneUntil);
+at("here").addEventListener("click", here);
 at("suggested").addEventListener("click", doubtful);
 function doubtful() {
   const { suggested } = findings;
@@ -404,7 +390,7 @@ at("add").addEventListener("click", () => post("do", { kind: "add" }));
 // Time ----------------------------------------------------------------------------------------------------------
 
 function play() {
-  playing = playing ? 0 : 1;
+  playing = !playing && !tool.isBusy;
   at("play").textContent = playing ? "❚❚ pause" : "▶ play";
   at("play").setAttribute("aria-label", playing ? "Pause" : "Play");
   if (playing) tick(performance.now(), frame);
@@ -416,6 +402,7 @@ async function tick(since, from) {
   const last = (state.count ?? state.ready) - 1;
   const wanted = Math.min(from + Math.floor(passed), last);
   if (wanted !== frame) await seek(wanted);
+  if (!playing) return;
   if (wanted >= last) return play();
   requestAnimationFrame(() => tick(since, from));
 }
@@ -447,17 +434,18 @@ function nudge(x, y) {
     Math.min(Math.max(pointer[0] + x, 0), state.width),
     Math.min(Math.max(pointer[1] + y, 0), state.height),
   ];
+  pointed = true;
   tool.move([pointer], drawing);
   say(`${Math.floor(pointer[0])}, ${Math.floor(pointer[1])}`);
 }
 /** Begin and end a stroke, or set a corner, at the cross. */
-async function press() {
-  if (!state.pen || !(await ready())) return;
+function press() {
   if (drawing) {
     drawing = false;
     return tool.up();
   }
-  drawing = tool === tools.get("b")?.tool || tool === tools.get("e")?.tool || tool === tools.get("l")?.tool;
+  if (!state.pen || view.frame !== frame) return;
+  drawing = tool.strokes;
   tool.down(pointer);
 }
 
@@ -472,6 +460,7 @@ const KEYS = [
   ["Ctrl+z", "Undo", () => post("undo")],
   ["Ctrl+y", "Redo", () => post("redo")],
   ["Ctrl+Shift+z", "Redo", () => post("redo")],
+  ["Ctrl+s", "Save the masks that are drawn", save],
   ["ArrowLeft", "Previous frame", () => seek(frame - 1)],
   ["ArrowRight", "Next frame", () => seek(frame + 1)],
   ["Home", "First frame", () => seek(0)],
@@ -492,7 +481,9 @@ const KEYS = [
   ["Backspace", "Take back the last corner", () => tool.back()],
   ["k", "Play or pause", play],
   ["j", "Next doubtful frame", doubtful],
-  ["g", "The chosen object is gone from here on", gone],
+  ["g", "The chosen object is gone from here on", goneFrom],
+  ["u", "It is gone until here", goneUntil],
+  ["h", "It is here again from here on", here],
   ["n", "Add an object", () => post("do", { kind: "add" })],
   ["o", "Outline of the frame before", () => toggle("onion")],
   ["v", "The frame as it is beside it", () => toggle("split")],
@@ -516,11 +507,6 @@ document.addEventListener("keydown", (event) => {
   const target = /** @type {HTMLElement} */ (event.target);
   if (document.querySelector("dialog[open]")) return;
   if (/^(INPUT|SELECT|TEXTAREA)$/.test(target.tagName) && input(target.id)?.type !== "checkbox") return;
-  if (event.key === " " && target === canvas) {
-    space = true;
-    event.preventDefault();
-    return;
-  }
   if (target.tagName === "BUTTON" && (event.key === "Enter" || event.key === " ")) return;
   const control = event.ctrlKey || event.metaKey ? "Ctrl+" : "";
   const letter = event.key.length === 1 ? event.key.toLowerCase() : event.key;
@@ -531,11 +517,9 @@ document.addEventListener("keydown", (event) => {
   found[2](event);
 });
 addEventListener("pagehide", () => api.release());
-document.addEventListener("keyup", (event) => {
-  if (event.key === " ") space = false;
-});
 
-if (state.followed) input("preset").value = state.preset;
+const QUALITY = ["fast", "balanced", "accurate"];
+if (QUALITY.includes(state.wanted.preset)) input("preset").value = state.wanted.preset;
 take("b");
 input("radius").dispatchEvent(new Event("input"));
 objects();

@@ -11,7 +11,7 @@ export class Timeline {
     /** @type {State | null} */
     this.state = null;
     /** @type {Findings} */
-    this.findings = { confidence: {}, suggested: [] };
+    this.findings = { confidence: {}, suggested: [], cuts: [] };
     this.frame = 0;
     const go = (/** @type {PointerEvent} */ event) => {
       const box = canvas.getBoundingClientRect();
@@ -56,15 +56,18 @@ export class Timeline {
     context.fillRect(0, 0, at(state.ready), 3);
     const rows = state.things;
     const tall = Math.min(18, (height - TOP) / Math.max(rows.length, 1));
-    rows.forEach(({ id, name, color }, row) => {
+    rows.forEach(({ id, name, color, gone }, row) => {
       const y = TOP + row * tall;
       for (const [frame, sure] of this.findings.confidence[id] ?? []) {
         context.fillStyle = `hsl(${Math.round(20 + 190 * sure)} 70% 50% / ${1.05 - 0.6 * sure})`;
         context.fillRect(at(frame), y + 2, wide + 0.5, tall - 4);
       }
-      for (const [first, last] of state.gone[id] ?? []) {
+      for (const [first, last] of gone) {
+        const long = at((last ?? this.count - 1) + 1) - at(first);
+        context.fillStyle = tone("--card");
+        context.fillRect(at(first), y + 1, long, tall - 2);
         context.fillStyle = tone("--soft");
-        context.fillRect(at(first), y + tall / 2 - 1, at((last ?? this.count - 1) + 1) - at(first), 2);
+        context.fillRect(at(first), y + tall / 2 - 1, long, 2);
       }
       context.fillStyle = color;
       context.fillRect(0, y + 2, 5, tall - 4);
@@ -72,6 +75,8 @@ export class Timeline {
       context.font = "11px system-ui";
       context.fillText(name || `object ${id}`, 9, y + tall / 2 + 4);
     });
+    context.fillStyle = tone("--text");
+    for (const cut of this.findings.cuts) for (let y = 0; y < height; y += 6) context.fillRect(at(cut), y, 1, 3);
     for (const frame of state.drawn) {
       context.fillStyle = tone("--main");
       context.beginPath();

@@ -5,13 +5,18 @@ import { costs, path } from "./scissors.js";
 /** @typedef {import("./view.js").View} View @typedef {import("./api.js").Step} Step */
 
 /**
- * What tools are given.
- * @typedef {{view: View, color: () => string, id: () => number, radius: () => number,
- *   propose: (step: Step) => Promise<string | undefined>, send: (step: Step) => Promise<void>, say: (text: string) => void}} Desk
+ * What tools are given: steps that they send are for the chosen object, and made if there is none.
+ * @typedef {{view: View, color: () => string, radius: () => number, propose: (step: Step) => Promise<string | undefined>,
+ *   send: (step: Step) => Promise<void>, say: (text: string) => void}} Desk
  */
 
 /** A tool does nothing until it is told what to do. */
 class Tool {
+  /** Whether it draws as long as it is pressed. */
+  strokes = false;
+  /** Whether it has a size. */
+  sizes = false;
+
   /** @param {Desk} desk */
   constructor(desk) {
     this.desk = desk;
@@ -38,14 +43,21 @@ class Tool {
     this.points = [];
     this.desk.view.draw();
   }
-  /** @param {CanvasRenderingContext2D} context @param {[number, number]} pointer */
+  /** What the last press began is dropped. */
+  drop() {
+    if (this.strokes) this.cancel();
+    else this.back();
+  }
+  /** @param {CanvasRenderingContext2D} context @param {[number, number] | null} pointer that is over the frame */
   draw(context, pointer) {
     cross(context, pointer, this.desk.view);
   }
 }
 
-/** @param {CanvasRenderingContext2D} context @param {[number, number]} pointer @param {View} view */
-function cross(context, [x, y], view) {
+/** @param {CanvasRenderingContext2D} context @param {[number, number] | null} pointer @param {View} view */
+function cross(context, pointer, view) {
+  if (!pointer) return;
+  const [x, y] = pointer;
   const arm = (9 * view.ratio) / view.scale;
   for (const [color, width] of /** @type {[string, number][]} */ ([["#000", 3], ["#fff", 1]])) {
     context.strokeStyle = color;
@@ -72,8 +84,14 @@ function outline(context, points, view, closed) {
   }
 }
 
+/** @typedef {{points: number[][], radius: number, color: string, image: ImageBitmap | null}} Stroke */
+
 class Brush extends Tool {
   kind = "brush";
+  strokes = true;
+  sizes = true;
+  /** Strokes that the server has not answered yet. @type {Set<Stroke>} */
+  sent = new Set();
 
   /** @param {[number, number]} point */
   down(point) {
@@ -87,36 +105,47 @@ class Brush extends Tool {
     this.desk.view.draw();
   }
 
+  /** @returns {Stroke} */
+  stroke() {
+    const color = this.kind === "erase" ? "#ffffff" : this.desk.color();
+    return { points: this.points, radius: this.desk.radius(), color, image: this.desk.view.image };
+  }
+
   async up() {
-    const { points } = this;
+    const stroke = this.stroke();
+    const { points, radius } = stroke;
     if (!points.length) return;
+    this.points = [];
+    this.sent.add(stroke);
     try {
-      await this.desk.send({ kind: this.kind, id: this.desk.id(), points, radius: this.desk.radius() });
+      await this.desk.send({ kind: this.kind, points, radius });
     } finally {
-      if (this.points === points) this.cancel();
+      this.sent.delete(stroke);
+      this.desk.view.draw();
     }
   }
 
-  /** @param {CanvasRenderingContext2D} context @param {[number, number]} pointer */
+  /** @param {CanvasRenderingContext2D} context @param {[number, number] | null} pointer */
   draw(context, pointer) {
     const { view } = this.desk;
-    const radius = this.desk.radius();
-    if (this.points.length) {
-      context.globalAlpha = 0.6;
-      context.strokeStyle = context.fillStyle = this.kind === "erase" ? "#ffffff" : this.desk.color();
+    context.globalAlpha = 0.6;
+    context.lineCap = context.lineJoin = "round";
+    for (const { points, radius, color, image } of [...this.sent, this.stroke()]) {
+      if (!points.length || image !== view.image) continue;
+      context.strokeStyle = color;
       context.lineWidth = 2 * radius;
-      context.lineCap = context.lineJoin = "round";
       context.beginPath();
-      this.points.forEach(([x, y], at) => (at ? context.lineTo(x, y) : context.moveTo(x, y)));
-      if (this.points.length === 1) context.lineTo(this.points[0][0], this.points[0][1]);
+      points.forEach(([x, y], at) => (at ? context.lineTo(x, y) : context.moveTo(x, y)));
+      if (points.length === 1) context.lineTo(points[0][0], points[0][1]);
       context.stroke();
-      context.globalAlpha = 1;
     }
+    context.globalAlpha = 1;
+    if (!pointer) return;
     for (const [color, width] of /** @type {[string, number][]} */ ([["#000", 3], ["#fff", 1]])) {
       context.strokeStyle = color;
       context.lineWidth = (width * view.ratio) / view.scale;
       context.beginPath();
-      context.arc(pointer[0], pointer[1], Math.max(radius, 0.5), 0, 2 * Math.PI);
+      context.arc(pointer[0], pointer[1], Math.max(this.desk.radius(), 0.5), 0, 2 * Math.PI);
       context.stroke();
     }
   }
@@ -127,9 +156,6 @@ class Eraser extends Brush {
 }
 
 class Polygon extends Tool {
-  /** @type {[number, number]} */
-  pointer = [0, 0];
-
   /** @param {[number, number]} point */
   down(point) {
     this.points.push(point);
@@ -138,7 +164,6 @@ class Polygon extends Tool {
 
   /** @param {[number, number][]} points */
   move(points) {
-    this.pointer = points[points.length - 1];
     this.desk.view.draw();
   }
 
@@ -156,17 +181,20 @@ class Polygon extends Tool {
     const points = this.corners();
     if (points.length < 3) return this.desk.say("An outline needs three corners.");
     this.cancel();
-    await this.desk.send({ kind: "polygon", id: this.desk.id(), points });
+    await this.desk.send({ kind: "polygon", points });
   }
 
-  /** @param {CanvasRenderingContext2D} context @param {[number, number]} pointer */
+  /** @param {CanvasRenderingContext2D} context @param {[number, number] | null} pointer */
   draw(context, pointer) {
-    outline(context, this.points.length ? [...this.corners(), pointer] : [], this.desk.view, false);
+    const corners = this.corners();
+    outline(context, corners.length && pointer ? [...corners, pointer] : corners, this.desk.view, false);
     super.draw(context, pointer);
   }
 }
 
 class Lasso extends Tool {
+  strokes = true;
+
   /** @param {[number, number]} point */
   down(point) {
     this.points = [point];
@@ -181,10 +209,10 @@ class Lasso extends Tool {
   async up() {
     const { points } = this;
     this.cancel();
-    if (points.length > 2) await this.desk.send({ kind: "polygon", id: this.desk.id(), points });
+    if (points.length > 2) await this.desk.send({ kind: "polygon", points });
   }
 
-  /** @param {CanvasRenderingContext2D} context @param {[number, number]} pointer */
+  /** @param {CanvasRenderingContext2D} context @param {[number, number] | null} pointer */
   draw(context, pointer) {
     outline(context, this.points, this.desk.view, true);
     super.draw(context, pointer);
@@ -253,7 +281,7 @@ class Scissors extends Polygon {
     await super.finish();
   }
 
-  /** @param {CanvasRenderingContext2D} context @param {[number, number]} pointer */
+  /** @param {CanvasRenderingContext2D} context @param {[number, number] | null} pointer */
   draw(context, pointer) {
     outline(context, [...this.corners(), ...this.side], this.desk.view, false);
     cross(context, pointer, this.desk.view);
@@ -263,66 +291,77 @@ class Scissors extends Polygon {
 class Fill extends Tool {
   /** @param {[number, number]} point */
   async down(point) {
-    await this.desk.send({ kind: "fill", id: this.desk.id(), points: [point] });
+    await this.desk.send({ kind: "fill", points: [point] });
   }
+}
+
+/** A mask as an image of stripes. @param {string} data a PNG in base 64 @returns {Promise<ImageBitmap>} */
+async function striped(data) {
+  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+  const image = await createImageBitmap(new Blob([bytes], { type: "image/png" }), { colorSpaceConversion: "none" });
+  const canvas = new OffscreenCanvas(image.width, image.height);
+  const context = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d", { willReadFrequently: true }));
+  context.drawImage(image, 0, 0);
+  const pixels = context.getImageData(0, 0, image.width, image.height);
+  for (let at = 0; at < pixels.data.length; at += 4) {
+    const inside = pixels.data[at] > 0;
+    const stripe = ((at / 4) % image.width + Math.floor(at / 4 / image.width)) & 4;
+    pixels.data.set(inside ? (stripe ? [255, 255, 255, 130] : [0, 0, 0, 130]) : [0, 0, 0, 0], at);
+  }
+  context.putImageData(pixels, 0, 0);
+  return createImageBitmap(canvas);
 }
 
 /** Clicks on the object, and with Shift beside it, propose a region; Enter paints it. */
 class Region extends Tool {
-  /** @type {string} */
   wanted = "";
-  data = "";
+  /** What the clicks mean, once that is known. @type {Promise<string>} */
+  asked = Promise.resolve("");
   /** @type {ImageBitmap | null} */
   shown = null;
 
   /** @param {[number, number]} point @param {boolean} [beside] */
-  async down(point, beside = false) {
+  down(point, beside = false) {
     this.points.push(point);
     this.wanted += beside ? "0" : "1";
-    await this.ask();
+    this.asked = this.ask();
   }
 
+  /** Ask what the clicks mean, and show it unless they are others by then. */
   async ask() {
     const { points, wanted } = this;
-    if (!points.length) return this.cancel();
-    this.data = (await this.desk.propose({ kind: "region", points, data: wanted })) ?? "";
-    if (!this.data || points !== this.points) return;
-    const bytes = Uint8Array.from(atob(this.data), (letter) => letter.charCodeAt(0));
-    const image = await createImageBitmap(new Blob([bytes], { type: "image/png" }), { colorSpaceConversion: "none" });
-    const canvas = new OffscreenCanvas(image.width, image.height);
-    const context = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d", { willReadFrequently: true }));
-    context.drawImage(image, 0, 0);
-    const pixels = context.getImageData(0, 0, image.width, image.height);
-    for (let at = 0; at < pixels.data.length; at += 4) {
-      const inside = pixels.data[at] > 0;
-      const stripe = ((at / 4) % image.width + Math.floor(at / 4 / image.width)) & 4;
-      pixels.data.set(inside ? (stripe ? [255, 255, 255, 130] : [0, 0, 0, 130]) : [0, 0, 0, 0], at);
-    }
-    context.putImageData(pixels, 0, 0);
-    this.shown = await createImageBitmap(canvas);
+    const data = (await this.desk.propose({ kind: "region", points: [...points], data: wanted })) ?? "";
+    const image = data ? await striped(data) : null;
+    if (points !== this.points || wanted !== this.wanted) return data;
+    this.shown = image;
     this.desk.view.draw();
-    this.desk.say("Enter paints the region; Shift and click says what does not belong to it.");
+    if (data) this.desk.say("Enter paints the region; Shift and click says what does not belong to it.");
+    return data;
   }
 
-  async back() {
+  back() {
     this.points.pop();
     this.wanted = this.wanted.slice(0, -1);
-    await this.ask();
+    if (this.points.length) this.asked = this.ask();
+    else this.cancel();
   }
 
   cancel() {
-    this.wanted = this.data = "";
+    this.wanted = "";
+    this.asked = Promise.resolve("");
     this.shown = null;
     super.cancel();
   }
 
   async finish() {
-    const { data } = this;
+    const { points } = this;
+    const data = await this.asked;
+    if (points !== this.points) return; // it was dropped
     this.cancel();
-    if (data) await this.desk.send({ kind: "region", id: this.desk.id(), data });
+    if (data) await this.desk.send({ kind: "region", data });
   }
 
-  /** @param {CanvasRenderingContext2D} context @param {[number, number]} pointer */
+  /** @param {CanvasRenderingContext2D} context @param {[number, number] | null} pointer */
   draw(context, pointer) {
     if (this.shown) context.drawImage(this.shown, 0, 0);
     super.draw(context, pointer);

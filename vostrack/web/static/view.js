@@ -23,6 +23,8 @@ export class View {
     this.left = this.top = 0;
     /** @type {ImageBitmap | null} */
     this.image = null;
+    /** Number of the frame that is shown; -1 before there is one. */
+    this.frame = -1;
     this.labels = new Uint8Array(width * height);
     /** @type {Uint8Array | null} */
     this.onion = null;
