@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.batch.clips import write_clips
 from tests.forks import server
+from tests.web.tabs import Tab, chromium, served
 from vostrack.cli.edit import command
 from vostrack.web.session import Session
 from vostrack.web.work import Work
@@ -33,3 +35,26 @@ def session(clip: Path) -> Iterator[Session]:
     made.command = command
     yield made
     made.close()
+
+
+@pytest.fixture
+def address(session: Session) -> Iterator[str]:
+    """Where the page of the session is served."""
+    with served(session) as where:
+        yield where
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser."""
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def tab(browser: Any, address: str) -> Iterator[Tab]:
+    """The page of the session, in whose console no error may come."""
+    opened = Tab(browser, address)
+    yield opened
+    assert opened.errors == []
+    opened.page.context.close()

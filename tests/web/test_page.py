@@ -2,119 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.runs import until
-from vostrack.web.session import Session
+from tests.web.tabs import HEIGHT, IN_A_BROWSER, SECONDS, WIDTH, Tab
+from vostrack.web.session import Session, drawn_in
 from vostrack.web.shapes import brushed
 from vostrack.web.things import Step
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.needs("playwright", "dev"),
-    pytest.mark.needs("uvicorn", "edit"),
-    pytest.mark.skipif(CHROMIUM is None, reason="NO CHROMIUM on this machine"),
-]
-
-HEIGHT, WIDTH = 48, 64
-SECONDS = 120
-
-
-@pytest.fixture
-def address(session: Session) -> Iterator[str]:
-    """Where the page of the session is served."""
-    import uvicorn
-
-    from vostrack.web.app import Page
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{listener.getsockname()[1]}"
-        page = Page(session, (host,))
-        server = uvicorn.Server(uvicorn.Config(page.app, log_level="error", lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        assert until(lambda: server.started)
-        yield f"http://{host}/{page.token}/"
-        server.should_exit = True
-        thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=1000 * SECONDS)
-        yield opened
-        opened.close()
-
-
-class Tab:
-    """A page in a tab, with the frame's pixels in the place of the screen's; fails on errors in its console."""
-
-    def __init__(self, browser: Any, address: str, ratio: float = 1) -> None:
-        from playwright.sync_api import expect
-
-        expect.set_options(timeout=1000 * SECONDS)
-        self.expect = expect
-        self.errors: list[str] = []
-        context = browser.new_context(viewport={"width": 1200, "height": 760}, device_scale_factor=ratio)
-        self.page = context.new_page()
-        self.page.set_default_timeout(1000 * SECONDS)
-        self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.goto(address)
-        expect(self.page.locator("#of")).to_have_text("of 12")
-        self.zoom, self.left, self.top = 1.0, 0.0, 0.0
-
-    def at(self, x: float, y: float) -> tuple[float, float]:
-        """Where a point of the frame is on the screen."""
-        box = self.page.locator("#view").bounding_box()
-        scale = min(box["width"] / WIDTH, box["height"] / HEIGHT)
-        left, top = (box["width"] - WIDTH * scale) / 2, (box["height"] - HEIGHT * scale) / 2
-        # Zooming leaves the middle of the frame where it is.
-        x, y = ((x - WIDTH / 2) * self.zoom + WIDTH / 2, (y - HEIGHT / 2) * self.zoom + HEIGHT / 2)
-        return box["x"] + left + x * scale, box["y"] + top + y * scale
-
-    def drag(self, *points: tuple[float, float]) -> None:
-        self.page.mouse.move(*self.at(*points[0]))
-        self.page.mouse.down()
-        for point in points[1:]:
-            self.page.mouse.move(*self.at(*point), steps=6)
-        self.page.mouse.up()
-
-    def click(self, *points: tuple[float, float]) -> None:
-        for point in points:
-            self.page.mouse.click(*self.at(*point))
-
-    def press(self, *keys: str) -> None:
-        self.page.locator("#view").focus()
-        for key in keys:
-            self.page.keyboard.press(key)
-
-    def add(self) -> None:
-        count = self.page.locator("#objects li").count()
-        self.press("n")
-        self.expect(self.page.locator("#objects li")).to_have_count(count + 1)
-
-
-@pytest.fixture
-def tab(browser: Any, address: str) -> Iterator[Tab]:
-    opened = Tab(browser, address)
-    yield opened
-    assert opened.errors == []
+pytestmark = IN_A_BROWSER
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
@@ -272,6 +175,86 @@ def test_drawn_followed_and_corrected(tab: Tab, session: Session) -> None:
     tab.page.locator("#export").click()
     tab.expect(tab.page.locator("#exported")).to_contain_text("written", timeout=120_000)
     assert Path(f"{session.out}_matte").is_dir()
+
+
+def test_a_stroke_ends_where_the_pointer_was_let_go(tab: Tab, session: Session) -> None:
+    """Also if there was no object, and the server takes its time to make one."""
+    held: list[Any] = []
+    tab.page.locator("#radius").fill("4")
+    tab.page.route("**/do?*", lambda route: held.append(route))
+    tab.drag((20, 16), (40, 16))
+    tab.drag((20, 26), (40, 26))
+    tab.page.mouse.move(*tab.at(10, 40), steps=4)
+    assert until(lambda: tab.page.wait_for_timeout(20) or bool(held), SECONDS)
+    held[0].continue_()
+    tab.page.unroute("**/do?*")
+    found = waited(session, lambda own: bool(own[16, 30] and own[26, 30]))
+    assert [*session.document.things] == [1]
+    expected = np.zeros((HEIGHT, WIDTH), np.bool_)
+    for row in (16, 26):
+        area = brushed((HEIGHT, WIDTH), [(20.0, row), (40.0, row)], 4)
+        expected[area.box] |= area.inside
+    assert overlap(found, expected) > 0.9
+
+
+def test_what_is_begun_stays_on_its_frame(tab: Tab, session: Session) -> None:
+    tab.press("p")
+    tab.click((8, 10), (28, 10))
+    tab.press("ArrowRight")
+    tab.expect(tab.page.locator("#status")).to_contain_text("Something is begun")
+    tab.click((28, 30))
+    tab.press("Enter")
+    waited(session, drawn)
+    tab.press("ArrowRight")
+    tab.expect(tab.page.locator("#frame")).to_have_value("1")
+    assert session.document.frames == [0]
+
+
+def test_an_object_is_gone_and_here_again(tab: Tab, session: Session) -> None:
+    tab.drag((20, 16), (40, 16))
+    waited(session, drawn)
+    tab.page.locator("#frame").fill("4")
+    tab.page.locator("#frame").press("Enter")
+
+    def gone() -> object:
+        return session.document.things[1].gone
+
+    tab.press("g")
+    assert until(lambda: gone() == ((4, None),), SECONDS)
+    tab.press("ArrowRight", "h")
+    assert until(lambda: gone() == ((4, 4),), SECONDS)
+    tab.press("u")
+    tab.expect(tab.page.locator("#status")).to_contain_text("drawn there")
+    tab.press("Control+z")
+    assert until(lambda: gone() == ((4, None),), SECONDS)
+    tab.page.reload()
+    tab.shown()
+    tab.press("Control+z")
+    assert until(lambda: gone() == (), SECONDS)
+
+
+def test_saved_by_a_key(tab: Tab, session: Session) -> None:
+    tab.drag((20, 16), (40, 16))
+    waited(session, drawn)
+    tab.press("Control+s")
+    tab.expect(tab.page.locator("#status")).to_contain_text("Saved: 1 mask")
+    with Image.open(drawn_in(session.out) / "00000.png") as image:
+        assert (np.array(image) == session.labels(0)).all()
+
+
+@pytest.mark.needs("axe_playwright_python", "dev")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_keeps_anybody_out(scheme: str, tab: Tab, session: Session) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    tab.page.emulate_media(color_scheme=scheme)
+    for press in ("", "n", "g", "?"):
+        if press:
+            tab.press(press)
+            tab.page.wait_for_timeout(300)
+        found = Axe().run(tab.page).response["violations"]
+        serious = [each for each in found if each["impact"] in ("serious", "critical")]
+        assert not serious, [(each["id"], [node["html"] for node in each["nodes"]]) for each in serious]
 
 
 def test_names_cannot_become_markup(tab: Tab, session: Session) -> None:

@@ -184,6 +184,8 @@ let stale = false;
 /** Show the pixels of the frame as they are now; one fetch at a time, so that none is overtaken by an earlier one. */
 function look() {
   stale = true;
+  at("loading").textContent = `frame ${frame} …`;
+  at("loading").hidden = view.frame === frame;
   looks ??= fetched();
   return looks;
 }
@@ -191,8 +193,6 @@ async function fetched() {
   while (stale) {
     stale = false;
     const wanted = frame;
-    at("loading").hidden = view.frame === wanted;
-    at("loading").textContent = `frame ${wanted} …`;
     try {
       const [picture, ids, before] = await Promise.all([
         view.frame === wanted ? null : api.frame(wanted),
@@ -206,8 +206,9 @@ async function fetched() {
       plain.draw();
     } catch (error) {
       excuse(error);
+      at("loading").hidden = true;
     }
-    at("loading").hidden = true;
+    at("loading").hidden ||= view.frame === frame;
   }
   looks = null;
 }
@@ -259,7 +260,7 @@ const desk = {
 };
 const tools = new Map(TOOLS.map(([key, name, , Kind]) => [key, { name, tool: new Kind(desk) }]));
 let tool = /** @type {{name: string, tool: import("./tools.js").Tool}} */ (tools.get("b")).tool;
-view.extra = (context) => tool.draw(context, pointed ? pointer : null);
+view.extra = (/** @type {CanvasRenderingContext2D} */ context) => tool.draw(context, pointed ? pointer : null);
 
 /** Write the masks that are drawn as files. */
 function save() {

@@ -3,7 +3,10 @@
 /** @typedef {import("./api.js").Thing} Thing */
 
 /** @param {string} color @returns {[number, number, number]} */
-const levels = (color) => [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
+const levels = (color) => {
+  const packed = parseInt(color.slice(1), 16);
+  return [packed >> 16, (packed >> 8) & 255, packed & 255];
+};
 
 /** @param {number} width @param {number} height */
 function layer(width, height) {
@@ -21,10 +24,12 @@ export class View {
     this.height = height;
     this.scale = 1;
     this.left = this.top = 0;
+    this.isWhole = true;
     /** @type {ImageBitmap | null} */
     this.image = null;
     /** Number of the frame that is shown; -1 before there is one. */
     this.frame = -1;
+    /** @type {Uint8Array} */
     this.labels = new Uint8Array(width * height);
     /** @type {Uint8Array | null} */
     this.onion = null;
