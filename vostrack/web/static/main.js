@@ -122,7 +122,7 @@ function working() {
   input("preset").disabled = !anew;
   input("which").disabled = input("span").disabled = anew;
   const size = wanted.size ? `, ${wanted.size} pixels` : "";
-  at("made").textContent = state.followed ? `Followed with ${wanted.method}, ${wanted.preset}${size}.` : "";
+  at("made").textContent = state.followed ? `The run: ${wanted.method}, ${wanted.preset}${size}.` : "";
   const far = work.total ? `: ${work.done} of ${work.total}` : " …";
   at("work").textContent = work.running
     ? `${work.phase}${far}${pace(work)}`
@@ -493,7 +493,9 @@ const KEYS = [
   ])),
   ["?", "These keys", () => /** @type {HTMLDialogElement} */ (at("help")).showModal()],
 ];
-const rows = [...KEYS, ["Space + drag", "Move the frame"], ["Wheel", "Size of the brush, else zoom"], ["Ctrl + wheel", "Zoom"]];
+const shown = KEYS.filter(([key]) => !/[2-9]/.test(key)).map(([key, meaning]) =>
+  key === "1" ? ["1 … 9", "Choose an object of the list"] : [key.length > 1 ? key : key.toUpperCase(), meaning]);
+const rows = [...shown, ["Space + drag", "Move the frame"], ["Wheel", "Size of the brush, else zoom"], ["Ctrl + wheel", "Zoom"]];
 for (const [key, meaning] of rows) {
   const row = document.createElement("tr");
   const [first, second] = [document.createElement("td"), document.createElement("td")];

@@ -3,6 +3,8 @@
 /** @typedef {import("./api.js").State} State @typedef {import("./api.js").Findings} Findings */
 
 const TOP = 14;
+/** Room for names, on the left. */
+const LEFT = 96;
 
 export class Timeline {
   /** @param {HTMLCanvasElement} canvas @param {(frame: number) => void} seek */
@@ -15,7 +17,7 @@ export class Timeline {
     this.frame = 0;
     const go = (/** @type {PointerEvent} */ event) => {
       const box = canvas.getBoundingClientRect();
-      seek(Math.floor(((event.clientX - box.left) / box.width) * this.count));
+      seek(Math.floor(((event.clientX - box.left - LEFT) / (box.width - LEFT)) * this.count));
     };
     canvas.addEventListener("pointerdown", (event) => {
       canvas.setPointerCapture(event.pointerId);
@@ -50,10 +52,10 @@ export class Timeline {
     if (!state) return;
     const look = getComputedStyle(document.documentElement);
     const tone = (/** @type {string} */ name) => look.getPropertyValue(name).trim();
-    const at = (/** @type {number} */ frame) => (frame / this.count) * width;
-    const wide = Math.max(width / this.count, 1);
+    const at = (/** @type {number} */ frame) => LEFT + (frame / this.count) * (width - LEFT);
+    const wide = Math.max((width - LEFT) / this.count, 1);
     context.fillStyle = tone("--line");
-    context.fillRect(0, 0, at(state.ready), 3);
+    context.fillRect(LEFT, 0, at(state.ready) - LEFT, 3);
     const rows = state.things;
     const tall = Math.min(18, (height - TOP) / Math.max(rows.length, 1));
     rows.forEach(({ id, name, color, gone }, row) => {
@@ -73,7 +75,7 @@ export class Timeline {
       context.fillRect(0, y + 2, 5, tall - 4);
       context.fillStyle = tone("--text");
       context.font = "11px system-ui";
-      context.fillText(name || `object ${id}`, 9, y + tall / 2 + 4);
+      context.fillText(fitting(context, name || `object ${id}`), 9, y + tall / 2 + 4);
     });
     context.fillStyle = tone("--text");
     for (const cut of this.findings.cuts) for (let y = 0; y < height; y += 6) context.fillRect(at(cut), y, 1, 3);
@@ -94,4 +96,13 @@ export class Timeline {
     context.fillStyle = tone("--text");
     context.fillRect(at(this.frame) + wide / 2 - 1, 0, 2, height);
   }
+}
+
+/** A name, cut so that it fits. @param {CanvasRenderingContext2D} context @param {string} name */
+function fitting(context, name) {
+  const fits = (/** @type {string} */ text) => context.measureText(text).width < LEFT - 14;
+  if (fits(name)) return name;
+  let text = name;
+  while (text && !fits(`${text}…`)) text = text.slice(0, -1);
+  return `${text}…`;
 }
