@@ -92,16 +92,25 @@ def test_drawn_followed_corrected_gone_and_exported(session: Session, clip: Path
 @pytest.mark.slow
 def test_what_was_said_of_a_run_is_taken_over_and_back(clip: Path, tmp_path: Path) -> None:
     mask, out = tmp_path / "masks/dog.png", tmp_path / "run"
-    segment(clip, mask, out, method="copy", names={255: "dog"}, gone={"dog": [(4, 5), (8, None)]})
+    masks: dict[int, Path | np.ndarray] = {0: mask, 7: np.zeros((48, 64), np.uint8)}
+    segment(clip, masks, out, method="copy", names={255: "dog"}, gone={"dog": [(4, 5), (8, None)]})
     session = Session.open(out)
+    with pytest.raises(MaskError, match="nothing has changed"):
+        session.follow(COPY)
     assert session.document.things[1].gone == ((4, 5), (8, None))
     session.do(Step("here", 8, 1))
     session.close()
     again = Session.open(out)
     try:
         assert again.document.things[1].gone == ((4, 5),), "what was said last counts"
+        again.do(Step("rename", id=1, name="wolf"))
+        with pytest.raises(MaskError, match="follow first"):
+            again.export("coco")
         followed(again)
         assert [bool(again.predicted(frame).any()) for frame in (3, 5, 6, 11)] == [True, False, True, True]
+        assert Request.kept_in(OutputFolder(out))[1].names == {1: "wolf"}
+        with pytest.raises(MaskError, match="nothing has changed"):
+            again.follow(COPY)
     finally:
         again.close()
 

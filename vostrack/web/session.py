@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from vostrack.errors import MaskError, OutputError, VostrackError
@@ -245,11 +244,8 @@ class Session:
 
     def _update(self, saved: Mapping[int, Path], wanted: Wanted) -> dict[str, Any]:
         request, known = Request.kept_in(OutputFolder(self.out))
-        changed, dropped = self._unfollowed(known)
-        changes = {frame: saved[frame] for frame in changed}
-        said, gone = _said(request), self._gone
-        moved = {number for number in {*said, *gone} & self._present(saved) if said.get(number) != gone.get(number)}
-        if not (changes or dropped or moved):
+        changes = self._unfollowed(request, known)
+        if not any(changes.values()):
             raise MaskError("nothing has changed since it was followed: correct a frame first")
         ids = list(self.document.things)
         kept = {thing.id for thing in self.document.things.values() if thing.locked}
@@ -260,25 +256,31 @@ class Session:
         ranges += [(wanted.last + 1, count - 1)] if wanted.last is not None and wanted.last < count - 1 else []
         return {
             "run": self.out,
-            "masks": changes,
-            "gone": {number: spans for number, spans in gone.items() if number in moved},
-            "drop_gone": sorted(moved & {*said}),
-            "drop_masks": dropped,
+            **changes,
+            "masks": {frame: saved[frame] for frame in changes["masks"]},
             "lock": sorted(kept & followed),
             "lock_ranges": ranges,
             "unlock": bool(request.locks.record()),
             "clip": self.clip,
         }
 
-    def _unfollowed(self, known: Prompts) -> tuple[list[int], list[int]]:
-        """Frames that are drawn otherwise than the run was given them, and frames whose masks it has that are gone."""
-        frames = self._given()
-        changed = [
-            frame
-            for frame in frames
-            if (given := _mask_of(known, frame)) is None or not np.array_equal(given, self.document.labels(frame))
-        ]
-        return changed, [frame for frame in (*known.labels, *known.empty) if frame not in frames]
+    def _unfollowed(self, request: Request, known: Prompts) -> dict[str, Any]:
+        """What has changed since a run was asked for, as arguments of an update; of masks their frames alone."""
+        frames, said, gone, size = self._given(), _said(request), self._gone, self.document.size
+        present, there = self._present(frames), {*known.labels, *known.empty}
+        moved = {number for number in {*said, *gone} & present if said.get(number) != gone.get(number)}
+        names = {thing.id: thing.name for thing in self.document.things.values() if thing.id in present and thing.name}
+        return {
+            "masks": [
+                frame
+                for frame in frames
+                if frame not in there or not np.array_equal(_mask_of(known, frame, size), self.document.labels(frame))
+            ],
+            "drop_masks": sorted(there - {*frames}),
+            "gone": {number: spans for number, spans in gone.items() if number in moved},
+            "drop_gone": sorted(moved & {*said}),
+            "names": {number: name for number, name in names.items() if known.names.get(number) != name},
+        }
 
     def _given(self) -> list[int]:
         """Frames whose masks a run is given: from the first one on that shows an object."""
@@ -327,9 +329,8 @@ class Session:
         """Write the masks of the run in a format, beside the run; gives where."""
         if not self.is_followed or self.work.progress.running:
             raise MaskError("nothing is followed to its end yet: follow first")
-        changed, dropped = self._unfollowed(Request.kept_in(OutputFolder(self.out))[1])
-        if changed or dropped:
-            raise MaskError(f"frame {min(changed + dropped)} is drawn otherwise than it was followed: follow first")
+        if any(self._unfollowed(*Request.kept_in(OutputFolder(self.out))).values()):
+            raise MaskError("something has changed since it was followed: follow first")
         return shown(export(self.out, name, clip=self.clip, overwrite=True)["out"])
 
     def findings(self) -> dict[str, Any]:
@@ -362,10 +363,8 @@ class Session:
             text = "#{:02x}{:02x}{:02x}".format(*color)
             text = text if text != "#000000" else "#{:02x}{:02x}{:02x}".format(*PALETTE[number])
             self.document.do(Step("add", id=number, name=given.names.get(number, ""), color=text))
-        for frame, labels in sorted(given.labels.items()):
-            if frame in self.document.touched:
-                continue  # what was drawn there counts
-            self.document.do(Step("begin", frame, data=encoded(labels.pixels.numpy().astype(np.uint8))))
+        for frame in sorted({*given.labels, *given.empty} - self.document.touched):  # what was drawn since counts
+            self.document.do(Step("begin", frame, data=encoded(_mask_of(given, frame, self.document.size))))
 
     def _go_on_from(self, request: Request) -> None:
         """Take over what else was said of a run."""
@@ -389,12 +388,9 @@ def _said(request: Request) -> dict[int, list[Frames]]:
     return {number: [*spans] for number, spans in said.items()}
 
 
-def _mask_of(known: Prompts, frame: int) -> npt.NDArray[np.uint8] | None:
-    """The mask that a run was given for a frame, black where it said that nothing is there; None if there was none."""
-    if frame in known.labels:
-        return known.labels[frame].pixels.numpy()
-    size = next(iter(known.labels.values())).size if known.labels else (0, 0)
-    return np.zeros(size, np.uint8) if frame in known.empty else None
+def _mask_of(known: Prompts, frame: int, size: tuple[int, int]) -> Labels:
+    """The mask (H, W) that a run was given for a frame, black where it said that nothing is there."""
+    return known.labels[frame].pixels.numpy() if frame in known.labels else np.zeros(size, np.uint8)
 
 
 def run_folder(path: Path, out: Path | None = None) -> Path:

@@ -175,7 +175,7 @@ function choose(id) {
 async function rename(thing) {
   const name = await question("Name of the object", "Name", thing.name);
   if (name !== null) await post("do", { kind: "rename", id: thing.id, name });
-  if (name !== null && state.followed) say("The run keeps the names that it was first followed with.");
+  if (name && state.followed) say("Follow again, and the run has this name too.");
 }
 
 /** The pixels of the frame are being fetched. @type {Promise<void> | null} */
