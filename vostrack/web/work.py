@@ -15,6 +15,7 @@ from typing import Any
 from vostrack.errors import Cancelled, ChangedError, MaskError
 from vostrack.notes import Note
 from vostrack.run.callbacks import Callbacks
+from vostrack.run.passes import FIRST_PASS
 from vostrack.run.worker import Pipe, follow_parent
 
 _STOP = "stop"
@@ -109,11 +110,13 @@ class _Told(Callbacks):
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
         self._notes: list[tuple[str, str, str]] = []
+        self._phase = FIRST_PASS
 
     def progress(self, done: int, total: int | None) -> None:
-        self._pipe.send(("moved", {"done": done, "total": total}))
+        self._pipe.send(("moved", {"phase": self._phase, "done": done, "total": total}))
 
     def phase(self, name: str) -> None:
+        self._phase = name
         self._pipe.send(("moved", {"phase": name, "done": 0, "total": None}))
 
     def note(self, note: Note) -> None:
