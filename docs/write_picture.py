@@ -1,41 +1,64 @@
-"""The picture of README: `vostrack demo && python docs/write_picture.py` makes it from the demo's clip and overlay."""
+"""The picture of README: `vostrack demo --size 480 && python docs/write_picture.py` takes it of a page of that run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+import shutil
+import socket
+import threading
+import time
 from pathlib import Path
 
-import av
+import uvicorn
 from PIL import Image
+from playwright.sync_api import Page as Tab
+from playwright.sync_api import sync_playwright
 
-DEMO = Path("vostrack_demo")
-PICTURE = Path(__file__).parent / "pictures" / "demo.webp"
-FRAME_MS = 80
-LAST_MS = 1200
+from vostrack.web.app import Page
+from vostrack.web.session import Session, drawn_in
+from vostrack.web.things import Step
 
-
-def _frames(path: Path) -> Iterator[Image.Image]:
-    with av.open(path) as container:
-        for frame in container.decode(video=0):
-            yield Image.fromarray(frame.to_ndarray(format="rgb24"))
-
-
-def _side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
-    gap = left.width // 50
-    both = Image.new("RGB", (2 * left.width + gap, left.height), "white")
-    both.paste(left, (0, 0))
-    both.paste(right.crop((0, 0, *left.size)), (left.width + gap, 0))
-    return both
+RUN = Path("vostrack_demo/result")
+PICTURE = Path(__file__).parent / "pictures" / "page.webp"
+OBJECTS = {1: ("disc", "#ff4d5e"), 2: ("square", "#35d07f"), 3: ("star", "#4d8dff")}
+FRAME, SIZE = 20, {"width": 1240, "height": 740}
 
 
 def main() -> None:
-    """Write an animation with the clip on the left and the clip with its masks on the right."""
-    pairs = zip(_frames(DEMO / "clip.mp4"), _frames(DEMO / "result" / "overlay.mp4"), strict=True)
-    first, *others = (_side_by_side(*pair) for pair in pairs)
-    PICTURE.parent.mkdir(exist_ok=True)
-    times = [FRAME_MS] * len(others) + [LAST_MS]
-    first.save(PICTURE, save_all=True, append_images=others, duration=times, loop=0, quality=40, method=6)
+    """Open the run on the page, and take a picture of it."""
+    shutil.rmtree(drawn_in(RUN), ignore_errors=True)
+    session = Session.open(RUN)
+    for number, (name, color) in OBJECTS.items():
+        session.do(Step("rename", id=number, name=name))
+        session.do(Step("recolor", id=number, color=color))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{listener.getsockname()[1]}"
+        page = Page(session, (host,))
+        server = uvicorn.Server(uvicorn.Config(page.app, log_level="error", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.05)
+        with sync_playwright() as driver:
+            browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            data = _taken(browser.new_page(viewport=SIZE), f"http://{host}/{page.token}/")
+            browser.close()
+        server.should_exit = True
+        thread.join()
+    session.close()
+    Image.open(io.BytesIO(data)).convert("RGB").save(PICTURE, quality=80, method=6)
     print(f"{PICTURE}: {PICTURE.stat().st_size / 1e3:.0f} kB")
+
+
+def _taken(tab: Tab, address: str) -> bytes:
+    tab.goto(address)
+    tab.wait_for_timeout(3000)
+    tab.locator("#frame").fill(str(FRAME))
+    tab.locator("#frame").press("Enter")
+    tab.wait_for_timeout(2000)
+    tab.locator("h1").click()
+    return tab.screenshot()
 
 
 if __name__ == "__main__":

@@ -2,18 +2,25 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
+import signal
 import socket
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.forks import fork
+from tests.runs import until
+from vostrack.cli import run
 from vostrack.web.session import Session
 
 
@@ -163,3 +170,23 @@ def test_one_window_draws_and_the_others_look(client: Client) -> None:
     status, told = client.post("do", {"kind": "add"}, client="b")
     assert (status, "only look" in told["error"]) == (409, True)
     assert client.post("do", {"kind": "add"})[0] == 200
+
+
+def test_the_program_saves_when_it_ends(clip: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    process = fork(log, run, ["edit", str(clip), "--no-browser"])
+    try:
+        assert until(lambda: (log / "err").exists() and "Ctrl-C ends it" in (log / "err").read_text(), 120)
+        address = re.search(r"http://[^:]+:(\d+)/([^/]+)/", (log / "err").read_text())
+        assert address is not None
+        client = Client(int(address[1]), address[2])
+        client.ask("state?client=a")
+        client.post("do", {"kind": "add"})
+        assert client.post("do", {"kind": "brush", "frame": 2, "id": 1, "points": [[20, 20]], "radius": 4})[0] == 200
+        os.kill(process.pid or 0, signal.SIGINT)
+        process.join(60)
+        assert process.exitcode == 0, (log / "err").read_text()
+    finally:
+        process.kill()
+    with Image.open(clip.with_name("dog_vostrack_drawn") / "00002.png") as image:
+        assert (np.array(image) == 1).sum() > 40

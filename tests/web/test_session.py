@@ -129,6 +129,25 @@ def test_how_a_run_is_followed_stays_until_all_is_followed_anew(session: Session
 
 
 @pytest.mark.slow
+def test_the_engine_that_people_use_follows_and_corrects(session: Session) -> None:
+    draw(session)
+    followed(session, Wanted(preset="fast"))
+    truth = np.zeros((48, 64), np.bool_)
+    truth[10:30, 8 + 11 : 28 + 11] = True
+    found = session.predicted(11) == 1
+    assert (found & truth).sum() / (found | truth).sum() > 0.8
+    before = [session.predicted(frame) for frame in (3, 11)]
+    session.do(Step("erase", 8, 1, [[20.0, 12.0], [30.0, 12.0]], radius=3))
+    followed(session, Wanted(preset="fast", first=6))
+    assert (session.predicted(8) == session.labels(8)).all()
+    assert [(session.predicted(frame) == was).all() for frame, was in zip((3, 11), before, strict=True)] == [
+        True,
+        False,
+    ]
+    assert session.state()["wanted"]["preset"] == "fast"
+
+
+@pytest.mark.slow
 def test_a_choice_of_frames_holds_for_one_time(session: Session) -> None:
     draw(session, 1)
     session.do(Step("clear", 0, 1))

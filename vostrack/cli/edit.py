@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vostrack.cli.console import plain, say_next
+from vostrack.cli.console import pasted, plain, say_next
 from vostrack.cli.help import in_input, in_output, in_run
 from vostrack.cli.segment import frame_names, parse_masks
 
@@ -52,11 +52,9 @@ def edit(
         raise typer.BadParameter(
             f"the page needs more packages ({error.name}): pip install 'vostrack[edit]'", param_hint="edit"
         ) from error
-    from vostrack.run.place import default_folder
-
     masks = parse_masks(mask or (), frame_names(clip)) if mask else {}
     folder = serve(clip, masks, out, port, browser, _say, command)
-    say_next(f"vostrack edit {folder or default_folder(clip)} goes on; vostrack export {folder} hands masks over")
+    say_next(f"vostrack edit {pasted(folder)} goes on; vostrack export {pasted(folder)} --format NAME hands masks over")
 
 
 def command(

@@ -77,6 +77,7 @@ def _listening(port: int) -> Iterator[socket.socket]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((_HOST, port))
+            listener.listen()  # who asks before the server runs has to wait, and is not refused
         except OSError as error:
             raise OutputError(f"port {port} cannot be used ({error.strerror}): give another one, or 0") from error
         yield listener

@@ -86,6 +86,7 @@ class Session:
         self.clip, self.out, self.document, self.frames = clip, out, document, frames
         self.work = Work()
         self._cut: dict[int, Patches] = {}
+        self._command: tuple[Any, str] = (None, "")
         self._told = itertools.count(1)
 
     @classmethod
@@ -351,9 +352,15 @@ class Session:
 
     def as_command(self) -> str:
         """The command that does the same, if whoever opened the page says how."""
-        masks = {frame: drawn_in(self.out) / mask_name(frame) for frame in self._given()}
-        names = {thing.id: thing.name for thing in self.document.things.values() if thing.name}
-        return self.command(self.clip, masks, names, self._gone, self.wanted)
+        state = self.document.revision, self.wanted
+        if self._command[0] != state:
+            frames = self._given()
+            there, things = self._present(frames), self.document.things.values()
+            masks = {frame: drawn_in(self.out) / mask_name(frame) for frame in frames}
+            names = {thing.id: thing.name for thing in things if thing.name and thing.id in there}
+            gone = {number: spans for number, spans in self._gone.items() if number in there}
+            self._command = state, self.command(self.clip, masks, names, gone, self.wanted)
+        return self._command[1]
 
     def _begin_with(self, given: Prompts) -> None:
         """Make objects and masks of what was given to a run."""
