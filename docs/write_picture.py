@@ -20,8 +20,8 @@ from vostrack.web.things import Step
 
 RUN = Path("vostrack_demo/result")
 PICTURE = Path(__file__).parent / "pictures" / "page.webp"
-OBJECTS = {1: ("disc", "#ff4d5e"), 2: ("square", "#35d07f"), 3: ("star", "#4d8dff")}
-FRAME, SIZE = 20, {"width": 1240, "height": 740}
+OBJECTS = {1: ("star", "#ff4d5e"), 2: ("cushion", "#35d07f"), 3: ("stone", "#4d8dff")}
+FRAME = 20
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
             time.sleep(0.05)
         with sync_playwright() as driver:
             browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            data = _taken(browser.new_page(viewport=SIZE), f"http://{host}/{page.token}/")
+            data = _taken(browser.new_page(viewport={"width": 1240, "height": 740}), f"http://{host}/{page.token}/")
             browser.close()
         server.should_exit = True
         thread.join()
@@ -57,7 +57,8 @@ def _taken(tab: Tab, address: str) -> bytes:
     tab.locator("#frame").fill(str(FRAME))
     tab.locator("#frame").press("Enter")
     tab.wait_for_timeout(2000)
-    tab.locator("h1").click()
+    tab.mouse.move(640, 350)
+    tab.wait_for_timeout(500)
     return tab.screenshot()
 
 

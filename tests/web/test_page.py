@@ -197,6 +197,27 @@ def test_a_stroke_ends_where_the_pointer_was_let_go(tab: Tab, session: Session) 
     assert overlap(found, expected) > 0.9
 
 
+def test_one_finger_draws_and_two_zoom(tab: Tab, session: Session) -> None:
+    touch = tab.page.context.new_cdp_session(tab.page)
+
+    def fingers(kind: str, *points: tuple[float, float]) -> None:
+        places = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(tab.at(*point) for point in points)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
+
+    tab.page.locator("#radius").fill("2")
+    fingers("touchStart", (32, 24))
+    fingers("touchStart", (32, 24), (42, 24))
+    fingers("touchMove", (22, 24), (42, 24))
+    fingers("touchEnd")
+    fingers("touchStart", (32, 24))
+    fingers("touchMove", (42, 24))
+    fingers("touchEnd")
+    found = waited(session, drawn)
+    assert [*session.document.things] == [1]
+    assert found.any(0).sum() < 12, "a way of ten pixels is five and a brush in a frame that is twice as large"
+    assert session.document.count == 2, "an object, and one stroke"
+
+
 def test_what_is_begun_stays_on_its_frame(tab: Tab, session: Session) -> None:
     tab.press("p")
     tab.click((8, 10), (28, 10))

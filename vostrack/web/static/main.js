@@ -193,6 +193,7 @@ async function fetched() {
   while (stale) {
     stale = false;
     const wanted = frame;
+    const { revision } = state;
     try {
       const [picture, ids, before] = await Promise.all([
         view.frame === wanted ? null : api.frame(wanted),
@@ -204,6 +205,7 @@ async function fetched() {
       view.onion = before;
       view.show(ids);
       plain.draw();
+      seen.revision = revision;
     } catch (error) {
       excuse(error);
       at("loading").hidden = true;
