@@ -134,7 +134,7 @@ def test_drawing_over_the_page(client: Client, session: Session) -> None:
     assert client.post("undo")[1]["drawn"] == []
     assert client.post("redo")[1]["drawn"] == [2]
     assert client.ask("frame/0.jpg")[1][:2] == b"\xff\xd8"
-    assert client.ask("frame/99.jpg")[0] == 404
+    assert [client.ask(path)[0] for path in ("frame/99.jpg", "mask/99.png")] == [404, 404]
 
 
 @pytest.mark.parametrize(

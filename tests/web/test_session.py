@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from tests.forks import fork
 from tests.runs import results, until
 from vostrack import InputError, MaskError, OutputError, OutputExistsError, read_mask, segment
+from vostrack.cli.edit import command
 from vostrack.run.folder import OutputFolder
 from vostrack.run.place import default_folder
 from vostrack.run.request import Request
@@ -194,6 +196,29 @@ def test_a_run_is_gone_on_with(clip: Path, tmp_path: Path) -> None:
         assert (again.document.frames, again.labels(4).any()) == ([0, 4], False)
     finally:
         again.close()
+
+
+@pytest.mark.slow
+def test_a_run_of_a_part_with_numbers_of_its_own(clip: Path, tmp_path: Path) -> None:
+    part: dict[str, Any] = {"method": "copy", "range": (2, 9), "start_number": 1001}
+    segment(clip, {2: tmp_path / "masks/dog.png"}, tmp_path / "run", **part)
+    session = Session.open(tmp_path / "run")
+    session.command = command
+    try:
+        assert [bool(session.labels(frame).any()) for frame in (1, 2, 9, 10)] == [False, True, True, False]
+        with pytest.raises(MaskError, match="the run is of the frames 2 to 9"):
+            draw(session, 1)
+        session.do(Step("erase", 6, 1, [[8, 10]], radius=5))
+        followed(session)
+        assert (session.predicted(9) == session.labels(6)).all()
+        assert "--range 2-9 --start-number 1001" in session.state()["command"]
+        masks: dict[int, Path | np.ndarray] = {frame: session.labels(frame) for frame in (2, 6)}
+        segment(clip, masks, tmp_path / "by_hand", **part)
+        assert results(session.out) == results(tmp_path / "by_hand")
+        followed(session, Wanted("copy", size=24, anew=True))
+        assert Request.kept_in(OutputFolder(session.out))[0].span == session.span
+    finally:
+        session.close()
 
 
 @pytest.mark.slow

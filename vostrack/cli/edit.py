@@ -15,6 +15,7 @@ from vostrack.cli.help import in_input, in_output, in_run
 from vostrack.cli.segment import frame_names, parse_masks
 
 if TYPE_CHECKING:
+    from vostrack.video.ranges import Span
     from vostrack.web.session import Wanted
 
 
@@ -63,13 +64,17 @@ def command(
     names: Mapping[int, str],
     gone: Mapping[int, Sequence[tuple[int, int | None]]],
     wanted: Wanted,
+    span: Span,
 ) -> str:
     """The command that follows what is drawn on the page."""
     words = ["vostrack segment", shlex.quote(str(clip))]
     words += [f"-m {frame}:{shlex.quote(str(path))}" for frame, path in masks.items()]
     words += [f"--name {shlex.quote(f'{name}={number}')}" for number, name in names.items()]
     for number, spans in gone.items():
-        words += [f"--gone {number}@{first}-{'' if last is None else last}" for first, last in spans]
+        words += [f"--gone {number}@{first}-{'' if end is None else end}" for first, end in spans]
+    last = "" if span.last is None else span.last
+    words += [f"--range {span.first}-{last}"] if (span.first, span.last) != (0, None) else []
+    words += [f"--start-number {span.start_number}"] if span.start_number is not None else []
     default = type(wanted)()
     for name in ("method", "preset", "size", "direction"):
         value = getattr(wanted, name)

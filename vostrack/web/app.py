@@ -120,10 +120,15 @@ class Page:
 
     async def _mask(self, request: Request) -> Response:
         def read() -> bytes:
+            index = request.path_params["index"]
+            self.session.frames.name(index)  # others need not wait for a frame that is still to come
             with self._turn:
-                return png(self.session.labels(request.path_params["index"]))
+                return png(self.session.labels(index))
 
-        return Response(await run_in_threadpool(read), media_type="image/png")
+        try:
+            return Response(await run_in_threadpool(read), media_type="image/png")
+        except VostrackError as error:
+            return _refused(error, 404)
 
     async def _do(self, request: Request) -> Response:
         return await self._changing(request, Step, self.session.do)

@@ -71,9 +71,13 @@ class FrameCache:
                 raise InputError(self.error or f"there is no frame {index}, or it takes too long: wait and try again")
             return self._path(index).read_bytes()
 
-    def name(self, index: int) -> str:
-        """What files of a decoded frame are called."""
-        return self._names[index]
+    def name(self, index: int, seconds: float = 60) -> str:
+        """What files of a frame are called, which is waited for; errors as for `jpeg`."""
+        with self._news:
+            self._news.wait_for(lambda: index < self.ready or self._is_read or self._closed, seconds)
+            if not 0 <= index < self.ready:
+                raise InputError(self.error or f"there is no frame {index}")
+            return self._names[index]
 
     def close(self) -> None:
         """Stop decoding, and delete what was kept; may be called more than once."""

@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from vostrack.errors import MaskError, OutputError, VostrackError
+from vostrack.errors import InputError, MaskError, VostrackError
 from vostrack.files import OutputRoot, lock_folder, make_folder, open_regular, remove_partials, shown
 from vostrack.formats import FORMATS
 from vostrack.methods import preset_name
@@ -63,7 +63,7 @@ class Wanted:
 
 
 Command = Callable[
-    [Path, Mapping[int, Path], Mapping[int, str], Mapping[int, list[tuple[int, int | None]]], Wanted], str
+    [Path, Mapping[int, Path], Mapping[int, str], Mapping[int, list[tuple[int, int | None]]], Wanted, Span], str
 ]
 
 
@@ -76,12 +76,14 @@ class Session:
         frames: its frames.
         document: what is drawn.
         work: what is being followed.
-        command: gives the command that does the same, from clip, masks by frame, names by id, and spans by id.
+        command: gives the command that does the same, from clip, masks by frame, names by id, spans by id, how to
+            follow, and which frames.
+        span: which frames of the clip its run is of.
     """
 
     def __init__(self, clip: Path, out: Path, document: Document, frames: FrameCache) -> None:
         """Take the parts; use `open`."""
-        self.wanted = Wanted()
+        self.wanted, self.span = Wanted(), Span()
         self.command: Command = lambda *_: ""
         self.clip, self.out, self.document, self.frames = clip, out, document, frames
         self.work = Work()
@@ -105,8 +107,6 @@ class Session:
         folder = run_folder(path, out)
         is_run = folder == path
         known = Request.kept_in(OutputFolder(folder)) if (folder / ".vostrack/request.json").is_file() else None
-        if known and known[0].span != Span():
-            raise OutputError(f"{shown(folder)} is of a part of its clip, or numbered anew: the page takes whole clips")
         clip = known[0].source if is_run and known else path
         if known is None and not drawn_in(folder).is_dir():
             check_free(folder, overwrite=False, resume=False)
@@ -144,17 +144,23 @@ class Session:
     def predicted(self, frame: int) -> Labels:
         """What was followed at a frame, (H, W); background where nothing was."""
         nothing = np.zeros(self.document.size, np.uint8)
-        if frame >= self.frames.ready:
+        if not self._is_inside(frame):
             return nothing
+        is_new = self.span.start_number is not None
         try:
-            with Image.open(self.out / "masks" / f"{self.frames.name(frame)}.png", formats=["PNG"]) as image:
+            name = f"{frame + self.span.shift:05d}" if is_new else self.frames.name(frame)
+            with Image.open(self.out / "masks" / f"{name}.png", formats=["PNG"]) as image:
                 labels = np.array(image)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except (InputError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return nothing
         if labels.dtype != np.uint8 or labels.shape != nothing.shape:
             return nothing
         there = [thing.id for thing in self.document.things.values() if not thing.is_gone(frame)]
         return np.where(np.isin(labels, there), labels, 0).astype(np.uint8)
+
+    def _is_inside(self, frame: int) -> bool:
+        """Whether the run is of a frame."""
+        return self.span.first <= frame and (self.span.last is None or frame <= self.span.last)
 
     def do(self, step: Step) -> list[int]:
         """Do a step; one that draws on a frame without a mask begins with what was predicted there."""
@@ -162,6 +168,8 @@ class Session:
         if count is not None and step.frame >= count:
             raise MaskError(f"there is no frame {step.frame}: the last one is {count - 1}")
         draws = bool(step.points) or step.kind in ("holes", "smooth", "grow", "clear", "region")
+        if draws and not self._is_inside(step.frame):
+            raise MaskError(f"the run is of the frames {self.span}: draw there")
         if draws and step.frame not in self.document.frames and (predicted := self.predicted(step.frame)).any():
             self.document.do(Step("begin", step.frame, data=encoded(predicted), opens=True))
             try:
@@ -232,6 +240,8 @@ class Session:
             "masks": dict(saved),
             "out": self.out,
             "names": {number: name for number, name in names.items() if number in present},
+            "range": None if (self.span.first, self.span.last) == (0, None) else (self.span.first, self.span.last),
+            "start_number": self.span.start_number,
             "method": wanted.method,
             "preset": wanted.preset,
             "size": wanted.size,
@@ -311,6 +321,7 @@ class Session:
             "height": height,
             "count": frames.count,
             "ready": frames.ready,
+            "span": [self.span.first, self.span.last],
             "error": frames.error,
             "number": next(self._told),
             "revision": document.revision,
@@ -359,7 +370,7 @@ class Session:
             masks = {frame: drawn_in(self.out) / mask_name(frame) for frame in frames}
             names = {thing.id: thing.name for thing in things if thing.name and thing.id in there}
             gone = {number: spans for number, spans in self._gone.items() if number in there}
-            self._command = state, self.command(self.clip, masks, names, gone, self.wanted)
+            self._command = state, self.command(self.clip, masks, names, gone, self.wanted, self.span)
         return self._command[1]
 
     def _begin_with(self, given: Prompts) -> None:
@@ -384,6 +395,7 @@ class Session:
             if number in self.document.things and not self.document.things[number].locked:
                 self.document.do(Step("lock", id=number, locked=True))
         self.wanted = Wanted(config.method, config.preset, config.size, str(request.direction))
+        self.span = request.span
 
 
 def _said(request: Request) -> dict[int, list[Frames]]:

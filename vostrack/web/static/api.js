@@ -4,7 +4,7 @@
  * @typedef {{id: number, name: string, color: string, locked: boolean, gone: [number, number | null][]}} Thing
  * @typedef {{number: number, running: boolean, phase: string, done: number, total: number | null,
  *   notes: [string, string, string][], error: string, stopped: boolean}} Progress
- * @typedef {{clip: string, out: string, width: number, height: number, count: number | null, ready: number,
+ * @typedef {{clip: string, out: string, width: number, height: number, count: number | null, ready: number, span: [number, number | null],
  *   error: string, number: number, revision: number, things: Thing[], drawn: number[], canUndo: boolean, canRedo: boolean,
  *   followed: boolean, wanted: {method: string, preset: string, size: number | null}, work: Progress, command: string,
  *   drawnIn: string, pen: boolean, fps: number, formats: {name: string, meaning: string}[], changed?: number[] | null}} State

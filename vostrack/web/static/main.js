@@ -529,5 +529,5 @@ take("b");
 input("radius").dispatchEvent(new Event("input"));
 objects();
 update(state);
-await seek(state.drawn[0] ?? 0);
+await seek(state.drawn[0] ?? state.span[0]);
 watch();

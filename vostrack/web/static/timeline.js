@@ -93,6 +93,13 @@ export class Timeline {
       context.arc(at(frame) + wide / 2, 8, 4, 0, 2 * Math.PI);
       context.stroke();
     }
+    // What the run is not of.
+    context.fillStyle = tone("--line");
+    context.globalAlpha = 0.6;
+    const [from, to] = state.span;
+    context.fillRect(LEFT, 0, at(from) - LEFT, height);
+    if (to !== null) context.fillRect(at(to + 1), 0, width, height);
+    context.globalAlpha = 1;
     context.fillStyle = tone("--text");
     context.fillRect(at(this.frame) + wide / 2 - 1, 0, 2, height);
   }
