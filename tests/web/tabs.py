@@ -102,6 +102,11 @@ class Tab:
         """Wait until the pixels of the frame are there."""
         self.expect(self.page.locator("#loading")).to_have_js_property("hidden", True)
 
+    def reload(self) -> None:
+        self.page.reload()
+        self.shown()
+        self.expect(self.page.locator("#banner")).to_be_hidden()
+
     def drag(self, *points: tuple[float, float]) -> None:
         self.shown()
         self.page.mouse.move(*self.at(*points[0]))
