@@ -244,7 +244,7 @@ def test_an_object_is_gone_and_here_again(tab: Tab, session: Session) -> None:
     tab.press("ArrowRight", "h")
     assert until(lambda: gone() == ((4, 4),), SECONDS)
     tab.press("u")
-    tab.expect(tab.page.locator("#status")).to_contain_text("drawn there")
+    tab.expect(tab.page.locator("#status")).to_contain_text("would be gone")
     tab.press("Control+z")
     assert until(lambda: gone() == ((4, None),), SECONDS)
     tab.reload()

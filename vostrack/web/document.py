@@ -290,7 +290,9 @@ def _check_there(things: Mapping[int, Thing], frame: int, labels: Labels) -> Non
     for thing in things.values():
         if thing.is_gone(frame) and (labels == thing.id).any():
             who = shown(thing.name) or f"object {thing.id}"
-            raise MaskError(f"{who} is gone at frame {frame}, and drawn there: say that it is here, or erase it there")
+            raise MaskError(
+                f"{who} is drawn at frame {frame}, where it would be gone: erase it, or say that it is here"
+            )
 
 
 def mask_name(frame: int) -> str:
