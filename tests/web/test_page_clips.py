@@ -36,9 +36,7 @@ def pictures(folder: Path) -> Path:
     return folder / "shot"
 
 
-@pytest.mark.parametrize(
-    ("write", "size"), [(large, (1080, 1920)), (turned, (80, 48)), (pictures, (48, 64))], ids=lambda each: str(each)
-)
+@pytest.mark.parametrize(("write", "size"), [(large, (1080, 1920)), (turned, (80, 48)), (pictures, (48, 64))])
 def test_what_is_drawn_on_it_is_saved_at_its_size(
     browser: Any, tmp_path: Path, write: Callable[[Path], Path], size: tuple[int, int]
 ) -> None:
