@@ -1,0 +1,216 @@
+"""Hostile inputs for every reader: each is given to a real command, which must end well or refuse it in one line.
+
+With `--against TREE` the same inputs are given to another version, and a table says which kinds it mishandles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+
+from tests.reliability import judged
+from tests.reliability.mutations import Make
+from tests.reliability.samples import Sample, clip_and_mask, samples
+from tests.runs import results
+
+MOST_SECONDS, MOST_MIB = 20, 2048
+FEWEST = 60
+"""Inputs that there are for each reader, at least."""
+CODES = {0, 2, 3, 4, 5, 6, 7, 8, 9}
+"""Of docs/formats.md; 1 is what nobody foresaw."""
+
+KINDS = {
+    "links lead out of the output folder": r"folders.*a link",
+    "pipes and devices hang": r"pipe|zeros without end|a link to zeros",
+    "a damaged state resumes in silence": r"states/state",
+    "deep nesting": r"deep",
+    "wrong types in a record": r"(run|summary)\.json.*is (true|text|list|object|null)",
+    "surrogates": r"surrogate|not UTF-8|\\xff",
+    "numbers without bounds": r"digits|infinity|nan|too large|64 bits",
+    "markup of the terminal": r"markup",
+    "caches and checkpoints of other shapes": r"caches|checkpoint",
+    "control characters reach the terminal": r"control|steers|x1b",
+}
+"""The kinds of hostile input that the first version was found to mishandle, and what inputs of each are called."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What came of an input: where it and what was printed are, and what is wrong with that."""
+
+    name: str
+    faults: list[str]
+    folder: Path
+    seconds: float
+    mib: int
+
+
+class Judge:
+    """Runs command lines in a tree of this project, in processes that are forked from one that has imported it."""
+
+    def __init__(self, tree: Path, root: Path) -> None:
+        """Start it.
+
+        Args:
+            tree: with the packages `vostrack` and `tests`.
+            root: folder for all cases.
+        """
+        self._root, self._count, self._wanted = root, 0, dict[str, bytes]()
+        self._logs = root / "logs"
+        self._theirs = clip_and_mask(root / "theirs")
+        (self._theirs / "secret").write_text("secret")
+        self._before = _seen(self._theirs)
+        command = [sys.executable, judged.__file__, str(root / "weights")]
+        environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+        self._process = subprocess.Popen(
+            command, cwd=tree, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.communicate()
+
+    def run(
+        self, folder: Path, command: str, stop: int = 0, environment: Mapping[str, str] | None = None
+    ) -> tuple[dict[str, Any], str]:
+        """How a command line ends in a folder, and what it prints."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._count += 1
+        log = self._logs / str(self._count)
+        job = {"folder": str(folder), "log": str(log), "arguments": shlex.split(command), "stop": stop}
+        print(json.dumps({**job, "environment": environment or {}}), file=self._process.stdin, flush=True)
+        told = self._process.stdout.readline()
+        if not told:
+            raise RuntimeError("the process that runs command lines has ended")
+        return json.loads(told), "".join((log / name).read_text(errors="replace") for name in ("out", "err"))
+
+    def good(self, folder: Path, command: str, stop: int) -> None:
+        """Run what must go well."""
+        ended, said = self.run(folder, command, stop)
+        if ended["code"] != (143 if stop else 0):
+            raise RuntimeError(f"{command} ended with {ended['code']}: {said}")
+        if command.startswith("segment") and not stop:
+            self._wanted = {name: data for name, data in results(folder / "out").items() if "masks" in name}
+
+    def tried(self, sample: Sample, name: str, make: Make) -> Ended | None:
+        """What comes of an input; None where it cannot be made on this system."""
+        case = self._root / "case"
+        shutil.rmtree(case, ignore_errors=True)
+        shutil.copytree(sample.folder, case, symlinks=True)
+        title = f"{sample.reader}/{sample.name}: {name}"
+        try:
+            make(case / sample.file)
+        except PermissionError:
+            return None
+        ended, said = self.run(case, sample.command, environment=sample.environment)
+        if re.search("No such (command|option)", said):  # an earlier version
+            return None
+        faults = list(_faults(ended, said))
+        if _seen(self._theirs) != self._before:
+            faults.append("changed what is not ours")
+            shutil.rmtree(self._theirs)
+            clip_and_mask(self._theirs)
+            (self._theirs / "secret").write_text("secret")
+            self._before = _seen(self._theirs)
+        if sample.kept and ended["code"] == 0 and self._masks(case) != self._wanted:
+            faults.append("other masks, in silence")
+        return Ended(title, faults, self._logs / str(self._count), ended["seconds"], ended["mib"])
+
+    def _masks(self, case: Path) -> dict[str, bytes]:
+        return {name: data for name, data in results(case / "out").items() if "masks/" in name}
+
+
+def _seen(folder: Path) -> list[tuple[str, int, int]]:
+    return sorted((entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in os.scandir(folder))
+
+
+def _faults(ended: dict[str, Any], said: str) -> Iterator[str]:
+    """What is wrong with how a command line ended."""
+    if ended["hung"]:
+        yield "hangs"
+    elif ended["code"] not in CODES:
+        yield f"exit code {ended['code']}"
+    if "Traceback" in said or "error: unexpected" in said:
+        yield "a traceback, or an error that nobody foresaw"
+    if ended["code"] in CODES - {0, 3} and "error: " not in said:
+        yield "no error is named"
+    if not all(character.isprintable() or character == "\n" for character in said):
+        yield "control characters are printed"
+    if ended["seconds"] > MOST_SECONDS:
+        yield f"{ended['seconds']:.0f} s"
+    if ended["mib"] > MOST_MIB:
+        yield f"{ended['mib']} MiB"
+    yield from ended["did"][:3]
+
+
+def main(arguments: list[str]) -> int:
+    """Try a sample of all inputs, or all; 1 if some are mishandled."""
+    parser = argparse.ArgumentParser(prog="python -m tests.reliability hostile", description=__doc__)
+    parser.add_argument("--all", action="store_true", help="try all inputs, not a few of each reader")
+    parser.add_argument("--each", type=int, default=6, help="inputs of each reader [6]")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice")
+    parser.add_argument("--only", default="", help="inputs in whose names this regular expression is found")
+    parser.add_argument("--against", type=Path, help="the folder of another version, which is judged instead")
+    given = parser.parse_args(arguments)
+    tree = (given.against or Path(__file__).parents[2]).resolve()
+    with TemporaryDirectory() as root, Judge(tree, Path(root)) as judge:
+        ended = list(_ended(judge, Path(root), given))
+    return _report(ended, given.against is not None)
+
+
+def _ended(judge: Judge, root: Path, given: argparse.Namespace) -> Iterator[Ended]:
+    """What comes of the inputs that are wanted."""
+    inputs = defaultdict[str, list[tuple[Sample, str, Make]]](list)
+    for sample in samples(_made(root / "good"), judge.good):
+        inputs[sample.reader] += [(sample, name, make) for name, make in sample.inputs()]
+    for reader, found in inputs.items():
+        if len(found) < FEWEST:
+            raise RuntimeError(f"there are {len(found)} inputs for {reader}, and should be {FEWEST} at least")
+        named = [each for each in found if re.search(given.only, f"{reader}/{each[0].name}: {each[1]}")]
+        chosen = named if given.all else random.Random(given.seed).sample(named, min(given.each, len(named)))
+        print(f"{reader}: {len(chosen)} of {len(found)} inputs", flush=True)
+        for sample, name, make in chosen:
+            if came := judge.tried(sample, name, make):
+                if came.faults:
+                    said = f"{'; '.join(came.faults)}\n    {sample.command}\n    {_last(came.folder)}"
+                    print(f"  {came.name!a}: {said}", flush=True)
+                yield came
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _last(log: Path) -> str:
+    lines = (log / "err").read_text(errors="replace").splitlines()
+    return ascii(lines[-1])[:300] if lines else ""
+
+
+def _report(ended: list[Ended], by_kind: bool) -> int:
+    for kind, pattern in KINDS.items() if by_kind else ():
+        of_it = [each for each in ended if re.search(pattern, each.name)]
+        bad = [each for each in of_it if each.faults]
+        example = f", such as {bad[0].name!a}: {bad[0].faults[0]}" if bad else ""
+        print(f"{kind}: {len(bad)} of {len(of_it)} mishandled{example}")
+    wrong = [each for each in ended if each.faults]
+    slowest, largest = max(ended, key=lambda each: each.seconds), max(ended, key=lambda each: each.mib)
+    print(f"{len(ended)} inputs, {len(wrong)} mishandled")
+    print(f"slowest: {slowest.seconds:.1f} s, {slowest.name!a}; largest: {largest.mib} MiB, {largest.name!a}")
+    return int(bool(wrong))
