@@ -78,7 +78,10 @@ def with_atheris(reader: Reader, examples: int) -> bytes | None:
         seeds.mkdir()
         for number, (_, data) in enumerate(replayed(reader)):
             (seeds / str(number)).write_bytes(data)
-        code = f"from tests.reliability.fuzz import follow; follow({reader.name!r})"
+        code = (
+            "import atheris\nwith atheris.instrument_imports(include=['vostrack']):\n"
+            f" from tests.reliability.fuzz import follow\nfollow({reader.name!r})"
+        )
         words = [f"-runs={examples}", f"-artifact_prefix={folder}/", "-rss_limit_mb=4096", "-timeout=60", str(seeds)]
         ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
         found = [path.read_bytes() for path in Path(folder).iterdir() if path.is_file()]
@@ -91,7 +94,6 @@ def follow(name: str) -> None:
     """Fuzz a reader with atheris, whose arguments are those of the process; does not come back."""
     import atheris
 
-    atheris.instrument_all()
     reader = readers()[name]
     atheris.Setup(sys.argv, lambda data: tried(reader, data))
     atheris.Fuzz()

@@ -14,6 +14,7 @@ import resource
 import select
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -93,6 +94,7 @@ def _run(job: dict[str, Any], log: Path) -> None:
         os.dup2(os.open(log / name, os.O_WRONLY | os.O_CREAT), number)
     sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     os.chdir(job["folder"])
+    tempfile.tempdir = job["folder"]
     os.environ.update({"TMPDIR": job["folder"], "XDG_CACHE_HOME": job["folder"], **job["environment"]})
     with open("/proc/self/statm") as file:
         limit = int(file.read().split()[0]) * resource.getpagesize() + ADDRESSES
@@ -133,7 +135,8 @@ def _watch(report: int, folder: str) -> None:
             wrong = bool(writes) and outside(os.path.dirname(path) if flags & os.O_NOFOLLOW else path)
         elif event in _CHANGES:
             paths = arguments[:2] if event in ("os.rename", "os.link") else arguments[:1]
-            wrong = arguments[-1] in (-1, None) and any(map(outside, paths))
+            named = paths if event in ("os.truncate", "os.chmod") else [os.path.dirname(path) for path in paths]
+            wrong = arguments[-1] in (-1, None) and any(map(outside, named))
         else:
             wrong = event in _RUNS
         if wrong:

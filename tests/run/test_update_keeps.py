@@ -235,6 +235,14 @@ def test_cells_of_another_size_are_refused(size: tuple[int, int], value: int, cl
         vostrack.update(out, {8: truth(8)})
 
 
+def test_a_damaged_record_is_refused(clip: Path, out: Path) -> None:
+    run(clip, {0: truth()}, out)
+    for text in ("", "[]", "null"):
+        (out / ".vostrack" / "run.json").write_text(text)
+        with pytest.raises(OutputError, match=r"run\.json is damaged"):
+            vostrack.update(out, {8: truth(8)})
+
+
 def test_cells_without_a_label_are_refused(clip: Path, out: Path) -> None:
     run(clip, {0: truth()}, out)
     path = out / ".vostrack" / "cells" / "forward" / "00003.png"

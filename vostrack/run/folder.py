@@ -351,13 +351,23 @@ class OutputFolder:
         for name in (STATE, _SECOND, _BACK):
             self._root.remove(name)
 
-    def _check_same(self, record: Mapping[str, Any]) -> None:
-        path = self._root.at(RECORD)
+    def record(self) -> dict[str, Any]:
+        """What decided the results; raises `OutputError` where that is damaged."""
+        return self._told(RECORD)
+
+    def summary(self) -> dict[str, Any]:
+        """What is said of a complete run; raises `OutputError` where that is damaged."""
+        return self._told(_SUMMARY)
+
+    def _told(self, name: str) -> dict[str, Any]:
+        path = self._root.at(name)
         try:
-            earlier = read_json(path, dict[str, Any])
+            return dict(read_json(path, dict[str, Any]))
         except (OSError, ValueError) as error:
             raise _damaged(path, error) from error
-        if differ := re.sub(r"\bmasks\.(\d+)", self._mask_name, changes(earlier, record)):
+
+    def _check_same(self, record: Mapping[str, Any]) -> None:
+        if differ := re.sub(r"\bmasks\.(\d+)", self._mask_name, changes(self.record(), record)):
             raise ChangedError(
                 f"cannot resume in {shown(self.path)}, since this changed: {differ}; "
                 "use `overwrite=True` or another `out`"
@@ -406,12 +416,11 @@ class OutputFolder:
 
     def _finished(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
         """The summary of a complete run, or None where files are missing."""
-        names = self.frame_names()
+        names, summary = self.frame_names(), self.summary()
         try:
-            summary: dict[str, Any] = read_json(self._root.at(_SUMMARY), dict[str, Any])
             if len(names) != shaped(summary, _Summary).frames:
                 raise ValueError("it counts other frames than were written")
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise _damaged(self.path / _SUMMARY, error) from error
         self.refills = not all(self._root.at(name).is_file() for name in self._results(names, record["outputs"]))
         if self.refills:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from vostrack.errors import InputError, MaskError, OutputError, counted
-from vostrack.files import OutputRoot, lock_folder, output_error, read_json, shown
+from vostrack.files import OutputRoot, lock_folder, output_error, shown
 from vostrack.methods import Direction
 from vostrack.methods.base import Stepping
 from vostrack.notes import Code, Note
@@ -110,7 +110,7 @@ def update(
             summary = correction.run(gone or {}, dropped, drop_gone, lock, lock_ranges, unlock, callbacks)
         except _NothingChangesError:
             if repeated:
-                return dict(read_json(path / "summary.json", dict[str, Any]))
+                return earlier.summary()
             raise
         changed = correction.changed(summary)
         take_next(path)
@@ -154,8 +154,8 @@ class _Correction:
 
     def __init__(self, path: Path, request: Request, pipeline: Pipeline, known: Prompts) -> None:
         self._path, self._request, self._pipeline, self._known = path, request, pipeline, known
-        self._record: dict[str, Any] = read_json(OutputRoot(path).at(".vostrack/run.json"), dict[str, Any])
         self._earlier = OutputFolder(path, known.labels, direction=request.direction)
+        self._record = self._earlier.record()
         self._unlocks = False
 
     def run(
