@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import pickle
 import random
@@ -44,7 +45,7 @@ JSON_VALUES: Mapping[str, str] = {
     "long text": f'"{"x" * 1_000_000}"',
     "surrogate": '"\\ud800"',
     "control": '"\\u001b[2J\\u0007\\r\\u202e\\u009b31m"',
-    "markup": '"[red]{0}%s</b>[/red][link=x]"',
+    "markup": '"[/b]{0}%s</b>[red][link=x]"',
     "path out": f'"{THEIRS}/secret"',
     "path of the system": '"/etc/passwd"',
     "nul": '"a\\u0000b"',
@@ -66,7 +67,7 @@ TEXTS: Mapping[str, str] = {
     "5,000 digits": "9" * 5000,
     "long": "x" * 1_000_000,
     "control": "\x1b[2J\x07\u202e\x9b31m",
-    "markup": "[red]{0}%s</b>[/red][link=x]",
+    "markup": "[/b]{0}%s</b>[red][link=x]",
     "path out": f"{THEIRS}/secret",
     "path of the system": "/etc/passwd",
     "option": "--overwrite",
@@ -207,12 +208,52 @@ def safetensors(data: bytes) -> Iterator[tuple[str, Make]]:
             yield f"head: {name}", partial(_with_head, make, rest)
     for size in (0, 1, length - 1, length + 1, len(data), 1 << 31, 1 << 63, (1 << 64) - 1):
         yield f"a head of {size} bytes", partial(write, struct.pack("<Q", size) + data[8:])
+    for name, value in (("zeros", b"\0\0\0\0"), ("nan", b"\0\0\xc0\x7f"), ("ones", b"\0\0\x80\x3f")):
+        tensors = (value * (len(rest) // 4 + 1))[: len(rest)]
+        yield f"its tensors are {name}", partial(write, data[: 8 + length] + tensors)
+    for name, make in damage(rest):
+        yield f"its tensors have {name}", partial(_behind_head, make, data[: 8 + length])
+    told = json.loads(head).get("__metadata__", {})
+    for family in JSON if "tree" in told else ():
+        for name, make in family(told["tree"].encode()):
+            yield f"its tree: {name}", partial(_with_tree, make, json.loads(head), rest)
+
+
+def _with_tree(make: Make, head: dict[str, Any], rest: bytes, path: Path) -> None:
+    make(path)
+    told = {**head["__metadata__"], "tree": path.read_text(errors="replace")}
+    text = json.dumps({**head, "__metadata__": told}).encode()
+    write(struct.pack("<Q", len(text)) + text + rest, path)
+
+
+def _behind_head(make: Make, head: bytes, path: Path) -> None:
+    make(path)
+    write(head + path.read_bytes(), path)
 
 
 def _with_head(make: Make, rest: bytes, path: Path) -> None:
     make(path)
     head = path.read_bytes()
     write(struct.pack("<Q", len(head)) + head + rest, path)
+
+
+def checkpoint(data: bytes) -> Iterator[tuple[str, Make]]:
+    """A file of `torch.save` whose entries are others."""
+    import torch
+
+    good = torch.load(io.BytesIO(data), weights_only=True)
+    odd = {"text": "x", "below zero": -1, "large": 1 << 62, "nan": float("nan"), "null": None, "list": [], "object": {}}
+    for name in good:
+        for value, changed in {**odd, "a tensor": torch.zeros(1 << 20)}.items():
+            yield f"{name} is {value}", partial(_saved, {**good, name: changed})
+        yield f"{name} is gone", partial(_saved, {key: value for key, value in good.items() if key != name})
+
+
+def _saved(value: object, path: Path) -> None:
+    import torch
+
+    remove(path)
+    torch.save(value, path)
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

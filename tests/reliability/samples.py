@@ -27,6 +27,7 @@ from tests.reliability.mutations import (
     Family,
     Make,
     archive,
+    checkpoint,
     kinds,
     places,
     png,
@@ -363,7 +364,12 @@ def weights(root: Path, run: Run) -> Iterator[Sample]:
     train = "train --method tiny --data in --out out --steps {} --device cpu"
     run(root / "train", train.format(2), 0)
     yield Sample(
-        "weights", "checkpoint", root / "train", "out/checkpoint.pt", f"{train.format(4)} --resume", BYTES + FILE
+        "weights",
+        "checkpoint",
+        root / "train",
+        "out/checkpoint.pt",
+        f"{train.format(4)} --resume",
+        (*BYTES, checkpoint, *FILE),
     )
     yield Sample(
         "weights", "convert", root / "train", "out/checkpoint.pt", "weights convert out/checkpoint.pt x", BYTES + FILE
@@ -406,7 +412,13 @@ def caches(root: Path, run: Run) -> Iterator[Sample]:
 def results(root: Path, run: Run) -> Iterator[Sample]:
     folder = finished_run(root / "finished", run)
     commands = {
-        "summary.json": ("review out", "export out -f coco -o x", "mask check out", "update out -m 2:first.png"),
+        "summary.json": (
+            f"{SEGMENT} --objects --resume",
+            "review out",
+            "export out -f coco -o x",
+            "mask check out",
+            "update out -m 2:first.png",
+        ),
         ".vostrack/run.json": ("update out -m 2:first.png", f"{SEGMENT} --overwrite"),
         ".vostrack/request.json": ("suggest out", "update out -m 2:first.png"),
         ".vostrack/signs.jsonl": ("update out -m 2:first.png",),

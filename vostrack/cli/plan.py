@@ -18,7 +18,7 @@ from vostrack.cli.help import Command
 from vostrack.cli.segment import segment, segment_arguments
 from vostrack.cli.settings import TRUTH
 from vostrack.errors import InputError, PlanError, VostrackError, unknown_name
-from vostrack.files import nearest, open_regular, parse_json, shown
+from vostrack.files import input_error, nearest, open_regular, parse_json, shown
 from vostrack.run.place import below, clip_name
 
 Row = Mapping[str, Any]
@@ -145,6 +145,8 @@ def tasks_of(rows: Iterable[tuple[str, Row]], base: Path, options: Mapping[str, 
             tasks.append(replace(task, arguments=alike.setdefault(repr(task.arguments), task.arguments)))
         except (VostrackError, typer.BadParameter) as error:
             faults.append(f"{where}: {_said(error)}")
+        except OSError as error:
+            faults.append(f"{where}: {input_error(error)}")
         except Exception as error:
             if not hasattr(error, "format_message"):  # Click's errors have no public class in common
                 raise
