@@ -6,9 +6,12 @@ given to another version. A line of JSON in is a command line, a line out is how
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import importlib
 import json
 import os
+import pkgutil
 import platform
 import resource
 import select
@@ -47,19 +50,21 @@ def main() -> None:
 def _prepare(weights: Path) -> None:
     """Import all that takes long, and make the methods of the tests known."""
     os.environ["VOSTRACK_WEIGHTS"] = str(weights)
+    from PIL import Image
+
+    import vostrack
     from tests import fakes
-    from vostrack import cli  # noqa: F401
     from vostrack.methods import METHODS
 
     METHODS[fakes.NAME], METHODS["tiny"] = fakes.PATH, "tests.train.samples:TinyMethod"
     os.fsync = lambda fd: None  # no power is cut here
     platform.processor()  # which starts a program, once
     fakes.write_weights(weights)
-    for name in ("vostrack.run.segment", "vostrack.segmentation", "tests.train.samples", "vostrack.benchmark.runner"):
-        try:
-            __import__(name)
-        except ImportError:  # of another version
-            continue
+    names = [each.name for each in pkgutil.walk_packages(vostrack.__path__, "vostrack.", lambda name: None)]
+    for name in ("tests.train.samples", "rich.table", *names):
+        with contextlib.suppress(Exception):  # what needs a package that is not there
+            importlib.import_module(name)
+    Image.init()
 
 
 def _judged(job: dict[str, Any]) -> dict[str, Any]:

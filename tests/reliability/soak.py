@@ -42,7 +42,7 @@ def growth(mib: list[float]) -> float:
     return float(np.polyfit(np.arange(len(half)), half, 1)[0] * (len(half) - 1)) if len(half) > 1 else 0.0
 
 
-def colors(count: int, ids: range = range(1, 3)) -> Iterator[np.ndarray]:
+def colors(count: int, ids: range) -> Iterator[np.ndarray]:
     """Frames, uint8 (48, 64, 3), whose brightness changes, as a generator holds them."""
     first = pixels(ids)
     picture = np.stack((first, 255 - first, first // 2), 2)
@@ -51,21 +51,22 @@ def colors(count: int, ids: range = range(1, 3)) -> Iterator[np.ndarray]:
 
 
 def pixels(ids: range) -> np.ndarray:
-    """A label map, uint8 (48, 64), of as many objects, each of some cells."""
-    cells = np.resize(np.array([*ids], np.uint8), (12, 16))
-    return cells.repeat(4, 0).repeat(4, 1)
+    """A label map, uint8 (48, 64), of as many objects, each in several places."""
+    return np.resize(np.array([*ids], np.uint8), (24, 32)).repeat(2, 0).repeat(2, 1)
 
 
-def frames(count: int, method: str, size: int | None = None) -> list[float]:
-    """Follow through frames of a generator; MiB on the way."""
+def followed(count: int, objects: int, method: str) -> list[float]:
+    """Follow objects through frames of a generator; MiB on the way."""
     import vostrack
 
-    said, every = [], max(1, count // 50)
-    options: dict[str, Any] = {} if size is None else {"size": size}
-    mask = pixels(range(1, 3))
-    for prediction in vostrack.track(
-        colors(count), {0: mask}, method=method, direction="forward", no_background=True, **options
-    ):
+    said, ids, every = [], range(1, objects + 1), max(1, count // 50)
+    name, _, preset = method.partition(":")
+    predictions = vostrack.track(
+        colors(count, ids), {0: pixels(ids)}, method=name, preset=preset or "default", direction="forward",
+        no_background=True,
+    )  # fmt: skip
+    for prediction in predictions:
+        assert len(prediction.labels.ids) == objects
         if prediction.index % every == every - 1:
             said.append(held()[0])
     return said
@@ -85,20 +86,6 @@ def files(count: int) -> list[float]:
     with TemporaryDirectory() as folder:
         clip = fakes.write_clip(Path(folder, "clip.mp4"), count)
         vostrack.segment(clip, fakes.truth(), Path(folder, "out"), method=fakes.NAME, callbacks=Watch())
-    return said
-
-
-def objects(count: int) -> list[float]:
-    """254 objects from file to files; MiB on the way."""
-    import vostrack
-
-    said: list[float] = []
-    masks = {0: pixels(range(1, 255))}
-    for prediction in vostrack.track(
-        colors(count, range(1, 255)), masks, method=fakes.NAME, direction="forward", no_background=True
-    ):
-        assert len(prediction.labels.ids) == 192 or len(prediction.labels.ids) == 254
-        said.append(held()[0])
     return said
 
 
@@ -174,22 +161,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--frames", type=int, default=300, help="of a clip [300]")
     parser.add_argument("--runs", type=int, default=10, help="in one process [10]")
     parser.add_argument(
-        "--method", default="", help="also follow with this method, at a short side of 48, a tenth of the frames"
+        "--method", default="", help="also follow with this one, as best:fast, through a tenth of the frames"
     )
     given = parser.parse_args(arguments)
     with TemporaryDirectory() as folder:
         root = Path(folder)
+        tenth = given.frames // 10
         held = [
-            one(root, f"{given.frames} frames in memory", frames, given.frames, fakes.NAME),
+            one(root, f"{given.frames} frames in memory", followed, given.frames, 2, fakes.NAME),
             one(root, f"{given.frames} frames, files to files", files, given.frames),
-            one(root, f"254 objects, {given.frames // 10} frames", objects, given.frames // 10),
+            one(root, f"254 objects, {tenth} frames", followed, tenth, 254, fakes.NAME),
             one(root, f"{given.runs} runs in one process", runs, given.runs),
         ]
         if given.method:
-            held.append(
-                one(
-                    root, f"{given.frames // 10} frames of {given.method}", frames, given.frames // 10, given.method, 48
-                )
-            )
+            held.append(one(root, f"{tenth} frames of {given.method}", followed, tenth, 2, given.method))
         held.append(together(root))
     return int(not all(held))
