@@ -85,9 +85,8 @@ class Judge:
         """
         self._root, self._count, self._wanted = root, 0, dict[str, bytes]()
         self._logs = root / "logs"
-        self._theirs = clip_and_mask(root / "theirs")
-        (self._theirs / "secret").write_text("secret")
-        self._before = _seen(self._theirs)
+        self._theirs = root / "theirs"
+        self._before = self._anew()
         command = [sys.executable, judged.__file__, str(root / "weights")]
         environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         self._process = subprocess.Popen(
@@ -121,7 +120,7 @@ class Judge:
         if ended["code"] != (143 if stop else 0):
             raise RuntimeError(f"{command} ended with {ended['code']}: {said}")
         if command.startswith("segment") and not stop:
-            self._wanted = {name: data for name, data in results(folder / "out").items() if "masks" in name}
+            self._wanted = _masks(folder)
 
     def tried(self, given: Input) -> Ended | None:
         """What comes of an input; None where it cannot be made on this system."""
@@ -138,16 +137,20 @@ class Judge:
         faults = list(_faults(ended, said))
         if _seen(self._theirs) != self._before:
             faults.append("changed what is not ours")
-            shutil.rmtree(self._theirs)
-            clip_and_mask(self._theirs)
-            (self._theirs / "secret").write_text("secret")
-            self._before = _seen(self._theirs)
-        if sample.kept and ended["code"] == 0 and self._masks(case) != self._wanted:
+            self._before = self._anew()
+        if sample.kept and ended["code"] == 0 and _masks(case) != self._wanted:
             faults.append("other masks, in silence")
         return Ended(given.title, sample.command, faults, self._logs / str(self._count), ended["seconds"], ended["mib"])
 
-    def _masks(self, case: Path) -> dict[str, bytes]:
-        return {name: data for name, data in results(case / "out").items() if "masks/" in name}
+    def _anew(self) -> list[tuple[str, int, int]]:
+        """Make the folder of somebody else; what is in it."""
+        shutil.rmtree(self._theirs, ignore_errors=True)
+        (clip_and_mask(self._theirs) / "secret").write_text("secret")
+        return _seen(self._theirs)
+
+
+def _masks(case: Path) -> dict[str, bytes]:
+    return {name: data for name, data in results(case / "out").items() if name.startswith("masks/")}
 
 
 def _seen(folder: Path) -> list[tuple[str, int, int]]:
