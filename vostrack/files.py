@@ -480,11 +480,6 @@ def output_error(error: OSError, path: Path, needed: int | None = None) -> Outpu
     return OutputError(f"cannot write {shown(path)}: {cause}")
 
 
-def input_error(error: OSError) -> InputError:
-    """The one-line `InputError` for a path that the operating system does not take."""
-    return InputError(f"cannot use {shown(error.filename)}: {error.strerror}; give another path, or change this one")
-
-
 def shown(text: object) -> str:
     """A path or name for a message: `escaped`, and without its middle where it is very long."""
     words = str(text)

@@ -16,7 +16,7 @@ import typer
 
 from vostrack.cli.batch import app as batch
 from vostrack.cli.benchmark import app as benchmark
-from vostrack.cli.console import Stopped, plain
+from vostrack.cli.console import Stopped, input_error, plain
 from vostrack.cli.demo import demo
 from vostrack.cli.edit import edit
 from vostrack.cli.export import export
@@ -33,7 +33,6 @@ from vostrack.cli.train import train
 from vostrack.cli.update import update
 from vostrack.cli.weights import app as weights
 from vostrack.errors import INTERRUPTED, OUT_OF_MEMORY, OutputError, VostrackError, exit_code, is_of_a_path
-from vostrack.files import input_error
 
 _LONGEST = 300
 """Characters of an error that nobody foresaw: a compiler's can fill a screen."""

@@ -14,11 +14,12 @@ from typing import Any
 import typer
 
 from vostrack.batch.task import Task
+from vostrack.cli.console import input_error
 from vostrack.cli.help import Command
 from vostrack.cli.segment import segment, segment_arguments
 from vostrack.cli.settings import TRUTH
 from vostrack.errors import InputError, PlanError, VostrackError, unknown_name
-from vostrack.files import input_error, nearest, open_regular, parse_json, shown
+from vostrack.files import nearest, open_regular, parse_json, shown
 from vostrack.run.place import below, clip_name
 
 Row = Mapping[str, Any]

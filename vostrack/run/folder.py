@@ -351,15 +351,8 @@ class OutputFolder:
         for name in (STATE, _SECOND, _BACK):
             self._root.remove(name)
 
-    def record(self) -> dict[str, Any]:
-        """What decided the results; raises `OutputError` where that is damaged."""
-        return self._told(RECORD)
-
-    def summary(self) -> dict[str, Any]:
-        """What is said of a complete run; raises `OutputError` where that is damaged."""
-        return self._told(_SUMMARY)
-
-    def _told(self, name: str) -> dict[str, Any]:
+    def told(self, name: str) -> dict[str, Any]:
+        """What a JSON file below says of the run; raises `OutputError` where it is damaged."""
         path = self._root.at(name)
         try:
             return dict(read_json(path, dict[str, Any]))
@@ -367,7 +360,7 @@ class OutputFolder:
             raise _damaged(path, error) from error
 
     def _check_same(self, record: Mapping[str, Any]) -> None:
-        if differ := re.sub(r"\bmasks\.(\d+)", self._mask_name, changes(self.record(), record)):
+        if differ := re.sub(r"\bmasks\.(\d+)", self._mask_name, changes(self.told(RECORD), record)):
             raise ChangedError(
                 f"cannot resume in {shown(self.path)}, since this changed: {differ}; "
                 "use `overwrite=True` or another `out`"
@@ -416,7 +409,7 @@ class OutputFolder:
 
     def _finished(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
         """The summary of a complete run, or None where files are missing."""
-        names, summary = self.frame_names(), self.summary()
+        names, summary = self.frame_names(), self.told(_SUMMARY)
         try:
             if len(names) != shaped(summary, _Summary).frames:
                 raise ValueError("it counts other frames than were written")

@@ -110,7 +110,7 @@ def update(
             summary = correction.run(gone or {}, dropped, drop_gone, lock, lock_ranges, unlock, callbacks)
         except _NothingChangesError:
             if repeated:
-                return earlier.summary()
+                return earlier.told("summary.json")
             raise
         changed = correction.changed(summary)
         take_next(path)
@@ -155,7 +155,7 @@ class _Correction:
     def __init__(self, path: Path, request: Request, pipeline: Pipeline, known: Prompts) -> None:
         self._path, self._request, self._pipeline, self._known = path, request, pipeline, known
         self._earlier = OutputFolder(path, known.labels, direction=request.direction)
-        self._record = self._earlier.record()
+        self._record = self._earlier.told(RECORD)
         self._unlocks = False
 
     def run(
