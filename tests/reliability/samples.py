@@ -418,6 +418,7 @@ def results(root: Path, run: Run) -> Iterator[Sample]:
             "export out -f coco -o x",
             "mask check out",
             "update out -m 2:first.png",
+            "update out --name dog=3",
         ),
         ".vostrack/run.json": ("update out -m 2:first.png", f"{SEGMENT} --overwrite"),
         ".vostrack/request.json": ("suggest out", "update out -m 2:first.png"),

@@ -243,6 +243,15 @@ def test_a_damaged_record_is_refused(clip: Path, out: Path) -> None:
             vostrack.update(out, {8: truth(8)})
 
 
+@pytest.mark.parametrize("objects", ["null", "[]", '{"3": []}', '{"x": {}, "3": null}'])
+def test_a_damaged_summary_gets_no_names(objects: str, clip: Path, out: Path) -> None:
+    run(clip, {0: truth()}, out)
+    summary = json.loads((out / "summary.json").read_text())
+    (out / "summary.json").write_text(json.dumps({**summary, "objects": json.loads(objects)}))
+    with pytest.raises(OutputError, match=r"summary\.json is damaged"):
+        vostrack.update(out, names={3: "dog"})
+
+
 def test_cells_without_a_label_are_refused(clip: Path, out: Path) -> None:
     run(clip, {0: truth()}, out)
     path = out / ".vostrack" / "cells" / "forward" / "00003.png"

@@ -92,7 +92,7 @@ class _Summary:
     out: str
     method: str
     preset: str
-    objects: dict[str, Any]
+    objects: dict[str, dict[str, Any]]
     seconds_per_frame: _Seconds
     peak_rss_mb: float | None
     warnings: list[Any] = dataclasses.field(default_factory=list)
@@ -351,13 +351,17 @@ class OutputFolder:
         for name in (STATE, _SECOND, _BACK):
             self._root.remove(name)
 
-    def told(self, name: str) -> dict[str, Any]:
-        """What a JSON file below says of the run; raises `OutputError` where it is damaged."""
-        path = self._root.at(name)
+    def told(self, name: str, kind: Any = Any) -> dict[str, Any]:
+        """What a JSON file below says, which must fit a type; raises `OutputError` where it is damaged."""
         try:
-            return dict(read_json(path, dict[str, Any]))
+            shaped(value := dict(read_json(self._root.at(name), dict[str, Any])), kind)
+            return value
         except (OSError, ValueError) as error:
-            raise _damaged(path, error) from error
+            raise _damaged(self.path / name, error) from error
+
+    def summary(self) -> dict[str, Any]:
+        """What is said of a complete run; raises `OutputError` where that is damaged."""
+        return self.told(_SUMMARY, _Summary)
 
     def _check_same(self, record: Mapping[str, Any]) -> None:
         if differ := re.sub(r"\bmasks\.(\d+)", self._mask_name, changes(self.told(RECORD), record)):
@@ -409,12 +413,9 @@ class OutputFolder:
 
     def _finished(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
         """The summary of a complete run, or None where files are missing."""
-        names, summary = self.frame_names(), self.told(_SUMMARY)
-        try:
-            if len(names) != shaped(summary, _Summary).frames:
-                raise ValueError("it counts other frames than were written")
-        except ValueError as error:
-            raise _damaged(self.path / _SUMMARY, error) from error
+        names, summary = self.frame_names(), self.summary()
+        if len(names) != summary["frames"]:
+            raise _damaged(self.path / _SUMMARY, "it counts other frames than there are")
         self.refills = not all(self._root.at(name).is_file() for name in self._results(names, record["outputs"]))
         if self.refills:
             return None

@@ -110,7 +110,7 @@ def update(
             summary = correction.run(gone or {}, dropped, drop_gone, lock, lock_ranges, unlock, callbacks)
         except _NothingChangesError:
             if repeated:
-                return earlier.told("summary.json")
+                return earlier.summary()
             raise
         changed = correction.changed(summary)
         take_next(path)
@@ -220,7 +220,7 @@ class _Correction:
             overlay = WRITERS["overlay"](Destination(folder.path, source, stream.fps, look=look))
             with ThreadedWriter([overlay]) as writing:
                 redraw(stream, lambda frame: writing.write(self._earlier.read_prediction(frame)), callbacks)
-        summary: dict[str, Any] = read_json(self._path / "summary.json", dict[str, Any])
+        summary = self._earlier.summary()
         summary |= {"objects": named_objects(summary["objects"], look), "exports": {}}
         folder.complete(summary)
         for note in shared_names(given.names) + _older(self._path):
@@ -230,7 +230,7 @@ class _Correction:
     def changed(self, summary: Mapping[str, Any]) -> Note:
         """Which masks are others than before, once the new version is complete."""
         if not (self._path / NEXT / "masks").is_dir():
-            objects = sorted(summary["objects"].items(), key=lambda each: int(each[0]))
+            objects = sorted(summary["objects"].items(), key=lambda each: (len(each[0]), each[0]))
             named = (f"{number} = {shown(told['name'])}" for number, told in objects if told["name"])
             return Note(Code.RUN_CHANGED, f"no mask changed; names are {', '.join(named)}")
         names = OutputFolder(self._path / NEXT).frame_names()
