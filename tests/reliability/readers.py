@@ -54,7 +54,6 @@ from vostrack.weights import read_details, read_manifest
 SIZE = (6, 8)
 BOX = [1, 1, 4, 1, 4, 3, 1, 3]
 _LEAF = rb'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?|\btrue\b|\bfalse\b|\bnull\b|\[[^\[\]]*\]|\{[^{}]*\}'
-_SHORT = {name: text for name, text in TEXTS.items() if len(text) < 10_000}
 
 
 @dataclass(frozen=True)
@@ -74,11 +73,11 @@ class Reader:
     read: Callable[[bytes], object]
     good: Sequence[bytes]
     pattern: bytes = rb"[0-9]+|[A-Za-z]+|."
-    tokens: Sequence[bytes] = tuple(text.encode(errors="surrogateescape") for text in _SHORT.values())
+    tokens: Sequence[bytes] = tuple(text.encode(errors="surrogateescape") for text in TEXTS.values())
     allowed: tuple[type[Exception], ...] = (VostrackError, typer.BadParameter)
 
 
-_JSON_TOKENS = tuple(text.encode() for text in JSON_VALUES.values() if len(text) < 10_000)
+_JSON_TOKENS = tuple(text.encode() for name, text in JSON_VALUES.items() if name != "deep object")
 
 
 def readers() -> dict[str, Reader]:

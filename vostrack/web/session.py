@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import itertools
 from collections.abc import Callable, Iterable, Mapping
@@ -25,7 +24,7 @@ from vostrack.run.export import export
 from vostrack.run.folder import OutputFolder
 from vostrack.run.place import check_free, default_folder
 from vostrack.run.request import Request
-from vostrack.run.suggestions import suggest
+from vostrack.run.suggestions import read_rows, suggest
 from vostrack.video.masks import Prompts
 from vostrack.video.palette import PALETTE
 from vostrack.video.playback import NORMAL
@@ -38,7 +37,7 @@ from vostrack.web.regions import Patches, patches, region
 from vostrack.web.things import Frames, Step, joined
 from vostrack.web.work import Work
 
-_MOST_BYTES, _MOST_CLICKS, _MOST_CUT = 64 << 20, 1000, 4
+_MOST_CLICKS, _MOST_CUT = 1000, 4
 
 
 @dataclass(frozen=True)
@@ -351,13 +350,11 @@ class Session:
             return {"confidence": {}, "suggested": [], "cuts": []}
         rows: dict[str, list[tuple[int, float]]] = {}
         try:
-            with open_regular(self.out / "confidence.csv") as file:
-                text = file.read(_MOST_BYTES).decode()
-            for row in csv.DictReader(text.splitlines()):
-                rows.setdefault(row["object"], []).append((int(row["frame"]), float(row["confidence"])))
+            for row in read_rows(self.out):
+                rows.setdefault(str(row.number), []).append((row.frame, row.confidence))
             suggested = [each.frame for each in suggest(self.out, 3)]
             found = cuts({each.frame: each.change for each in OutputFolder(self.out).signs()})
-        except (OSError, ValueError, KeyError, VostrackError):
+        except VostrackError:
             return {"confidence": {}, "suggested": [], "cuts": []}
         return {"confidence": rows, "suggested": suggested, "cuts": found}
 
