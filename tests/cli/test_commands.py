@@ -291,6 +291,8 @@ NAME = "x" * 300
         ["segment", "CLIP", "-m", "MASK", "--method", "fake", "--set", "rate=1e999"],
         ["demo", "--method", "fake", "-o", LONG],
         ["train", "--data", ".", "--out", LONG],
+        ["segment", "CLIP", "-m", "MASK", "--method", "fake", "--gone", f"{'9' * 5000}@3"],
+        ["speed", "CLIP", "--mask", "MASK", "--objects", "9" * 5000],
         ["benchmark", "davis17", "--size", "9" * 5000],
         ["benchmark", "folder", "--root", LONG],
         ["benchmark", "compare", LONG, LONG],

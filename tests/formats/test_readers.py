@@ -251,6 +251,12 @@ def test_every_fourth_frame_of_sa_v(tmp_path: Path) -> None:
     assert np.array_equal(found.labels[8].pixels.numpy(), BOX_PIXELS)
 
 
+def test_a_name_of_any_length_is_of_a_frame_beyond_all_others(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(coco_with([BOX]).replace("a.png", f"{'9' * 5000}.png"))
+    (frame,) = prompts("clip.mp4", tmp_path / "a.json").labels
+    assert frame > 1 << 63
+
+
 LAUGHS = '<!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]><annotations>&b;</annotations>'
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from vostrack.errors import InputError, MaskError, VostrackError
-from vostrack.files import OutputRoot, lock_folder, make_folder, open_regular, remove_partials, shown
+from vostrack.files import OutputRoot, lock_folder, make_folder, remove_partials, shown
 from vostrack.formats import FORMATS
 from vostrack.methods import preset_name
 from vostrack.run.cuts import cuts
