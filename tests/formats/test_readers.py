@@ -345,7 +345,13 @@ def test_layers_of_compositors(tmp_path: Path) -> None:
     (tmp_path / "b.exr").write_bytes((tmp_path / "a.exr").read_bytes()[:150])
     OpenEXR.File({}, {"R": inside, "G": inside}).write(str(tmp_path / "c.exr"))
     OpenEXR.File({}, {"dog.Y": inside * np.float16(np.nan)}).write(str(tmp_path / "d.exr"))
-    for name, words in (("b", "damaged OpenEXR"), ("c", "no object as a layer"), ("d", "no finite numbers")):
+    (tmp_path / "e.exr").write_bytes((tmp_path / "a.exr").read_bytes()[:-30])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vostrack.formats.exr.MOST_VALUES", 9)
+        with pytest.raises(MaskError, match="36 values in all"):
+            prompts("clip.mp4", tmp_path / "a.exr")
+    refused = {"b": "damaged OpenEXR", "c": "no object as a layer", "d": "no finite numbers", "e": "damaged"}
+    for name, words in refused.items():
         with pytest.raises(MaskError, match=words):
             prompts("clip.mp4", tmp_path / f"{name}.exr", (2, 3))
 

@@ -163,6 +163,22 @@ def _whole(data: bytes) -> Iterator[tuple[str, Make]]:
     yield "two of it", partial(write, data + data)
 
 
+def _fields(data: bytes) -> Iterator[tuple[str, Make]]:
+    """All values at the top of an object are of one kind, or some are gone."""
+    try:
+        good = json.loads(data)
+    except ValueError:  # it has a value a line
+        return
+    if isinstance(good, dict):
+        for name, value in (("a number", 3), ("text", "x"), ("null", None), ("a list", []), ("an object", {})):
+            yield f"all values are {name}", partial(write, json.dumps(dict.fromkeys(good, value)).encode())
+        for start in (0, 1):
+            yield (
+                f"half of it {start}",
+                partial(write, json.dumps({key: good[key] for key in [*good][start::2]}).encode()),
+            )
+
+
 _KEYS = {
     "gone": '"x":',
     "there twice": "\\g<0> null, \\g<0>",
@@ -174,6 +190,7 @@ JSON: tuple[Family, ...] = (
     swaps(_INNER, JSON_VALUES, 20, "part"),
     swaps(_KEY, _KEYS, 16, "key"),
     _whole,
+    _fields,
 )
 TOML: tuple[Family, ...] = (swaps(r"(?<== ).+", TOML_VALUES, 80, "value"), swaps(r"^\w+(?= =)", TEXTS, 12, "key"))
 BYTES: tuple[Family, ...] = (cut, damage, sizes)
@@ -243,9 +260,11 @@ def checkpoint(data: bytes) -> Iterator[tuple[str, Make]]:
 
     good = torch.load(io.BytesIO(data), weights_only=True)
     odd = {"text": "x", "below zero": -1, "large": 1 << 62, "nan": float("nan"), "null": None, "list": [], "object": {}}
-    for name in good:
+    for name, entry in good.items():
         for value, changed in {**odd, "a tensor": torch.zeros(1 << 20)}.items():
             yield f"{name} is {value}", partial(_saved, {**good, name: changed})
+            for key in entry if isinstance(entry, dict) else ():
+                yield f"{name} with {key} is {value}", partial(_saved, {**good, name: {**entry, key: changed}})
         yield f"{name} is gone", partial(_saved, {key: value for key, value in good.items() if key != name})
 
 

@@ -42,7 +42,7 @@ from vostrack.batch.manifest import Manifest, Outline
 from vostrack.batch.task import Result, Status
 from vostrack.video.palette import palette_image
 
-FRAMES = 4
+FRAMES = 6
 SEGMENT = "segment clip.mp4 -m first.png -o out --method fake --no-overlay -q"
 FILE: tuple[Family, ...] = (kinds, places)
 
@@ -302,7 +302,7 @@ def folders(root: Path, run: Run) -> Iterator[Sample]:
 
 
 def stopped_run(folder: Path, run: Run) -> Path:
-    run(clip_and_mask(folder), f"{SEGMENT} --objects", 3)
+    run(clip_and_mask(folder), f"{SEGMENT} --objects", 2)
     return folder
 
 
@@ -361,14 +361,14 @@ def weights(root: Path, run: Run) -> Iterator[Sample]:
     yield Sample("weights", "segment", folder, "x.safetensors", command, (*BYTES, safetensors, *FILE))
     yield Sample("weights", "what it says", folder, "x.safetensors", "weights x.safetensors", (safetensors,))
     write_footage(root / "train/in")
-    train = "train --method tiny --data in --out out --steps {} --device cpu"
-    run(root / "train", train.format(2), 0)
+    train = "train --method tiny --data in --out out --steps 2 --device cpu"
+    run(root / "train", train, 0)
     yield Sample(
         "weights",
         "checkpoint",
         root / "train",
         "out/checkpoint.pt",
-        f"{train.format(4)} --resume",
+        f"{train} --resume",
         (*BYTES, checkpoint, *FILE),
     )
     yield Sample(
@@ -413,7 +413,7 @@ def results(root: Path, run: Run) -> Iterator[Sample]:
     folder = finished_run(root / "finished", run)
     commands = {
         "summary.json": (
-            f"{SEGMENT} --objects --resume",
+            f"{SEGMENT} --objects --resume".replace(" -q", ""),
             "review out",
             "export out -f coco -o x",
             "mask check out",
@@ -421,6 +421,7 @@ def results(root: Path, run: Run) -> Iterator[Sample]:
             "update out --name dog=3",
         ),
         ".vostrack/run.json": ("update out -m 2:first.png", f"{SEGMENT} --overwrite"),
+        ".vostrack/frames.jsonl": (f"{SEGMENT} --overwrite",),
         ".vostrack/request.json": ("suggest out", "update out -m 2:first.png"),
         ".vostrack/signs.jsonl": ("update out -m 2:first.png",),
     }
