@@ -42,7 +42,7 @@ KINDS = {
     "surrogates": r"(frames\.jsonl|run\.json|summary\.json|manifests).*surrogate",
     "numbers without bounds": r"(manifests/[lv]|results\.json, compare|index).*(digits|infinity|nan|too large|64 bits)",
     "markup of the terminal": r"manifests/[lv].*markup",
-    "caches, checkpoints and lists of other shapes": r"index\.json: [vpka]|checkpoint: \w+ (is|with)|ytvos18: [pa]",
+    "caches, checkpoints and lists of other shapes": r"index\.json: v|checkpoint: \w+ (is|with)|ytvos18: [pa]",
     "control characters reach the terminal": r"(manifests/[lv]|summary.json, seg|compare|folders/[fm]).*(control|x1b)",
 }
 """The kinds of hostile input that the first version was found to mishandle, and what inputs of each are called."""

@@ -186,13 +186,13 @@ _KEYS = {
     "control": f"{JSON_VALUES['control']}: 1, \\g<0>",
 }
 JSON: tuple[Family, ...] = (
-    swaps(_LEAF, JSON_VALUES, 80, "value"),
+    swaps(_LEAF, JSON_VALUES, 160, "value"),
     swaps(_INNER, JSON_VALUES, 20, "part"),
     swaps(_KEY, _KEYS, 16, "key"),
     _whole,
     _fields,
 )
-TOML: tuple[Family, ...] = (swaps(r"(?<== ).+", TOML_VALUES, 80, "value"), swaps(r"^\w+(?= =)", TEXTS, 12, "key"))
+TOML: tuple[Family, ...] = (swaps(r"(?<== ).+", TOML_VALUES, 240, "value"), swaps(r"^\w+(?= =)", TEXTS, 12, "key"))
 BYTES: tuple[Family, ...] = (cut, damage, sizes)
 
 
