@@ -40,9 +40,9 @@ KINDS = {
     "deep nesting": r"(states|manifests|caches|lists/ytvos18|results/(summary|results|\.vostrack/run)).*deep",
     "records of other types, or reduced": r"results/(summary|\.vostrack/run)\.json, seg.*: (va|pa|key|al|ha)",
     "surrogates": r"(frames\.jsonl|run\.json|summary\.json|manifests).*surrogate",
-    "numbers without bounds": r"(manifests/[lv]|results\.json, compare|index).*(digits|infinity|nan|too large|64 bits)",
+    "numbers without bounds": r"manifests/[lv].*(digits|infinity|nan|too large|64 bits)",
     "markup of the terminal": r"manifests/[lv].*markup",
-    "caches, checkpoints and lists of other shapes": r"index\.json: v|checkpoint: \w+ (is|with)|ytvos18: [pa]",
+    "caches, checkpoints and lists of other shapes": r"index\.json: value.*(large|below)|checkpoint: pro|ytvos18: a",
     "control characters reach the terminal": r"(manifests/[lv]|summary.json, seg|compare|folders/[fm]).*(control|x1b)",
 }
 """The kinds of hostile input that the first version, f2768c8, was found to mishandle, and names of inputs of each."""
