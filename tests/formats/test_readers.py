@@ -356,6 +356,13 @@ def test_layers_of_compositors(tmp_path: Path) -> None:
             prompts("clip.mp4", tmp_path / f"{name}.exr", (2, 3))
 
 
+def test_an_archive_that_may_take_any_memory_is_not_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("annotations.xml", CVAT % BOX_IN_CVAT)
+    with pytest.raises(MaskError, match=r"annotations\.xml is packed in a way that is not read"):
+        prompts("clip.mp4", tmp_path / "a.zip")
+
+
 def test_annotations_in_an_archive(tmp_path: Path) -> None:
     for name, text in (("annotations.xml", CVAT % BOX_IN_CVAT), ("annotations/instances.json", coco_with([BOX]))):
         with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:

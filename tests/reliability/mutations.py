@@ -331,6 +331,8 @@ def archive(data: bytes) -> Iterator[tuple[str, Make]]:
     yield "a member twice", partial(_zipped, [members[0], members[0]])
     yield "many members", partial(_zipped, [(f"{n}{ending}", b"") for n in range(70_000)])
     yield "a bomb", lambda path: _zipped([(name, bytes(1 << 28))], path)
+    for number, method in (("bzip2", zipfile.ZIP_BZIP2), ("LZMA", zipfile.ZIP_LZMA)):
+        yield f"packed by {number}", partial(_zipped, members, packed=method)
     yield "in itself", partial(_zipped, [(name, data)])
     yield (
         "encrypted",
@@ -344,12 +346,12 @@ def archive(data: bytes) -> Iterator[tuple[str, Make]]:
     yield "another packing", partial(write, data[:8] + b"\x63\x00" + data[10:])
 
 
-def _zipped(members: list[tuple[str, bytes]], path: Path) -> None:
+def _zipped(members: list[tuple[str, bytes]], path: Path, packed: int = zipfile.ZIP_DEFLATED) -> None:
     remove(path)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+    with zipfile.ZipFile(path, "w") as file:
         for name, content in members:
             info = zipfile.ZipInfo(name or "x")
-            info.filename, info.compress_type = name, zipfile.ZIP_DEFLATED
+            info.filename, info.compress_type = name, packed
             file.writestr(info, content)
 
 

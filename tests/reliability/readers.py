@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import struct
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -289,6 +291,10 @@ def _binary() -> Iterator[Reader]:
         cells(Path(folder)).write(1, torch.full((3, 3, 4), 85, dtype=torch.uint8), (1, 2), (2,))
         kept = Path(folder, cells(Path(folder)).name(1)).read_bytes()
         yield Reader("cells", _file("forward/00001.png", lambda folder: cells(folder).read(1)), [kept], **bytewise)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("annotations.xml", _CVAT)
+    yield Reader("archive", _mask, [packed.getvalue()], **bytewise)
     picture = dpx(fakes.pictures(1)[0][:6, :8])
     yield Reader("dpx", _file("x/0.dpx", _clip), [picture], pattern=rb"(?s)(?<![^\0])[^\0]+", tokens=bytewise["tokens"])
 
