@@ -18,9 +18,7 @@ from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
 
 from vostrack.adapt.adaptation import AdaptState
 from vostrack.device import to_device
@@ -45,9 +43,8 @@ from vostrack.run.signs import SIGNS, FrameSigns, read_signs
 from vostrack.run.state import load_state, save_state
 from vostrack.run.steps import forget_steps
 from vostrack.types import MAX_OBJECTS, Frame, LabelMap, Prediction
-from vostrack.video.palette import image_ids
+from vostrack.video.palette import read_ids
 from vostrack.video.series import ENDINGS, FILM_ENDINGS, VIDEO_ENDINGS
-from vostrack.video.stream import check_size
 
 T = TypeVar("T")
 
@@ -266,7 +263,7 @@ class OutputFolder:
                 raise ValueError("it has another size than it had")
             if not {0, *ids} >= set(np.unique(pixels).tolist()):
                 raise ValueError("it holds other objects")
-        except (OSError, ValueError, SyntaxError, InputError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError, InputError) as error:
             complete = (self.path / _SUMMARY).exists()
             fix = "remove it to have it made again" if self.refills else _REMADE if complete else _START
             what = "cannot resume: " if self.resumes else ""
@@ -449,20 +446,6 @@ class OutputFolder:
             with contextlib.suppress(OSError):  # others have files there
                 (self.path / folder).rmdir()
         self.forget_cells()
-
-
-def read_ids(path: Path, grey: bool = False) -> npt.NDArray[np.uint8]:
-    """The ids in a mask of a run, which somebody may have retouched, uint8 (H, W); in grey levels too where asked for.
-
-    Raises:
-        OSError, ValueError, SyntaxError, InputError, Image.DecompressionBombError: it is no such image, or damaged.
-    """
-    open_regular(path).close()
-    with Image.open(path, formats=["PNG"]) as image:
-        check_size((image.height, image.width), shown(path))
-        image.verify()  # the checksums, which reading alone does not look at; it closes the image
-    with Image.open(path, formats=["PNG"]) as image:
-        return np.array(image) if grey and image.mode == "L" else image_ids(image)
 
 
 def _damaged(path: Path, why: object, fix: str = _START) -> OutputError:
