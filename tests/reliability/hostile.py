@@ -22,7 +22,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
-from tests.reliability import judged
 from tests.reliability.mutations import Make
 from tests.reliability.samples import Sample, clip_and_mask, samples
 from tests.runs import results
@@ -87,7 +86,7 @@ class Judge:
         self._logs = root / "logs"
         self._theirs = root / "theirs"
         self._before = self._anew()
-        command = [sys.executable, judged.__file__, str(root / "weights")]
+        command = [sys.executable, str(Path(__file__).with_name("judged.py")), str(root / "weights")]
         environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         self._process = subprocess.Popen(
             command, cwd=tree, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -142,6 +141,8 @@ class Judge:
         if _seen(self._theirs) != self._before:
             faults.append("changed what is not ours")
             self._before = self._anew()
+        if given.name.startswith("it is a list") and ended["code"] == 0:
+            faults.append("reads what a list names")
         if sample.kept and ended["code"] == 0 and _masks(case) != self._wanted:
             faults.append("other masks, in silence")
         return Ended(given.title, sample.command, faults, self._logs / str(self._count), ended["seconds"], ended["mib"])

@@ -445,7 +445,7 @@ def _device(path: Path) -> None:
 PLACES: Mapping[str, Make] = {
     "missing": lambda path: None,
     "a folder": lambda path: path.mkdir(),
-    "a pipe": os.mkfifo,
+    "a pipe": lambda path: os.mkfifo(path),
     "a link to a pipe": _fifo_behind,
     "a link to itself": lambda path: path.symlink_to(path.name),
     "a link to nowhere": lambda path: path.symlink_to("nowhere"),
