@@ -23,7 +23,7 @@ from vostrack.formats.base import Bools, Shot, picture
 from vostrack.formats.drawings import Drawing, Drawings, Shape, checked_name, checked_size, titled
 from vostrack.notes import Note
 from vostrack.types import Prediction
-from vostrack.video.film import MOST_VALUES, extent
+from vostrack.video.film import MOST_VALUES, exr_parts, extent
 from vostrack.video.stream import first_line
 
 
@@ -96,8 +96,8 @@ def read(path: Path) -> Drawings:
 def _parts(path: Path, **options: bool) -> list[Any]:
     """The headers of the parts of a file, or the parts with their pixels; raises `ValueError`."""
     try:
-        parts = OpenEXR.File(str(path), **options).parts
-        return [part.header for part in parts] if "header_only" in options else list(parts)
+        parts = exr_parts(path, **options)
+        return [part.header for part in parts] if "header_only" in options else parts
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(f"it is a damaged OpenEXR file: {first_line(error)}") from error
 

@@ -106,9 +106,8 @@ class _ExrPart:
 
     def __init__(self, path: Path) -> None:
         """Read the headers."""
-        open_regular(path).close()
         self._path, self._library = path, _library(path)
-        headers = [part.header for part in self._library.File(str(path), header_only=True).parts]
+        headers = [part.header for part in exr_parts(path, header_only=True)]
         self._count, where = len(headers), f"image {str(path)!r}"
         for header in headers:
             check_size(extent(header["dataWindow"]), where)
@@ -138,7 +137,7 @@ class _ExrPart:
 
     def read(self) -> npt.NDArray[np.uint8]:
         """The picture, uint8 (3, H, W); what lies outside of the data window is black."""
-        parts = self._library.File(str(self._path), separate_channels=True).parts
+        parts = exr_parts(self._path, separate_channels=True)
         if len(parts) != self._count:  # it leaves out those that it cannot read
             raise ValueError("it is damaged, or it breaks off")
         channels = parts[self._number].channels
@@ -191,6 +190,16 @@ def _srgb(light: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     shares = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
     levels: npt.NDArray[np.uint8] = np.rint(255 * shares).astype(np.uint8)
     return levels
+
+
+def exr_parts(path: Path, **options: bool) -> list[Any]:
+    """The parts of an OpenEXR file, from its library; raises whatever that raises.
+
+    It prints names of damaged files as they are: one that could steer a terminal is kept from it.
+    """
+    with open_regular(path) as file:
+        name = str(path) if str(path).isprintable() else f"/dev/fd/{file.fileno()}"
+        return list(_library(path).File(name, **options).parts)
 
 
 def _library(path: Path) -> Any:
