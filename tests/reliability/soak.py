@@ -11,10 +11,12 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
+from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -72,6 +74,18 @@ def followed(count: int, objects: int, method: str) -> list[float]:
     return said
 
 
+def write_clip(path: Path, count: int) -> Path:
+    """A video of any length, one frame after the other."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "12", "preset": "ultrafast"})
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width = fakes.SIZE
+        for picture in islice(cycle(fakes.pictures(24)), count):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
 def files(count: int) -> list[float]:
     """Follow through a clip, from file to files; MiB on the way."""
     import vostrack
@@ -84,7 +98,7 @@ def files(count: int) -> list[float]:
                 said.append(held()[0])
 
     with TemporaryDirectory() as folder:
-        clip = fakes.write_clip(Path(folder, "clip.mp4"), count)
+        clip = write_clip(Path(folder, "clip.mp4"), count)
         vostrack.segment(clip, fakes.truth(), Path(folder, "out"), method=fakes.NAME, callbacks=Watch())
     return said
 
