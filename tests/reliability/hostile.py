@@ -193,6 +193,8 @@ def main(arguments: list[str]) -> int:
     tree = (given.against or Path(__file__).parents[2]).resolve()
     with TemporaryDirectory() as root, Judge(tree, Path(root)) as judge:
         ended = list(_ended(judge, Path(root), given))
+    if not ended:
+        parser.error(f"there is no input whose name has {given.only!r}")
     return _report(ended, given.against is not None)
 
 
