@@ -243,11 +243,13 @@ def test_a_damaged_record_is_refused(clip: Path, out: Path) -> None:
             vostrack.update(out, {8: truth(8)})
 
 
-@pytest.mark.parametrize("objects", ["null", "[]", '{"3": []}', '{"x": {}, "3": null}'])
-def test_a_damaged_summary_gets_no_names(objects: str, clip: Path, out: Path) -> None:
+@pytest.mark.parametrize(
+    "odd", [{"objects": None}, {"objects": []}, {"objects": {"3": []}}, {"outputs": None}, {"outputs": [3]}], ids=str
+)
+def test_a_damaged_summary_gets_no_names(odd: dict[str, Any], clip: Path, out: Path) -> None:
     run(clip, {0: truth()}, out)
     summary = json.loads((out / "summary.json").read_text())
-    (out / "summary.json").write_text(json.dumps({**summary, "objects": json.loads(objects)}))
+    (out / "summary.json").write_text(json.dumps({**summary, **odd}))
     with pytest.raises(OutputError, match=r"summary\.json is damaged"):
         vostrack.update(out, names={3: "dog"})
 

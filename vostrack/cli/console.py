@@ -294,7 +294,8 @@ def printed_summary(
         return
     seconds, out = summary["seconds_per_frame"], near(Path(summary["out"]))
     # An adaptation or a refinement that did not run is None in the summary.
-    names = [name for name in seconds if name != "total" and summary.get(name, True)]
+    known = ("decode", "model", "adapt", "refine", "write")
+    names = [name for name in seconds if name in known and summary.get(name, True)]
     parts = ", ".join(f"{name} {seconds[name]:.2f}" for name in names)
     objects = counted(len(summary["objects"]), "object")
     method, preset = summary["method"], summary["preset"]

@@ -89,6 +89,7 @@ class _Summary:
     out: str
     method: str
     preset: str
+    outputs: list[str]
     objects: dict[str, dict[str, Any]]
     seconds_per_frame: _Seconds
     peak_rss_mb: float | None
