@@ -50,7 +50,8 @@ from vostrack.types import LabelMap
 from vostrack.video.movie import later_timecode
 from vostrack.video.reader import open_clip
 from vostrack.video.series import natural_key
-from vostrack.web.document import JOURNAL, Document, Step, encoded
+from vostrack.web.document import JOURNAL, Document, encoded
+from vostrack.web.things import Step
 from vostrack.weights import read_details, read_manifest
 
 SIZE = (6, 8)

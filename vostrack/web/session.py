@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from vostrack.errors import InputError, MaskError, VostrackError
+from vostrack.errors import MaskError, VostrackError
 from vostrack.files import OutputRoot, lock_folder, make_folder, remove_partials, shown
 from vostrack.formats import FORMATS
 from vostrack.methods import preset_name
