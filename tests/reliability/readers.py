@@ -226,7 +226,8 @@ def _files() -> Iterator[Reader]:
         Step("polygon", id=1, points=[[1.0, 1.0], [4.0, 1.0], [4.0, 3.0]]),
         Step("begin", data=encoded(np.zeros(SIZE, np.uint8)), opens=True),
         Step("fill", id=1, points=[[0.0, 0.0]]), Step("grow", id=1, radius=1.0), Step("smooth", id=1, radius=1.0),
-        Step("merge", id=1, other=2), Step("undo"), Step("redo"), Step("recolor", id=1, color="#ff0000"),
+        Step("merge", id=1, other=2), Step("undo"), Step("redo"), Step("gone", frame=3, id=1, last=9),
+        Step("here", frame=4, id=1), Step("recolor", id=1, color="#ff0000"),
     ]  # fmt: skip
     journal = b"".join(_line(asdict(step)) for step in steps)
     yield Reader("journal", _file(JOURNAL, lambda folder: Document(SIZE, folder)), [journal], _LEAF, _JSON_TOKENS)
