@@ -27,6 +27,7 @@ from collections.abc import Iterable, Sequence
 
 OUT_OF_MEMORY = 7
 INTERRUPTED = 130
+_OF_A_PATH = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR)
 _OUT_OF_MEMORY_SIGNS = ("out of memory", "allocate memory", "not enough memory", "failed to map segment")
 
 
@@ -106,12 +107,19 @@ class Cancelled(VostrackError):
     """The caller's callbacks asked to stop; what was done so far is kept."""
 
 
+def is_of_a_path(error: BaseException) -> bool:
+    """Whether the operating system does not take a path that somebody named."""
+    return isinstance(error, OSError) and error.filename is not None and error.errno in _OF_A_PATH
+
+
 def exit_code(error: BaseException) -> int:
     """The exit code of a command that ended with an error which is none of usage."""
     if isinstance(error, VostrackError):
         return error.exit_code
     if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY_SIGNS):
         return OUT_OF_MEMORY
+    if is_of_a_path(error):
+        return InputError.exit_code
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) and error.filename is None:
         return OutputError.exit_code
     return INTERRUPTED if isinstance(error, KeyboardInterrupt) else int(getattr(error, "exit_code", 1))

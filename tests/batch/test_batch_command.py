@@ -71,6 +71,14 @@ def test_faults_are_a_line_each_and_nothing_is_run(folder: Path, capsys: pytest.
     assert not (folder / "runs").exists()
 
 
+def test_a_path_that_no_system_takes_is_a_fault_of_its_row(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "plan.csv").write_text(f"clip,mask\n{'9' * 400},masks/dog.png\nvideos/none.mp4,masks/dog.png\n")
+    assert run(["batch", "run", "plan.csv", "--out", "runs"]) == 5
+    first, *_ = lines = capsys.readouterr().err.splitlines()
+    assert re.match("error: plan.csv, line 2: cannot use .*9: File name too long", first)
+    assert lines[2] == "2 faults in the plan: nothing was run"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

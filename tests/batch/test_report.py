@@ -62,6 +62,15 @@ def test_lists_that_others_have_written(tmp_path: Path) -> None:
     assert "overlay.mp4" not in page
 
 
+def test_a_folder_in_the_place_of_a_list_is_said(tmp_path: Path) -> None:
+    manifest = batch(tmp_path)
+    (tmp_path / "batch.jsonl").mkdir()
+    with pytest.raises(OutputError, match="not a regular file"):
+        list(manifest.results())
+    with pytest.raises(OutputError, match="not a regular file"), manifest.locked(Outline(1)):
+        pass
+
+
 def test_the_picture_of_a_clip_is_shown_if_it_is_one(tmp_path: Path) -> None:
     for name in ("good", "odd"):
         (tmp_path / name / ".vostrack").mkdir(parents=True)

@@ -114,6 +114,11 @@ def test_a_clip_in_the_place_of_a_command_is_known(capsys: pytest.CaptureFixture
         (ZeroDivisionError("a\nb"), 1, "error: unexpected ZeroDivisionError: a b (run again with vostrack --debug"),
         (OSError(errno.ENOTTY, "broken"), 1, "error: unexpected OSError"),
         (
+            OSError(errno.EACCES, "Permission denied", "a\n"),
+            5,
+            "error: cannot use a\\n: Permission denied; give another",
+        ),
+        (
             RuntimeError("x" * 9999),
             1,
             f"error: unexpected RuntimeError: {'x' * 300} ... (run again with vostrack --debug",
@@ -272,6 +277,7 @@ def test_names_in_a_manifest_are_shown_as_they_are(tmp_path: Path, capsys: pytes
 
 
 LONG = "a/" * 2000
+NAME = "x" * 300
 
 
 @pytest.mark.parametrize(
@@ -285,11 +291,35 @@ LONG = "a/" * 2000
         ["segment", "CLIP", "-m", "MASK", "--method", "fake", "--set", "rate=1e999"],
         ["demo", "--method", "fake", "-o", LONG],
         ["train", "--data", ".", "--out", LONG],
+        ["segment", "CLIP", "-m", "MASK", "--method", "fake", "--gone", f"{'9' * 5000}@3"],
+        ["speed", "CLIP", "--mask", "MASK", "--objects", "9" * 5000],
         ["benchmark", "davis17", "--size", "9" * 5000],
         ["benchmark", "folder", "--root", LONG],
         ["benchmark", "compare", LONG, LONG],
         ["inspect", "CLIP", "-o", f"{LONG}x.png"],
         ["score", LONG, LONG],
+        *(
+            [NAME if word == "x" else word for word in line.split()]
+            for line in (
+                "segment x -m MASK",
+                "frame x",
+                "review x",
+                "suggest x",
+                "inspect x -o y.png",
+                "train --data x",
+                "edit x",
+                "benchmark davis17 --root x",
+                "export x -f coco",
+                "update x -m MASK",
+                "benchmark compare x x",
+                "weights convert x",
+                "weights x",
+                "score x x",
+                "mask check x",
+                "batch plan x --masks x",
+                "batch status x",
+            )
+        ),
     ],
     ids=lambda arguments: "-".join(part[:9] for part in arguments),
 )

@@ -251,6 +251,12 @@ def test_every_fourth_frame_of_sa_v(tmp_path: Path) -> None:
     assert np.array_equal(found.labels[8].pixels.numpy(), BOX_PIXELS)
 
 
+def test_a_name_of_any_length_is_of_a_frame_beyond_all_others(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(coco_with([BOX]).replace("a.png", f"{'9' * 5000}.png"))
+    (frame,) = prompts("clip.mp4", tmp_path / "a.json").labels
+    assert frame > 1 << 63
+
+
 LAUGHS = '<!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]><annotations>&b;</annotations>'
 
 
@@ -339,9 +345,22 @@ def test_layers_of_compositors(tmp_path: Path) -> None:
     (tmp_path / "b.exr").write_bytes((tmp_path / "a.exr").read_bytes()[:150])
     OpenEXR.File({}, {"R": inside, "G": inside}).write(str(tmp_path / "c.exr"))
     OpenEXR.File({}, {"dog.Y": inside * np.float16(np.nan)}).write(str(tmp_path / "d.exr"))
-    for name, words in (("b", "damaged OpenEXR"), ("c", "no object as a layer"), ("d", "no finite numbers")):
+    (tmp_path / "e.exr").write_bytes((tmp_path / "a.exr").read_bytes()[:-30])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vostrack.formats.exr.MOST_VALUES", 9)
+        with pytest.raises(MaskError, match="36 values in all"):
+            prompts("clip.mp4", tmp_path / "a.exr")
+    refused = {"b": "damaged OpenEXR", "c": "no object as a layer", "d": "no finite numbers", "e": "damaged"}
+    for name, words in refused.items():
         with pytest.raises(MaskError, match=words):
             prompts("clip.mp4", tmp_path / f"{name}.exr", (2, 3))
+
+
+def test_an_archive_that_may_take_any_memory_is_not_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("annotations.xml", CVAT % BOX_IN_CVAT)
+    with pytest.raises(MaskError, match=r"annotations\.xml is packed in a way that is not read"):
+        prompts("clip.mp4", tmp_path / "a.zip")
 
 
 def test_annotations_in_an_archive(tmp_path: Path) -> None:

@@ -86,6 +86,9 @@ def test_warnings_are_on_the_page_and_escaped(run: Path) -> None:
     summary["warnings"] = [{"code": "x", "text": "<script>"}, "odd"]
     (run / "summary.json").write_text(json.dumps(summary))
     assert "&lt;script&gt;" in review(run).read_text()
+    for odd in (3, None, {"code": "x"}):
+        (run / "summary.json").write_text(json.dumps({**summary, "warnings": odd}))
+        review(run)
 
 
 def test_a_clip_that_was_moved_is_named(run: Path, tmp_path: Path) -> None:
@@ -107,6 +110,9 @@ def test_what_is_no_complete_run_is_refused(run: Path, tmp_path: Path) -> None:
         "frame,object\n1,2\n",
         "frame,object,confidence,area\n1,2,7,3\n",
         "frame,object,confidence,area\nx,2,1,3\n",
+        "frame,object,confidence,area\n1,999,1,3\n",
+        f"frame,object,confidence,area\n{1 << 70},2,1,3\n",
+        f"frame,object,confidence,area\n1,2,1,{'x' * 200_000}\n",
     ):
         (run / CSV).write_text(text)
         with pytest.raises(OutputError, match="cannot be read"):

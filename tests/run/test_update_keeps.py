@@ -235,6 +235,25 @@ def test_cells_of_another_size_are_refused(size: tuple[int, int], value: int, cl
         vostrack.update(out, {8: truth(8)})
 
 
+def test_a_damaged_record_is_refused(clip: Path, out: Path) -> None:
+    run(clip, {0: truth()}, out)
+    for text in ("", "[]", "null"):
+        (out / ".vostrack" / "run.json").write_text(text)
+        with pytest.raises(OutputError, match=r"run\.json is damaged"):
+            vostrack.update(out, {8: truth(8)})
+
+
+@pytest.mark.parametrize(
+    "odd", [{"objects": None}, {"objects": []}, {"objects": {"3": []}}, {"outputs": None}, {"outputs": [3]}], ids=str
+)
+def test_a_damaged_summary_gets_no_names(odd: dict[str, Any], clip: Path, out: Path) -> None:
+    run(clip, {0: truth()}, out)
+    summary = json.loads((out / "summary.json").read_text())
+    (out / "summary.json").write_text(json.dumps({**summary, **odd}))
+    with pytest.raises(OutputError, match=r"summary\.json is damaged"):
+        vostrack.update(out, names={3: "dog"})
+
+
 def test_cells_without_a_label_are_refused(clip: Path, out: Path) -> None:
     run(clip, {0: truth()}, out)
     path = out / ".vostrack" / "cells" / "forward" / "00003.png"

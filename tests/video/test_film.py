@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import sys
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ import pytest
 from PIL import Image
 
 from tests.video.media import difference, pixels, read, refusal, solid
+from vostrack.errors import InputError
 from vostrack.notes import Code
 from vostrack.types import Frame
 from vostrack.video.backwards import open_backwards
+from vostrack.video.reader import open_clip
 
 exr_only = pytest.mark.needs("OpenEXR", "exr")
 SIZE = (24, 40)
@@ -106,6 +109,19 @@ def test_what_is_damaged_is_refused_in_one_line(ending: str, one: Path, capfd: p
         target.write_bytes(part)
         assert f"1{ending}' cannot be read: " in refusal(one)
     capfd.readouterr()  # OpenEXR's own words
+
+
+@exr_only
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="a file has no other name here")
+def test_a_library_is_not_told_names_that_steer_a_terminal(one: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = one / "\x1b[2J1.exr"
+    write_exr(path, rgb(linear(picture(0))))
+    data = path.read_bytes()
+    for start in range(len(data) // 2, 250, -8):  # somewhere there is the table of where the pixels are
+        path.write_bytes(data[:start] + b"\x7f" * 8 + data[start + 8 :])
+        with suppress(InputError), open_clip(one) as clip:
+            list(clip)
+    assert "\x1b" not in "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize("ending", [".dpx", pytest.param(".exr", marks=exr_only)])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vostrack.video.palette import PALETTE, palette_ids, palette_image
+from vostrack.video.palette import PALETTE, palette_ids, palette_image, read_ids
 
 
 def test_first_colours_are_those_of_pascal_voc() -> None:
@@ -62,3 +62,12 @@ def test_colours_of_davis_are_recognised(dev_data: Path) -> None:
     found = palette_ids(np.stack([rgb[ids == number][0] for number in (0, 1, 2)]))
     assert found is not None
     assert found.tolist() == [0, 1, 2]
+
+
+def test_a_mask_without_pixels_is_a_value_error(tmp_path: Path) -> None:
+    """Pillow raises an IndexError there."""
+    palette_image(np.zeros((2, 3), np.uint8)).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(data[: data.index(b"IDAT") - 4] + data[-12:])
+    with pytest.raises(ValueError, match="index"):
+        read_ids(tmp_path / "a.png")

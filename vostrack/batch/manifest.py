@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vostrack.batch.task import Result, Status
 from vostrack.errors import OutputError, VostrackError
@@ -120,17 +120,23 @@ class Manifest:
         path = self._root.at(self.name)
         if not path.exists():
             return
-        with open_regular(path) as file:
+        with self._opened(path) as file:
             while line := file.readline(_LINE):
                 with contextlib.suppress(ValueError):
                     if line.endswith(b"\n"):
                         yield parse_json(line, Result)
 
+    def _opened(self, path: Path) -> BinaryIO:
+        try:
+            return open_regular(path)
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{shown(path)} cannot be read ({shown(error)}): move it away") from error
+
     def _end_line(self) -> None:
         """End a line that a kill cut off, so that the next one is whole."""
         path = self._root.at(self.name)
         if path.exists():
-            with open_regular(path) as file:
+            with self._opened(path) as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - 1))
                 if file.read(1) not in (b"", b"\n"):
                     self._root.append(self.name, "\n")

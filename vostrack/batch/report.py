@@ -141,7 +141,7 @@ def _picture(root: OutputRoot, result: Result) -> str | None:
             data = file.read(_MOST_BYTES)
         with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
             image.verify()
-    except (OSError, ValueError, SyntaxError, OutputError):
+    except Exception:  # Pillow's decoders raise nearly anything on damaged files
         return None
     return jpeg_address(data)
 

@@ -16,7 +16,7 @@ import typer
 
 from vostrack.cli.batch import app as batch
 from vostrack.cli.benchmark import app as benchmark
-from vostrack.cli.console import Stopped, plain
+from vostrack.cli.console import Stopped, input_error, plain
 from vostrack.cli.demo import demo
 from vostrack.cli.edit import edit
 from vostrack.cli.export import export
@@ -32,7 +32,7 @@ from vostrack.cli.speed import app as speed
 from vostrack.cli.train import train
 from vostrack.cli.update import update
 from vostrack.cli.weights import app as weights
-from vostrack.errors import INTERRUPTED, OUT_OF_MEMORY, OutputError, VostrackError, exit_code
+from vostrack.errors import INTERRUPTED, OUT_OF_MEMORY, OutputError, VostrackError, exit_code, is_of_a_path
 
 _LONGEST = 300
 """Characters of an error that nobody foresaw: a compiler's can fill a screen."""
@@ -146,6 +146,8 @@ def _report(error: Exception, arguments: list[str]) -> int:
             said = plain(" ".join(message().split()).rstrip("."))
             print(f"error: {said} (see `{context.command_path} --help`)", file=sys.stderr)
         return int(getattr(error, "exit_code", 2))
+    if isinstance(error, OSError) and is_of_a_path(error):
+        error = input_error(error)
     if isinstance(error, VostrackError):
         print(f"error: {plain(with_flags(' '.join(str(error).splitlines()), arguments))}", file=sys.stderr)
         return error.exit_code

@@ -26,8 +26,8 @@ from rich.progress import (
 )
 
 from vostrack.cli.pace import Pace, duration
-from vostrack.errors import counted, exit_code
-from vostrack.files import escaped
+from vostrack.errors import InputError, counted, exit_code
+from vostrack.files import escaped, shown
 from vostrack.methods import preset_name, registered
 from vostrack.notes import WARNING, Code, Note
 from vostrack.run.callbacks import Callbacks
@@ -44,6 +44,11 @@ _JSON_SECONDS, _ESTIMATE_SECONDS = 1.0, 20.0
 def plain(text: object) -> str:
     """Text of others for the terminal, lines kept: control characters, which could steer it, are escaped."""
     return "\n".join(map(escaped, str(text).split("\n")))
+
+
+def input_error(error: OSError) -> InputError:
+    """The one-line error for a path that the operating system does not take."""
+    return InputError(f"cannot use {shown(error.filename)}: {error.strerror}; give another path, or change this one")
 
 
 class Stopped(BaseException):
@@ -289,7 +294,8 @@ def printed_summary(
         return
     seconds, out = summary["seconds_per_frame"], near(Path(summary["out"]))
     # An adaptation or a refinement that did not run is None in the summary.
-    names = [name for name in seconds if name != "total" and summary.get(name, True)]
+    known = ("decode", "model", "adapt", "refine", "write")
+    names = [name for name in seconds if name in known and summary.get(name, True)]
     parts = ", ".join(f"{name} {seconds[name]:.2f}" for name in names)
     objects = counted(len(summary["objects"]), "object")
     method, preset = summary["method"], summary["preset"]

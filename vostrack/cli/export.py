@@ -11,7 +11,7 @@ import typer
 
 from vostrack.cli.console import Form, FrameBar, Stopped, say_next
 from vostrack.cli.help import Fps, Json, MovedClip, Overwrite, Progress, Quiet, StartNumber, in_input, in_output, in_run
-from vostrack.cli.settings import parse_range, parse_rate
+from vostrack.cli.settings import parse_object, parse_range, parse_rate
 from vostrack.errors import counted
 from vostrack.files import escaped
 from vostrack.formats import FORMATS
@@ -89,7 +89,7 @@ def export(
                 run,
                 format_,
                 out,
-                only=[int(name) if name.isdecimal() else name for name in (only or "").split(",") if name],
+                only=[parse_object(name) for name in (only or "").split(",") if name],
                 range=parse_range(range_),
                 start_number=start_number,
                 clip=clip,

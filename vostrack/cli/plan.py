@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from vostrack.batch.task import Task
+from vostrack.cli.console import input_error
 from vostrack.cli.help import Command
 from vostrack.cli.segment import segment, segment_arguments
 from vostrack.cli.settings import TRUTH
@@ -145,6 +146,8 @@ def tasks_of(rows: Iterable[tuple[str, Row]], base: Path, options: Mapping[str, 
             tasks.append(replace(task, arguments=alike.setdefault(repr(task.arguments), task.arguments)))
         except (VostrackError, typer.BadParameter) as error:
             faults.append(f"{where}: {_said(error)}")
+        except OSError as error:
+            faults.append(f"{where}: {input_error(error)}")
         except Exception as error:
             if not hasattr(error, "format_message"):  # Click's errors have no public class in common
                 raise

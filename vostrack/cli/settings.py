@@ -72,6 +72,11 @@ def _color(text: str) -> int | tuple[int, int, int] | None:
     return levels[0] if len(levels) == 1 else (levels[0], levels[1], levels[2])
 
 
+def parse_object(text: str) -> int | str:
+    """An id, or a name."""
+    return int(text) if text.isdecimal() and len(text) < 10 else text
+
+
 def parse_gone(texts: Pairs) -> dict[int | str, list[tuple[int, int | None]]]:
     """When objects are not there, by id or name, from `dog@131-160`, `dog@131-`, `dog@-79` or `dog@131`."""
     gone: dict[int | str, list[tuple[int, int | None]]] = {}
@@ -84,7 +89,7 @@ def parse_gone(texts: Pairs) -> dict[int | str, list[tuple[int, int | None]]]:
             )
         name, first, dash, last = match.groups()
         until = int(last) if last else None if dash else int(first)
-        gone.setdefault(int(name) if name.isdecimal() else name, []).append((int(first or 0), until))
+        gone.setdefault(parse_object(name), []).append((int(first or 0), until))
     return gone
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -163,7 +164,7 @@ def _counts(text: str) -> list[int]:
     from vostrack.types import MAX_OBJECTS
 
     parts = text.split(",")
-    if not all(part.strip().isdecimal() and 0 < int(part) <= MAX_OBJECTS for part in parts):
+    if not all(re.fullmatch(" *[0-9]{1,3} *", part) and 0 < int(part) <= MAX_OBJECTS for part in parts):
         raise typer.BadParameter(f"expected numbers from 1 to {MAX_OBJECTS} such as 1,4,16", param_hint="--objects")
     return [int(part) for part in parts]
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from vostrack.cli.console import Form, FrameBar, Stopped, near, pasted, print_note, printed_summary, say_next
 from vostrack.cli.help import Gone, Json, MovedClip, Names, Progress, Quiet, in_input, in_output, in_run
 from vostrack.cli.segment import frame_names, parse_frame, parse_masks
-from vostrack.cli.settings import parse_gone, parse_names, parse_range
+from vostrack.cli.settings import parse_gone, parse_names, parse_object, parse_range
 
 
 def update(
@@ -128,7 +128,7 @@ def _stopping() -> Iterator[None]:
 
 def _objects(texts: list[str] | None) -> list[int | str]:
     """Ids and names of objects."""
-    return [int(text) if text.isdecimal() else text for text in texts or ()]
+    return [parse_object(text) for text in texts or ()]
 
 
 def _frames(text: str) -> tuple[int, int]:

@@ -6,6 +6,7 @@ bare number as part of another name.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -22,6 +23,7 @@ from vostrack.formats.base import Bools, Shot, picture
 from vostrack.formats.drawings import Drawing, Drawings, Shape, checked_name, checked_size, titled
 from vostrack.notes import Note
 from vostrack.types import Prediction
+from vostrack.video.film import MOST_VALUES, exr_parts, extent
 from vostrack.video.stream import first_line
 
 
@@ -67,7 +69,11 @@ class Exr:
 
 def read(path: Path) -> Drawings:
     """What a file holds: objects are layers of one channel, or else A or Y alone; raises `ValueError`."""
-    (header,) = _parts(path, header_only=True)[:1]
+    headers = _parts(path, header_only=True)
+    values = sum(len(header["channels"]) * math.prod(extent(header["dataWindow"])) for header in headers)
+    if not 0 < values <= MOST_VALUES:
+        raise ValueError(f"its channels have {values:,} values in all: expected 1 to {MOST_VALUES:,}")
+    header = headers[0]
     shown_window, stored = (_box(header, name) for name in ("displayWindow", "dataWindow"))
     checked_size(stored[3] - stored[1] + 1, stored[2] - stored[0] + 1, "its data window")
     size = checked_size(shown_window[3] - shown_window[1] + 1, shown_window[2] - shown_window[0] + 1, "it")
@@ -90,8 +96,8 @@ def read(path: Path) -> Drawings:
 def _parts(path: Path, **options: bool) -> list[Any]:
     """The headers of the parts of a file, or the parts with their pixels; raises `ValueError`."""
     try:
-        parts = OpenEXR.File(str(path), **options).parts
-        return [part.header for part in parts] if "header_only" in options else list(parts)
+        parts = exr_parts(path, **options)
+        return [part.header for part in parts] if "header_only" in options else parts
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(f"it is a damaged OpenEXR file: {first_line(error)}") from error
 
@@ -104,7 +110,10 @@ def _box(header: dict[str, Any], name: str) -> tuple[int, int, int, int]:
 
 def _layer(path: Path, channel: str, corner: tuple[int, int], size: tuple[int, int]) -> Bools:
     """Where a layer is over one half; raises `ValueError`."""
-    values = _parts(path, separate_channels=True)[0].channels[channel].pixels
+    parts = _parts(path, separate_channels=True)  # without those that cannot be read
+    if not parts or channel not in parts[0].channels:
+        raise ValueError("has pixels that are damaged")
+    values = parts[0].channels[channel].pixels
     if values.ndim != 2 or not np.isfinite(values).all():
         raise ValueError("has values that are no finite numbers")
     if values.dtype == np.uint32:

@@ -23,6 +23,7 @@ from vostrack.video.series import ENDINGS, VIDEO_ENDINGS, natural_key
 
 _MOST_BYTES = 128 << 20
 _HEAD = 4096
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
 
 _JSON: Sequence[tuple[str, set[str]]] = (
     ("labelme", {"shapes", "imagePath"}),
@@ -216,6 +217,8 @@ def _archive(path: Path) -> Drawings:
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    if info.compress_type not in _PACKED:  # LZMA takes as much memory as a file says
+        raise ValueError(f"{info.filename} is packed in a way that is not read: pack it by deflate, as usual")
     with archive.open(info) as file:
         data = file.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:

@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 
 from vostrack.errors import InputError, OutputError
 from vostrack.files import lock_folder, nearest, read_json, shown
 from vostrack.methods import Direction, method_class
 from vostrack.propagate import Propagator, known_ids
-from vostrack.run.folder import OutputFolder, fingerprint, read_ids
+from vostrack.run.folder import OutputFolder, fingerprint
 from vostrack.run.kept import BothWays, KeptCells
 from vostrack.run.pipeline import PipelineConfig, load_pipeline
 from vostrack.run.place import HIDDEN, MOVES
@@ -32,6 +31,7 @@ from vostrack.run.steps import finish_moves
 from vostrack.types import VOID, Frame, LabelMap, Prediction
 from vostrack.video.ground import Color
 from vostrack.video.masks import Prompts
+from vostrack.video.palette import read_ids
 from vostrack.video.playback import NORMAL
 from vostrack.video.ranges import Span
 from vostrack.video.reader import open_clip
@@ -236,7 +236,7 @@ class Finished:
             pixels = read_ids(path, grey=not self.is_run)
             if size is not None and pixels.shape != size:
                 raise ValueError("it has another size than the first one")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, InputError) as error:
+        except (OSError, ValueError, InputError) as error:
             raise OutputError(f"{shown(path)} cannot be exported: {shown(error)}; resume the run to mend it") from error
         pixels[pixels == VOID] = 0
         if size is not None and not {0, *self.objects} >= set(np.flatnonzero(np.bincount(pixels.ravel())).tolist()):

@@ -18,9 +18,7 @@ from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
 
 from vostrack.adapt.adaptation import AdaptState
 from vostrack.device import to_device
@@ -45,9 +43,8 @@ from vostrack.run.signs import SIGNS, FrameSigns, read_signs
 from vostrack.run.state import load_state, save_state
 from vostrack.run.steps import forget_steps
 from vostrack.types import MAX_OBJECTS, Frame, LabelMap, Prediction
-from vostrack.video.palette import image_ids
+from vostrack.video.palette import read_ids
 from vostrack.video.series import ENDINGS, FILM_ENDINGS, VIDEO_ENDINGS
-from vostrack.video.stream import check_size
 
 T = TypeVar("T")
 
@@ -92,7 +89,8 @@ class _Summary:
     out: str
     method: str
     preset: str
-    objects: dict[str, Any]
+    outputs: list[str]
+    objects: dict[str, dict[str, Any]]
     seconds_per_frame: _Seconds
     peak_rss_mb: float | None
     warnings: list[Any] = dataclasses.field(default_factory=list)
@@ -266,7 +264,7 @@ class OutputFolder:
                 raise ValueError("it has another size than it had")
             if not {0, *ids} >= set(np.unique(pixels).tolist()):
                 raise ValueError("it holds other objects")
-        except (OSError, ValueError, SyntaxError, InputError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError, InputError) as error:
             complete = (self.path / _SUMMARY).exists()
             fix = "remove it to have it made again" if self.refills else _REMADE if complete else _START
             what = "cannot resume: " if self.resumes else ""
@@ -351,13 +349,20 @@ class OutputFolder:
         for name in (STATE, _SECOND, _BACK):
             self._root.remove(name)
 
-    def _check_same(self, record: Mapping[str, Any]) -> None:
-        path = self._root.at(RECORD)
+    def told(self, name: str, kind: Any = Any) -> dict[str, Any]:
+        """What a JSON file below says, which must fit a type; raises `OutputError` where it is damaged."""
         try:
-            earlier = read_json(path, dict[str, Any])
+            shaped(value := dict(read_json(self._root.at(name), dict[str, Any])), kind)
+            return value
         except (OSError, ValueError) as error:
-            raise _damaged(path, error) from error
-        if differ := re.sub(r"\bmasks\.(\d+)", self._mask_name, changes(earlier, record)):
+            raise _damaged(self.path / name, error) from error
+
+    def summary(self) -> dict[str, Any]:
+        """What is said of a complete run; raises `OutputError` where that is damaged."""
+        return self.told(_SUMMARY, _Summary)
+
+    def _check_same(self, record: Mapping[str, Any]) -> None:
+        if differ := re.sub(r"\bmasks\.(\d+)", self._mask_name, changes(self.told(RECORD), record)):
             raise ChangedError(
                 f"cannot resume in {shown(self.path)}, since this changed: {differ}; "
                 "use `overwrite=True` or another `out`"
@@ -406,13 +411,9 @@ class OutputFolder:
 
     def _finished(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
         """The summary of a complete run, or None where files are missing."""
-        names = self.frame_names()
-        try:
-            summary: dict[str, Any] = read_json(self._root.at(_SUMMARY), dict[str, Any])
-            if len(names) != shaped(summary, _Summary).frames:
-                raise ValueError("it counts other frames than were written")
-        except (OSError, ValueError) as error:
-            raise _damaged(self.path / _SUMMARY, error) from error
+        names, summary = self.frame_names(), self.summary()
+        if len(names) != summary["frames"]:
+            raise _damaged(self.path / _SUMMARY, "it counts other frames than there are")
         self.refills = not all(self._root.at(name).is_file() for name in self._results(names, record["outputs"]))
         if self.refills:
             return None
@@ -446,20 +447,6 @@ class OutputFolder:
             with contextlib.suppress(OSError):  # others have files there
                 (self.path / folder).rmdir()
         self.forget_cells()
-
-
-def read_ids(path: Path, grey: bool = False) -> npt.NDArray[np.uint8]:
-    """The ids in a mask of a run, which somebody may have retouched, uint8 (H, W); in grey levels too where asked for.
-
-    Raises:
-        OSError, ValueError, SyntaxError, InputError, Image.DecompressionBombError: it is no such image, or damaged.
-    """
-    open_regular(path).close()
-    with Image.open(path, formats=["PNG"]) as image:
-        check_size((image.height, image.width), shown(path))
-        image.verify()  # the checksums, which reading alone does not look at; it closes the image
-    with Image.open(path, formats=["PNG"]) as image:
-        return np.array(image) if grey and image.mode == "L" else image_ids(image)
 
 
 def _damaged(path: Path, why: object, fix: str = _START) -> OutputError:

@@ -32,6 +32,9 @@ from vostrack.video.series import frame_files
 _MOST_PIXELS = 1 << 31
 """Of all masks together, which are held in memory."""
 
+_LONGEST = 255
+"""Characters of the name of a file: what others say may be longer."""
+
 
 @dataclass(frozen=True)
 class Known:
@@ -171,7 +174,7 @@ class _Frames:
         """The frame that an image is of, by its name, or what its file says; None where nothing tells."""
         if self._stems:
             return self._stems.get(stem(image.name))
-        numbers = re.findall("[0-9]+", stem(image.name))
+        numbers = re.findall("[0-9]+", stem(image.name)[-_LONGEST:])
         return image.frame if image.frame is not None else int(numbers[-1]) if numbers else None
 
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from vostrack.device import choose_device, processor
-from vostrack.errors import OutputError, VostrackError
+from vostrack.errors import OutputError
 from vostrack.files import plain, shown
 from vostrack.methods import Direction, OnCut
 from vostrack.notes import Note
@@ -193,7 +193,7 @@ class Request:
                 playback=Playback.of(saved.playback),
             )
             names = {int(number): shown(name) for number, name in saved.names.items()}
-        except (OSError, ValueError, TypeError, SyntaxError, VostrackError, Image.DecompressionBombError) as error:
+        except Exception as error:  # whatever a damaged file provokes
             raise OutputError(
                 f"what was asked for in {shown(folder.path)} is damaged ({shown(error)}): start again with "
                 "`overwrite=True`"

@@ -151,10 +151,11 @@ def _typed(path: Path) -> str:
 def _warnings(run: Path) -> list[tuple[str, str]]:
     """Codes and texts of the warnings in a summary, which may hold anything."""
     try:
-        told = read_json(run / "summary.json", dict[str, Any]).get("warnings", [])
+        told = read_json(run / "summary.json", dict[str, Any]).get("warnings")
     except (OSError, ValueError) as error:
         raise OutputError(f"{shown(run)} holds no complete run ({shown(error)}): resume it first") from error
-    return [(str(each.get("code", "")), str(each.get("text", ""))) for each in told if isinstance(each, dict)]
+    listed = told if isinstance(told, list) else []
+    return [(str(each.get("code", "")), str(each.get("text", ""))) for each in listed if isinstance(each, dict)]
 
 
 def _curves(rows: Sequence[Row], given: Prompts) -> list[Curve]:

@@ -380,9 +380,8 @@ def redraw(stream: FrameStream, draw: Callable[[Frame], None], callbacks: Callba
 
 def named_objects(objects: Mapping[str, Any], look: Look) -> dict[str, Any]:
     """What a summary says of objects, with their names and the colours that they were painted in."""
-    named = dict(objects)
-    for number, told in objects.items():
-        if number.isdecimal() and isinstance(told, dict):  # a summary that is there may hold anything
-            color = look.colors.get(int(number))
-            named[number] = {**told, "name": look.names.get(int(number)), "color": hex_name(color) if color else None}
-    return named
+    names = {str(number): name for number, name in look.names.items()}
+    colors = {str(number): hex_name(color) for number, color in look.colors.items()}
+    return {
+        number: {**told, "name": names.get(number), "color": colors.get(number)} for number, told in objects.items()
+    }

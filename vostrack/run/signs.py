@@ -253,8 +253,9 @@ def read_signs(root: OutputRoot) -> list[FrameSigns]:
 
 def _parsed(line: bytes) -> FrameSigns:
     frame, differs, rows = parse_json(line, list[Any])
-    objects = {int(number): shaped(dict(zip(_NAMES, row, strict=True)), Sign) for number, row in rows.items()}
-    return FrameSigns(int(frame), float(differs), objects)
+    listed = shaped(rows, dict[str, list[Any]])
+    objects = {int(number): shaped(dict(zip(_NAMES, row, strict=True)), Sign) for number, row in listed.items()}
+    return FrameSigns(shaped(frame, int), shaped(differs, float), objects)
 
 
 _NAMES = [entry.name for entry in fields(Sign)]

@@ -17,6 +17,7 @@ from vostrack.files import OutputRoot, open_regular, shown
 from vostrack.run.confidence import CSV, Row
 from vostrack.run.folder import OutputFolder
 from vostrack.run.request import Request
+from vostrack.types import MAX_OBJECTS
 
 _APART, _FADING = 5, 4.0
 _MOST_FRAMES = 1000
@@ -67,13 +68,18 @@ def read_rows(run: Path) -> list[Row]:
             text = file.read(_MOST_BYTES).decode()
         found = csv.DictReader(io.StringIO(text))
         rows = [Row(int(r["frame"]), int(r["object"]), float(r["confidence"]), int(r["area"])) for r in found]
-        if not rows or not all(0 <= row.confidence <= 1 and row.frame >= 0 for row in rows):
+        if not rows or not all(map(_is_possible, rows)):
             raise ValueError("it holds no confidences")
     except FileNotFoundError:
         raise OutputError(f"{shown(run)} holds no complete run: there is no {CSV}; resume or start it") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise OutputError(f"{shown(path)} cannot be read ({shown(error)}): resume the run to have it again") from error
     return rows
+
+
+def _is_possible(row: Row) -> bool:
+    objects, large = range(1, MAX_OBJECTS + 1), range(1 << 31)
+    return 0 <= row.confidence <= 1 and row.number in objects and row.frame in large and row.area in large
 
 
 def best_frames(rows: Sequence[Row], given: Collection[int], count: int) -> list[Suggestion]:

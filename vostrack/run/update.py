@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from vostrack.errors import InputError, MaskError, OutputError, counted
-from vostrack.files import OutputRoot, lock_folder, output_error, read_json, shown
+from vostrack.files import OutputRoot, lock_folder, output_error, shown
 from vostrack.methods import Direction
 from vostrack.methods.base import Stepping
 from vostrack.notes import Code, Note
@@ -110,7 +110,7 @@ def update(
             summary = correction.run(gone or {}, dropped, drop_gone, lock, lock_ranges, unlock, callbacks)
         except _NothingChangesError:
             if repeated:
-                return dict(read_json(path / "summary.json", dict[str, Any]))
+                return earlier.summary()
             raise
         changed = correction.changed(summary)
         take_next(path)
@@ -154,8 +154,8 @@ class _Correction:
 
     def __init__(self, path: Path, request: Request, pipeline: Pipeline, known: Prompts) -> None:
         self._path, self._request, self._pipeline, self._known = path, request, pipeline, known
-        self._record: dict[str, Any] = read_json(OutputRoot(path).at(".vostrack/run.json"), dict[str, Any])
         self._earlier = OutputFolder(path, known.labels, direction=request.direction)
+        self._record = self._earlier.told(RECORD)
         self._unlocks = False
 
     def run(
@@ -220,7 +220,7 @@ class _Correction:
             overlay = WRITERS["overlay"](Destination(folder.path, source, stream.fps, look=look))
             with ThreadedWriter([overlay]) as writing:
                 redraw(stream, lambda frame: writing.write(self._earlier.read_prediction(frame)), callbacks)
-        summary: dict[str, Any] = read_json(self._path / "summary.json", dict[str, Any])
+        summary = self._earlier.summary()
         summary |= {"objects": named_objects(summary["objects"], look), "exports": {}}
         folder.complete(summary)
         for note in shared_names(given.names) + _older(self._path):
@@ -230,7 +230,7 @@ class _Correction:
     def changed(self, summary: Mapping[str, Any]) -> Note:
         """Which masks are others than before, once the new version is complete."""
         if not (self._path / NEXT / "masks").is_dir():
-            objects = sorted(summary["objects"].items(), key=lambda each: int(each[0]))
+            objects = sorted(summary["objects"].items(), key=lambda each: (len(each[0]), each[0]))
             named = (f"{number} = {shown(told['name'])}" for number, told in objects if told["name"])
             return Note(Code.RUN_CHANGED, f"no mask changed; names are {', '.join(named)}")
         names = OutputFolder(self._path / NEXT).frame_names()

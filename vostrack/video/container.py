@@ -396,7 +396,7 @@ def _promised_end(container: InputContainer, video: av.VideoStream) -> Fraction 
     if video.duration and video.time_base:
         return ((video.start_time or 0) + video.duration) * video.time_base
     # Matroska has a tag, as hours:minutes:seconds; of all streams together only the longest has the whole duration.
-    if match := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", video.metadata.get("DURATION", "")):
+    if match := re.fullmatch(r"(\d{1,9}):(\d{1,2}):(\d{1,2}(?:\.\d{1,9})?)", video.metadata.get("DURATION", "")):
         hours, minutes, seconds = map(Fraction, match.groups())
         return (hours * 60 + minutes) * 60 + seconds
     if len(container.streams) == 1 and container.duration:

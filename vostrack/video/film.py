@@ -33,7 +33,7 @@ _DPX_SIZE, _DPX_TRANSFER, _DPX_LOG = 772, 801, (1, 3)
 # Bytes of a pixel, at most, and of what stands before the pixels.
 _DPX_PIXEL, _DPX_BEFORE = 16, 1 << 20
 # Values of all channels of an EXR, which are read together.
-_MOST_VALUES = 8 * MAX_PIXELS
+MOST_VALUES = 8 * MAX_PIXELS
 _MOST_NAMED = 8
 
 
@@ -106,14 +106,13 @@ class _ExrPart:
 
     def __init__(self, path: Path) -> None:
         """Read the headers."""
-        open_regular(path).close()
         self._path, self._library = path, _library(path)
-        headers = [part.header for part in self._library.File(str(path), header_only=True).parts]
+        headers = [part.header for part in exr_parts(path, header_only=True)]
         self._count, where = len(headers), f"image {str(path)!r}"
         for header in headers:
-            check_size(_extent(header["dataWindow"]), where)
-        if sum(len(header["channels"]) * math.prod(_extent(header["dataWindow"])) for header in headers) > _MOST_VALUES:
-            raise ValueError(f"its channels have more than {_MOST_VALUES} values")
+            check_size(extent(header["dataWindow"]), where)
+        if sum(len(header["channels"]) * math.prod(extent(header["dataWindow"])) for header in headers) > MOST_VALUES:
+            raise ValueError(f"its channels have more than {MOST_VALUES} values")
         self._number = next((number for number, header in enumerate(headers) if self._names(header)), -1)
         if self._number < 0:
             found = [channel.name for header in headers for channel in header["channels"]]
@@ -123,7 +122,7 @@ class _ExrPart:
             )
         header = headers[self._number]
         self._channels, self._data, self._display = self._names(header), header["dataWindow"], header["displayWindow"]
-        self.size = _extent(self._display)
+        self.size = extent(self._display)
         check_size(self.size, where)
 
     def _names(self, header: Mapping[str, Any]) -> str:
@@ -138,7 +137,7 @@ class _ExrPart:
 
     def read(self) -> npt.NDArray[np.uint8]:
         """The picture, uint8 (3, H, W); what lies outside of the data window is black."""
-        parts = self._library.File(str(self._path), separate_channels=True).parts
+        parts = exr_parts(self._path, separate_channels=True)
         if len(parts) != self._count:  # it leaves out those that it cannot read
             raise ValueError("it is damaged, or it breaks off")
         channels = parts[self._number].channels
@@ -147,7 +146,7 @@ class _ExrPart:
         x, y = (int(each) for each in self._display[0])
         for plane, name in zip(image, 3 * self._channels, strict=False):
             pixels = channels[name].pixels
-            if pixels.dtype not in (np.float16, np.float32) or pixels.shape != _extent(self._data):
+            if pixels.dtype not in (np.float16, np.float32) or pixels.shape != extent(self._data):
                 raise ValueError("its channels R, G and B are not floating point")
             inside, target = pixels[max(y - top, 0) :, max(x - left, 0) :], plane[max(top - y, 0) :, max(left - x, 0) :]
             height, width = np.minimum(inside.shape, target.shape)
@@ -155,7 +154,7 @@ class _ExrPart:
         return image
 
 
-def _extent(window: Any) -> tuple[int, int]:
+def extent(window: Any) -> tuple[int, int]:
     """Size (H, W) of a window, whose last row and column are in it."""
     (left, top), (right, bottom) = window
     return int(bottom) - int(top) + 1, int(right) - int(left) + 1
@@ -191,6 +190,16 @@ def _srgb(light: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     shares = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
     levels: npt.NDArray[np.uint8] = np.rint(255 * shares).astype(np.uint8)
     return levels
+
+
+def exr_parts(path: Path, **options: bool) -> list[Any]:
+    """The parts of an OpenEXR file, from its library; raises whatever that raises.
+
+    It prints names of damaged files as they are: one that could steer a terminal is kept from it.
+    """
+    with open_regular(path) as file:
+        name = str(path) if str(path).isprintable() else f"/dev/fd/{file.fileno()}"
+        return list(_library(path).File(name, **options).parts)
 
 
 def _library(path: Path) -> Any:

@@ -8,11 +8,16 @@ Source: the colour map of the PASCAL VOC development kit; `Annotations/480p` of 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from vostrack.errors import InputError
+from vostrack.files import open_regular, shown
 from vostrack.types import VOID
+from vostrack.video.stream import check_size
 
 
 def _make_palette() -> npt.NDArray[np.uint8]:
@@ -98,3 +103,22 @@ def palette_ids(colors: npt.NDArray[np.uint8], tolerance: int = 0) -> npt.NDArra
     if (distance[np.arange(len(colors)), nearest] > tolerance).any():
         return None
     return np.where(nearest == len(RECOGNISED) - 1, VOID, nearest % 256).astype(np.uint8)
+
+
+def read_ids(path: Path, grey: bool = False) -> npt.NDArray[np.uint8]:
+    """The ids in a mask of a run, which somebody may have retouched, uint8 (H, W); in grey levels too where asked for.
+
+    Raises:
+        OSError, ValueError, InputError: it is no such image, or damaged.
+    """
+    open_regular(path).close()
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            check_size((image.height, image.width), shown(path))
+            image.verify()  # the checksums, which reading alone does not look at; it closes the image
+        with Image.open(path, formats=["PNG"]) as image:
+            return np.array(image) if grey and image.mode == "L" else image_ids(image)
+    except (OSError, InputError):
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        raise ValueError(str(error)) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import itertools
 from collections.abc import Callable, Iterable, Mapping
@@ -16,8 +15,8 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from vostrack.errors import InputError, MaskError, VostrackError
-from vostrack.files import OutputRoot, lock_folder, make_folder, open_regular, remove_partials, shown
+from vostrack.errors import MaskError, VostrackError
+from vostrack.files import OutputRoot, lock_folder, make_folder, remove_partials, shown
 from vostrack.formats import FORMATS
 from vostrack.methods import preset_name
 from vostrack.run.cuts import cuts
@@ -25,7 +24,7 @@ from vostrack.run.export import export
 from vostrack.run.folder import OutputFolder
 from vostrack.run.place import check_free, default_folder
 from vostrack.run.request import Request
-from vostrack.run.suggestions import suggest
+from vostrack.run.suggestions import read_rows, suggest
 from vostrack.video.masks import Prompts
 from vostrack.video.palette import PALETTE
 from vostrack.video.playback import NORMAL
@@ -38,7 +37,7 @@ from vostrack.web.regions import Patches, patches, region
 from vostrack.web.things import Frames, Step, joined
 from vostrack.web.work import Work
 
-_MOST_BYTES, _MOST_CLICKS, _MOST_CUT = 64 << 20, 1000, 4
+_MOST_CLICKS, _MOST_CUT = 1000, 4
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ class Session:
             name = f"{frame + self.span.shift:05d}" if is_new else self.frames.name(frame)
             with Image.open(self.out / "masks" / f"{name}.png", formats=["PNG"]) as image:
                 labels = np.array(image)
-        except (InputError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except Exception:  # Pillow's decoders raise nearly anything on damaged files
             return nothing
         if labels.dtype != np.uint8 or labels.shape != nothing.shape:
             return nothing
@@ -351,13 +350,11 @@ class Session:
             return {"confidence": {}, "suggested": [], "cuts": []}
         rows: dict[str, list[tuple[int, float]]] = {}
         try:
-            with open_regular(self.out / "confidence.csv") as file:
-                text = file.read(_MOST_BYTES).decode()
-            for row in csv.DictReader(text.splitlines()):
-                rows.setdefault(row["object"], []).append((int(row["frame"]), float(row["confidence"])))
+            for row in read_rows(self.out):
+                rows.setdefault(str(row.number), []).append((row.frame, row.confidence))
             suggested = [each.frame for each in suggest(self.out, 3)]
             found = cuts({each.frame: each.change for each in OutputFolder(self.out).signs()})
-        except (OSError, ValueError, KeyError, VostrackError):
+        except VostrackError:
             return {"confidence": {}, "suggested": [], "cuts": []}
         return {"confidence": rows, "suggested": suggested, "cuts": found}
 
