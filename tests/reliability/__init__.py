@@ -1,0 +1,1 @@
+"""Programs that prove what docs/reliability.md promises: for seconds as a test, for an hour on request."""
