@@ -1,8 +1,8 @@
 """The only place that writes result files: a file under its final name is complete, whatever happens meanwhile.
 
 Everything goes to a temporary file in the same folder, is flushed to the disk and then renamed, so that a kill, a crash
-or a full disk leaves at most a `.vostrack-*.part` behind, which `remove_partials` clears away. A lock keeps a second
-process out of an output folder. Knows nothing about masks or video.
+or a full disk leaves at most a `.vostrack-*.part` behind. A lock keeps a second process out of an output folder;
+whoever gets it clears these away. Knows nothing about masks or video.
 """
 
 from __future__ import annotations
@@ -228,18 +228,11 @@ class OutputRoot:
             raise output_error(error, path) from error
 
 
-def remove_partials(folder: Path) -> int:
+def _remove_partials(folder: Path) -> None:
     """Delete what killed runs left in a folder and below it, but not through links or in folders with a lock.
 
-    Call it under the folder's lock: the partial files of a run that still works look the same.
-
-    Returns:
-        How many files were deleted.
-
-    Raises:
-        OutputError: one cannot be deleted.
+    The partial files of a run that still works look the same, hence the lock. Raises `OutputError`.
     """
-    removed = 0
     for parent, below, names in os.walk(folder):
         below[:] = [name for name in below if not Path(parent, name, LOCK_NAME).exists()]
         for name in names:
@@ -248,13 +241,13 @@ def remove_partials(folder: Path) -> int:
                     Path(parent, name).unlink()
                 except OSError as error:
                     raise output_error(error, Path(parent, name)) from error
-                removed += 1
-    return removed
 
 
 @contextlib.contextmanager
 def lock_folder(path: Path) -> Iterator[bool]:
     """Keep other processes out of an output folder, which is created if need be, until the block ends.
+
+    Files that a killed process has not finished, there and below, are deleted first.
 
     The operating system drops the lock with the process, so that a killed run leaves a file behind but no lock.
 
@@ -263,7 +256,7 @@ def lock_folder(path: Path) -> Iterator[bool]:
 
     Raises:
         InUseError: another process works in the folder.
-        OutputError: the folder or the lock file cannot be created.
+        OutputError: the folder or the lock file cannot be created, or an unfinished file not be deleted.
     """
     make_folder(path)
     name = path / LOCK_NAME
@@ -272,6 +265,7 @@ def lock_folder(path: Path) -> Iterator[bool]:
     except OSError as error:
         raise output_error(error, name) from error
     try:
+        _remove_partials(path)
         yield locked
     finally:
         if sys.platform == "win32":  # cannot delete an open file

@@ -149,13 +149,25 @@ _ALL = (
     _segment("segment-crf", "--refine", "crf", package="pydensecrf", works=True),
     _segment("segment-adapt", "--adapt", *_ADAPT),
     _segment("segment-adapt-live", "--adapt-live", *_ADAPT),
-    _segment("segment-export", "--export", "coco", "--export", "ffv1", "--export", "png-rgba", package="pycocotools"),
+    _segment(
+        "segment-export",
+        "--export",
+        "coco",
+        "--export",
+        "ffv1",
+        "--export",
+        "png-rgba",
+        package="pycocotools",
+        grows=("*/summary.json",),
+    ),
     _update("update", *_FOURTH, complete=(4,)),
     _update("update-undo", "--undo", before=(_FOURTH,), complete=(6,)),
     *(_export(kind) for kind in FORMATS),
     Command("train", _cli(*_TRAIN), _train_on),
-    _repeated("benchmark", "davis17", "--root", "../in/davis", "--method", NAME, "-o", "work/scores"),
-    _repeated(*_BATCH, "--jobs", "1", works=True),
+    _repeated(
+        "benchmark", "davis17", "--root", "../in/davis", "--method", NAME, "-o", "work/scores", varies=("*report.html",)
+    ),
+    _repeated(*_BATCH, "--jobs", "1", works=True, varies=("*/batch.csv", "*/batch.html")),
     Command("draw", _draw, _draw),
 )
 

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import ctypes
 import fnmatch
+import io
 import json
 import os
 import shutil
@@ -33,7 +34,7 @@ from vostrack.files import LOCK_NAME
 SECONDS = 120.0
 """Longer than anything here takes, on a machine that is busy as well."""
 
-_SUBREAPER = 36
+_DEATH_SIGNAL, _SUBREAPER = 1, 36
 _ABOUT_TIME = {
     "seconds", "seconds_per_frame", "peak_rss_mb", "timing", "minutes", "ended", "worker", "attempts", "notes",
     "decoding",
@@ -95,12 +96,12 @@ class Place:
         (self.folder / "told").unlink(missing_ok=True)
 
     def start(self, act: Act, plan: Break | None = None) -> int:
-        """Start a process that does something, in a session of its own; its id."""
+        """Start a process that does something, which ends with this one; its id."""
         pid = os.fork()
         if pid == 0:
             code = 70
             try:
-                os.setsid()
+                ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)  # nothing goes on when the program is gone
                 os.chdir(self.folder)
                 print_to(self.folder)
                 become_quick(self.folder.parent / "in")
@@ -212,19 +213,23 @@ def contents(folder: Path) -> dict[str, Any]:
 
 def _lasting(name: str, data: bytes) -> Any:
     """Data without what says how long it took."""
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RuntimeError):
         if name.endswith(".json"):
             return _timeless(json.loads(data))
         if name.endswith(".jsonl"):
             return [_timeless(json.loads(line)) for line in data.splitlines() if line.strip()]
         if name.endswith(".safetensors"):
             return data[8 + int.from_bytes(data[:8], "little") :]
+        if name.endswith(".pt"):
+            return _timeless(torch.load(io.BytesIO(data), weights_only=True))
     return data
 
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _timeless(each) for key, each in value.items() if key not in _ABOUT_TIME}
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
     return [_timeless(each) for each in value] if isinstance(value, list) else value
 
 

@@ -160,7 +160,7 @@ def test_what_a_kill_behind_the_last_rename_left_goes_with_the_next_run(kind: st
     made.rename(run.parent / made.name)
     with pytest.raises(OutputExistsError, match="is there already"):
         export(run, kind, resume=True)
-    assert not hidden(run.parent)
+    assert not place.exists()
     assert (run.parent / made.name).exists()
 
 

@@ -321,6 +321,17 @@ def test_an_exchange_that_was_broken_off_is_finished(moves: int, broken: Any, cl
     assert record(out)["masks"].keys() == {"0"}
 
 
+def test_what_a_kill_left_of_what_was_undone_goes_with_the_next_call(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(clip, {0: truth()}, out)
+    left = out / ".vostrack/undone/masks/00000.png"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"")
+    with pytest.raises(OutputError, match="no update to undo"):
+        vostrack.undo(out)
+    assert not (out / ".vostrack/undone").exists()
+
+
 def test_a_run_that_is_replaced_has_no_earlier_version(clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(clip, {0: truth()}, out)

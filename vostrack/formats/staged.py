@@ -25,7 +25,6 @@ from vostrack.files import (
     output_error,
     plain,
     read_json,
-    remove_partials,
     shown,
     write_json,
 )
@@ -62,7 +61,6 @@ class Stage:
         check_free(self._final, self._is_folder, overwrite)
         earlier = self._root.at(_RECORD).is_file()
         if resume and earlier and self._keeps and self._is_of(record):
-            remove_partials(self.path)
             with contextlib.suppress(FileNotFoundError):
                 self.done = self._root.at(_DONE).stat().st_size
             return

@@ -17,7 +17,7 @@ from vostrack import __version__
 from vostrack import weights as store
 from vostrack.benchmark.datasets.table import data_folders
 from vostrack.errors import DatasetError, MethodError, OutputError, OutputExistsError, counted
-from vostrack.files import OutputRoot, lock_folder, output_error, remove_partials, shown
+from vostrack.files import OutputRoot, lock_folder, output_error, shown
 from vostrack.methods import build_net, method_class
 from vostrack.methods.base import Method, Objective, Stepping
 from vostrack.methods.recipe import Recipe
@@ -130,7 +130,6 @@ class TrainingRun:
         with lock_folder(self._options.out) if self._group.leads else nullcontext():
             if self._group.leads:
                 self._check()
-                remove_partials(self._options.out)
             yield
 
     def decode(self, callbacks: Callbacks) -> None:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from vostrack.benchmark.datasets.mask_folders import read_mask
 from vostrack.errors import DatasetError, InputError, counted
-from vostrack.files import OutputRoot, lock_folder, output_error, plain, read_json, remove_partials, shown
+from vostrack.files import OutputRoot, lock_folder, output_error, plain, read_json, shown
 from vostrack.notes import Code, Note
 from vostrack.ops.grid import resize_image
 from vostrack.ops.labels import resize_labels
@@ -220,7 +220,6 @@ def build_cache(
     index = found()
     if index is None or not index.is_finished:
         with lock_folder(folder):
-            remove_partials(folder)
             index = found() or _Index(_VERSION, made_from, most)  # again: it may have been built meanwhile
             if not index.is_finished:
                 _decode(sources, folder, index, until, callbacks)
