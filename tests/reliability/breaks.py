@@ -42,11 +42,11 @@ class Kind(IntFlag):
 
 
 CHANGES = ~Kind.READ & Kind(2 * Kind.REMOVE - 1)
-_ROOM = Kind.OPEN | Kind.WRITE | Kind.FSYNC | Kind.RENAME | Kind.MKDIR | Kind.LINK | Kind.TRUNCATE
+_ROOM = Kind.OPEN | Kind.WRITE | Kind.FSYNC | Kind.RENAME | Kind.MKDIR | Kind.LINK
 MAY_FAIL = {
     errno.ENOSPC: _ROOM,
     errno.EDQUOT: _ROOM,
-    errno.EIO: _ROOM | Kind.READ,
+    errno.EIO: _ROOM | Kind.READ | Kind.TRUNCATE,
     errno.EACCES: Kind.READ | Kind.OPEN | Kind.RENAME | Kind.MKDIR | Kind.LINK,
     errno.EROFS: Kind.OPEN | Kind.RENAME | Kind.MKDIR | Kind.LINK,
     errno.EMFILE: Kind.READ | Kind.OPEN,
@@ -201,7 +201,7 @@ class _Calls:
     def _written(self, descriptor: int, data: Any) -> int:
         if not self._is_below(descriptor):
             return self._write(descriptor, data)
-        half = memoryview(data)[: len(data) // 2]
+        half = bytes(data[: len(data) // 2])
         try:
             dies = self._dies(Kind.WRITE)
         except OSError:  # a disk that is full takes a part first

@@ -146,7 +146,7 @@ class Place:
     def check_left(self) -> None:
         """Raise `Lost` where a final file is neither as before nor as it becomes, or cannot be decoded."""
         for name, data in contents(self.work).items():
-            if data in (self.before.get(name), self.after.get(name)) or is_partial(name):
+            if data in (self.before.get(name), self.after.get(name)) or is_partial(name) or _matches(name, _LOGS):
                 continue
             grows = _is_hidden(name) or name.endswith(".jsonl") or _matches(name, self.command.grows)
             if not grows and not _matches(name, self.command.varies):
@@ -219,7 +219,10 @@ def _lasting(name: str, data: bytes) -> Any:
         if name.endswith(".jsonl"):
             return [_timeless(json.loads(line)) for line in data.splitlines() if line.strip()]
         if name.endswith(".safetensors"):
-            return data[8 + int.from_bytes(data[:8], "little") :]
+            end = 8 + int.from_bytes(data[:8], "little")
+            told = json.loads(data[8:end])
+            told["__metadata__"] = {key: _lasting(".json", text.encode()) for key, text in told["__metadata__"].items()}
+            return _timeless(told), data[end:]
         if name.endswith(".pt"):
             return _timeless(torch.load(io.BytesIO(data), weights_only=True))
     return data

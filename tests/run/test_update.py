@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
+import filecmp
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -417,3 +420,19 @@ def test_objects_that_change_places_in_a_correction_are_told(clip: Path, tmp_pat
     vostrack.undo(out)
     codes = [each["code"] for each in vostrack.update(out, {5: truth(5)})["warnings"]]
     assert "mask-swapped" not in codes
+
+
+def test_masks_that_cannot_be_compared_are_an_error_of_the_output(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    run(clip, {0: truth()}, out)
+
+    def fails(*_: object, **options: object) -> bool:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(filecmp, "cmp", fails)
+        with pytest.raises(OutputError, match="masks in .* cannot be read"):
+            vostrack.update(out, {8: truth(8)})
+    vostrack.update(out, {8: truth(8)})

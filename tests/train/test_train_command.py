@@ -281,6 +281,18 @@ def test_the_end_says_whether_the_start_was_beaten(footage: Path, capsys: pytest
     assert re.search(said + "better", capsys.readouterr().err)
 
 
+def test_a_run_that_was_over_says_the_same_of_its_weights_when_it_is_resumed(footage: Path) -> None:
+    """A kill right after the last checkpoint leaves the rest of the end to be done."""
+    assert train("--data", footage) == 0
+    weights, picture = Path("runs/tiny/tiny.safetensors"), Path("runs/tiny/pictures/000004.png")
+    before = read_details(weights)
+    weights.unlink()
+    picture.unlink()
+    assert train("--data", footage, "--resume") == 0
+    assert read_details(weights) == before
+    assert picture.exists()
+
+
 # --- evaluation ---
 
 
