@@ -132,12 +132,8 @@ ssize_t write(int fd, const void *data, size_t size) {
     REAL(write);
     int does = ours_fd(fd) ? step(WRITE) : PASSES;
     if (does == PASSES) return real(fd, data, size);
-    if (does == FAILS) { /* a disk that is full takes a part first */
-        int error = errno;
-        if (size > 1) real(fd, data, size / 2);
-        errno = error;
-        return -1;
-    }
+    if (does == FAILS) /* a disk that becomes full takes a part */
+        return size > 1 && lasting && atomic_load(&calls) == at ? real(fd, data, size / 2) : -1;
     real(fd, data, torn ? size / 2 : size);
     die(does);
     return -1;

@@ -204,8 +204,9 @@ class _Calls:
         half = bytes(data[: len(data) // 2])
         try:
             dies = self._dies(Kind.WRITE)
-        except OSError:  # a disk that is full takes a part first
-            self._write(descriptor, half)
+        except OSError:
+            if half and self._plan.lasting and self.count == self._plan.at:  # a disk that becomes full takes a part
+                return self._write(descriptor, half)
             raise
         written = self._write(descriptor, half if dies and self._plan.torn else data)
         if dies:

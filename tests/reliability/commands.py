@@ -50,6 +50,7 @@ class Command:
         complete: exit codes of `again` where there is nothing left to do.
         grows: patterns of names, below `work`, of what is rewritten on the way and ends as ever.
         varies: patterns of names of what is never twice the same.
+        spare: patterns of names of what may be missing, and may be left of a run that was broken off.
         package: that it needs.
         works: whether it starts processes that work for it.
     """
@@ -61,6 +62,7 @@ class Command:
     complete: tuple[int, ...] = ()
     grows: tuple[str, ...] = ()
     varies: tuple[str, ...] = ()
+    spare: tuple[str, ...] = ()
     package: str = ""
     works: bool = False
 
@@ -163,7 +165,13 @@ _ALL = (
     _update("update", *_FOURTH, complete=(4,)),
     _update("update-undo", "--undo", before=(_FOURTH,), complete=(6,)),
     *(_export(kind) for kind in FORMATS),
-    Command("train", _cli(*_TRAIN), _train_on),
+    Command(
+        "train",
+        _cli(*_TRAIN),
+        _train_on,
+        grows=("*/checkpoint.pt", "*/best.safetensors", "*/cache/*"),
+        spare=("*/pictures/*",),
+    ),
     _repeated(
         "benchmark", "davis17", "--root", "../in/davis", "--method", NAME, "-o", "work/scores", varies=("*report.html",)
     ),

@@ -158,10 +158,11 @@ class Place:
         there = contents(self.work)
         if left := [name for name in there if is_partial(name)]:
             raise Lost(f"{left} are left")
-        if there.keys() != self.after.keys():
-            raise Lost(f"other files are there: {sorted(there.keys() ^ self.after.keys())}")
+        names = {name for name in there.keys() ^ self.after.keys() if not _matches(name, self.command.spare)}
+        if names:
+            raise Lost(f"{sorted(names)} are there without reason, or are not there")
         for name, data in there.items():
-            if data != self.after[name] and not _matches(name, _LOGS):
+            if name in self.after and data != self.after[name] and not _matches(name, _LOGS):
                 if not _matches(name, self.command.varies):
                     raise Lost(f"{name} differs from that of an undisturbed run")
                 check_decodes(self.work / name)

@@ -433,6 +433,6 @@ def test_masks_that_cannot_be_compared_are_an_error_of_the_output(
 
     with monkeypatch.context() as patch:
         patch.setattr(filecmp, "cmp", fails)
-        with pytest.raises(OutputError, match="masks in .* cannot be read"):
+        with pytest.raises(OutputError, match=r"masks in .* cannot be read"):
             vostrack.update(out, {8: truth(8)})
     vostrack.update(out, {8: truth(8)})
