@@ -112,7 +112,7 @@ class _Trial:
         place.reset()
         with self._hook(Break(place.work, kinds=MAY_FAIL[error])) as calls:
             _said(place.command.act)
-        return int(calls())
+            return int(calls())
 
     def _reached(self, error: int, at: int) -> bool:
         """Let a call fail; false where a run makes fewer."""
@@ -138,7 +138,7 @@ class _Trial:
         place.reset()
         with self._hook(plan) if plan else _nothing() as calls:
             code, said = _said(place.command.act)
-        reached = plan is None or calls() >= plan.at
+            reached = plan is None or calls() >= plan.at
         if code == 0:
             place.check_whole()
         elif code not in _DOCUMENTED or not reached:

@@ -119,10 +119,10 @@ def train(
         while True:
             if evaluate is not None and trainer.evaluation_is_due():
                 position, evaluation = trainer.position, trainer.evaluated(evaluate())
-                files.append_metrics(asdict(evaluation))
                 try:
+                    files.append_metrics(asdict(evaluation))
                     yield evaluation
-                except BaseException:  # the best network may not be kept yet: it is evaluated again
+                except BaseException:  # it, and the best network, may not be kept yet: it is made again
                     trainer.position = position
                     raise
                 saved = -math.inf
