@@ -179,6 +179,9 @@ _ALL = (
     Command("draw", _draw, _draw),
 )
 
+QUICK = ("segment-both", "segment-adapt", "segment-export", "update", "export-png-rgba", "train", "benchmark", "draw")
+"""Commands of all kinds that take no second."""
+
 COMMANDS: Mapping[str, Command] = {command.name: command for command in _ALL}
 """All commands by name."""
 
