@@ -99,7 +99,6 @@ class Place:
         """Start a process that does something, which ends with this one; its id."""
         pid = os.fork()
         if pid == 0:
-            code = 70
             try:
                 ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)  # nothing goes on when the program is gone
                 os.chdir(self.folder)
@@ -109,11 +108,13 @@ class Place:
                     code = act()
                     count = calls()
                 Path("calls").write_text(str(count))
-            except BaseException:
-                traceback.print_exc()
-            finally:
                 sys.stdout.flush()
                 sys.stderr.flush()
+            except BaseException:
+                code = 70
+                traceback.print_exc()
+                sys.stderr.flush()
+            finally:
                 os._exit(code)
         return pid
 
