@@ -16,6 +16,7 @@ from tests.adapt.clips import SMALL, narrow_net
 from tests.batch.clips import write_clips
 from tests.benchmark.trees import davis17
 from tests.fakes import NAME, PATH, SIZE, truth, write_clip, write_mask, write_weights
+from tests.reliability.breaks import is_preloaded
 from tests.train.samples import write_footage, write_labelled
 from vostrack import cli
 from vostrack.errors import OutputError, VostrackError
@@ -175,7 +176,14 @@ _ALL = (
     _repeated(
         "benchmark", "davis17", "--root", "../in/davis", "--method", NAME, "-o", "work/scores", varies=("*report.html",)
     ),
-    _repeated(*_BATCH, "--jobs", "1", works=True, varies=("*/batch.csv", "*/batch.html")),
+    _repeated(
+        *_BATCH,
+        "--jobs",
+        "1",
+        works=True,
+        grows=("*/batch.json",),
+        varies=("*/batch.jsonl", "*/batch.csv", "*/batch.html"),
+    ),
     Command("draw", _draw, _draw),
 )
 
@@ -204,6 +212,7 @@ def become_quick(folder: Path) -> None:
     METHODS.update({NAME: PATH, "tiny": "tests.train.samples:TinyMethod"})
     os.environ["VOSTRACK_WEIGHTS"] = str(folder / "weights")
     os.environ.pop("VOSTRACK_DATA", None)
-    os.fsync = lambda fd: None  # nobody cuts the power, and it takes most of the time
+    if not is_preloaded():  # that one leaves it out by itself
+        os.fsync = lambda fd: None  # nobody cuts the power, and it takes most of the time
     passes.SAVE_SECONDS = 0.0
     narrow_net(pytest.MonkeyPatch())

@@ -103,8 +103,9 @@ class _Trial:
         """Disks are full at some point; then they become large enough."""
         place = self._place
         before, after = (_pages(folder) for folder in (place.folder / "before", place.work))
+        more = max(after - before, _DISKS * _PAGE)
         for part in range(1, _DISKS):
-            with _disk(place.work, before + (after - before) * part // _DISKS) as enlarge:
+            with _disk(place.work, before + more * part // _DISKS) as enlarge:
                 self._checked(f"on a disk of {part} / {_DISKS}", lambda: self._broken(enlarge=enlarge))
 
     def _calls(self, error: int) -> int:
