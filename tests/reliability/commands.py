@@ -147,13 +147,15 @@ def _draw() -> int:
 
 
 _ALL = (
-    _segment("segment", "--objects", "--probs"),
+    _segment("segment"),
     _segment("segment-both", *_BOTH),
     _segment("segment-crf", "--refine", "crf", package="pydensecrf", works=True),
     _segment("segment-adapt", "--adapt", *_ADAPT),
     _segment("segment-adapt-live", "--adapt-live", *_ADAPT),
     _segment(
         "segment-export",
+        "--objects",
+        "--probs",
         "--export",
         "coco",
         "--export",
