@@ -94,9 +94,9 @@ class _Trial:
 
     def _at_random(self, number: int, rng: random.Random) -> None:
         """Calls at random fail, with errors at random."""
-        most = {error: self._calls(error) for error in MAY_FAIL}
-        for _ in range(number):
-            error = rng.choice([*MAY_FAIL])
+        errors = rng.choices([*MAY_FAIL], k=number)
+        most = {error: self._calls(error) for error in {*errors}}
+        for error in errors:
             self._reached(error, rng.randint(1, max(1, most[error])))
 
     def _on_small_disks(self) -> None:
