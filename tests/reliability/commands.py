@@ -30,13 +30,12 @@ Act = Callable[[], int]
 """Something that is done in a process, with its exit code."""
 
 FRAMES = 6
-_CLIP, _RUN = "../in/clip.mp4", "work/run"
-_SEGMENT = ("segment", _CLIP, "--method", NAME, "-o", _RUN, "-m", "../in/first.png")
-_BOTH = ("--direction", "both", "-m", "4:../in/fourth.png")
-_ADAPT = tuple(text for key, value in SMALL.items() for text in ("--adapt-set", f"{key.replace('_', '-')}={value}"))
-_TRAIN = ("train", "--method", "tiny", "--device", "cpu", "-o", "work/train", "--data", "../in/footage",
-          "--held-out", "../in/held", "--evaluate-every", "1")  # fmt: skip
-_BATCH = ("batch", "run", "../in/videos", "--masks", "../in/masks", "-o", "work/runs", "--option", "method=copy")
+_RUN = "work/run"
+_SEGMENT = f"segment ../in/clip.mp4 --method {NAME} -m ../in/first.png -o {_RUN} --quiet"
+_ADAPT = " ".join(f"--adapt-set {key.replace('_', '-')}={value}" for key, value in SMALL.items())
+_TRAIN = "train --method tiny --device cpu --data ../in/footage --held-out ../in/held --evaluate-every 1 -o work/train"
+_BENCHMARK = "benchmark davis17 --root ../in/davis -o work/scores"
+_FOURTH = "-m 4:../in/fourth.png"
 
 
 @dataclass(frozen=True)
@@ -73,43 +72,36 @@ class Command:
         return not self.package or importlib.util.find_spec(self.package) is not None
 
 
-def _cli(*arguments: str) -> Act:
-    return lambda: cli.run([*arguments, "--quiet"] if arguments[0] in ("segment", "update", "export") else [*arguments])
+def _cli(line: str) -> Act:
+    return lambda: cli.run(line.split())
 
 
-def _segment(name: str, *options: str, **more: Any) -> Command:
-    arguments = (*_SEGMENT, *options)
-    return Command(name, _cli(*arguments), _cli(*arguments, "--resume"), **more)
+def _segment(name: str, options: str = "", **more: Any) -> Command:
+    line = f"{_SEGMENT} {options}"
+    return Command(name, _cli(line), _cli(f"{line} --resume"), **more)
 
 
-def _repeated(*arguments: str, **more: Any) -> Command:
-    return Command(arguments[0], _cli(*arguments), _cli(*arguments), **more)
+def _repeated(name: str, line: str, **more: Any) -> Command:
+    """A command that goes on by itself."""
+    return Command(name, _cli(line), _cli(line), **more)
+
+
+def _export(kind: str) -> Command:
+    line = f"export {_RUN} --format {kind} --resume --quiet"
+    return _repeated(f"export-{kind}", line, before=_cli(_SEGMENT), complete=(9,), package=FORMATS[kind].package)
+
+
+def _updated() -> int:
+    """A run that was updated."""
+    return _cli(_SEGMENT)() or _cli(f"update {_RUN} {_FOURTH} --quiet")()
 
 
 def _train_on() -> int:
     """Goes on with a training, or starts it where nothing is there to go on with, as the error says."""
-    code = cli.run([*_TRAIN, "--resume"])
-    return cli.run([*_TRAIN]) if code == OutputError.exit_code else code
+    code = _cli(f"{_TRAIN} --resume")()
+    return _cli(_TRAIN)() if code == OutputError.exit_code else code
 
 
-def _export(kind: str) -> Command:
-    arguments = ("export", _RUN, "--format", kind, "--resume")
-    name, package = f"export-{kind}", FORMATS[kind].package
-    return Command(name, _cli(*arguments), _cli(*arguments), _cli(*_SEGMENT), complete=(9,), package=package)
-
-
-def _update(name: str, *options: str, before: tuple[tuple[str, ...], ...] = (), **more: Any) -> Command:
-    arguments = ("update", _RUN, *options)
-    return Command(
-        name,
-        _cli(*arguments),
-        _cli(*arguments),
-        lambda: max(_cli(*each)() for each in (_SEGMENT, *(("update", _RUN, *each) for each in before))),
-        **more,
-    )
-
-
-_FOURTH = ("-m", "4:../in/fourth.png")
 _STEPS = (
     Step("add", id=3, name="dog", color="#ff0000"),
     Step("brush", 0, 3, [[9.0, 9.0], [20.0, 12.0]], 4.0),
@@ -148,43 +140,35 @@ def _draw() -> int:
 
 _ALL = (
     _segment("segment"),
-    _segment("segment-both", *_BOTH),
-    _segment("segment-crf", "--refine", "crf", package="pydensecrf", works=True),
-    _segment("segment-adapt", "--adapt", *_ADAPT),
-    _segment("segment-adapt-live", "--adapt-live", *_ADAPT),
+    _segment("segment-both", f"--direction both {_FOURTH}"),
+    _segment("segment-crf", "--refine crf", package="pydensecrf", works=True),
+    _segment("segment-adapt", f"--adapt {_ADAPT}"),
+    _segment("segment-adapt-live", f"--adapt-live {_ADAPT}"),
     _segment(
         "segment-export",
-        "--objects",
-        "--probs",
-        "--export",
-        "coco",
-        "--export",
-        "ffv1",
-        "--export",
-        "png-rgba",
+        "--objects --probs --export coco --export ffv1 --export png-rgba",
         package="pycocotools",
         grows=("*/summary.json",),
     ),
-    _update("update", *_FOURTH, complete=(4,)),
-    _update("update-undo", "--undo", before=(_FOURTH,), complete=(6,)),
+    _repeated("update", f"update {_RUN} {_FOURTH} --quiet", before=_cli(_SEGMENT), complete=(4,)),
+    _repeated("update-undo", f"update {_RUN} --undo", before=_updated, complete=(6,)),
     *(_export(kind) for kind in FORMATS),
     Command(
         "train",
-        _cli(*_TRAIN),
+        _cli(_TRAIN),
         _train_on,
         grows=("*/checkpoint.pt", "*/best.safetensors", "*/cache/*"),
         spare=("*/pictures/*",),
     ),
+    _repeated("benchmark", f"{_BENCHMARK} --method {NAME}", varies=("*report.html",)),
+    # Workers are processes that know nothing of a method of the tests.
+    _repeated("benchmark-jobs", f"{_BENCHMARK} --method copy --jobs 2", varies=("*report.html",), works=True),
     _repeated(
-        "benchmark", "davis17", "--root", "../in/davis", "--method", NAME, "-o", "work/scores", varies=("*report.html",)
-    ),
-    _repeated(
-        *_BATCH,
-        "--jobs",
-        "1",
-        works=True,
+        "batch",
+        "batch run ../in/videos --masks ../in/masks -o work/runs --option method=copy --jobs 2",
         grows=("*/batch.json",),
         varies=("*/batch.jsonl", "*/batch.csv", "*/batch.html"),
+        works=True,
     ),
     Command("draw", _draw, _draw),
 )
