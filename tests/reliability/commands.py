@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,11 +65,6 @@ class Command:
     spare: tuple[str, ...] = ()
     package: str = ""
     works: bool = False
-
-    @property
-    def is_there(self) -> bool:
-        """Whether what it needs is installed."""
-        return not self.package or importlib.util.find_spec(self.package) is not None
 
 
 def _cli(line: str) -> Act:
@@ -178,6 +173,15 @@ QUICK = ("segment-both", "segment-adapt", "segment-export", "update", "export-pn
 
 COMMANDS: Mapping[str, Command] = {command.name: command for command in _ALL}
 """All commands by name."""
+
+
+def chosen(names: Collection[str] | None) -> list[Command]:
+    """Commands of these names, or all; says which are left out for lack of a package."""
+    wanted = [each for each in COMMANDS.values() if not names or each.name in names]
+    lacking = {each.name for each in wanted if each.package and importlib.util.find_spec(each.package) is None}
+    for name in lacking:
+        print(f"LEFT OUT: {name} needs {COMMANDS[name].package}", flush=True)
+    return [each for each in wanted if each.name not in lacking]
 
 
 def write_inputs(folder: Path) -> None:

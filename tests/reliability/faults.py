@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.reliability.breaks import MAY_FAIL, Break, inside, is_preloaded, outside, preloaded
-from tests.reliability.commands import COMMANDS, Act, write_inputs
+from tests.reliability.commands import COMMANDS, Act, chosen, write_inputs
 from tests.reliability.trials import Lost, Place
 
 _LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
     if given.outside and not is_preloaded():
         return preloaded("faults", arguments)
     began, lost, count = time.monotonic(), 0, 0
-    commands = [each for name, each in COMMANDS.items() if name in (given.command or COMMANDS) and each.is_there]
+    commands = chosen(given.command)
     with TemporaryDirectory(prefix="faults-") as folder:
         write_inputs(Path(folder, "in"))
         for command in commands:

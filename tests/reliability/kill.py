@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.reliability.breaks import Break, inside, is_preloaded, outside, preloaded
-from tests.reliability.commands import COMMANDS, write_inputs
+from tests.reliability.commands import COMMANDS, chosen, write_inputs
 from tests.reliability.trials import Ended, Lost, Place, children
 
 _TRIES = 20
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
     if given.outside and not is_preloaded():
         return preloaded("kill", arguments)
     began, rng, lost, kills = time.monotonic(), random.Random(given.seed), 0, Counter[str]()
-    commands = [each for name, each in COMMANDS.items() if name in (given.command or COMMANDS) and each.is_there]
+    commands = chosen(given.command)
     with TemporaryDirectory(prefix="kill-") as folder:
         write_inputs(Path(folder, "in"))
         places: dict[str, Place] = {}
@@ -51,8 +51,10 @@ def main(arguments: list[str]) -> int:
             except Lost as error:
                 lost += 1
                 print(f"LOST in {command.name}, kill {number}: {error}", flush=True)
-                if given.keep:
+                if given.keep and Path(folder, command.name).exists():
                     shutil.copytree(Path(folder, command.name), given.keep / f"{command.name}-{number}")
+            if not (number + 1) % 50:
+                print(f"{number + 1} of {given.runs} runs, {lost} lost", flush=True)
     ways = ", ".join(f"{count} {way}" for way, count in sorted(kills.items()))
     seconds = time.monotonic() - began
     print(
