@@ -162,7 +162,7 @@ _ALL = (
         "batch",
         "batch run ../in/videos --masks ../in/masks -o work/runs --option method=copy --jobs 2",
         grows=("*/batch.json",),
-        varies=("*/batch.jsonl", "*/batch.csv", "*/batch.html"),
+        varies=("*/batch.csv", "*/batch.html"),
         works=True,
     ),
     Command("draw", _draw, _draw),

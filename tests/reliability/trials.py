@@ -41,8 +41,8 @@ _ABOUT_TIME = {
 }  # fmt: skip
 """Keys whose values differ from run to run."""
 
-_LOGS = ("*/.vostrack/frames.jsonl", "*/.vostrack/signs.jsonl")
-"""Lines of frames: those of frames that were done again are there twice, and one that was cut off stays."""
+_LOGS = ("*/.vostrack/frames.jsonl", "*/.vostrack/signs.jsonl", "*/batch.jsonl")
+"""Lists to which lines are added: what was done again is there twice, and a line that was cut off stays."""
 
 
 class Lost(Exception):
