@@ -23,8 +23,9 @@ from vostrack.errors import OutputError, VostrackError
 from vostrack.formats import FORMATS
 from vostrack.methods import METHODS
 from vostrack.run import passes
-from vostrack.web.document import JOURNAL, Document, Step
+from vostrack.web.document import JOURNAL, Document
 from vostrack.web.session import drawn_in, held
+from vostrack.web.things import Step
 
 Act = Callable[[], int]
 """Something that is done in a process, with its exit code."""
