@@ -131,7 +131,7 @@ class FrameCache:
             folder: where `build_cache` wrote it.
 
         Raises:
-            DatasetError: the folder holds no complete cache of this version.
+            DatasetError: the folder holds no complete cache of this version, or cannot be read.
         """
         index = _index(folder)
         if index is None or not index.is_finished or not index.is_sound(folder):
@@ -178,7 +178,10 @@ class FrameCache:
 def _mapped(path: Path, size: int) -> Tensor:
     if size == 0:
         return torch.empty(0, dtype=torch.uint8)
-    return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    try:
+        return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    except RuntimeError as error:  # torch's way to say what the system says
+        raise DatasetError(f"{shown(path)} cannot be read ({shown(error)}): check the disk, and try again") from error
 
 
 def build_cache(
