@@ -436,3 +436,11 @@ def test_masks_that_cannot_be_compared_are_an_error_of_the_output(
         with pytest.raises(OutputError, match=r"masks in .* cannot be read"):
             vostrack.update(out, {8: truth(8)})
     vostrack.update(out, {8: truth(8)})
+
+
+def test_a_record_that_cannot_be_read_is_one_line(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(clip, {0: truth()}, out)
+    (out / ".vostrack/run.json").write_text("{")
+    with pytest.raises(OutputError, match=r"run\.json cannot be read"):
+        vostrack.update(out, {8: truth(8)})

@@ -154,7 +154,12 @@ class _Correction:
 
     def __init__(self, path: Path, request: Request, pipeline: Pipeline, known: Prompts) -> None:
         self._path, self._request, self._pipeline, self._known = path, request, pipeline, known
-        self._record: dict[str, Any] = read_json(OutputRoot(path).at(".vostrack/run.json"), dict[str, Any])
+        record = OutputRoot(path).at(RECORD)
+        try:
+            self._record: dict[str, Any] = read_json(record, dict[str, Any])
+        except (OSError, ValueError) as error:
+            why = f"{shown(record)} cannot be read ({shown(error)})"
+            raise OutputError(f"{why}: if it is damaged, start again with `segment` and `overwrite=True`") from error
         self._earlier = OutputFolder(path, known.labels, direction=request.direction)
         self._unlocks = False
 
