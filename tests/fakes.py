@@ -202,7 +202,7 @@ def start(arguments: Sequence[object], log: Path, hold: int = 0, **settings: flo
         log: folder for what it prints, "out" and "err".
         hold: the process, and each that it starts, stops at its frame of this number until a signal comes; see `held`.
         settings: `save_seconds`, `frame_seconds`, and `file_limit` in bytes; `small` makes the network of an adaptation
-            a small one, which holds at `hold_step` of its training or at frame `hold_apply` of its second pass.
+            a small one, which holds at `hold_step` of its training.
     """
     log.mkdir(parents=True, exist_ok=True)
     (log / "held").unlink(missing_ok=True)
@@ -274,7 +274,7 @@ def _command(arguments: list[str], environment: Mapping[str, str], settings: Map
     os.fsync = lambda fd: None
     passes.SAVE_SECONDS = settings.get("save_seconds", 20.0)
     if "small" in settings:
-        _small_adaptation(int(settings.get("hold_step", 0)), int(settings.get("hold_apply", 0)))
+        _small_adaptation(int(settings.get("hold_step", 0)))
     if "file_limit" in settings:
         import resource
 
@@ -284,15 +284,13 @@ def _command(arguments: list[str], environment: Mapping[str, str], settings: Map
     cli.main()
 
 
-def _small_adaptation(hold_step: int, hold_apply: int) -> None:
-    """So that steps are quick, and a test can stop either phase of an adaptation while it is under way."""
+def _small_adaptation(hold_step: int) -> None:
+    """So that steps are quick, and a test can stop the training of an adaptation while it is under way."""
     from tests.adapt.clips import narrow_net
-    from vostrack.adapt.adaptation import Adaptation
     from vostrack.adapt.model import AppearanceModel
 
     narrow_net(pytest.MonkeyPatch())
     AppearanceModel.step = _holding(AppearanceModel.step, hold_step)  # type: ignore[method-assign]
-    Adaptation.apply = _holding(Adaptation.apply, hold_apply)  # type: ignore[method-assign]
 
 
 def _holding(function: Callable[..., Any], hold: int) -> Callable[..., Any]:

@@ -39,14 +39,20 @@ def server() -> ForkServerContext:
 
 
 def _child(log: Path, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
-    for number, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(log / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    sys.stdout, sys.stderr = io.TextIOWrapper(io.FileIO(1, "w")), io.TextIOWrapper(io.FileIO(2, "w"))
+    print_to(log)
     try:
         function(*arguments)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def print_to(log: Path) -> None:
+    """Send what this process prints to the files "out" and "err" of a folder."""
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(log / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    # Those that they replace must not close the files with them.
+    sys.stdout, sys.stderr = (io.TextIOWrapper(io.FileIO(number, "w", closefd=False)) for number in (1, 2))
 
 
 def finish(process: ForkServerProcess, log: Path) -> tuple[int, str, str]:

@@ -22,7 +22,6 @@ from vostrack.files import (
     lock_folder,
     make_folder,
     output_error,
-    remove_partials,
     sha256,
     write_bytes,
     write_json,
@@ -263,12 +262,11 @@ def test_killed_process_leaves_one_part_that_is_removed_and_no_lock(tmp_path: Pa
     assert len(names(tmp_path / "sub")) == 1
     with lock_folder(tmp_path) as locked:
         assert locked
-        assert remove_partials(tmp_path) == 1
-    assert names(tmp_path / "sub") == set()
+        assert names(tmp_path / "sub") == set()
     assert names(tmp_path) == {"sub"}
 
 
-def test_remove_partials_leaves_other_files_and_linked_and_locked_folders_alone(tmp_path: Path) -> None:
+def test_a_lock_leaves_other_files_and_linked_and_locked_folders_alone(tmp_path: Path) -> None:
     inside, outside = tmp_path / "inside", tmp_path / "outside"
     inside.mkdir()
     outside.mkdir()
@@ -278,9 +276,9 @@ def test_remove_partials_leaves_other_files_and_linked_and_locked_folders_alone(
     kept += [inside / "busy" / LOCK_NAME, inside / "busy" / ".vostrack-1.part"]
     for path in [*kept, inside / ".vostrack-1.part"]:
         path.write_bytes(b"")
-    assert remove_partials(inside) == 1
-    assert all(path.exists() for path in kept)
-    assert remove_partials(tmp_path / "missing") == 0
+    with lock_folder(inside):
+        assert not (inside / ".vostrack-1.part").exists()
+        assert all(path.exists() for path in kept)
 
 
 LOCKING = """

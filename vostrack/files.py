@@ -1,8 +1,8 @@
 """The only place that writes result files: a file under its final name is complete, whatever happens meanwhile.
 
 Everything goes to a temporary file in the same folder, is flushed to the disk and then renamed, so that a kill, a crash
-or a full disk leaves at most a `.vostrack-*.part` behind, which `remove_partials` clears away. A lock keeps a second
-process out of an output folder. Knows nothing about masks or video.
+or a full disk leaves at most a `.vostrack-*.part` behind. A lock keeps a second process out of an output folder;
+whoever gets it clears these away. Knows nothing about masks or video.
 """
 
 from __future__ import annotations
@@ -59,6 +59,11 @@ _CAUSES = {
 }
 
 
+def partial_name() -> str:
+    """A new name for a file that is not finished yet."""
+    return f"{_PREFIX}{secrets.token_hex(6)}{_SUFFIX}"
+
+
 class PartialFile:
     """A file that is being written under a temporary name; as a context, commits or discards itself.
 
@@ -72,7 +77,7 @@ class PartialFile:
         self.final = final
         self._needed = needed
         # A short name of our own: the final name may be as long as the file system allows.
-        self.path = path or final.with_name(f"{_PREFIX}{secrets.token_hex(6)}{_SUFFIX}")
+        self.path = path or final.with_name(partial_name())
 
     def commit(self) -> None:
         """Flush the file to the disk and give it its final name, replacing what was there.
@@ -228,18 +233,11 @@ class OutputRoot:
             raise output_error(error, path) from error
 
 
-def remove_partials(folder: Path) -> int:
+def _remove_partials(folder: Path) -> None:
     """Delete what killed runs left in a folder and below it, but not through links or in folders with a lock.
 
-    Call it under the folder's lock: the partial files of a run that still works look the same.
-
-    Returns:
-        How many files were deleted.
-
-    Raises:
-        OutputError: one cannot be deleted.
+    The partial files of a run that still works look the same, hence the lock. Raises `OutputError`.
     """
-    removed = 0
     for parent, below, names in os.walk(folder):
         below[:] = [name for name in below if not Path(parent, name, LOCK_NAME).exists()]
         for name in names:
@@ -248,13 +246,14 @@ def remove_partials(folder: Path) -> int:
                     Path(parent, name).unlink()
                 except OSError as error:
                     raise output_error(error, Path(parent, name)) from error
-                removed += 1
-    return removed
 
 
 @contextlib.contextmanager
-def lock_folder(path: Path) -> Iterator[bool]:
+def lock_folder(path: Path, waits: bool = False) -> Iterator[bool]:
     """Keep other processes out of an output folder, which is created if need be, until the block ends.
+
+    Files that a killed process has not finished, there and below, are deleted first. Where another process has the
+    lock, it is an error, or one `waits`: use that only where nobody keeps it for long.
 
     The operating system drops the lock with the process, so that a killed run leaves a file behind but no lock.
 
@@ -263,15 +262,16 @@ def lock_folder(path: Path) -> Iterator[bool]:
 
     Raises:
         InUseError: another process works in the folder.
-        OutputError: the folder or the lock file cannot be created.
+        OutputError: the folder or the lock file cannot be created, or an unfinished file not be deleted.
     """
     make_folder(path)
     name = path / LOCK_NAME
     try:
-        descriptor, locked = _acquire(name)
+        descriptor, locked = _acquire(name, waits)
     except OSError as error:
         raise output_error(error, name) from error
     try:
+        _remove_partials(path)
         yield locked
     finally:
         if sys.platform == "win32":  # cannot delete an open file
@@ -283,14 +283,14 @@ def lock_folder(path: Path) -> Iterator[bool]:
             os.close(descriptor)
 
 
-def _acquire(name: Path) -> tuple[int, bool]:
+def _acquire(name: Path, waits: bool) -> tuple[int, bool]:
     """Open and lock a lock file; returns its descriptor and whether it is locked."""
     while True:
         descriptor = os.open(name, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise OSError(errno.EEXIST, "it is no regular file; delete it")
-            locked = _try_lock(descriptor, name)
+            locked = _try_lock(descriptor, name, waits)
             # The owner before us may have deleted the file after we opened it: then we hold a file without a name.
             if not locked or sys.platform == "win32" or _same_file(descriptor, name):
                 os.ftruncate(descriptor, 0)
@@ -302,16 +302,16 @@ def _acquire(name: Path) -> tuple[int, bool]:
         os.close(descriptor)
 
 
-def _try_lock(descriptor: int, name: Path) -> bool:
+def _try_lock(descriptor: int, name: Path, waits: bool) -> bool:
     """Lock an open file or raise `InUseError`; False where the file system has no locks."""
     try:
         if sys.platform == "win32":
             # Windows also keeps others from reading a locked byte, so lock one behind the text.
             os.lseek(descriptor, 1 << 30, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            msvcrt.locking(descriptor, msvcrt.LK_LOCK if waits else msvcrt.LK_NBLCK, 1)
             os.lseek(descriptor, 0, os.SEEK_SET)
         else:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
     except OSError as error:
         if error.errno in _NO_LOCKS:
             return False

@@ -99,3 +99,14 @@ def test_a_folder_without_a_batch(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="holds no batch"):
         status_of(tmp_path)
     assert latest(manifests(tmp_path)) == {}
+
+
+def test_what_a_killed_report_has_not_finished_goes_with_the_next(tmp_path: Path) -> None:
+    batch(tmp_path, ended("dog"))
+    left = tmp_path / ".batch/report/.vostrack-1.part"
+    left.parent.mkdir()
+    left.write_text("{")
+    before = {path.name for path in tmp_path.iterdir()}
+    write_report(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} - before == {"batch.html", "batch.csv", "batch.json"}
+    assert not list(left.parent.iterdir())

@@ -335,3 +335,12 @@ def test_a_driver_that_is_killed_is_gone_on_from(folder: Path, tasks: list[Task]
     for each in tasks:
         run_one(each, tmp_path / "one")
         assert results(tmp_path / each.name) == results(tmp_path / "one" / each.name)
+
+
+def test_what_a_killed_batch_has_not_finished_goes_with_the_next(tasks: list[Task], tmp_path: Path) -> None:
+    left = tmp_path / ".batch/all/.vostrack-1.part"
+    left.parent.mkdir(parents=True)
+    left.write_text("{")
+    (ended,) = run_batch(tasks[:1], tmp_path, pool=lambda path: FakePool(worked(path)))
+    assert ended.status == Status.DONE
+    assert not left.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -151,6 +152,18 @@ def test_what_was_replaced_is_back_after_a_kill_between_two_renames(run: Path) -
     assert contents(run.parent / "out") == before
 
 
+@pytest.mark.parametrize("kind", ["cvat", "png-rgba"])
+def test_what_a_kill_behind_the_last_rename_left_goes_with_the_next_run(kind: str, run: Path) -> None:
+    killed(run, kind)
+    (place,) = run.parent.glob(".vostrack-*.part")
+    (made,) = (place / "new").iterdir()
+    made.rename(run.parent / made.name)
+    with pytest.raises(OutputExistsError, match="is there already"):
+        export(run, kind, resume=True)
+    assert not place.exists()
+    assert (run.parent / made.name).exists()
+
+
 def overwriting(run: Path, callbacks: Callbacks) -> None:
     export(run, "png-rgba", callbacks, overwrite=True)
 
@@ -188,6 +201,15 @@ def test_a_run_ends_with_its_exports(run: Path, tmp_path: Path) -> None:
     assert notes.phases[-2:] == ["exporting cvat", "exporting matte"]
     assert [note["code"] for note in summary["notes"]].count("export-edges") == 1
     assert json.loads((tmp_path / "dog" / "summary.json").read_text())["exports"] == summary["exports"]
+
+
+def test_a_run_that_goes_on_drops_what_a_kill_behind_the_last_rename_left(run: Path, tmp_path: Path) -> None:
+    follow(tmp_path)
+    place = tmp_path / f".vostrack-{hashlib.sha256(b'dog_cvat.xml').hexdigest()[:12]}.part"
+    (place / "new").mkdir(parents=True)
+    (place / "record.json").write_text("{}")
+    follow(tmp_path, resume=True)
+    assert not hidden(tmp_path)
 
 
 def test_what_cannot_be_exported_is_refused_before_the_run(run: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
 import time
@@ -553,28 +552,6 @@ def wait_for(path: Path, seconds: float = 30) -> None:
     while not path.exists():
         assert time.monotonic() < end, f"{path} did not come"
         time.sleep(0.002)
-
-
-@pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_bytes(job: list[object], tmp_path: Path) -> None:
-    choice = random.Random(0)
-    out, plain = tmp_path / "out", tmp_path / "plain"
-    kills = 0
-    for frame in (0, 2, 9, 17, 24, 28):
-        process = start([*job, "--resume"], tmp_path / "log", save_seconds=0.02, frame_seconds=0.01)
-        wait_for(out / "masks" / f"{frame:05d}.png")
-        time.sleep(choice.uniform(0, 0.02))
-        process.kill()
-        code, _, _ = finish(process, tmp_path / "log")
-        kills += code == -signal.SIGKILL
-        for path in out.glob("masks/*.png"):
-            read_labels(path)
-    assert kills >= 5
-    assert finish(start([*job, "--resume"], tmp_path / "log"), tmp_path / "log")[0] == 0
-    job[job.index(out)] = plain
-    assert finish(start(job, tmp_path / "log"), tmp_path / "log")[0] == 0
-    whole(out)
-    assert results(out) == results(plain)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

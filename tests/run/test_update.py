@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
+import filecmp
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -321,6 +324,17 @@ def test_an_exchange_that_was_broken_off_is_finished(moves: int, broken: Any, cl
     assert record(out)["masks"].keys() == {"0"}
 
 
+def test_what_a_kill_left_of_what_was_undone_goes_with_the_next_call(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(clip, {0: truth()}, out)
+    left = out / ".vostrack/undone/masks/00000.png"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"")
+    with pytest.raises(OutputError, match="no update to undo"):
+        vostrack.undo(out)
+    assert not (out / ".vostrack/undone").exists()
+
+
 def test_a_run_that_is_replaced_has_no_earlier_version(clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(clip, {0: truth()}, out)
@@ -406,3 +420,27 @@ def test_objects_that_change_places_in_a_correction_are_told(clip: Path, tmp_pat
     vostrack.undo(out)
     codes = [each["code"] for each in vostrack.update(out, {5: truth(5)})["warnings"]]
     assert "mask-swapped" not in codes
+
+
+def test_masks_that_cannot_be_compared_are_an_error_of_the_output(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    run(clip, {0: truth()}, out)
+
+    def fails(*_: object, **options: object) -> bool:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(filecmp, "cmp", fails)
+        with pytest.raises(OutputError, match=r"masks in .* cannot be read"):
+            vostrack.update(out, {8: truth(8)})
+    vostrack.update(out, {8: truth(8)})
+
+
+def test_a_record_that_cannot_be_read_is_one_line(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(clip, {0: truth()}, out)
+    (out / ".vostrack/run.json").write_text("{")
+    with pytest.raises(OutputError, match=r"run\.json is damaged"):
+        vostrack.update(out, {8: truth(8)})

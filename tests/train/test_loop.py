@@ -79,6 +79,21 @@ def test_steps_after_the_last_checkpoint_of_a_killed_run_are_made_again(cache: F
     assert all(row["losses"]["loss"] > 0 for row in rows)
 
 
+def test_an_evaluation_after_the_last_checkpoint_of_a_killed_run_is_made_again(
+    cache: FrameCache, tmp_path: Path
+) -> None:
+    settings = (Recipe(steps=2, batch=1), {"evaluate_every": 1})
+    one = Mean()
+    run(one, cache, tmp_path / "run", *settings, evaluate=scores(one))
+    expected = metrics(tmp_path / "run")
+    (tmp_path / "run" / CHECKPOINT).unlink()
+    other = Mean()
+    lines = (tmp_path / "run" / METRICS).read_text().splitlines(keepends=True)
+    (tmp_path / "run" / METRICS).write_text(lines[0])
+    run(other, cache, tmp_path / "run", *settings, evaluate=scores(other))
+    assert [row["step"] for row in metrics(tmp_path / "run")] == [row["step"] for row in expected] == [0, 1, 1, 2, 2]
+
+
 def test_an_error_in_the_middle_of_a_step_leaves_the_checkpoint_before_it(cache: FrameCache, tmp_path: Path) -> None:
     class Failing(Mean):
         calls_left = 3

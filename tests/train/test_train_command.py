@@ -20,8 +20,9 @@ from safetensors.torch import load_file
 from tests.fakes import pictures
 from tests.train.samples import TinyObjective, write_image, write_labelled
 from tests.video.media import write_video
-from vostrack import cli
+from vostrack import cli, weights
 from vostrack.cli.console import Stopped, StopSignals
+from vostrack.errors import OutputError
 from vostrack.files import LOCK_NAME, lock_folder
 from vostrack.methods import METHODS, load_method
 from vostrack.train import run as training
@@ -281,7 +282,35 @@ def test_the_end_says_whether_the_start_was_beaten(footage: Path, capsys: pytest
     assert re.search(said + "better", capsys.readouterr().err)
 
 
+def test_a_run_that_was_over_says_the_same_of_its_weights_when_it_is_resumed(footage: Path) -> None:
+    """A kill right after the last checkpoint leaves the rest of the end to be done."""
+    assert train("--data", footage) == 0
+    weights, picture = Path("runs/tiny/tiny.safetensors"), Path("runs/tiny/pictures/000004.png")
+    before = read_details(weights)
+    weights.unlink()
+    picture.unlink()
+    assert train("--data", footage, "--resume") == 0
+    assert read_details(weights) == before
+    assert picture.exists()
+
+
 # --- evaluation ---
+
+
+def test_the_best_weights_that_could_not_be_written_are_found_again(
+    footage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_labelled(Path("davis"))
+    asked = ("--data", footage, "--held-out", "davis")
+
+    def fails(*_: object, **options: object) -> None:
+        raise OutputError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(weights, "save_weights", fails)
+        assert train(*asked) == 6
+    assert train(*asked, "--resume") == 0
+    assert [row["step"] for row in metrics() if "held_out" in row] == [0, 4]
 
 
 def test_the_weights_are_those_of_the_best_evaluation(capsys: pytest.CaptureFixture[str]) -> None:

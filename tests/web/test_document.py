@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +225,29 @@ def test_a_line_that_a_kill_cut_off_is_a_step_that_was_not_done(tmp_path: Path) 
     assert state(again) == before
     again.do(Step("brush", 0, 2, [[9, 9]], radius=3))
     assert state(Document(SIZE, tmp_path)) == state(again)
+
+
+def test_what_is_left_of_a_step_that_could_not_be_written_down_goes_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = document(tmp_path)
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def half(root: OutputRoot, name: str, text: str) -> None:
+        with root.at(name).open("a") as file:
+            file.write(text[:5])
+        raise OutputError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputRoot, "append", half)
+        patch.setattr(os, "truncate", fails)
+        for _ in range(2):
+            with pytest.raises(OutputError):
+                made.do(Step("polygon", 0, 1, SQUARE))
+    made.do(Step("brush", 0, 2, [[9, 9]], radius=3))
+    assert state(Document(SIZE, tmp_path)) == state(made)
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "nonsense", '{"kind": "brush", "id": 9}', '{"kind": "add", "id": 3e9}'])

@@ -14,10 +14,10 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from vostrack.batch.manifest import latest, manifests
+from vostrack.batch.manifest import HIDDEN, latest, manifests
 from vostrack.batch.task import Result, Status
 from vostrack.errors import OutputError, counted
-from vostrack.files import OutputRoot, escaped, open_regular, plain
+from vostrack.files import OutputRoot, PartialFile, escaped, lock_folder, open_regular, partial_name, plain
 from vostrack.run.confidence import LOW
 from vostrack.run.pages import jpeg_address, templates
 from vostrack.run.review import WORST
@@ -27,6 +27,9 @@ COLUMNS = (
     *("name", "clip", "status", "frames", "seconds", "objects", "confidence", "warnings", "error", "message"),
     *("exit_code", "attempts", "worker"),
 )
+
+_HERE = f"{HIDDEN}/report"
+"""Where a report is written before its files get their names."""
 
 _MOST_SHOWN, _MOST_BYTES = 500, 4 << 20
 
@@ -77,11 +80,19 @@ def write_report(out: Path) -> Counts:
     Raises:
         OutputError: it cannot be written, or there is no batch.
     """
-    results, counts = status_of(out)
-    ordered, root = sorted(results.values(), key=_need), OutputRoot(out)
+    manifests(out)  # an error, where there is none
+    root = OutputRoot(out)
+    with lock_folder(root.at(_HERE), waits=True):  # shards may come to their end at once
+        results, counts = status_of(out)
+        for name, data in _contents(root, sorted(results.values(), key=_need), counts).items():
+            with PartialFile(root.at(name), len(data), root.at(f"{_HERE}/{partial_name()}")) as path:
+                path.write_bytes(data)
+    return counts
+
+
+def _contents(root: OutputRoot, ordered: Sequence[Result], counts: Counts) -> dict[str, bytes]:
+    """What the files of a report hold, by name."""
     told = {"counts": vars(counts), "clips": [vars(result) for result in ordered]}
-    root.write(RESULTS, f"{json.dumps(plain(told), indent=1, sort_keys=True)}\n".encode())
-    root.write(TABLE, _table(ordered).encode(errors="surrogateescape"))
     shown = ordered[:_MOST_SHOWN]
     page = (
         templates(__package__)
@@ -93,8 +104,11 @@ def write_report(out: Path) -> Counts:
             low=LOW,
         )
     )
-    root.write(PAGE, page.encode(errors="replace"))
-    return counts
+    return {
+        RESULTS: f"{json.dumps(plain(told), indent=1, sort_keys=True)}\n".encode(),
+        TABLE: _table(ordered).encode(errors="surrogateescape"),
+        PAGE: page.encode(errors="replace"),
+    }
 
 
 def _need(result: Result) -> tuple[bool, float, int, str]:

@@ -30,7 +30,7 @@ from vostrack.benchmark.report.page import REPORT, write_report
 from vostrack.benchmark.results import RESULTS, TABLE, write_results
 from vostrack.benchmark.sequence_run import MASKS, RECORDS, Task, loaded, run_sequence
 from vostrack.errors import MethodError, NoObjectError, OutputError, OutputExistsError
-from vostrack.files import OutputRoot, lock_folder, read_json, remove_partials, shown
+from vostrack.files import OutputRoot, lock_folder, read_json, shown
 from vostrack.methods import FLOOR, METHODS, method_class
 from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.pipeline import PipelineConfig, changes
@@ -109,7 +109,6 @@ def run_benchmark(
     threads = max(1, torch.get_num_threads() // jobs)
     settings = _settings(dataset, pipelines, threads)
     with lock_folder(out):
-        remove_partials(out)
         for variant in variants:
             _prepare(OutputRoot(out), variant.name, settings[variant.name], overwrite)
         tasks = [

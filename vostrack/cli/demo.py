@@ -13,7 +13,7 @@ from vostrack.cli.benchmark_tables import print_json
 from vostrack.cli.console import FrameBar, Stopped
 from vostrack.cli.help import Json, Method, OverlayLabels, OverlayStyle, Overwrite, Weights, in_input, in_output
 from vostrack.errors import OutputExistsError
-from vostrack.files import OutputRoot, lock_folder, read_json, remove_partials, shown
+from vostrack.files import OutputRoot, lock_folder, read_json, shown
 from vostrack.methods import DEFAULT, registered
 from vostrack.video.look import Style
 
@@ -112,7 +112,6 @@ def _begin(out: Path, frames: int) -> None:
     """Clear away the true masks of an earlier demo, which may be more than the new ones, and record this one."""
     root = OutputRoot(out)
     if root.at(_RECORD).exists():
-        remove_partials(out)
         earlier = 0
         with contextlib.suppress(OSError, ValueError):
             earlier = min(read_json(root.at(_RECORD), _Record).frames, _MOST_FRAMES)

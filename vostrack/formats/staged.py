@@ -25,7 +25,6 @@ from vostrack.files import (
     output_error,
     plain,
     read_json,
-    remove_partials,
     shown,
     write_json,
 )
@@ -57,10 +56,11 @@ class Stage:
         old = self._root.at(_OLD)
         if os.path.lexists(old) and not os.path.lexists(self._final):
             old.rename(self._final)
+        if os.path.lexists(self._final) and not os.path.lexists(self.path):
+            self.clear()  # a kill came right after it got its name
         check_free(self._final, self._is_folder, overwrite)
         earlier = self._root.at(_RECORD).is_file()
         if resume and earlier and self._keeps and self._is_of(record):
-            remove_partials(self.path)
             with contextlib.suppress(FileNotFoundError):
                 self.done = self._root.at(_DONE).stat().st_size
             return
@@ -142,8 +142,7 @@ def staged(
         OutputError: it cannot be written.
     """
     make_folder(path.parent)
-    name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
-    place = OutputRoot(path.parent).at(f".vostrack-{name}.part")
+    place = _place(path)
     try:
         with ExitStack() as lock:
             try:
@@ -167,6 +166,19 @@ def staged(
     finally:
         with contextlib.suppress(OSError):  # not empty where something was kept
             place.rmdir()
+
+
+def drop_rest(path: Path) -> None:
+    """Drop what a process has left that was killed right after something got its name; raises `OutputError`."""
+    if _place(path).is_dir():
+        with contextlib.suppress(OutputExistsError), staged(path, True, {}):
+            pass
+
+
+def _place(path: Path) -> Path:
+    """The hidden folder where something is written that gets a name."""
+    name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
+    return OutputRoot(path.parent).at(f".vostrack-{name}.part")
 
 
 def check_free(path: Path, is_folder: bool, overwrite: bool) -> None:

@@ -20,7 +20,7 @@ from vostrack.errors import Cancelled, InputError, MaskError, OutputError, Vostr
 from vostrack.files import OutputRoot, escaped, read_json, shown
 from vostrack.formats import FORMATS, ExportOptions, Format, format_of
 from vostrack.formats.base import Shot
-from vostrack.formats.staged import check_free, remove, staged
+from vostrack.formats.staged import check_free, drop_rest, remove, staged
 from vostrack.notes import Code, Note, by_severity
 from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.finished import Finished
@@ -192,7 +192,9 @@ class Exports:
         """Make those that are missing; where they are by format, and what was noted, as in a summary."""
         made = list[dict[str, Any]]()
         for kind, path in self._places.items():
-            if not os.path.lexists(path):
+            if os.path.lexists(path):
+                drop_rest(path)
+            else:
                 callbacks.phase(f"exporting {kind.name}")
                 made.append(export(self.run, kind.name, path, clip=clip, resume=True, callbacks=callbacks))
         told = {each: [note for one in made for note in one[each]] for each in ("warnings", "notes")}

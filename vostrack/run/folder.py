@@ -29,7 +29,6 @@ from vostrack.files import (
     output_error,
     parse_json,
     read_json,
-    remove_partials,
     shaped,
     shown,
 )
@@ -154,7 +153,6 @@ class OutputFolder:
             OutputError: the earlier run had other inputs or settings, or the folder cannot be written or used: a link
                 or a pipe is where a file of ours should be.
         """
-        remove_partials(self.path)
         self._run = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
         self._first = (record.get("range") or [0])[0]
         self._two_passes = (record.get("adapt") or {}).get("form") == "clip"

@@ -98,6 +98,7 @@ def finish_moves(run: Path) -> str:
         if moves.come_from == moves.go_to or not {"summary.json", RECORD} <= {*moves.coming}:
             raise ValueError("what it puts in the place of the run is no version of one")
     except FileNotFoundError:
+        remove_tree(run, _UNDONE)  # a kill came right before that
         return ""
     except (OSError, ValueError) as error:
         raise OutputError(f"{shown(run / MOVES)} is damaged ({shown(error)})") from error

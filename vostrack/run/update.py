@@ -235,11 +235,14 @@ class _Correction:
             return Note(Code.RUN_CHANGED, f"no mask changed; names are {', '.join(named)}")
         names = OutputFolder(self._path / NEXT).frame_names()
         files = ([self._path / part / "masks" / f"{name}.png" for part in (".", NEXT)] for name in names)
-        frames = [
-            frame
-            for frame, (old, new) in enumerate(files, self._request.span.first)
-            if not old.is_file() or not filecmp.cmp(old, new, shallow=False)
-        ]
+        try:
+            frames = [
+                frame
+                for frame, (old, new) in enumerate(files, self._request.span.first)
+                if not old.is_file() or not filecmp.cmp(old, new, shallow=False)
+            ]
+        except OSError as error:
+            raise OutputError(f"masks in {shown(self._path)} cannot be read ({shown(error)}): update again") from error
         which = f": {spans(frames)}" if frames else ""
         return Note(Code.RUN_CHANGED, f"{len(frames)} of {counted(len(names), 'mask')} changed{which}")
 

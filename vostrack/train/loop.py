@@ -113,14 +113,18 @@ def train(
     files.load(trainer.restore)
     before = trainer.position
     trainer.position = replace(before, seconds=before.seconds + decoding, decoding=before.decoding + decoding)
-    files.trim_metrics(trainer.position.step)
+    files.trim_metrics(before)
     whole, saved = True, time.monotonic()
     try:
         while True:
             if evaluate is not None and trainer.evaluation_is_due():
-                evaluation = trainer.evaluated(evaluate())
-                files.append_metrics(asdict(evaluation))
-                yield evaluation
+                position, evaluation = trainer.position, trainer.evaluated(evaluate())
+                try:
+                    files.append_metrics(asdict(evaluation))
+                    yield evaluation
+                except BaseException:  # it, and the best network, may not be kept yet: it is made again
+                    trainer.position = position
+                    raise
                 saved = -math.inf
             if trainer.is_over():
                 return
@@ -358,13 +362,13 @@ class _RunFiles:
         if self._leads:
             self._root.append(METRICS, json.dumps(line) + "\n")
 
-    def trim_metrics(self, step: int) -> None:
-        """Drop the lines of steps that a killed run made after its last checkpoint: they are made again."""
+    def trim_metrics(self, position: LoopPosition) -> None:
+        """Drop the lines of what a killed run did after its last checkpoint: steps and evaluations are made again."""
         if not self._leads or not (path := self._root.at(METRICS)).exists():
             return
         try:
             with open_regular(path) as file:
-                kept = [line.rstrip(b"\r\n") + b"\n" for line in file if _step(line) <= step]
+                kept = [line.rstrip(b"\r\n") + b"\n" for line in file if _is_before(line, position)]
         except (OSError, ValueError) as error:
             raise OutputError(f"cannot go on with {shown(path)}: {shown(error)}; choose another `out`") from error
         self._root.write(METRICS, b"".join(kept))
@@ -373,11 +377,13 @@ class _RunFiles:
 @dataclass(frozen=True)
 class _Line:
     step: int
+    held_out: dict[str, Any] | None = None
 
 
-def _step(line: bytes) -> float:
-    """The step of a line; that of a line which was cut off is none."""
+def _is_before(line: bytes, position: LoopPosition) -> bool:
+    """Whether a line is of a step or an evaluation up to a position; one that was cut off is of none."""
     try:
-        return float(parse_json(line, _Line).step)
+        told: _Line = parse_json(line, _Line)
     except ValueError:
-        return math.inf
+        return False
+    return told.step <= (position.step if told.held_out is None else position.evaluated)

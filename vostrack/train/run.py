@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ from vostrack import __version__
 from vostrack import weights as store
 from vostrack.benchmark.datasets.table import data_folders
 from vostrack.errors import DatasetError, MethodError, OutputError, OutputExistsError, counted
-from vostrack.files import OutputRoot, lock_folder, output_error, remove_partials, shown
+from vostrack.files import OutputRoot, lock_folder, open_regular, output_error, parse_json, shown
 from vostrack.methods import build_net, method_class
 from vostrack.methods.base import Method, Objective, Stepping
 from vostrack.methods.recipe import Recipe
@@ -130,7 +131,6 @@ class TrainingRun:
         with lock_folder(self._options.out) if self._group.leads else nullcontext():
             if self._group.leads:
                 self._check()
-                remove_partials(self._options.out)
             yield
 
     def decode(self, callbacks: Callbacks) -> None:
@@ -200,6 +200,7 @@ class TrainingRun:
                 if time.monotonic() - self._drawn_at > 60 * options.config.picture_minutes:
                     self._draw(last.step, callbacks)
                 group.together(partial(callbacks.report, last))
+            last = last or self._reported()
             if last is not None:
                 self._draw(last.step, callbacks)
             return self._finish(last)
@@ -271,6 +272,13 @@ class TrainingRun:
             text = f"no picture of step {step}: {type(error).__name__}: {error}"
             callbacks.note(Note(Code.PICTURE_FAILED, text))
         self._drawn_at, self._drawn_step = time.monotonic(), step
+
+    def _reported(self) -> Report | None:
+        """The last report of a run that was over already, from its metrics."""
+        with suppress(OSError, ValueError), open_regular(self._root.at(METRICS)) as file:
+            (line,) = deque(file, 1)
+            return cast(Report, parse_json(line, EvaluationReport if b'"held_out"' in line else StepReport))
+        return None
 
     def _finish(self, last: Report | None) -> Path:
         """Write the weights of the run."""

@@ -7,6 +7,7 @@ steps again. Labels are ids at the size of the clip, and what is saved is what `
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import math
@@ -21,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from vostrack.errors import MaskError, OutputError
-from vostrack.files import OutputRoot, open_regular, parse_json, shown
+from vostrack.files import OutputRoot, open_regular, output_error, parse_json, shown
 from vostrack.video.palette import PALETTE, palette_image
 from vostrack.web.shapes import Area, Inside, brushed, filled, grown, polygon, smooth, without_holes
 from vostrack.web.things import OBJECTS, Step, Thing
@@ -74,6 +75,7 @@ class Document:
         self.touched, self.told = set[int](), set[int]()
         self._root = OutputRoot(folder)
         self._masks: dict[int, bytes] = {}
+        self._end = 0  # of the steps in the journal, in bytes
         self._done: list[Done] = []
         self._undone: list[Done] = []
         try:
@@ -157,20 +159,29 @@ class Document:
         whole = data[: data.rfind(b"\n") + 1]
         if whole != data:  # a kill has cut off the last line: that step was not done
             self._root.write(JOURNAL, whole)
+        self._end = len(whole)
         return [parse_json(line, Step) for line in whole.splitlines()]
 
     def _write(self, step: Step) -> None:
         plain = Step("")
         told = {name: value for name, value in vars(step).items() if value != getattr(plain, name)}
-        self._root.new(JOURNAL)  # makes the folder
-        path = self._root.at(JOURNAL)
-        size = path.stat().st_size if path.exists() else 0
+        line = f"{json.dumps(told)}\n"
+        self._cut(self._root.new(JOURNAL).final)  # makes the folder
         try:
-            self._root.append(JOURNAL, f"{json.dumps(told)}\n")
-        except OutputError:  # half a line would make one with the next
-            if path.exists():
-                os.truncate(path, size)
+            self._root.append(JOURNAL, line)
+        except OutputError:
+            with contextlib.suppress(OutputError):
+                self._cut(self._root.at(JOURNAL))
             raise
+        self._end += len(line)
+
+    def _cut(self, path: Path) -> None:
+        """Take out of the journal what is left of a step that could not be written down; raises `OutputError`."""
+        try:
+            if path.exists() and path.stat().st_size > self._end:
+                os.truncate(path, self._end)
+        except OSError as error:
+            raise output_error(error, path) from error
 
     def _again(self, step: Step) -> None:
         if step.kind == "undo":

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from vostrack.errors import MaskError, VostrackError
-from vostrack.files import OutputRoot, lock_folder, make_folder, remove_partials, shown
+from vostrack.files import OutputRoot, lock_folder, make_folder, shown
 from vostrack.formats import FORMATS
 from vostrack.methods import preset_name
 from vostrack.run.cuts import cuts
@@ -112,7 +112,6 @@ class Session:
         with ExitStack() as failed:
             frames = failed.enter_context(FrameCache(partial(open_clip, clip, known[0].playback if known else NORMAL)))
             make_folder(folder)
-            remove_partials(drawn_in(folder))
             session = cls(clip, folder, Document(frames.size, drawn_in(folder)), frames)
             if given and session.document.touched:
                 where = shown(drawn_in(folder))

@@ -391,3 +391,14 @@ def test_an_index_that_is_none_is_built_again(text: str, footage: Path, tmp_path
     with pytest.raises(DatasetError, match="is not a frame cache"):
         FrameCache(tmp_path / "cache")
     assert build_cache(find_footage([footage]), tmp_path / "cache").digest == first.digest
+
+
+def test_frames_that_cannot_be_mapped_are_one_line(
+    cache: FrameCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **options: object) -> None:
+        raise RuntimeError("unable to open file in read-only mode: Permission denied (13)")
+
+    monkeypatch.setattr(torch, "from_file", fails)
+    with pytest.raises(DatasetError, match=r"frames\.u8 cannot be read .*Permission denied"):
+        FrameCache(tmp_path / "cache")

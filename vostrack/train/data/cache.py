@@ -24,7 +24,7 @@ from torch import Tensor
 
 from vostrack.benchmark.datasets.mask_folders import read_mask
 from vostrack.errors import DatasetError, InputError, counted
-from vostrack.files import OutputRoot, lock_folder, output_error, plain, read_json, remove_partials, shown
+from vostrack.files import OutputRoot, lock_folder, output_error, plain, read_json, shown
 from vostrack.notes import Code, Note
 from vostrack.ops.grid import resize_image
 from vostrack.ops.labels import resize_labels
@@ -131,7 +131,7 @@ class FrameCache:
             folder: where `build_cache` wrote it.
 
         Raises:
-            DatasetError: the folder holds no complete cache of this version.
+            DatasetError: the folder holds no complete cache of this version, or cannot be read.
         """
         index = _index(folder)
         if index is None or not index.is_finished or not index.is_sound(folder):
@@ -178,7 +178,10 @@ class FrameCache:
 def _mapped(path: Path, size: int) -> Tensor:
     if size == 0:
         return torch.empty(0, dtype=torch.uint8)
-    return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    try:
+        return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    except RuntimeError as error:  # torch's way to say what the system says
+        raise DatasetError(f"{shown(path)} cannot be read ({shown(error)}): check the disk, and try again") from error
 
 
 def build_cache(
@@ -220,7 +223,6 @@ def build_cache(
     index = found()
     if index is None or not index.is_finished:
         with lock_folder(folder):
-            remove_partials(folder)
             index = found() or _Index(_VERSION, made_from, most)  # again: it may have been built meanwhile
             if not index.is_finished:
                 _decode(sources, folder, index, until, callbacks)
