@@ -113,3 +113,22 @@ def test_a_plan_that_is_there_is_not_replaced(folder: Path, capsys: pytest.Captu
     assert (folder / "plan.csv").read_text() == "mine"
     assert run(["batch", "plan", "videos/dog.mp4", "--masks", "masks"]) == 0
     assert capsys.readouterr().out == f"clip,mask\n{folder}/videos/dog.mp4,{folder}/masks/dog.png\n"
+
+
+def test_a_plan_has_paths_from_its_own_folder_on(folder: Path) -> None:
+    assert run(["batch", "plan", "videos/dog.mp4", "--masks", "masks", "-o", "plan.csv"]) == 0
+    assert (folder / "plan.csv").read_text() == "clip,mask\nvideos/dog.mp4,masks/dog.png\n"
+
+
+def test_clips_that_are_not_there_are_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["batch", "run", "vidoes", "--masks", "masks", "--out", "runs"]) == 5
+    assert "cannot find 'vidoes'; did you mean videos?" in capsys.readouterr().err
+
+
+def test_what_python_began_python_tries_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    failed = {"name": "dog", "clip": "dog.mp4", "status": "failed", "key": "", "ended": 1.0}
+    (folder / "runs/.batch/all").mkdir(parents=True)
+    (folder / "runs/.batch/all/plan.json").write_text('{"clips": 1}')
+    (folder / "runs/batch.jsonl").write_text(f"{json.dumps(failed)}\n")
+    assert run(["batch", "retry", "runs"]) == 5
+    assert "dog: call `run_batch` again" in capsys.readouterr().err

@@ -187,3 +187,17 @@ def test_clips_and_masks_that_are_not_there_broken_or_of_another_size(folder: Pa
     resized = Task(clip, {0: tmp_path / "small.png"}, "d", {"resize_mask": True})
     checked, told = check([resized], tmp_path)
     assert (told, checked[0].frames) == ([], 3)
+
+
+def test_formats_that_there_are_not_are_told_once(folder: Path, tmp_path: Path) -> None:
+    wrong = {"exports": ["coccoo", "coco"]}
+    tasks = [Task(folder / "videos/dog.mp4", {0: folder / "masks/dog.png"}, name, wrong) for name in ("a", "b")]
+    (fault,) = check(tasks, tmp_path)[1]
+    assert "coccoo" in fault
+
+
+def test_two_clips_of_one_name_in_one_folder_get_folders_of_their_own(tmp_path: Path) -> None:
+    clips = [tmp_path / "videos" / name for name in ("dog.mp4", "dog.mkv")]
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks/dog.png").write_bytes(b"")
+    assert [row["out"] for row in paired(clips, tmp_path / "masks")] == ["videos/dog.mp4", "videos/dog.mkv"]

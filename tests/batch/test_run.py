@@ -344,3 +344,13 @@ def test_what_a_killed_batch_has_not_finished_goes_with_the_next(tasks: list[Tas
     (ended,) = run_batch(tasks[:1], tmp_path, pool=lambda path: FakePool(worked(path)))
     assert ended.status == Status.DONE
     assert not left.exists()
+
+
+def test_a_clip_that_is_done_may_be_removed(tmp_path: Path) -> None:
+    folder, out = write_clips(tmp_path / "clips", {"dog": 3, "cat": 4}), tmp_path / "out"
+    both = [task(folder, "dog"), task(folder, "cat")]
+    list(run_batch(both[:1], out, pool=lambda path: FakePool(worked(out))))
+    both[0].clip.unlink()
+    assert [ended.name for ended in run_batch(both, out, pool=lambda path: FakePool(worked(out)))] == ["cat"]
+    with pytest.raises(PlanError):
+        run_batch(both, out, overwrite=True)

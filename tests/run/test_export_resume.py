@@ -88,6 +88,17 @@ def test_a_folder_that_was_killed_is_gone_on_with(run: Path) -> None:
     assert len(resumed) == COUNT + 1
 
 
+def test_a_list_of_files_that_was_written_before_the_kill_is_written_anew(run: Path) -> None:
+    killed(run, "png-rgba")
+    (place,) = run.parent.glob(".vostrack-*.part")
+    (made,) = (place / "new").iterdir()
+    (made / ".vostrack-export.json").write_text("[]")
+    export(run, "png-rgba", resume=True)
+    resumed = contents(run.parent / "out")
+    export(run, "png-rgba", overwrite=True)
+    assert contents(run.parent / "out") == resumed
+
+
 @pytest.mark.parametrize("kind", ["cvat", "ffv1"])
 def test_a_file_that_was_killed_starts_again(kind: str, run: Path) -> None:
     killed(run, kind)

@@ -141,6 +141,27 @@ def test_all_of_it_with_keys_alone(tab: Tab, session: Session) -> None:
     tab.expect(tab.page.locator("#help")).to_be_hidden()
 
 
+def test_keys_are_those_of_the_page_again_once_a_field_is_left(tab: Tab, session: Session) -> None:
+    frame = tab.page.locator("#frame")
+    frame.fill("3")
+    frame.press("Enter")
+    tab.expect(tab.page.locator("#view")).to_be_focused()
+    tab.page.keyboard.press("n")
+    tab.expect(tab.page.locator("#objects li")).to_have_count(1)
+    tab.page.mouse.click(5, 5)
+    tab.page.locator("#style").select_option("outline")  # by a program: neither pointer nor keys
+    tab.expect(tab.page.locator("#view")).to_be_focused()
+
+
+def test_undo_shows_where_it_was(tab: Tab, session: Session) -> None:
+    tab.add()
+    tab.drag((20, 16), (40, 16))
+    waited(session, drawn)
+    tab.press("ArrowRight", "ArrowRight", "Control+z")
+    tab.expect(tab.page.locator("#status")).to_contain_text("Taken back: a step on frame 0")
+    tab.expect(tab.page.locator("#frame")).to_have_value("0")
+
+
 def test_a_second_tab_can_only_look(tab: Tab, browser: Any, address: str, session: Session) -> None:
     other = Tab(browser, address)
     other.expect(other.page.locator("#banner")).to_contain_text("you can only look")

@@ -4,6 +4,7 @@ import itertools
 import random
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -266,8 +267,7 @@ def test_killed_while_it_saves(clip: Path, tmp_path: Path) -> None:
         time.sleep(chance.uniform(0, 0.02))
         process.kill()
         process.join()
-        session = Session.open(clip)
-        try:
+        with held(default_folder(clip)), closing(Session.open(clip)) as session:
             assert session.document.count >= int(told.read_text().split("\n")[-2])
             while expected.count < session.document.count:
                 expected.do(next(steps))
@@ -277,8 +277,6 @@ def test_killed_while_it_saves(clip: Path, tmp_path: Path) -> None:
             for path in folder.glob("*.png"):
                 assert np.array(Image.open(path)).max() <= 1
             paths = session.save()
-        finally:
-            session.close()
         assert {path.name for path in folder.iterdir()} == {JOURNAL, *(path.name for path in paths.values())}
 
 

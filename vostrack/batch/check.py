@@ -9,8 +9,9 @@ from pathlib import Path, PurePosixPath
 
 from vostrack.batch import remote
 from vostrack.batch.task import Task
-from vostrack.errors import InputError
+from vostrack.errors import InputError, VostrackError
 from vostrack.files import shown
+from vostrack.formats import format_of
 from vostrack.run.place import address
 from vostrack.video.images import image_size
 from vostrack.video.reader import Header, read_header
@@ -30,7 +31,7 @@ def check(tasks: Sequence[Task], out: Path) -> tuple[list[Task], list[str]]:
     Returns:
         The tasks, with the numbers of frames that their headers say, and the faults.
     """
-    faults = list(_name_faults(tasks, out))
+    faults = [*_name_faults(tasks, out), *_export_faults(tasks)]
     away = remote.faults({path for task in tasks for path in task.inputs if address(path)})
     checked = []
     for task in tasks:
@@ -71,6 +72,19 @@ def _name_faults(tasks: Sequence[Task], out: Path) -> Iterator[str]:
         for parent in PurePosixPath(folded).parents:
             if other := taken.get(str(parent)):
                 yield f"{_where(task)}: {shown(task.name)!r} lies in results of {_where(other)}: give another out"
+
+
+def _export_faults(tasks: Sequence[Task]) -> Iterator[str]:
+    """Formats that there are not, once each."""
+    wanted: dict[str, Task] = {}
+    for task in tasks:
+        for name in task.arguments.get("exports") or ():
+            wanted.setdefault(str(name), task)
+    for name, task in wanted.items():
+        try:
+            format_of(name)
+        except VostrackError as error:
+            yield f"{_where(task)}: {error}"
 
 
 def _mask_faults(task: Task, header: Header) -> Iterator[str]:

@@ -66,7 +66,8 @@ def paired(clips: Sequence[Path], masks: Path) -> list[dict[str, str | list[str]
             continue
         row: dict[str, str | list[str]] = {"clip": str(clip), "mask": _cell(found[0])}
         if names.count(name) > 1:
-            row["out"] = f"{clip.parent.name}/{name}"
+            alike = [other for other in clips if (other.parent, clip_name(other)) == (clip.parent, name)]
+            row["out"] = f"{clip.parent.name}/{name if len(alike) == 1 else clip.name}"
         rows.append(row)
     if faults:
         raise PlanError(faults)

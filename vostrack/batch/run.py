@@ -75,15 +75,28 @@ def run_batch(
         raise VostrackError(f"jobs must be a whole number, 1 or more, not {jobs!r}")
     callbacks = checked_callbacks(callbacks)
     tasks = [each for each in map(as_task, plan) if part is None or shard_of(each, part.of) == part.number]
+    manifest = AwayManifest(folder, scratch, part) if address(folder) else Manifest(folder, part)
+    if not (overwrite or address(folder)):
+        tasks = _without_removed(tasks, manifest)
     tasks, faults = check(tasks, folder)
     if faults:
         raise PlanError(faults)
-    manifest = AwayManifest(folder, scratch, part) if address(folder) else Manifest(folder, part)
     driver = _Driver(manifest, callbacks, overwrite, fail_fast, fallback_size)
     make = pool or (lambda path: LocalPool(path, jobs, scratch))
     if outline is None or part is not None:
         outline = replace(outline or Outline(0), clips=len(tasks))
     return driver.run(tasks, make, outline)
+
+
+def _without_removed(tasks: Sequence[Task], manifest: Manifest) -> list[Task]:
+    """Tasks but for those that are done, and whose clips were removed since."""
+    done = {name for name, result in latest([manifest]).items() if result.status == Status.DONE}
+
+    def is_removed(task: Task) -> bool:
+        is_done = task.name in done and not address(task.clip) and manifest.has_results(task.name)
+        return is_done and not task.clip.exists()
+
+    return [task for task in tasks if not is_removed(task)]
 
 
 def as_task(each: Task | Mapping[str, Any]) -> Task:

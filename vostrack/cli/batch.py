@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_text
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ from vostrack.cli.help import (
     in_run,
 )
 from vostrack.errors import counted
-from vostrack.files import shown
+from vostrack.files import nearest, shown
 from vostrack.run.place import address, below
 
 if TYPE_CHECKING:
@@ -180,6 +181,8 @@ def plan(
         raise typer.BadParameter("it is a plan already: give a folder of clips, or clips", param_hint="PLAN")
     as_json = out is not None and out.suffix.lower() in _JSON
     rows = _found(clips, masks)
+    if out is not None:
+        rows = [{name: _from(out, value) for name, value in row.items()} for row in rows]
     text = json_of(rows) if as_json else csv_of(rows)
     if out is None:
         sys.stdout.write(text)
@@ -245,7 +248,7 @@ def retry(
     for outline, results in failed:
         more, wrong = tasks_of(_rows_again(outline, results), Path(outline.base), outline.options)
         tasks += more
-        faults += wrong
+        faults += [*wrong, *(f"{shown(each.name)}: call `run_batch` again" for each in results if not each.row)]
     if not (tasks or faults):
         print("no clip has failed", file=sys.stderr)
         return
@@ -257,7 +260,7 @@ def _rows_again(outline: Outline, failed: Sequence[Result]) -> list[tuple[str, R
     """Rows of clips that failed, as their plan has them now; where it has not, as they were."""
     from vostrack.cli.plan import name_of, rows_of
 
-    rows = {each.name: (str(each.row.get("clip")), each.row) for each in failed}
+    rows = {each.name: (str(each.row.get("clip")), each.row) for each in failed if each.row}  # else from Python
     base, plan = Path(outline.base), Path(outline.plan)
     now = rows_of(plan) if rows and outline.plan and plan.is_file() else []
     for where, row in now:
@@ -373,11 +376,20 @@ def _found(clips: Sequence[Path], masks: Path | None) -> list[dict[str, str | li
     if masks is None:
         raise typer.BadParameter("say where the masks are, or give a plan (.csv or .jsonl)", param_hint="--masks")
     paths = [path.absolute() for path in clips]
+    if missing := [path for path in clips if not path.exists()]:
+        _refuse([f"cannot find {shown(path)!r}{nearest(path)}" for path in missing], ": there is no plan")
     is_folder = len(paths) == 1 and paths[0].is_dir()
     try:
         return paired(clips_in(paths[0]) if is_folder else paths, masks.absolute())
     except PlanError as error:
         _refuse(error.faults, ": there is no plan")
+
+
+def _from(plan: Path, cell: str | list[str]) -> str | list[str]:
+    """A cell with paths from the folder of a plan on, where they lie below it."""
+    start = f"{plan.absolute().parent}{os.sep}"
+    values = [value.replace(start, "", 1) for value in ([cell] if isinstance(cell, str) else cell)]
+    return values[0] if isinstance(cell, str) else values
 
 
 def _parse_options(texts: Sequence[str] | None) -> dict[str, str]:

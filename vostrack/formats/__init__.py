@@ -108,7 +108,7 @@ FORMATS: Mapping[str, Format] = {
             ".mov", images=True, options=(*_EDGES, "each"),
         ),
         Format(
-            "matte", _EDITORS, "black and white PNGs, a folder for each object", "import as sequences",
+            "matte", _EDITORS, "PNGs, white with soft edges on black, a folder for each object", "import as sequences",
             "pictures:Matte", images=True, options=(*_EDGES, "bits"),
         ),
         Format(

@@ -95,6 +95,7 @@ class Stage:
         if not self._is_folder:
             PartialFile(self._final, path=self.path).commit()
             return
+        (self.path / _MADE).unlink(missing_ok=True)  # of a process that was killed right after it
         write_json(self.path / _MADE, _files_below(self.path))
         if self._final.exists():
             self._final.rename(self._root.at(_OLD))

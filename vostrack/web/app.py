@@ -159,7 +159,7 @@ class Page:
 
     async def _export(self, request: Request) -> Response:
         def write(told: dict[str, Any]) -> str:
-            return self.session.export(str(told.get("format", "")))
+            return self.session.export(str(told.get("format", "")), told.get("hard") is True)
 
         return await self._changing(request, dict[str, Any], write, alone=False)  # others need not wait for it
 

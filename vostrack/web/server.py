@@ -13,12 +13,13 @@ from typing import Any
 import uvicorn
 
 from vostrack.errors import OutputError
+from vostrack.files import shown
 from vostrack.video.ground import Reading
 from vostrack.video.masks import read_prompts
 from vostrack.video.ranges import choose
 from vostrack.video.reader import open_clip
 from vostrack.web.app import Page
-from vostrack.web.session import Command, Session, held, run_folder
+from vostrack.web.session import Command, Session, drawn_in, held, run_folder
 
 _HOST = "127.0.0.1"
 
@@ -53,8 +54,12 @@ def serve(
             chosen = choose(path, None, dict(masks))[1]
             given = read_prompts(chosen, stream.size, Reading(), stream.stored_size)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
+    say(f"opening {shown(path)} ...")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(held(run_folder(path, out)))
+        folder = run_folder(path, out)
+        if not drawn_in(folder).exists():
+            stack.callback(_without_drawings, drawn_in(folder))
+        stack.enter_context(held(folder))
         session = stack.enter_context(contextlib.closing(Session.open(path, out, given)))
         session.command = command
         listener = stack.enter_context(_listening(port))
@@ -69,6 +74,12 @@ def serve(
             uvicorn.Server(config).run(sockets=[listener])
         session.save()
         return session.out
+
+
+def _without_drawings(folder: Path) -> None:
+    """Remove the folder of what is drawn where nothing was, as for a file that is no clip."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 @contextlib.contextmanager

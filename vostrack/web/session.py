@@ -17,7 +17,7 @@ from PIL import Image
 
 from vostrack.errors import MaskError, VostrackError
 from vostrack.files import OutputRoot, lock_folder, make_folder, shown
-from vostrack.formats import FORMATS
+from vostrack.formats import FORMATS, format_of
 from vostrack.methods import preset_name
 from vostrack.run.cuts import cuts
 from vostrack.run.export import export
@@ -335,13 +335,14 @@ class Session:
             "formats": [{"name": each.name, "meaning": f"{each.what}, {each.who}"} for each in FORMATS.values()],
         }
 
-    def export(self, name: str) -> str:
-        """Write the masks of the run in a format, beside the run; gives where."""
+    def export(self, name: str, hard: bool = False) -> str:
+        """Write the masks of the run in a format, beside the run, with soft edges or hard ones; gives where."""
         if not self.is_followed or self.work.progress.running:
             raise MaskError("nothing is followed to its end yet: follow first")
         if any(self._unfollowed(*Request.kept_in(OutputFolder(self.out))).values()):
             raise MaskError("something has changed since it was followed: follow first")
-        return shown(export(self.out, name, clip=self.clip, overwrite=True)["out"])
+        hard = hard and format_of(name).soft
+        return shown(export(self.out, name, clip=self.clip, overwrite=True, hard=hard)["out"])
 
     def findings(self) -> dict[str, Any]:
         """What is said of a complete run: confidence by object and frame, cuts and suggestions."""

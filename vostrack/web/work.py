@@ -120,7 +120,8 @@ class _Told(Callbacks):
         self._pipe.send(("moved", {"phase": name, "done": 0, "total": None}))
 
     def note(self, note: Note) -> None:
-        self._notes.append((str(note.code), note.code.severity, str(note)))
+        text = str(note).replace(" with `overwrite=True`", "")  # the page replaces what it exports
+        self._notes.append((str(note.code), note.code.severity, text))
         self._pipe.send(("moved", {"notes": tuple(self._notes)}))
 
     def cancelled(self) -> bool:

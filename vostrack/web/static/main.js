@@ -71,8 +71,22 @@ function send(step) {
     if (!body.id) return say("There is no object yet: draw one first.", true);
     update(await api.post("do", body));
     await look();
+    if (step.kind === "delete") say("Deleted in all masks that are drawn: Undo takes it back.");
+    if (step.kind === "merge") say("Made part of the chosen object in all masks that are drawn: Undo takes it back.");
   });
 }
+
+/** Take the last step back, or do it again, and show where that was. @param {"undo" | "redo"} path */
+const turn = (path) =>
+  inTurn(async () => {
+    const next = await api.post(path);
+    const changed = next.changed ?? [];
+    update(next);
+    if (changed.length && !changed.includes(frame)) await seek(changed[0]);
+    else await look();
+    const where = changed.length === 1 ? `on frame ${changed[0]}` : changed.length ? `on ${changed.length} frames` : "of an object";
+    say(`${path === "undo" ? "Taken back" : "Done again"}: a step ${where}.`);
+  });
 
 /** The region that clicks mean, as a mask. @param {api.Step} step @returns {Promise<string | undefined>} */
 async function propose(step) {
@@ -128,7 +142,8 @@ function working() {
     ? `${work.phase}${far}${pace(work)}`
     : work.error || (work.stopped ? "Stopped. What was done stays." : work.number ? "Followed." : "");
   at("work").classList.toggle("refused", Boolean(work.error));
-  const notes = work.notes.map(([code, severity, text]) => {
+  const told = work.notes.filter(([code]) => code !== "export-older" || exported !== work.number);
+  const notes = told.map(([code, severity, text]) => {
     const item = document.createElement("li");
     item.className = severity;
     item.textContent = `${text} [${code}]`;
@@ -137,6 +152,8 @@ function working() {
   at("notes").replaceChildren(...notes);
 }
 
+/** The number of the work after which masks were handed over. */
+let exported = -1;
 let start = { number: 0, phase: "", time: 0, done: 0 };
 /** How long it will take, in words. @param {api.Progress} work */
 function pace(work) {
@@ -297,8 +314,8 @@ for (const [id, text, key] of [["undo", "Undo", "Ctrl+Z"], ["redo", "Redo", "Ctr
   button.append(`${text} `, Object.assign(document.createElement("kbd"), { textContent: key }));
   at("tools").append(button);
 }
-at("undo").addEventListener("click", () => post("undo"));
-at("redo").addEventListener("click", () => post("redo"));
+at("undo").addEventListener("click", () => turn("undo"));
+at("redo").addEventListener("click", () => turn("redo"));
 at("fit").addEventListener("click", () => view.fit(true));
 
 for (const [text, kind, radius] of /** @type {[string, string, number][]} */ ([
@@ -381,8 +398,10 @@ at("export").addEventListener("click", () =>
   inTurn(async () => {
     at("exported").textContent = "exporting …";
     try {
-      const told = /** @type {any} */ (await api.post("export", { format: input("format").value }));
+      const told = /** @type {any} */ (await api.post("export", { format: input("format").value, hard: input("hard").checked }));
       at("exported").textContent = `written: ${told.changed}`;
+      exported = state.work.number;
+      working();
     } catch (error) {
       at("exported").textContent = /** @type {Error} */ (error).message;
     }
@@ -460,9 +479,9 @@ const KEYS = [
   ["+", "Zoom in", () => view.zoom(1.25, pointer)],
   ["-", "Zoom out", () => view.zoom(0.8, pointer)],
   ["0", "Show the whole frame", () => view.fit(true)],
-  ["Ctrl+z", "Undo", () => post("undo")],
-  ["Ctrl+y", "Redo", () => post("redo")],
-  ["Ctrl+Shift+z", "Redo", () => post("redo")],
+  ["Ctrl+z", "Undo", () => turn("undo")],
+  ["Ctrl+y", "Redo", () => turn("redo")],
+  ["Ctrl+Shift+z", "Redo", () => turn("redo")],
   ["Ctrl+s", "Save the masks that are drawn", save],
   ["ArrowLeft", "Previous frame", () => seek(frame - 1)],
   ["ArrowRight", "Next frame", () => seek(frame + 1)],
@@ -511,7 +530,11 @@ at("help-button").addEventListener("click", () => /** @type {HTMLDialogElement} 
 document.addEventListener("keydown", (event) => {
   const target = /** @type {HTMLElement} */ (event.target);
   if (document.querySelector("dialog[open]")) return;
-  if (/^(INPUT|SELECT|TEXTAREA)$/.test(target.tagName) && input(target.id)?.type !== "checkbox") return;
+  if (/^(INPUT|SELECT|TEXTAREA)$/.test(target.tagName) && input(target.id)?.type !== "checkbox") {
+    // Keys are for the field; who is done with it gets those of the page back.
+    if (event.key === "Enter" || event.key === "Escape") view.canvas.focus();
+    return;
+  }
   if (target.tagName === "BUTTON" && (event.key === "Enter" || event.key === " ")) return;
   const control = event.ctrlKey || event.metaKey ? "Ctrl+" : "";
   const letter = event.key.length === 1 ? event.key.toLowerCase() : event.key;
@@ -522,6 +545,13 @@ document.addEventListener("keydown", (event) => {
   found[2](event);
 });
 addEventListener("pagehide", () => api.release());
+// A list that is chosen from with the pointer is done with; by keys it is walked through.
+let byPointer = false;
+document.addEventListener("pointerdown", () => { byPointer = true; }, true);
+document.addEventListener("keydown", () => { byPointer = false; }, true);
+document.addEventListener("change", (event) => {
+  if (byPointer && event.target instanceof HTMLSelectElement) view.canvas.focus();
+});
 
 const QUALITY = ["fast", "balanced", "accurate"];
 if (QUALITY.includes(state.wanted.preset)) input("preset").value = state.wanted.preset;
@@ -530,4 +560,5 @@ input("radius").dispatchEvent(new Event("input"));
 objects();
 update(state);
 await seek(state.drawn[0] ?? state.span[0]);
+if (!state.things.length && state.pen) say("Draw around an object, or over it, and press Follow.");
 watch();
