@@ -64,14 +64,6 @@ def test_a_run_that_wrote_nothing_yet_is_in_nobodys_way(tmp_path: Path) -> None:
         assert prepare(OutputFolder(tmp_path)) is None
 
 
-def test_partial_files_of_a_killed_run_are_cleared_away(tmp_path: Path) -> None:
-    begun(tmp_path)
-    for place in (tmp_path, tmp_path / "masks"):
-        (place / ".vostrack-0.part").write_bytes(b"half")
-    assert prepare(OutputFolder(tmp_path), resume=True) is None
-    assert not list(tmp_path.rglob("*.part"))
-
-
 def test_overwriting_removes_what_was_announced_only(tmp_path: Path) -> None:
     folder = begun(tmp_path, ("a", "é\n", "\udc80"))
     (tmp_path / "masks" / "c.png").write_bytes(b"theirs")
