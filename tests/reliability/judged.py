@@ -100,7 +100,8 @@ def _run(job: dict[str, Any], log: Path) -> None:
     sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     os.chdir(job["folder"])
     tempfile.tempdir = job["folder"]
-    places = dict.fromkeys(("TMPDIR", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR"), job["folder"])
+    places = {"TMPDIR": job["folder"], "XDG_CACHE_HOME": job["folder"]}
+    places["TORCHINDUCTOR_CACHE_DIR"] = f"{job['folder']}/inductor"  # PyTorch makes it as it is imported
     os.environ.update({**places, **job["environment"]})
     with open("/proc/self/statm") as file:
         limit = int(file.read().split()[0]) * resource.getpagesize() + ADDRESSES
