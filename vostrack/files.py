@@ -271,7 +271,8 @@ def lock_folder(path: Path, waits: bool = False) -> Iterator[bool]:
     except OSError as error:
         raise output_error(error, name) from error
     try:
-        _remove_partials(path)
+        if locked:
+            _remove_partials(path)
         yield locked
     finally:
         if sys.platform == "win32":  # cannot delete an open file

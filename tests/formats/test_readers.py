@@ -242,6 +242,12 @@ def test_ids_of_yolo_are_kept(tmp_path: Path) -> None:
     assert prompts("clip.mp4", tmp_path).names == {7: "a # object 5", 3: "dog"}
 
 
+def test_spaces_in_the_names_of_yolo_take_no_time(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text(f"names: [{' ' * 20_000}a\nb]\n")
+    (tmp_path / "00000.txt").write_text("0 0.125 0.1666667 0.5 0.1666667 0.5 0.5\n")
+    assert prompts("clip.mp4", tmp_path).names == {1: "class_0"}
+
+
 def test_every_fourth_frame_of_sa_v(tmp_path: Path) -> None:
     mask = {"size": list(SIZE), "counts": [7, 2, 4, 2, 4, 2, 27]}
     content = {"video_id": "sav_01", "video_height": 6.0, "video_width": 8.0, "video_frame_count": 10.0}

@@ -142,8 +142,9 @@ def _watch(report: int, folder: str) -> None:
             wrong = bool(writes) and outside(os.path.dirname(path) if flags & os.O_NOFOLLOW else path)
         elif event in _CHANGES:
             paths = arguments[:2] if event in ("os.rename", "os.link") else arguments[:1]
+            paths = arguments[1:2] if event == "os.symlink" else paths  # the first is what it leads to
             named = paths if event in ("os.truncate", "os.chmod") else [os.path.dirname(path) for path in paths]
-            wrong = arguments[-1] in (-1, None) and any(map(outside, named))
+            wrong = (event == "os.truncate" or arguments[-1] in (-1, None)) and any(map(outside, named))
         else:
             wrong = event in _RUNS
         if wrong:

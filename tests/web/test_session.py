@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.forks import fork
 from tests.runs import results, until
-from vostrack import InputError, MaskError, OutputError, OutputExistsError, read_mask, segment
+from vostrack import InputError, MaskError, OutputError, OutputExistsError, read_mask, segment, update
 from vostrack.cli.edit import command
 from vostrack.run.folder import OutputFolder
 from vostrack.run.place import default_folder
@@ -169,6 +169,45 @@ def test_a_choice_of_frames_holds_for_one_time(session: Session) -> None:
     assert (session.predicted(11) == session.labels(4)).all()
 
 
+def test_frames_that_were_locked_elsewhere_stay_locked(clip: Path, tmp_path: Path) -> None:
+    mask = tmp_path / "masks/dog.png"
+    segment(clip, mask, tmp_path / "run", method="copy")
+    update(tmp_path / "run", {5: mask}, lock_ranges=[(0, 4)])
+    with closing(Session.open(tmp_path / "run")) as session:
+        draw(session, 8)
+        followed(session)
+        assert Request.kept_in(OutputFolder(session.out))[0].locks.frames == ((0, 4),)
+
+
+def test_a_run_with_settings_that_the_page_lacks_is_not_begun_anew(clip: Path, tmp_path: Path) -> None:
+    mask = tmp_path / "masks/dog.png"
+    segment(clip, mask, tmp_path / "run", method="mast-mem", settings={"radius": 3}, size=48, outputs=["masks"])
+    with closing(Session.open(tmp_path / "run")) as session, pytest.raises(MaskError, match="does not have"):
+        session.follow(Wanted(anew=True))
+
+
+def test_a_link_in_the_place_of_what_is_drawn_is_refused(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    drawn_in(default_folder(clip)).symlink_to(tmp_path / "theirs")
+    with pytest.raises(OutputError, match="is a link"), held(default_folder(clip)):
+        pass
+    assert not [*(tmp_path / "theirs").iterdir()]
+
+
+@pytest.mark.slow
+def test_a_stroke_that_is_refused_leaves_redo_alone(session: Session) -> None:
+    draw(session)
+    followed(session)
+    session.do(Step("lock", id=1, locked=True))
+    session.do(Step("add"))
+    session.document.undo()
+    with pytest.raises(MaskError):
+        session.do(Step("brush", 3, 7, [[30.0, 10.0]], 4))
+    assert 3 not in session.document.frames
+    session.document.redo()
+    assert [*session.document.things] == [1, 2]
+
+
 def test_saving_writes_what_is_drawn_and_deletes_what_is_not(session: Session) -> None:
     draw(session)
     draw(session, 3)
@@ -207,7 +246,7 @@ def test_a_run_of_a_part_with_numbers_of_its_own(clip: Path, tmp_path: Path) -> 
     session.command = command
     try:
         assert [bool(session.labels(frame).any()) for frame in (1, 2, 9, 10)] == [False, True, True, False]
-        with pytest.raises(MaskError, match="the run is of the frames 2 to 9"):
+        with pytest.raises(MaskError, match="the run covers frames 2 to 9"):
             draw(session, 1)
         session.do(Step("erase", 6, 1, [[8, 10]], radius=5))
         followed(session)

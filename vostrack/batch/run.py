@@ -156,7 +156,8 @@ class _Driver:
                         for event in pool.events(_WAIT):
                             self._take(event)
                     raise
-            self._manifest.end()
+            if not self._stopping:
+                self._manifest.end()
 
     def _left(self, tasks: Sequence[Task], since: float) -> list[Task]:
         """Tasks that were not done since a time, or whose results are out of date or gone."""

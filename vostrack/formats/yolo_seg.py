@@ -144,12 +144,15 @@ def _from_yaml(text: str, place: str) -> tuple[dict[int, str], dict[int, int]]:
     entries = re.findall(_ENTRY, block[1][1:-1]) if block[1] else block[2].split("\n")
     names, ids = dict[int, str](), dict[int, int]()
     for entry in entries:
-        match = re.fullmatch(r"\s*(?:-\s|([0-9]{1,9})\s*:\s)?\s*(.+?)(?:\s+# object ([0-9, ]+))?\s*", entry)
+        rest, _, told = entry.strip().rpartition(_OBJECT.strip() + " ")
+        if not (rest[-1:].isspace() and re.fullmatch("[0-9, ]+", told)):
+            rest, told = entry.strip(), ""
+        match = re.fullmatch(r"(?:-\s|([0-9]{1,9})\s*:\s)?\s*(\S.*)", rest.rstrip())
         if match is None or match[2].startswith("#"):
             continue
         number = int(match[1]) if match[1] else len(names)
         names[number] = checked_name(_unquoted(match[2]), place)
-        if match[3] and (first := re.match("[1-9][0-9]{0,2}", match[3])):
+        if first := re.match("[1-9][0-9]{0,2}", told):
             ids[number] = int(first[0])
     return names, ids
 

@@ -88,6 +88,8 @@ class KeptCells:
                 raise ValueError("cells without a label")
         except FileNotFoundError:
             return None
+        except MemoryError:
+            raise
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
             raise OutputError(
                 f"{shown(path)} is damaged ({shown(error)}); start again with `overwrite=True`"

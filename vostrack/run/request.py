@@ -193,6 +193,8 @@ class Request:
                 playback=Playback.of(saved.playback),
             )
             names = {int(number): shown(name) for number, name in saved.names.items()}
+        except MemoryError:
+            raise
         except Exception as error:  # whatever a damaged file provokes
             raise OutputError(
                 f"what was asked for in {shown(folder.path)} is damaged ({shown(error)}): start again with "

@@ -61,7 +61,7 @@ def update(
     """Correct a complete run: with further masks, without some, with other names, or by saying when objects are gone.
 
     Without locks the results are those of a run of `vostrack.segment` with all of this, byte for byte, and what was
-    there before can be had again with `vostrack.undo`. The run stays as it is until the new one is complete; an update
+    there before can be restored with `vostrack.undo`. The run stays as it is until the new one is complete; an update
     that was broken off goes on when it is asked for again.
 
     Args:

@@ -327,7 +327,7 @@ def _open_image(path: Path, request: _Request) -> tuple[Image.Image, bool, bool]
                 f"its header says {size_text(found)}, it holds {size_text((upright.height, upright.width))}"
             )
         return upright, lossy, has_pages
-    except MaskError:
+    except (MaskError, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise MaskError(

@@ -118,7 +118,7 @@ def read_ids(path: Path, grey: bool = False) -> npt.NDArray[np.uint8]:
             image.verify()  # the checksums, which reading alone does not look at; it closes the image
         with Image.open(path, formats=["PNG"]) as image:
             return np.array(image) if grey and image.mode == "L" else image_ids(image)
-    except (OSError, InputError):
+    except (OSError, InputError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise ValueError(str(error)) from error

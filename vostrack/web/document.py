@@ -109,6 +109,14 @@ class Document:
             return np.zeros(self.size, np.uint8)
         return np.frombuffer(zlib.decompress(self._masks[frame]), np.uint8).reshape(self.size).copy()
 
+    def check(self, step: Step, labels: Labels) -> None:
+        """Raise `MaskError` where a step cannot be done on a frame without a mask that begins with labels."""
+        self._masks[step.frame] = zlib.compress(labels.tobytes(), 1)
+        try:
+            self._prepared(step)
+        finally:
+            del self._masks[step.frame]
+
     def do(self, step: Step) -> list[int]:
         """Do a step, and write it down first; gives the frames that changed.
 

@@ -22,6 +22,7 @@ from vostrack.methods import preset_name
 from vostrack.run.cuts import cuts
 from vostrack.run.export import export
 from vostrack.run.folder import OutputFolder
+from vostrack.run.pipeline import PipelineConfig
 from vostrack.run.place import check_free, default_folder
 from vostrack.run.request import Request
 from vostrack.run.suggestions import read_rows, suggest
@@ -87,6 +88,7 @@ class Session:
         self.clip, self.out, self.document, self.frames = clip, out, document, frames
         self.work = Work()
         self._cut: dict[int, Patches] = {}
+        self._spared: list[tuple[int, int]] = []
         self._command: tuple[Any, str] = (None, "")
         self._told = itertools.count(1)
 
@@ -167,14 +169,10 @@ class Session:
             raise MaskError(f"there is no frame {step.frame}: the last one is {count - 1}")
         draws = bool(step.points) or step.kind in ("holes", "smooth", "grow", "clear", "region")
         if draws and not self._is_inside(step.frame):
-            raise MaskError(f"the run is of the frames {self.span}: draw there")
+            raise MaskError(f"the run covers frames {self.span}: draw on one of those")
         if draws and step.frame not in self.document.frames and (predicted := self.predicted(step.frame)).any():
+            self.document.check(step, predicted)  # a frame that nothing is drawn on stays as it was predicted
             self.document.do(Step("begin", step.frame, data=encoded(predicted), opens=True))
-            try:
-                return self.document.do(step)
-            except MaskError:
-                self.document.undo()  # the frame stays as it was predicted
-                raise
         return self.document.do(step)
 
     def propose(self, step: Step) -> str:
@@ -213,11 +211,24 @@ class Session:
         saved = {frame: paths[frame] for frame in self._given()}
         if wanted.anew or not self.is_followed:
             if wanted.objects or wanted.first is not None or wanted.last is not None:
-                raise MaskError("the first time, all objects are followed over the whole clip: choose that")
+                raise MaskError("the first time, choose all objects and the whole clip")
+            self._check_known()
             self.work.start("segment", self._first_run(saved, wanted))
             self.wanted = replace(wanted, anew=False)
             return
         self.work.start("update", self._update(saved, wanted))
+
+    def _check_known(self) -> None:
+        """Raise `MaskError` where the folder has a run with settings that the page would lose by beginning it anew."""
+        if not (self.out / ".vostrack/request.json").is_file():
+            return
+        request = Request.kept_in(OutputFolder(self.out))[0]
+        config = request.config
+        plain = PipelineConfig(config.method, config.preset, size=config.size, device=config.device)
+        if config != plain or request.playback != NORMAL:
+            raise MaskError(
+                "this run was begun with settings that the page does not have: go on with it by `vostrack segment`"
+            )
 
     def save(self) -> dict[int, Path]:
         """Write what is drawn as masks that the command line reads; gives their paths by frame.
@@ -263,12 +274,15 @@ class Session:
         count = self.frames.count or self.frames.ready
         ranges = [(0, wanted.first - 1)] if wanted.first else []
         ranges += [(wanted.last + 1, count - 1)] if wanted.last is not None and wanted.last < count - 1 else []
+        # A choice of frames holds once; what was locked elsewhere stays locked.
+        locked = [span for span in request.locks.frames if span not in self._spared]
+        self._spared = ranges
         return {
             "run": self.out,
             **changes,
             "masks": {frame: saved[frame] for frame in changes["masks"]},
             "lock": sorted(kept & followed),
-            "lock_ranges": ranges,
+            "lock_ranges": [*locked, *ranges],
             "unlock": bool(request.locks.record()),
             "clip": self.clip,
         }
@@ -416,7 +430,8 @@ def run_folder(path: Path, out: Path | None = None) -> Path:
 
 def held(out: Path) -> Any:
     """A lock on what is drawn for a run, so that one page alone works on it."""
-    return lock_folder(drawn_in(out))
+    drawn = drawn_in(out)
+    return lock_folder(OutputRoot(drawn.parent).at(drawn.name))  # no link, which somebody may have put there
 
 
 def drawn_in(out: Path) -> Path:

@@ -207,29 +207,32 @@ function look() {
   return looks;
 }
 async function fetched() {
-  while (stale) {
-    stale = false;
-    const wanted = frame;
-    const { revision } = state;
-    try {
-      const [picture, ids, before] = await Promise.all([
-        view.frame === wanted ? null : api.frame(wanted),
-        api.labels(wanted),
-        input("onion").checked && wanted ? api.labels(wanted - 1) : null,
-      ]);
-      if (picture) view.image = plain.image = picture;
-      view.frame = wanted;
-      view.onion = before;
-      view.show(ids);
-      plain.draw();
-      seen.revision = revision;
-    } catch (error) {
-      excuse(error);
-      at("loading").hidden = true;
+  try {
+    while (stale) {
+      stale = false;
+      const wanted = frame;
+      const { revision } = state;
+      try {
+        const [picture, ids, before] = await Promise.all([
+          view.frame === wanted ? null : api.frame(wanted),
+          api.labels(wanted),
+          input("onion").checked && wanted ? api.labels(wanted - 1) : null,
+        ]);
+        if (picture) view.image = plain.image = picture;
+        view.frame = wanted;
+        view.onion = before;
+        view.show(ids);
+        plain.draw();
+        seen.revision = revision;
+      } catch (error) {
+        excuse(error);
+        at("loading").hidden = true;
+      }
+      at("loading").hidden ||= view.frame === frame;
     }
-    at("loading").hidden ||= view.frame === frame;
+  } finally {
+    looks = null;
   }
-  looks = null;
 }
 
 /** Show another frame. @param {number} wanted */
@@ -263,8 +266,9 @@ async function watch() {
     if (changed) await look();
   } catch (error) {
     excuse(error);
+  } finally {
+    setTimeout(watch, state.work.running || state.count === null || state.ready < state.count ? 400 : 1500);
   }
-  setTimeout(watch, state.work.running || state.count === null || state.ready < state.count ? 400 : 1500);
 }
 
 // Tools ---------------------------------------------------------------------------------------------------------
