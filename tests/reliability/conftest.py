@@ -11,6 +11,8 @@ import pytest
 from tests.forks import fork
 from tests.reliability.__main__ import main
 
+_SECONDS = 900  # a program that hangs must not hold up all other tests
+
 
 def _exit(arguments: list[str]) -> None:
     sys.exit(main(arguments))
@@ -22,6 +24,8 @@ def program(tmp_path: Path) -> Callable[..., str]:
 
     def run(*arguments: str) -> str:
         process = fork(tmp_path, _exit, list(arguments))
+        process.join(_SECONDS)
+        process.kill()
         process.join()
         said = "".join((tmp_path / name).read_text() for name in ("out", "err"))
         assert process.exitcode == 0, said

@@ -24,7 +24,7 @@ from tests import fakes
 from tests.forks import finish, fork
 from tests.runs import results
 
-MOST_MIB = 24.0
+MOST_MIB = 8.0
 """That memory may grow by, over the second half of what is done, along its slope."""
 
 MOST_AT_ALL = 2048
