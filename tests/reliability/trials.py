@@ -142,7 +142,8 @@ class Place:
         disturb(pid)
         code = _reaped(pid, seconds)
         said = (self.folder / "err").read_text(errors="replace")
-        return Ended(code, said, int((self.folder / "calls").read_text()), time.monotonic() - begun)
+        calls = (self.folder / "calls").read_text() or 0  # a kill may come while they are written down
+        return Ended(code, said, int(calls), time.monotonic() - begun)
 
     def check_left(self) -> None:
         """Raise `Lost` where a final file is neither as before nor as it becomes, or cannot be decoded."""
