@@ -254,7 +254,6 @@ def lock_folder(path: Path, waits: bool = False) -> Iterator[bool]:
 
     Files that a killed process has not finished, there and below, are deleted first. Where another process has the
     lock, it is an error, or one `waits`: use that only where nobody keeps it for long.
-
     The operating system drops the lock with the process, so that a killed run leaves a file behind but no lock.
 
     Yields:

@@ -1,7 +1,7 @@
 """Movies that are written: pictures with the times that they have in their source, and its audio.
 
-Audio packets are copied as they are, one by one, and left out with a note where a container cannot hold them. The same
-pictures give the same bytes.
+Audio packets are copied as they are, one by one, and left out with a note where a container cannot hold them. What is
+encoded without loss has the same bytes for the same pictures; x264 gives others now and then.
 """
 
 from __future__ import annotations

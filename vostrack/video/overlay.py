@@ -1,6 +1,7 @@
 """The overlay as a video; `drawing` draws its frames, `movie` writes it.
 
-It is H.264 with the time of every frame kept and the source's audio. The same predictions give the same bytes.
+It is H.264 with the time of every frame kept and the source's audio. The same predictions give
+the same pictures, which the encoder gives other bytes now and then.
 """
 
 from __future__ import annotations
