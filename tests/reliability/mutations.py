@@ -320,7 +320,7 @@ def archive(data: bytes) -> Iterator[tuple[str, Make]]:
     ending = Path(name).suffix
     for odd in (
         f"{THEIRS}/secret{ending}",
-        f"/tmp/x{ending}",
+        f"/x{ending}",
         f"C:\\x{ending}",
         f"a\x1b[2J{ending}",
         "x" * 60000 + ending,

@@ -148,6 +148,7 @@ def test_keys_are_those_of_the_page_again_once_a_field_is_left(tab: Tab, session
     tab.expect(tab.page.locator("#view")).to_be_focused()
     tab.page.keyboard.press("n")
     tab.expect(tab.page.locator("#objects li")).to_have_count(1)
+    assert [*session.document.things] == [1]
     tab.page.mouse.click(5, 5)
     tab.page.locator("#style").select_option("outline")  # by a program: neither pointer nor keys
     tab.expect(tab.page.locator("#view")).to_be_focused()
@@ -160,6 +161,7 @@ def test_undo_shows_where_it_was(tab: Tab, session: Session) -> None:
     tab.press("ArrowRight", "ArrowRight", "Control+z")
     tab.expect(tab.page.locator("#status")).to_contain_text("Taken back: a step on frame 0")
     tab.expect(tab.page.locator("#frame")).to_have_value("0")
+    assert not session.labels(0).any()
 
 
 def test_a_second_tab_can_only_look(tab: Tab, browser: Any, address: str, session: Session) -> None:
