@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -52,7 +51,7 @@ class Work:
         context: how processes are started.
     """
 
-    context: SpawnContext | ForkServerContext = multiprocessing.get_context("spawn")
+    context: Any = multiprocessing.get_context("spawn")  # or another, of a type that Windows does not have
 
     def __init__(self) -> None:
         """Nothing runs."""
