@@ -77,7 +77,7 @@ def sa_v(path: Path) -> Maps:
 def cvat(path: Path) -> Maps:
     """By the page of the format: counts in the box, row by row, of background first."""
     root = ElementTree.parse(path).getroot()
-    labels = [each.text for each in root.iter("name") if each.text != "object_id"]
+    labels = [each.text for each in root.findall("meta/task/labels/label/name")]
     assert root.findtext("version") == "1.1"
     maps = []
     for image in root.iter("image"):

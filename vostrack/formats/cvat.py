@@ -48,7 +48,7 @@ class Cvat:
         self._shot, self._count = shot, 0
         self._file = shot.out.open("x", encoding="utf-8", newline="\n")
         names = "".join(self._label(name) for name in shot.classes)
-        meta = f"  <meta><job><labels>{names}</labels></job></meta>\n"
+        meta = f"  <meta><task><labels>{names}</labels></task></meta>\n"
         self._file.write(f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n{meta}')
 
     def write(self, prediction: Prediction) -> None:
