@@ -1,4 +1,4 @@
-"""What exports cost: `python docs/measure_exports.py RUN` prints milliseconds a frame, by the clock and processor.
+"""What exports cost: `python docs/measure_exports.py RUN [FORMAT ...]` prints milliseconds a frame.
 
 For movies it prints too what the encoder alone takes for the same pictures, in the same process and with as many
 threads, and the ratio of the two. Use a run of some 60 frames, since weights are loaded once.
@@ -34,11 +34,11 @@ class Cost(NamedTuple):
         return f"{self.wall:7.1f} ms a frame ({self.processor:.1f} of the processor)"
 
 
-def main(run: str) -> None:
-    """Measure each format that is one file."""
+def main(run: str, *names: str) -> None:
+    """Measure each format that is one file, or those that are named."""
     with tempfile.TemporaryDirectory() as folder:
         for kind in FORMATS.values():
-            if not kind.ending or kind.ending == ".zip":
+            if not kind.ending or kind.ending == ".zip" or (names and kind.name not in names):
                 continue
             export = partial(vostrack.export, run, kind.name, Path(folder, f"a{kind.ending}"), overwrite=True)
             made = export()  # also loads what is loaded once
@@ -87,4 +87,4 @@ def encode(pictures: list[av.VideoFrame], encoding: Encoding, out: Path) -> None
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import difflib
 import errno
+import functools
 import hashlib
 import io
 import json
@@ -434,8 +435,8 @@ def shaped(value: Any, kind: Any, where: str = "it") -> Any:
         (kind,) = (option for option in inner if option is not type(None))
         return shaped(value, kind, where)
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        hints, required = typing.get_type_hints(kind), [f for f in dataclasses.fields(kind) if _is_required(f)]
-        if missing := [f.name for f in required if f.name not in value]:
+        hints, required = _declared(typing.cast(type, kind))
+        if missing := [name for name in required if name not in value]:
             raise ValueError(f"{where} lacks {missing[0]!r}")
         build = typing.cast(Any, kind)
         return build(**{name: shaped(value[name], hints[name], name) for name in hints if name in value})
@@ -457,8 +458,12 @@ def shaped(value: Any, kind: Any, where: str = "it") -> Any:
     return value
 
 
-def _is_required(declared: dataclasses.Field[Any]) -> bool:
-    return declared.default is dataclasses.MISSING and declared.default_factory is dataclasses.MISSING
+@functools.cache
+def _declared(kind: type) -> tuple[dict[str, Any], list[str]]:
+    """Types of a dataclass's fields, and those that it cannot be built without; found once, since that takes long."""
+    missing = dataclasses.MISSING
+    required = [f.name for f in dataclasses.fields(kind) if f.default is missing and f.default_factory is missing]
+    return typing.get_type_hints(kind), required
 
 
 def output_error(error: OSError, path: Path, needed: int | None = None) -> OutputError:

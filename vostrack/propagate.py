@@ -263,6 +263,9 @@ class Propagator:
     def _step(self, frame: Frame, given: LabelMap | None) -> Prediction:
         # no_grad rather than inference_mode: tensors made in the latter cannot enter the gradient scope of adaptation.
         with torch.no_grad():
+            self._hide(frame)
+            if given is None and (known := self._passed_over(frame)):
+                return known
             image = self._working(frame.image)
             state, ids, done = self.position.state, self.position.ids, self.position.done
             if state is None and given is None:
@@ -270,10 +273,6 @@ class Propagator:
                 return self._refined_alike(self._shown(frame, image, None))
             if isinstance(self.method, Stepping):
                 return self._whole_step(self.method, frame, image, given)
-            if state is not None and self._gone and isinstance(self.method, Hiding):
-                gone = [ids.index(i) + 1 for i in gone_at(self._gone, frame.index) if i in ids]
-                state = self.method.hide(state, gone)
-                self.position = EnginePosition(state, ids, done)
             features = self._features(frame, image, given)
             if state is None:
                 assert given is not None
@@ -297,12 +296,40 @@ class Propagator:
             self.position = EnginePosition(self.method.remember(state, features, said.cells), ids, done + 1)
             return prediction if self.keep_probs else replace(prediction, probs=None)
 
-    def _needed(self, image: Tensor) -> Tensor:
-        """The part of an image that the method needs features of."""
-        window = None
-        if isinstance(self.method, Windowing):
-            window = self.method.window(self.position.state, size_of(image))
-        return image if window is None else image[(slice(None), *window)]
+    def _hide(self, frame: Frame) -> None:
+        """Tell the method which objects are said not to be there at a frame."""
+        state, ids, done = self.position.state, self.position.ids, self.position.done
+        if state is not None and self._gone and isinstance(self.method, Hiding):
+            gone = [ids.index(i) + 1 for i in gone_at(self._gone, frame.index) if i in ids]
+            self.position = EnginePosition(self.method.hide(state, gone), ids, done)
+
+    def _passed_over(self, frame: Frame) -> Prediction | None:
+        """What an earlier pass found for a frame, where its picture is not needed to go on; else None."""
+        result = self._reuse.result(frame) if self._reuse else None
+        said = self._said_before(frame) if result else None
+        if isinstance(self.method, Stepping) or result is None or said is None or self._feedback:
+            return None
+        features = self._blanks(frame, self.working_size(size_of(frame.image)))
+        if features is None:
+            return None
+        state, ids, done = self.position.state, self.position.ids, self.position.done
+        self.position = EnginePosition(self.method.remember(state, features, said.cells), ids, done + 1)
+        return result if self.keep_probs else replace(result, probs=None)
+
+    def _needed(self, size: tuple[int, int]) -> tuple[slice, slice]:
+        """Rows and columns of the part of an image (H, W) that the method needs features of."""
+        window = self.method.window(self.position.state, size) if isinstance(self.method, Windowing) else None
+        return window or (slice(0, size[0]), slice(0, size[1]))
+
+    def _blanks(self, frame: Frame, size: tuple[int, int]) -> Tensor | None:
+        """Zeros for the features of a frame (H, W) at which nobody will look; None where somebody will."""
+        assert not isinstance(self.method, Stepping)
+        if not (self._reuse and len(self._blank) and isinstance(self.method, Forgetting)):
+            return None
+        if not self.method.forgets(self.position.state, self._reuse.ahead(frame.index)):
+            return None
+        rows, columns = (part.stop - part.start for part in self._needed(size))
+        return self._blank.expand(-1, *cells((rows, columns), self.method.stride))
 
     def _whole_step(self, method: Stepping, frame: Frame, image: Tensor, given: LabelMap | None) -> Prediction:
         """A frame through a method that does all in one step: its cells are pixels of the working size."""
@@ -325,14 +352,10 @@ class Propagator:
 
     def _features(self, frame: Frame, image: Tensor, given: LabelMap | None) -> Tensor:
         """Features of a frame; zeros where nobody will look at them, since what was said of its cells is known."""
-        ahead = self._reuse.ahead(frame.index) if self._reuse else 0
         assert not isinstance(self.method, Stepping)
-        part = image if given is not None else self._needed(image)
-        is_known = given is None and self._said_before(frame) is not None
-        can = is_known and len(self._blank) > 0
-        if can and isinstance(self.method, Forgetting) and self.method.forgets(self.position.state, ahead):
-            rows, columns = cells(size_of(part), self.method.stride)
-            return self._blank.expand(-1, rows, columns)
+        if given is None and self._said_before(frame) and (blank := self._blanks(frame, size_of(image))) is not None:
+            return blank
+        part = image if given is not None else image[(slice(None), *self._needed(size_of(image)))]
         features = self.method.encode(part)
         if self._reuse and not len(self._blank):
             self._blank = features.new_zeros(len(features), 1, 1)
