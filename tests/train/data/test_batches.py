@@ -60,7 +60,7 @@ def test_a_clip_shorter_than_asked_repeats_frames(cache: FrameCache) -> None:
     assert clips.shape[1] == 20
 
 
-def testpicks_stay_in_the_clip_and_within_the_gap() -> None:
+def test_picks_stay_in_the_clip_and_within_the_gap() -> None:
     source = generator()
     for count, frames, gap in ((17, 5, 4), (9, 5, 4), (5, 5, 4), (3, 5, 4), (1, 3, 2), (2, 2, 100), (50, 3, 100)):
         spec = ClipSpec(frames=frames, gap=gap, crop=8)
