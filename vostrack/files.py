@@ -75,8 +75,7 @@ class PartialFile:
 
     def __init__(self, final: Path, needed: int | None = None, path: Path | None = None) -> None:
         """Take the final name, in a folder that exists, and, where known, the size in bytes and where it is written."""
-        self.final = final
-        self._needed = needed
+        self.final, self._needed = final, needed
         # A short name of our own: the final name may be as long as the file system allows.
         self.path = path or final.with_name(partial_name())
 
@@ -344,11 +343,7 @@ def _flush_folder(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file as 64 hexadecimal digits; reads it piece by piece.
-
-    Raises:
-        InputError: it cannot be read, or is no regular file.
-    """
+    """Hash of a file as 64 hexadecimal digits, read piece by piece; raises `InputError` where it cannot be read."""
     try:
         with open_regular(path) as file:
             return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
@@ -425,10 +420,9 @@ def shaped(value: Any, kind: Any, where: str = "it") -> Any:
         ValueError: it is of another type, a number that is not finite, a whole number beyond 64 bits, or text that
             cannot be written as UTF-8.
     """
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         kind = dict[str, Any] if isinstance(value, dict) else list[Any] if isinstance(value, list) else type(value)
-        origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in inner:
             return None
@@ -460,10 +454,8 @@ def shaped(value: Any, kind: Any, where: str = "it") -> Any:
 
 @functools.cache
 def _declared(kind: type) -> tuple[dict[str, Any], list[str]]:
-    """Types of a dataclass's fields, and those that it cannot be built without; found once, since that takes long."""
-    missing = dataclasses.MISSING
-    required = [f.name for f in dataclasses.fields(kind) if f.default is missing and f.default_factory is missing]
-    return typing.get_type_hints(kind), required
+    """Types of a dataclass's fields, and those that have no default of either kind; found once, since that takes long."""
+    return typing.get_type_hints(kind), [f.name for f in dataclasses.fields(kind) if f.default is f.default_factory]
 
 
 def output_error(error: OSError, path: Path, needed: int | None = None) -> OutputError:
