@@ -19,7 +19,7 @@ from vostrack.cli.edit import command
 from vostrack.run.folder import OutputFolder
 from vostrack.run.place import default_folder
 from vostrack.run.request import Request
-from vostrack.web.document import JOURNAL, Document
+from vostrack.web.document import JOURNAL, Document, encoded
 from vostrack.web.session import Session, Wanted, drawn_in, held
 from vostrack.web.things import Step
 
@@ -345,3 +345,88 @@ def test_a_session_ends_at_once(clip: Path) -> None:
     session.close()
     session.close()
     assert time.monotonic() - start < 30
+
+
+def test_a_stroke_looks_at_no_other_frame(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    for frame in (0, 3, 5):
+        draw(session, frame)
+    session.state()
+    seen, labels = set(), Document.labels
+
+    def watched(document: Document, frame: int) -> np.ndarray:
+        seen.add(frame)
+        return labels(document, frame)
+
+    monkeypatch.setattr(Document, "labels", watched)
+    session.do(Step("erase", 3, 1, [[8, 10]], radius=5))
+    assert "-m 3:" in session.state()["command"]
+    assert seen == {3}
+
+
+@pytest.mark.slow
+def test_what_is_older_than_its_mask_is_told_until_it_is_followed_again(session: Session) -> None:
+    draw(session)
+    session.do(Step("add", name="cat"))
+    session.do(Step("polygon", 0, 2, [[40.0, 30.0], [60.0, 30.0], [60.0, 44.0]]))
+    assert session.state()["older"] == {}, "nothing was followed yet"
+    followed(session)
+    assert session.state()["older"] == {}
+    session.do(Step("erase", 6, 1, [[8, 10]], radius=5))
+    assert session.state()["older"] == {1: ((6, None),)}
+    session.do(Step("erase", 3, 2, [[60, 44]], radius=3))
+    assert session.state()["older"] == {1: ((6, None),), 2: ((3, 5),)}
+    session.do(Step("gone", 9, 2))
+    assert session.state()["older"][2] == ((3, 5), (9, None))
+    session.document.undo()
+    followed(session)
+    assert session.state()["older"] == {}
+    session.do(Step("clear", 0, 2))
+    assert session.state()["older"] == {2: ((0, 2),)}
+    session.document.undo()
+    session.do(Step("delete", id=1))
+    assert session.state()["older"] == {1: ((0, None),)}
+
+
+@pytest.mark.slow
+def test_a_correction_reaches_the_next_mask_and_its_object_alone(clip: Path, session: Session) -> None:
+    draw(session)
+    session.do(Step("add", name="cat"))
+    session.do(Step("polygon", 0, 2, [[40.0, 30.0], [60.0, 30.0], [60.0, 44.0]]))
+    session.do(Step("begin", 8, data=encoded(session.labels(0))))
+    followed(session)
+    before = [session.predicted(frame) for frame in range(12)]
+    session.do(Step("erase", 4, 1, [[8, 10]], radius=5))
+    session.do(Step("erase", 10, 2, [[60, 44]], radius=3))
+    followed(session, Wanted(objects=[1], changed=True))
+    assert [bool((session.predicted(frame) != before[frame]).any()) for frame in range(12)] == [
+        4 <= frame <= 6
+        for frame in range(12)  # 7 is nearer to the next mask
+    ]
+    assert all(((session.predicted(frame) == 2) == (before[frame] == 2)).all() for frame in range(12))
+    assert session.state()["older"] == {2: ((10, None),)}
+    followed(session, Wanted(changed=True))
+    assert (session.predicted(11) == session.labels(10)).all()
+    assert session.state()["older"] == {}
+    for number, at in ((1, 20), (2, 50)):
+        session.do(Step("erase", 4, number, [[at, 32 if number == 2 else 20]], radius=3))
+    followed(session, Wanted(objects=[1], changed=True))
+    assert session.state()["older"] == {2: ((4, 7),)}, "its mask was given, and not followed"
+    followed(session, Wanted(changed=True))
+    assert (session.predicted(4) == session.labels(4)).all()
+    assert session.state()["older"] == {}
+    session.close()
+    with closing(Session.open(clip)) as again:  # what was spared once is not locked for good
+        assert not any(thing.locked for thing in again.document.things.values())
+        again.do(Step("clear", 2, 1))
+        followed(again, Wanted(changed=True))
+        assert [bool((again.predicted(frame) == 1).any()) for frame in (1, 2, 3, 4)] == [True, False, True, True]
+        assert Request.kept_in(OutputFolder(again.out))[0].locks.frames == ((0, 1), (4, 11))
+        again.do(Step("rename", id=1, name="wolf"))
+        followed(again, Wanted(changed=True))
+        assert Request.kept_in(OutputFolder(again.out))[1].names[1] == "wolf"
+        with pytest.raises(MaskError, match="nothing has changed"):
+            again.follow(Wanted(changed=True))
+        again.do(Step("erase", 4, 1, [[20, 20]], radius=5))
+        again.do(Step("lock", id=1, locked=True))
+        with pytest.raises(MaskError, match="nothing that may change has changed"):
+            again.follow(Wanted(changed=True))
