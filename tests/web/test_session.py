@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.forks import fork
 from tests.runs import results, until
 from vostrack import InputError, MaskError, OutputError, OutputExistsError, read_mask, segment, update
 from vostrack.cli.edit import command
+from vostrack.ops.color import rgb_to_lab
 from vostrack.run.folder import OutputFolder
 from vostrack.run.place import default_folder
 from vostrack.run.request import Request
@@ -25,6 +27,12 @@ from vostrack.web.things import Step
 
 SQUARE = [[8.0, 10.0], [28.0, 10.0], [28.0, 30.0], [8.0, 30.0]]
 COPY = Wanted(method="copy")
+SIGHTS = [
+    [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    [[0.367, 0.861, -0.228], [0.28, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+]
+"""What people without one kind of cone see, in linear light. Paper: Machado et al., 2009, table 1."""
 
 
 def draw(session: Session, frame: int = 0) -> None:
@@ -430,3 +438,33 @@ def test_a_correction_reaches_the_next_mask_and_its_object_alone(clip: Path, ses
         again.do(Step("lock", id=1, locked=True))
         with pytest.raises(MaskError, match="nothing that may change has changed"):
             again.follow(Wanted(changed=True))
+
+
+def test_all_anew_keeps_how_the_run_was_made(clip: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"outputs": ["masks"], "on_cut": "stop", "keep": False, "direction": "forward"}
+    segment(clip, tmp_path / "masks/dog.png", tmp_path / "run", method="copy", size=24, **settings)
+    with closing(Session.open(tmp_path / "run")) as session:
+        before = Request.kept_in(OutputFolder(session.out))[0]
+        told = session.state()["wanted"]
+        assert (told["method"], told["preset"], told["size"], told["direction"]) == ("copy", "default", 24, "forward")
+        followed(session, Wanted(told["method"], told["preset"], told["size"], told["direction"], anew=True))
+        assert Request.kept_in(OutputFolder(session.out))[0] == before
+
+
+def test_colours_that_are_offered_are_bright_and_differ_for_everybody(session: Session) -> None:
+    for _ in range(6):
+        session.do(Step("add"))
+    colors = np.array(
+        [[int(each.color[at : at + 2], 16) for at in (1, 3, 5)] for each in session.document.things.values()]
+    )
+    light = np.where(colors <= 10, colors / 3294, ((colors / 255 + 0.055) / 1.055) ** 2.4)
+    sights = [np.eye(3), *SIGHTS]
+    for sight in sights:
+        seen = torch.from_numpy(np.clip(light @ np.array(sight).T, 0, 1) ** (1 / 2.2)).float().T[:, None]
+        lab = rgb_to_lab(seen)[:, 0].T.numpy()
+        apart = np.linalg.norm(lab[:, None] - lab, axis=2) + 1000 * np.eye(6)
+        assert apart.min() > 15
+        assert lab[:, 0].min() > 45
+    session.do(Step("delete", id=2))
+    session.do(Step("add"))
+    assert session.document.things[2].color == "#38dcff", "that of one that went is free again"

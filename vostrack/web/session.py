@@ -247,16 +247,15 @@ class Session:
         if wanted.anew or not self.is_followed:
             if wanted.objects or wanted.first is not None or wanted.last is not None:
                 raise MaskError("the first time, choose all objects and the whole clip")
-            self._check_known()
-            self.work.start("segment", self._first_run(saved, wanted))
+            self.work.start("segment", {**self._first_run(saved, wanted), **self._known_settings()})
             self.wanted = replace(wanted, anew=False)
             return
         self.work.start("update", self._update(saved, wanted))
 
-    def _check_known(self) -> None:
-        """Raise `MaskError` where the folder has a run with settings that the page would lose by beginning it anew."""
+    def _known_settings(self) -> dict[str, Any]:
+        """Settings of a run that is begun anew, as arguments; raises `MaskError` where the page would lose some."""
         if not (self.out / ".vostrack/request.json").is_file():
-            return
+            return {}
         request = Request.kept_in(OutputFolder(self.out))[0]
         config = request.config
         plain = PipelineConfig(config.method, config.preset, size=config.size, device=config.device)
@@ -264,6 +263,13 @@ class Session:
             raise MaskError(
                 "this run was begun with settings that the page does not have: go on with it by `vostrack segment`"
             )
+        return {
+            "outputs": request.outputs,
+            "overlay_style": str(request.look.style),
+            "overlay_labels": request.look.labels,
+            "keep": request.keep,
+            "on_cut": str(request.on_cut),
+        }
 
     def save(self) -> dict[int, Path]:
         """Write what is drawn as masks that the command line reads; gives their paths by frame.
@@ -405,7 +411,7 @@ class Session:
             "canUndo": document.can_undo,
             "canRedo": document.can_redo,
             "followed": self.is_followed,
-            "wanted": {**asdict(self.wanted), "preset": preset_name(self.wanted.method, self.wanted.preset)},
+            "wanted": {**asdict(self.wanted), "quality": preset_name(self.wanted.method, self.wanted.preset)},
             "work": asdict(self.work.progress),
             "command": self.as_command(),
             "older": self.older(),

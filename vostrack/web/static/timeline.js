@@ -37,7 +37,8 @@ export class Timeline {
     Object.assign(this, { state, findings, frame });
     this.canvas.setAttribute("aria-valuemax", String(this.count - 1));
     this.canvas.setAttribute("aria-valuenow", String(frame));
-    this.canvas.setAttribute("aria-valuetext", `frame ${frame} of ${this.count}`);
+    const older = olderAt(state, frame).map(({ name, id }) => name || `object ${id}`).join(", ");
+    this.canvas.setAttribute("aria-valuetext", `frame ${frame} of ${this.count}${older && `; changed since it was followed: ${older}`}`);
     this.draw();
   }
 
@@ -64,10 +65,17 @@ export class Timeline {
         context.fillStyle = `hsl(${Math.round(20 + 190 * sure)} 70% 50% / ${1.05 - 0.6 * sure})`;
         context.fillRect(at(frame), y + 2, wide + 0.5, tall - 4);
       }
-      for (const [first, last] of gone) {
+      const clear = (/** @type {number} */ first, /** @type {number | null} */ last) => {
         const long = at((last ?? this.count - 1) + 1) - at(first);
         context.fillStyle = tone("--card");
         context.fillRect(at(first), y + 1, long, tall - 2);
+        return long;
+      };
+      for (const [first, last] of state.older[id] ?? []) {
+        hatched(context, at(first), y + 2, clear(first, last), tall - 4, tone("--warn"));
+      }
+      for (const [first, last] of gone) {
+        const long = clear(first, last);
         context.fillStyle = tone("--soft");
         context.fillRect(at(first), y + tall / 2 - 1, long, 2);
       }
@@ -103,6 +111,43 @@ export class Timeline {
     context.fillStyle = tone("--text");
     context.fillRect(at(this.frame) + wide / 2 - 1, 0, 2, height);
   }
+}
+
+/** Objects whose results at a frame are older than what is drawn. @param {State} state @param {number} frame */
+function olderAt(state, frame) {
+  const holds = (/** @type {[number, number | null]} */ [first, last]) => first <= frame && (last === null || frame <= last);
+  return state.things.filter(({ id }) => state.older[id]?.some(holds));
+}
+
+/** What of a run is older than what is drawn, in words. @param {State} state */
+export function olderText(state) {
+  const words = state.things.filter(({ id }) => state.older[id]).map(({ id, name }) => {
+    const spans = state.older[id].map(([first, last]) =>
+      last === null ? `from ${first} on` : last === first ? `${first}` : `${first} to ${last}`);
+    return `${name || `object ${id}`} (${spans.join(", ")})`;
+  });
+  return words.length ? `Changed since it was followed: ${words.join("; ")}.` : "";
+}
+
+/**
+ * Stripes, with a line around them.
+ * @param {CanvasRenderingContext2D} context @param {number} left @param {number} top @param {number} wide @param {number} tall
+ * @param {string} color
+ */
+function hatched(context, left, top, wide, tall, color) {
+  context.save();
+  context.strokeStyle = color;
+  context.strokeRect(left + 0.5, top + 0.5, Math.max(wide - 1, 1), tall - 1);
+  context.beginPath();
+  context.rect(left, top, wide, tall);
+  context.clip();
+  context.beginPath();
+  for (let x = left - tall; x < left + wide; x += 6) {
+    context.moveTo(x, top + tall);
+    context.lineTo(x + tall, top);
+  }
+  context.stroke();
+  context.restore();
 }
 
 /** A name, cut so that it fits. @param {CanvasRenderingContext2D} context @param {string} name */
