@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -177,7 +178,7 @@ def test_a_second_tab_can_only_look(tab: Tab, browser: Any, address: str, sessio
 def test_drawn_followed_and_corrected(tab: Tab, session: Session) -> None:
     """With the method that copies masks, which needs no time."""
     preset = session.follow
-    session.follow = lambda wanted: preset(type(wanted)(method="copy", first=wanted.first, last=wanted.last))  # type: ignore[method-assign]
+    session.follow = lambda wanted: preset(type(wanted)(method="copy", changed=wanted.changed))  # type: ignore[method-assign]
     tab.add()
     tab.press("p")
     tab.click((8, 10), (28, 10), (28, 30), (8, 30))
@@ -189,10 +190,17 @@ def test_drawn_followed_and_corrected(tab: Tab, session: Session) -> None:
     tab.expect(tab.page.locator("#frame")).to_have_value("11")
     tab.drag((10, 12), (12, 14))
     waited(session, lambda own: 0 < own.sum() < 380, 11)
+    older = tab.page.locator("#older")
+    tab.expect(older).to_have_text("Changed since it was followed: object 1 (from 11 on).")
+    tab.expect(tab.page.locator("#time")).to_have_attribute(
+        "aria-valuetext", re.compile("changed since it was followed")
+    )
     tab.page.locator("#follow").click()
     tab.expect(tab.page.locator("#work")).to_have_text("Followed.", timeout=240_000)
     assert until(lambda: session.work.progress.number == 2 and not session.work.progress.running, SECONDS)
     assert (session.predicted(11) == session.labels(11)).all()
+    tab.expect(older).to_be_empty()
+    assert session.state()["older"] == {}
     tab.page.locator("#format").select_option("matte")
     tab.page.locator("#export").click()
     tab.expect(tab.page.locator("#exported")).to_contain_text("written", timeout=120_000)
@@ -238,6 +246,19 @@ def test_one_finger_draws_and_two_zoom(tab: Tab, session: Session) -> None:
     assert [*session.document.things] == [1]
     assert found.any(0).sum() < 12, "a way of ten pixels is five and a brush in a frame that is twice as large"
     assert session.document.count == 2, "an object, and one stroke"
+
+
+def test_a_pen_draws(tab: Tab, session: Session) -> None:
+    pen = tab.page.context.new_cdp_session(tab.page)
+    tab.shown()
+    tab.page.locator("#radius").fill("3")
+    for kind, x in (("mousePressed", 20), ("mouseMoved", 30), ("mouseMoved", 40), ("mouseReleased", 40)):
+        left, top = tab.at(x, 16)
+        told = {"type": kind, "x": left, "y": top, "pointerType": "pen", "button": "left", "buttons": 1, "force": 0.7}
+        pen.send("Input.dispatchMouseEvent", {**told, "clickCount": 1})
+    found = waited(session, drawn)
+    assert found[16, 20:40].all()
+    assert found.any(1).sum() <= 7
 
 
 def test_what_is_begun_stays_on_its_frame(tab: Tab, session: Session) -> None:
