@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
+from vostrack.errors import OutputError
+from vostrack.files import OutputRoot, read_json, shown
 from vostrack.run.folder import OutputFolder
 from vostrack.run.request import Request
 from vostrack.video.masks import Prompts
@@ -14,8 +18,34 @@ from vostrack.video.ranges import Span
 from vostrack.web.document import Document, Labels
 from vostrack.web.things import Frames, joined, without
 
+ONCE = "once.json"
+
 Spans = Mapping[int, list[Frames]]
 """Frames by object id."""
+
+
+@dataclass(frozen=True)
+class Once:
+    """What is locked in the run for one time alone, since it was not to be followed.
+
+    Attributes:
+        objects: ids.
+        frames: first and last frame of spans.
+    """
+
+    objects: list[int] = field(default_factory=list)
+    frames: list[tuple[int, int]] = field(default_factory=list)
+
+    @classmethod
+    def kept_in(cls, folder: Path) -> Self:
+        """What a page before this one kept in the folder of what is drawn; raises `OutputError`."""
+        path = OutputRoot(folder).at(ONCE)
+        try:
+            told = read_json(path, dict[str, list[Any]]) if path.exists() else {}
+            frames = [(int(first), int(last)) for first, last in told.get("frames", ())]
+            return cls([int(number) for number in told.get("objects", ())], frames)
+        except (OSError, ValueError, TypeError) as error:
+            raise OutputError(f"{shown(path)} cannot be read ({shown(error)}): move it away") from error
 
 
 class Followed:

@@ -16,8 +16,8 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from vostrack.errors import MaskError, OutputError, VostrackError
-from vostrack.files import OutputRoot, lock_folder, make_folder, read_json, shown
+from vostrack.errors import MaskError, VostrackError
+from vostrack.files import OutputRoot, lock_folder, make_folder, output_error, shown
 from vostrack.formats import FORMATS, format_of
 from vostrack.methods import preset_name
 from vostrack.run.cuts import cuts
@@ -33,15 +33,14 @@ from vostrack.video.playback import NORMAL
 from vostrack.video.ranges import Span
 from vostrack.video.reader import open_clip
 from vostrack.video.stream import NOMINAL_RATE
-from vostrack.web.changes import Followed, mask_of, outside, said
+from vostrack.web.changes import ONCE, Followed, Once, mask_of, outside, said
 from vostrack.web.document import Document, Labels, encoded, mask_name
 from vostrack.web.frames import FrameCache
 from vostrack.web.regions import Patches, patches, region
 from vostrack.web.things import Frames, Step, joined
 from vostrack.web.work import Work
 
-ONCE = "once.json"
-_MOST_CLICKS, _MOST_CUT = 1000, 4
+_MOST_CLICKS, _MOST_CUT, _ENDLESS = 1000, 4, 1 << 40
 
 
 @dataclass(frozen=True)
@@ -65,30 +64,6 @@ class Wanted:
     last: int | None = None
     changed: bool = False
     anew: bool = False
-
-
-@dataclass(frozen=True)
-class Once:
-    """What is locked in the run for one time alone, since it was not to be followed.
-
-    Attributes:
-        objects: ids.
-        frames: first and last frame of spans.
-    """
-
-    objects: list[int] = field(default_factory=list)
-    frames: list[tuple[int, int]] = field(default_factory=list)
-
-    @classmethod
-    def kept_in(cls, folder: Path) -> Self:
-        """What a page before this one kept in the folder of what is drawn; raises `OutputError`."""
-        path = OutputRoot(folder).at(ONCE)
-        try:
-            told = read_json(path, dict[str, list[Any]]) if path.exists() else {}
-            frames = [(int(first), int(last)) for first, last in told.get("frames", ())]
-            return cls([int(number) for number in told.get("objects", ())], frames)
-        except (OSError, ValueError, TypeError) as error:
-            raise OutputError(f"{shown(path)} cannot be read ({shown(error)}): move it away") from error
 
 
 Command = Callable[
@@ -314,7 +289,7 @@ class Session:
         if wanted.changed and not older:  # but for names, or a mask that is as it was predicted: locks stay as they are
             return {**arguments, **news, "masks": {frame: saved[frame] for frame in news["masks"]}}
         objects, spans = self._to_follow(wanted, older)
-        last = (self.frames.count or self.frames.ready) - 1
+        last = max(self.frames.count or _ENDLESS, self.frames.ready) - 1
         spared = outside(spans, last)
         news = followed.some(news, objects, spared)
         if not any(news.values()):
@@ -323,7 +298,8 @@ class Session:
         # A choice of frames and objects holds once; frames that were locked elsewhere stay locked.
         foreign = [span for span in locks.frames if span not in self._once.frames]
         spared = [span for span in spared if span not in foreign]
-        kept, locked = known - objects, {each.id for each in self.document.things.values() if each.locked}
+        kept = known & {*self.document.things} - objects
+        locked = {each.id for each in self.document.things.values() if each.locked}
         earlier = {*self._once.objects} & {*locks.objects}, {*self._once.frames} & {*locks.frames}
         self._hold(Once(sorted(kept - locked | earlier[0]), sorted({*spared} | earlier[1])))
         return {
@@ -354,8 +330,15 @@ class Session:
 
     def _asked_for(self) -> Followed:
         """What the run was asked for; raises `OutputError`."""
-        told = (self.out / ".vostrack/request.json").stat()
-        state = told.st_mtime_ns, told.st_ino
+        path = self.out / ".vostrack/request.json"
+        try:
+            told = path.stat()
+        except OSError as error:
+            raise output_error(error, path) from error
+        progress = (
+            self.work.progress
+        )  # while an update puts its results in their place, what is read may be of two runs
+        state = told.st_mtime_ns, told.st_ino, progress.number, progress.running
         if self._followed is None or self._followed[0] != state:
             self._followed = state, Followed(OutputFolder(self.out), self.document, self._result)
         return self._followed[1]
@@ -366,7 +349,7 @@ class Session:
             return {}
         try:
             return self._asked_for().older(self._given(), self._gone)
-        except (VostrackError, OSError):  # an update puts its results in their place
+        except VostrackError:  # an update puts its results in their place
             return {}
 
     def _given(self) -> list[int]:
