@@ -59,6 +59,7 @@ export class Timeline {
     context.fillRect(LEFT, 0, at(state.ready) - LEFT, 3);
     const rows = state.things;
     const tall = Math.min(18, (height - TOP) / Math.max(rows.length, 1));
+    context.font = "11px system-ui";
     rows.forEach(({ id, name, color, gone }, row) => {
       const y = TOP + row * tall;
       for (const [frame, sure] of this.findings.confidence[id] ?? []) {
@@ -72,7 +73,7 @@ export class Timeline {
         return long;
       };
       for (const [first, last] of state.older[id] ?? []) {
-        hatched(context, at(first), y + 2, clear(first, last), tall - 4, tone("--warn"));
+        hatched(context, at(first), y + 2, clear(first, last), tall - 4, tone("--warn"), tone("--card"));
       }
       for (const [first, last] of gone) {
         const long = clear(first, last);
@@ -82,7 +83,6 @@ export class Timeline {
       context.fillStyle = color;
       context.fillRect(0, y + 2, 5, tall - 4);
       context.fillStyle = tone("--text");
-      context.font = "11px system-ui";
       context.fillText(fitting(context, name || `object ${id}`), 9, y + tall / 2 + 4);
     });
     context.fillStyle = tone("--text");
@@ -130,11 +130,11 @@ export function olderText(state) {
 }
 
 /**
- * Stripes, with a line around them.
+ * Stripes, with a line around them, and what they mean where there is room.
  * @param {CanvasRenderingContext2D} context @param {number} left @param {number} top @param {number} wide @param {number} tall
- * @param {string} color
+ * @param {string} color @param {string} paper
  */
-function hatched(context, left, top, wide, tall, color) {
+function hatched(context, left, top, wide, tall, color, paper) {
   context.save();
   context.strokeStyle = color;
   context.strokeRect(left + 0.5, top + 0.5, Math.max(wide - 1, 1), tall - 1);
@@ -148,6 +148,13 @@ function hatched(context, left, top, wide, tall, color) {
   }
   context.stroke();
   context.restore();
+  const words = "changed since it was followed";
+  const long = context.measureText(words).width + 8;
+  if (long > wide - 8) return;
+  context.fillStyle = paper;
+  context.fillRect(left + 8, top + 1, long, tall - 2);
+  context.fillStyle = color;
+  context.fillText(words, left + 12, top + tall / 2 + 4);
 }
 
 /** A name, cut so that it fits. @param {CanvasRenderingContext2D} context @param {string} name */
