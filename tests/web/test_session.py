@@ -468,3 +468,17 @@ def test_colours_that_are_offered_are_bright_and_differ_for_everybody(session: S
     session.do(Step("delete", id=2))
     session.do(Step("add"))
     assert session.document.things[2].color == "#38dcff", "that of one that went is free again"
+
+
+@pytest.mark.slow
+def test_colours_may_be_exchanged_after_following(session: Session) -> None:
+    draw(session)
+    session.do(Step("add", name="cat", color="#0000ff"))
+    session.do(Step("polygon", 0, 2, [[40.0, 30.0], [60.0, 30.0], [60.0, 44.0]]))
+    followed(session)
+    for number, color in ((1, "#0000ff"), (2, "#ff0000")):
+        session.do(Step("recolor", id=number, color=color))
+    session.do(Step("erase", 6, 1, [[8, 10]], radius=5))
+    followed(session)
+    assert (session.predicted(6) == session.labels(6)).all()
+    assert (session.predicted(11) == session.labels(6)).all()

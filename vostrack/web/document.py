@@ -15,15 +15,19 @@ import os
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
 from vostrack.errors import MaskError, OutputError
 from vostrack.files import OutputRoot, open_regular, output_error, parse_json, shown
+from vostrack.types import LabelMap
+from vostrack.video.ground import Color
+from vostrack.video.masks import DrawnMask, MaskFile
 from vostrack.video.palette import PALETTE, palette_image
 from vostrack.web.shapes import Area, Inside, brushed, filled, grown, polygon, smooth, without_holes
 from vostrack.web.things import OBJECTS, Step, Thing
@@ -178,12 +182,18 @@ class Document:
         self._write(Step("redo"))
         return self._forth()
 
+    def given(self, frame: int, path: Path) -> DrawnMask:
+        """The mask of a frame, which is in a file, with its ids here, whatever its colours mean elsewhere."""
+        data = zlib.compress(self.labels(frame).tobytes(), 1)
+        colors = {number: _rgb(self.things[number].color) for number in sorted(self.ids(frame))}
+        return DrawnMask(path.name, path, "a mask of the page", self.size, partial(_given, data, colors))
+
     def save(self, folder: Path, frame: int) -> Path:
         """Write the mask of a frame as a palette PNG, in the colours of the objects; gives its path."""
         image = palette_image(self.labels(frame))
         palette = PALETTE.copy()
         for thing in self.things.values():
-            palette[thing.id] = [int(thing.color[at : at + 2], 16) for at in (1, 3, 5)]
+            palette[thing.id] = _rgb(thing.color)
         image.putpalette(palette.tobytes())
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
@@ -343,6 +353,16 @@ def _patch(frame: int, before: Labels, after: Labels) -> Patch | None:
     if not area.inside.size:
         return None
     return Patch(frame, area.box, *(zlib.compress(each[area.box].tobytes(), 1) for each in (before, after)))
+
+
+def _given(data: bytes, colors: dict[int, Color], size: tuple[int, int]) -> MaskFile:
+    pixels = torch.frombuffer(bytearray(zlib.decompress(data)), dtype=torch.uint8).view(size)
+    return MaskFile(LabelMap(pixels, tuple(colors)), (), colors)
+
+
+def _rgb(color: str) -> Color:
+    red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
+    return red, green, blue
 
 
 def _counts(labels: Labels) -> npt.NDArray[np.int64]:

@@ -27,7 +27,7 @@ from vostrack.run.pipeline import PipelineConfig
 from vostrack.run.place import check_free, default_folder
 from vostrack.run.request import Request
 from vostrack.run.suggestions import read_rows, suggest
-from vostrack.video.masks import Prompts
+from vostrack.video.masks import DrawnMask, Prompts
 from vostrack.video.palette import PALETTE
 from vostrack.video.playback import NORMAL
 from vostrack.video.ranges import Span
@@ -218,7 +218,7 @@ class Session:
         if not any(self.document.ids(frame) for frame in self.document.frames):
             raise MaskError("nothing is drawn: draw an object on a frame first")
         paths = self.save()
-        saved = {frame: paths[frame] for frame in self._given()}
+        saved = {frame: self.document.given(frame, paths[frame]) for frame in self._given()}
         if wanted.anew or not self.is_followed:
             if wanted.objects or wanted.first is not None or wanted.last is not None:
                 raise MaskError("the first time, choose all objects and the whole clip")
@@ -257,7 +257,7 @@ class Session:
             OutputRoot(folder).remove(mask_name(frame))
         return {frame: self.document.save(folder, frame) for frame in self.document.frames}
 
-    def _first_run(self, saved: Mapping[int, Path], wanted: Wanted) -> dict[str, Any]:
+    def _first_run(self, saved: Mapping[int, DrawnMask], wanted: Wanted) -> dict[str, Any]:
         names = {thing.id: thing.name for thing in self.document.things.values() if thing.name}
         present = self._present(saved)
         return {
@@ -278,7 +278,7 @@ class Session:
         """Objects that are drawn on frames."""
         return {number for frame in frames for number in self.document.ids(frame)}
 
-    def _update(self, saved: Mapping[int, Path], wanted: Wanted) -> dict[str, Any]:
+    def _update(self, saved: Mapping[int, DrawnMask], wanted: Wanted) -> dict[str, Any]:
         """Arguments of an update, which keeps what is locked, and what is not wanted."""
         followed, given, gone = self._asked_for(), self._given(), self._gone
         news, locks = followed.news(given, gone), followed.request.locks
