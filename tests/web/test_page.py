@@ -205,14 +205,17 @@ def test_a_second_tab_can_only_look(tab: Tab, browser: Any, address: str, sessio
 def test_drawn_followed_and_corrected(tab: Tab, session: Session) -> None:
     """With the method that copies masks, which needs no time."""
     preset = session.follow
-    session.follow = lambda wanted: preset(type(wanted)(method="copy", changed=wanted.changed))  # type: ignore[method-assign]
+    session.follow = lambda wanted: preset(type(wanted)("copy", direction=wanted.direction, changed=wanted.changed))  # type: ignore[method-assign]
     tab.add()
     tab.press("p")
     tab.click((8, 10), (28, 10), (28, 30), (8, 30))
     tab.press("Enter")
     waited(session, drawn)
+    tab.page.locator("#direction").select_option("forward")
     tab.page.locator("#follow").click()
     tab.expect(tab.page.locator("#work")).to_have_text("Followed.", timeout=240_000)
+    assert session.wanted.direction == "forward"
+    tab.expect(tab.page.locator("#direction")).to_be_disabled()
     tab.press("End", "e")
     tab.expect(tab.page.locator("#frame")).to_have_value("11")
     tab.drag((10, 12), (12, 14))

@@ -133,7 +133,7 @@ function working() {
   button("export").disabled = !state.followed || work.running;
   at("anew-label").hidden = !state.followed;
   const anew = input("anew").checked || !state.followed;
-  input("preset").disabled = !anew;
+  input("preset").disabled = input("direction").disabled = !anew;
   input("which").disabled = input("span").disabled = anew;
   const size = wanted.size ? `, ${wanted.size} pixels` : "";
   at("made").textContent = state.followed ? `The run: ${wanted.method}, ${wanted.quality}${size}.` : "";
@@ -377,8 +377,8 @@ function follow() {
   const objects = input("which").value === "one" ? [chosen] : [];
   const anew = input("anew").checked;
   input("anew").checked = false;
-  const { method, preset, size, direction } = state.wanted;
-  const quality = input("preset").value;
+  const { method, preset, size } = state.wanted;
+  const [quality, direction] = [input("preset").value, input("direction").value];
   const whole = { ...(quality ? { preset: quality } : { method, preset }), size, direction, anew };
   return post("follow", anew || !state.followed ? whole : { objects, first, last, changed: span === "changed" });
 }
@@ -563,6 +563,7 @@ document.addEventListener("change", (event) => {
 const { method, quality } = state.wanted;
 if (method === "best" && ["fast", "balanced", "accurate"].includes(quality)) input("preset").value = quality;
 else at("preset").prepend(new Option(`as it is: ${method}, ${quality}`, "", true, true));
+input("direction").value = state.wanted.direction;
 take("b");
 input("radius").dispatchEvent(new Event("input"));
 objects();
