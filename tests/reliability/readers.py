@@ -50,6 +50,7 @@ from vostrack.types import LabelMap
 from vostrack.video.movie import later_timecode
 from vostrack.video.reader import open_clip
 from vostrack.video.series import natural_key
+from vostrack.web.changes import ONCE, Once
 from vostrack.web.document import JOURNAL, Document, encoded
 from vostrack.web.things import Step
 from vostrack.weights import read_details, read_manifest
@@ -231,6 +232,8 @@ def _files() -> Iterator[Reader]:
     ]  # fmt: skip
     journal = b"".join(_line(asdict(step)) for step in steps)
     yield Reader("journal", _file(JOURNAL, lambda folder: Document(SIZE, folder)), [journal], _LEAF, _JSON_TOKENS)
+    once = [_line({"objects": [3], "frames": [[0, 4], [9, 11]]})]
+    yield Reader("once", _file(ONCE, Once.kept_in), once, _LEAF, _JSON_TOKENS)
     signs = _line([0, 0.5, {"3": list(asdict(Sign(9)).values())}])
     yield Reader("signs", _file(SIGNS, lambda folder: read_signs(OutputRoot(folder))), [signs], _LEAF, _JSON_TOKENS)
     table = b"frame,object,confidence,area\n0,3,1.0,256\n1,3,0.9,250\n"

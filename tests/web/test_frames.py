@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import random
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.forks import fork
 from tests.runs import until
 from vostrack import InputError
 from vostrack.types import Frame
@@ -95,3 +98,31 @@ def test_a_clip_that_breaks_off_ends_there(folder: Path) -> None:
         assert cache.jpeg(69)[:2] == cache.jpeg(0)[:2] == b"\xff\xd8"
         with pytest.raises(InputError, match="it breaks off"):
             cache.jpeg(70)
+
+
+def never_closed(folder: Path) -> None:
+    """A page that goes on until it is killed."""
+    tempfile.tempdir = str(folder)
+    cache = FrameCache(Counting)
+    cache.jpeg(0)
+    print("ready", flush=True)
+    time.sleep(600)
+
+
+def test_what_a_killed_page_has_left_goes_and_what_others_hold_stays(folder: Path, tmp_path: Path) -> None:
+    (folder / "vostrack-frames-link").symlink_to(tmp_path)
+    (folder / "vostrack-frames-new").mkdir()
+    log = tmp_path / "log/out"
+    with FrameCache(Counting) as other:
+        process = fork(log.parent, never_closed, folder)
+        try:
+            assert until(lambda: log.exists() and "ready" in log.read_text(), 60)
+        finally:
+            process.kill()
+            process.join()
+        before = {*folder.glob("vostrack-frames-*/*.jpg")}
+        with FrameCache(Counting):
+            left = before & {*folder.glob("vostrack-frames-*/*.jpg")}
+        assert {path.parent for path in before} > {path.parent for path in left}
+        assert other.jpeg(0)
+    assert sorted(path.name[16:] for path in folder.glob("vostrack-frames-*")) == ["link", "new"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,15 +52,29 @@ def test_a_brush_stroke_covers_what_was_meant(
     expected = np.zeros((HEIGHT, WIDTH), np.bool_)
     area = brushed((HEIGHT, WIDTH), points, 4)
     expected[area.box] = area.inside
-    found = waited(session, drawn)
+    waited(session, drawn)
+    tab.press("Control+s")
+    tab.expect(tab.page.locator("#status")).to_contain_text("Saved: 1 mask")
+    with Image.open(drawn_in(session.out) / "00000.png") as image:
+        found = np.array(image) == 1
     assert overlap(found, expected) > 0.93
+    assert (found == (session.labels(0) == 1)).all()
     assert tab.errors == []
+    tab.page.context.close()
 
 
-def test_outlines_by_corners_by_hand_and_along_edges(tab: Tab, session: Session) -> None:
+@pytest.mark.parametrize(("ratio", "zoom"), [(1, False), (2, True)])
+def test_outlines_by_corners_by_hand_and_along_edges(
+    browser: Any, address: str, session: Session, ratio: float, zoom: bool
+) -> None:
+    tab = Tab(browser, address, ratio)
     square = np.zeros((HEIGHT, WIDTH), np.bool_)
     square[10:30, 8:28] = True
     tab.add()
+    if zoom:
+        tab.page.mouse.move(*tab.at(WIDTH / 2, HEIGHT / 2))
+        tab.press("Shift+ArrowLeft", "Shift+ArrowRight", "+")
+        tab.zoom = 1.25
     tab.press("p")
     tab.click((8, 10), (28, 10), (28, 30), (8, 30))
     tab.press("Enter")
@@ -77,6 +92,8 @@ def test_outlines_by_corners_by_hand_and_along_edges(tab: Tab, session: Session)
         tab.click(point)
     tab.press("Enter")
     assert overlap(waited(session, drawn), square) > 0.85
+    assert tab.errors == []
+    tab.page.context.close()
 
 
 def test_undo_goes_back_to_the_same_bytes_and_a_reload_loses_nothing(tab: Tab, session: Session) -> None:
@@ -131,6 +148,17 @@ def test_all_of_it_with_keys_alone(tab: Tab, session: Session) -> None:
     tab.press("[", "x", *["Control+ArrowRight"] * 2, "x")
     found = waited(session, drawn)
     assert found[HEIGHT // 2, WIDTH // 2 : WIDTH // 2 + 20].all()
+    follow = session.follow
+    session.follow = lambda wanted: follow(type(wanted)(method="copy"))  # type: ignore[method-assign]
+    tab.press("Enter")
+    tab.expect(tab.page.locator("#work")).to_have_text("Followed.", timeout=240_000)
+    tab.page.locator("#format").focus()
+    tab.page.keyboard.type("matte")
+    tab.page.keyboard.press("Tab")
+    tab.page.keyboard.press("Tab")
+    tab.page.keyboard.press("Enter")
+    tab.expect(tab.page.locator("#exported")).to_contain_text("written", timeout=120_000)
+    assert [*session.out.parent.glob("dog_vostrack_matte*")]
     tab.press("ArrowRight", "ArrowRight")
     tab.expect(tab.page.locator("#frame")).to_have_value("2")
     tab.press("End")
@@ -177,22 +205,32 @@ def test_a_second_tab_can_only_look(tab: Tab, browser: Any, address: str, sessio
 def test_drawn_followed_and_corrected(tab: Tab, session: Session) -> None:
     """With the method that copies masks, which needs no time."""
     preset = session.follow
-    session.follow = lambda wanted: preset(type(wanted)(method="copy", first=wanted.first, last=wanted.last))  # type: ignore[method-assign]
+    session.follow = lambda wanted: preset(type(wanted)("copy", direction=wanted.direction, changed=wanted.changed))  # type: ignore[method-assign]
     tab.add()
     tab.press("p")
     tab.click((8, 10), (28, 10), (28, 30), (8, 30))
     tab.press("Enter")
     waited(session, drawn)
+    tab.page.locator("#direction").select_option("forward")
     tab.page.locator("#follow").click()
     tab.expect(tab.page.locator("#work")).to_have_text("Followed.", timeout=240_000)
+    assert session.wanted.direction == "forward"
+    tab.expect(tab.page.locator("#direction")).to_be_disabled()
     tab.press("End", "e")
     tab.expect(tab.page.locator("#frame")).to_have_value("11")
     tab.drag((10, 12), (12, 14))
     waited(session, lambda own: 0 < own.sum() < 380, 11)
+    older = tab.page.locator("#older")
+    tab.expect(older).to_have_text("Changed since it was followed: object 1 (from 11 on).")
+    tab.expect(tab.page.locator("#time")).to_have_attribute(
+        "aria-valuetext", re.compile("changed since it was followed")
+    )
     tab.page.locator("#follow").click()
     tab.expect(tab.page.locator("#work")).to_have_text("Followed.", timeout=240_000)
     assert until(lambda: session.work.progress.number == 2 and not session.work.progress.running, SECONDS)
     assert (session.predicted(11) == session.labels(11)).all()
+    tab.expect(older).to_be_empty()
+    assert session.state()["older"] == {}
     tab.page.locator("#format").select_option("matte")
     tab.page.locator("#export").click()
     tab.expect(tab.page.locator("#exported")).to_contain_text("written", timeout=120_000)
@@ -238,6 +276,67 @@ def test_one_finger_draws_and_two_zoom(tab: Tab, session: Session) -> None:
     assert [*session.document.things] == [1]
     assert found.any(0).sum() < 12, "a way of ten pixels is five and a brush in a frame that is twice as large"
     assert session.document.count == 2, "an object, and one stroke"
+
+
+def test_a_pen_draws(tab: Tab, session: Session) -> None:
+    pen = tab.page.context.new_cdp_session(tab.page)
+    tab.shown()
+    tab.page.locator("#radius").fill("3")
+    for kind, x in (("mousePressed", 20), ("mouseMoved", 30), ("mouseMoved", 40), ("mouseReleased", 40)):
+        left, top = tab.at(x, 16)
+        told = {"type": kind, "x": left, "y": top, "pointerType": "pen", "button": "left", "buttons": 1, "force": 0.7}
+        pen.send("Input.dispatchMouseEvent", {**told, "clickCount": 1})
+    found = waited(session, drawn)
+    assert found[16, 20:40].all()
+    assert found.any(1).sum() <= 7
+
+
+def test_a_frame_that_was_moved_is_drawn_on_where_the_pointer_is(tab: Tab, session: Session) -> None:
+    radius = tab.page.locator("#radius")
+    tab.shown()
+    tab.page.mouse.move(*tab.at(32, 24))
+    tab.page.mouse.wheel(0, -100)
+    assert int(radius.input_value()) == 13
+    radius.fill("3")
+    tab.page.locator("#view").focus()
+    tab.page.keyboard.down(" ")
+    x, y = tab.at(32, 24)
+    tab.page.mouse.down()
+    tab.page.mouse.move(x + 60, y + 30, steps=3)
+    tab.page.mouse.up()
+    tab.page.keyboard.up(" ")
+    assert session.document.count == 0
+    tab.page.mouse.move(*(place + far for place, far in zip(tab.at(20, 16), (60, 30), strict=True)))
+    tab.page.mouse.down()
+    tab.page.mouse.move(*(place + far for place, far in zip(tab.at(40, 16), (60, 30), strict=True)), steps=4)
+    tab.page.mouse.up()
+    found = waited(session, drawn)
+    area = brushed((HEIGHT, WIDTH), [(20.0, 16.0), (40.0, 16.0)], 3)
+    assert overlap(found[area.box], area.inside) > 0.8
+
+
+def test_styles_hidden_objects_and_the_frame_beside(tab: Tab, session: Session) -> None:
+    def seen(x: float, y: float) -> list[int]:
+        script = """([x, y]) => { const view = document.getElementById("view"), box = view.getBoundingClientRect();
+          return [...view.getContext("2d").getImageData(x - box.left, y - box.top, 1, 1).data]; }"""
+        found: list[int] = tab.page.evaluate(script, tab.at(x, y))
+        return found
+
+    tab.shown()
+    assert until(lambda: seen(30, 16)[3] == 255, SECONDS)
+    bare = seen(30, 16)
+    tab.drag((20, 16), (40, 16), (60, 44))
+    waited(session, drawn)
+    assert until(lambda: seen(30, 16) != bare, SECONDS)
+    tab.page.locator("#objects button[aria-label^=Hide]").click()
+    assert until(lambda: seen(30, 16) == bare, SECONDS)
+    tab.page.locator("#objects button[aria-label^=Show]").click()
+    assert until(lambda: seen(30, 16) != bare, SECONDS)
+    tab.page.locator("#style").select_option("cutout")
+    assert until(lambda: seen(4, 44)[:3] == [96, 96, 96], SECONDS)
+    tab.press("v", "k")
+    tab.expect(tab.page.locator("#plain")).to_be_visible()
+    tab.expect(tab.page.locator("#frame")).to_have_value("11")
 
 
 def test_what_is_begun_stays_on_its_frame(tab: Tab, session: Session) -> None:

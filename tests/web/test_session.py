@@ -10,21 +10,29 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.forks import fork
 from tests.runs import results, until
 from vostrack import InputError, MaskError, OutputError, OutputExistsError, read_mask, segment, update
 from vostrack.cli.edit import command
+from vostrack.ops.color import rgb_to_lab
 from vostrack.run.folder import OutputFolder
 from vostrack.run.place import default_folder
 from vostrack.run.request import Request
-from vostrack.web.document import JOURNAL, Document
+from vostrack.web.document import JOURNAL, Document, encoded
 from vostrack.web.session import Session, Wanted, drawn_in, held
 from vostrack.web.things import Step
 
 SQUARE = [[8.0, 10.0], [28.0, 10.0], [28.0, 30.0], [8.0, 30.0]]
 COPY = Wanted(method="copy")
+SIGHTS = [
+    [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    [[0.367, 0.861, -0.228], [0.28, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+]
+"""What people without one kind of cone see, in linear light. Paper: Machado et al., 2009, table 1."""
 
 
 def draw(session: Session, frame: int = 0) -> None:
@@ -345,3 +353,132 @@ def test_a_session_ends_at_once(clip: Path) -> None:
     session.close()
     session.close()
     assert time.monotonic() - start < 30
+
+
+def test_a_stroke_looks_at_no_other_frame(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    for frame in (0, 3, 5):
+        draw(session, frame)
+    session.state()
+    seen, labels = set(), Document.labels
+
+    def watched(document: Document, frame: int) -> np.ndarray:
+        seen.add(frame)
+        return labels(document, frame)
+
+    monkeypatch.setattr(Document, "labels", watched)
+    session.do(Step("erase", 3, 1, [[8, 10]], radius=5))
+    assert "-m 3:" in session.state()["command"]
+    assert seen == {3}
+
+
+@pytest.mark.slow
+def test_what_is_older_than_its_mask_is_told_until_it_is_followed_again(session: Session) -> None:
+    draw(session)
+    session.do(Step("add", name="cat"))
+    session.do(Step("polygon", 0, 2, [[40.0, 30.0], [60.0, 30.0], [60.0, 44.0]]))
+    assert session.state()["older"] == {}, "nothing was followed yet"
+    followed(session)
+    assert session.state()["older"] == {}
+    session.do(Step("erase", 6, 1, [[8, 10]], radius=5))
+    assert session.state()["older"] == {1: ((6, None),)}
+    session.do(Step("erase", 3, 2, [[60, 44]], radius=3))
+    assert session.state()["older"] == {1: ((6, None),), 2: ((3, 5),)}
+    session.do(Step("gone", 9, 2))
+    assert session.state()["older"][2] == ((3, 5), (9, None))
+    session.document.undo()
+    followed(session)
+    assert session.state()["older"] == {}
+    session.do(Step("clear", 0, 2))
+    assert session.state()["older"] == {2: ((0, 2),)}
+    session.document.undo()
+    session.do(Step("delete", id=1))
+    assert session.state()["older"] == {1: ((0, None),)}
+
+
+@pytest.mark.slow
+def test_a_correction_reaches_the_next_mask_and_its_object_alone(clip: Path, session: Session) -> None:
+    draw(session)
+    session.do(Step("add", name="cat"))
+    session.do(Step("polygon", 0, 2, [[40.0, 30.0], [60.0, 30.0], [60.0, 44.0]]))
+    session.do(Step("begin", 8, data=encoded(session.labels(0))))
+    followed(session)
+    before = [session.predicted(frame) for frame in range(12)]
+    session.do(Step("erase", 4, 1, [[8, 10]], radius=5))
+    session.do(Step("erase", 10, 2, [[60, 44]], radius=3))
+    followed(session, Wanted(objects=[1], changed=True))
+    assert [bool((session.predicted(frame) != before[frame]).any()) for frame in range(12)] == [
+        4 <= frame <= 6
+        for frame in range(12)  # 7 is nearer to the next mask
+    ]
+    assert all(((session.predicted(frame) == 2) == (before[frame] == 2)).all() for frame in range(12))
+    assert session.state()["older"] == {2: ((10, None),)}
+    followed(session, Wanted(changed=True))
+    assert (session.predicted(11) == session.labels(10)).all()
+    assert session.state()["older"] == {}
+    for number, at in ((1, 20), (2, 50)):
+        session.do(Step("erase", 4, number, [[at, 32 if number == 2 else 20]], radius=3))
+    followed(session, Wanted(objects=[1], changed=True))
+    assert session.state()["older"] == {2: ((4, 7),)}, "its mask was given, and not followed"
+    followed(session, Wanted(changed=True))
+    assert (session.predicted(4) == session.labels(4)).all()
+    assert session.state()["older"] == {}
+    session.close()
+    with closing(Session.open(clip)) as again:  # what was spared once is not locked for good
+        assert not any(thing.locked for thing in again.document.things.values())
+        again.do(Step("clear", 2, 1))
+        followed(again, Wanted(changed=True))
+        assert [bool((again.predicted(frame) == 1).any()) for frame in (1, 2, 3, 4)] == [True, False, True, True]
+        assert Request.kept_in(OutputFolder(again.out))[0].locks.frames == ((0, 1), (4, 11))
+        again.do(Step("rename", id=1, name="wolf"))
+        followed(again, Wanted(changed=True))
+        assert Request.kept_in(OutputFolder(again.out))[1].names[1] == "wolf"
+        with pytest.raises(MaskError, match="nothing has changed"):
+            again.follow(Wanted(changed=True))
+        again.do(Step("erase", 4, 1, [[20, 20]], radius=5))
+        again.do(Step("lock", id=1, locked=True))
+        with pytest.raises(MaskError, match="nothing that may change has changed"):
+            again.follow(Wanted(changed=True))
+
+
+def test_all_anew_keeps_how_the_run_was_made(clip: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"outputs": ["masks"], "on_cut": "stop", "keep": False, "direction": "forward"}
+    segment(clip, tmp_path / "masks/dog.png", tmp_path / "run", method="copy", size=24, **settings)
+    with closing(Session.open(tmp_path / "run")) as session:
+        before = Request.kept_in(OutputFolder(session.out))[0]
+        told = session.state()["wanted"]
+        assert (told["method"], told["preset"], told["size"], told["direction"]) == ("copy", "default", 24, "forward")
+        followed(session, Wanted(told["method"], told["preset"], told["size"], told["direction"], anew=True))
+        assert Request.kept_in(OutputFolder(session.out))[0] == before
+
+
+def test_colours_that_are_offered_are_bright_and_differ_for_everybody(session: Session) -> None:
+    for _ in range(6):
+        session.do(Step("add"))
+    colors = np.array(
+        [[int(each.color[at : at + 2], 16) for at in (1, 3, 5)] for each in session.document.things.values()]
+    )
+    light = np.where(colors <= 10, colors / 3294, ((colors / 255 + 0.055) / 1.055) ** 2.4)
+    sights = [np.eye(3), *SIGHTS]
+    for sight in sights:
+        seen = torch.from_numpy(np.clip(light @ np.array(sight).T, 0, 1) ** (1 / 2.2)).float().T[:, None]
+        lab = rgb_to_lab(seen)[:, 0].T.numpy()
+        apart = np.linalg.norm(lab[:, None] - lab, axis=2) + 1000 * np.eye(6)
+        assert apart.min() > 15
+        assert lab[:, 0].min() > 45
+    session.do(Step("delete", id=2))
+    session.do(Step("add"))
+    assert session.document.things[2].color == "#38dcff", "that of one that went is free again"
+
+
+@pytest.mark.slow
+def test_colours_may_be_exchanged_after_following(session: Session) -> None:
+    draw(session)
+    session.do(Step("add", name="cat", color="#0000ff"))
+    session.do(Step("polygon", 0, 2, [[40.0, 30.0], [60.0, 30.0], [60.0, 44.0]]))
+    followed(session)
+    for number, color in ((1, "#0000ff"), (2, "#ff0000")):
+        session.do(Step("recolor", id=number, color=color))
+    session.do(Step("erase", 6, 1, [[8, 10]], radius=5))
+    followed(session)
+    assert (session.predicted(6) == session.labels(6)).all()
+    assert (session.predicted(11) == session.labels(6)).all()

@@ -106,7 +106,7 @@ class Page:
         now = time.monotonic()
         if client and (self._pen in ("", client) or now - self._seen > _PEN_SECONDS):
             self._pen, self._seen = client, now
-        return JSONResponse({**self.session.state(), "pen": self._pen == client})
+        return JSONResponse({**await run_in_threadpool(self.session.state), "pen": self._pen == client})
 
     async def _findings(self, request: Request) -> Response:
         return JSONResponse(await run_in_threadpool(self.session.findings))
@@ -177,15 +177,15 @@ class Page:
             if len(body) > _MOST_BYTES:
                 return _refused(MaskError(f"this is more than {_MOST_BYTES:,} bytes"), 413)
 
-        def run() -> Any:
+        def run() -> dict[str, Any]:
             with self._turn if alone else contextlib.nullcontext():
-                return change(parse_json(body or b"{}", kind))
+                changed = change(parse_json(body or b"{}", kind))
+            return {**self.session.state(), "pen": True, "changed": changed}
 
         try:
-            changed = await run_in_threadpool(run)
+            return JSONResponse(await run_in_threadpool(run))
         except (VostrackError, ValueError) as error:
             return _refused(error, 422)
-        return JSONResponse({**self.session.state(), "pen": True, "changed": changed})
 
 
 def _refused(error: Exception, status: int) -> Response:

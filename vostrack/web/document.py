@@ -15,14 +15,19 @@ import os
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
 from vostrack.errors import MaskError, OutputError
 from vostrack.files import OutputRoot, open_regular, output_error, parse_json, shown
+from vostrack.types import LabelMap
+from vostrack.video.ground import Color
+from vostrack.video.masks import DrawnMask, MaskFile
 from vostrack.video.palette import PALETTE, palette_image
 from vostrack.web.shapes import Area, Inside, brushed, filled, grown, polygon, smooth, without_holes
 from vostrack.web.things import OBJECTS, Step, Thing
@@ -32,6 +37,28 @@ Labels = npt.NDArray[np.uint8]
 JOURNAL = "journal.jsonl"
 _MOST_BYTES = 1 << 30
 _MOST_POINTS, _MOST_RADIUS = 100_000, 2000
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """A mask that is drawn.
+
+    Attributes:
+        data: its ids, compressed.
+        counts: how many pixels each id has, (256,).
+        revision: that of the document which made it so.
+        began: objects that it showed when it was begun.
+    """
+
+    data: bytes
+    counts: npt.NDArray[np.int64]
+    revision: int
+    began: frozenset[int] = frozenset()
+
+    @cached_property
+    def ids(self) -> frozenset[int]:
+        """Objects that it shows."""
+        return frozenset(np.flatnonzero(self.counts).tolist()) - {0}
 
 
 @dataclass(frozen=True)
@@ -74,7 +101,7 @@ class Document:
         self.size, self.things, self.revision = size, dict[int, Thing](), 0
         self.touched, self.told = set[int](), set[int]()
         self._root = OutputRoot(folder)
-        self._masks: dict[int, bytes] = {}
+        self._masks: dict[int, Mask] = {}
         self._end = 0  # of the steps in the journal, in bytes
         self._done: list[Done] = []
         self._undone: list[Done] = []
@@ -105,17 +132,29 @@ class Document:
 
     def labels(self, frame: int) -> Labels:
         """Ids of a frame, uint8 (H, W), a copy; background where nothing was drawn."""
-        if frame not in self._masks:
+        mask = self._masks.get(frame)
+        if mask is None:
             return np.zeros(self.size, np.uint8)
-        return np.frombuffer(zlib.decompress(self._masks[frame]), np.uint8).reshape(self.size).copy()
+        return np.frombuffer(zlib.decompress(mask.data), np.uint8).reshape(self.size).copy()
+
+    def ids(self, frame: int) -> frozenset[int]:
+        """Objects that the mask of a frame shows."""
+        mask = self._masks.get(frame)
+        return frozenset() if mask is None else mask.ids
+
+    def erased(self, frame: int) -> frozenset[int]:
+        """Objects that the mask of a frame showed when it was begun, and does not show any more."""
+        mask = self._masks.get(frame)
+        return frozenset() if mask is None else mask.began - mask.ids
+
+    def since(self, frame: int) -> int:
+        """The revision from which on the mask of a frame is as it is; -1 where there is none."""
+        mask = self._masks.get(frame)
+        return -1 if mask is None else mask.revision
 
     def check(self, step: Step, labels: Labels) -> None:
         """Raise `MaskError` where a step cannot be done on a frame without a mask that begins with labels."""
-        self._masks[step.frame] = zlib.compress(labels.tobytes(), 1)
-        try:
-            self._prepared(step)
-        finally:
-            del self._masks[step.frame]
+        self._prepared(step, labels)
 
     def do(self, step: Step) -> list[int]:
         """Do a step, and write it down first; gives the frames that changed.
@@ -143,12 +182,18 @@ class Document:
         self._write(Step("redo"))
         return self._forth()
 
+    def given(self, frame: int, path: Path) -> DrawnMask:
+        """The mask of a frame, which is in a file, with its ids here, whatever its colours mean elsewhere."""
+        data = zlib.compress(self.labels(frame).tobytes(), 1)
+        colors = {number: _rgb(self.things[number].color) for number in sorted(self.ids(frame))}
+        return DrawnMask(path.name, path, "a mask of the page", self.size, partial(_given, data, colors))
+
     def save(self, folder: Path, frame: int) -> Path:
         """Write the mask of a frame as a palette PNG, in the colours of the objects; gives its path."""
         image = palette_image(self.labels(frame))
         palette = PALETTE.copy()
         for thing in self.things.values():
-            palette[thing.id] = [int(thing.color[at : at + 2], 16) for at in (1, 3, 5)]
+            palette[thing.id] = _rgb(thing.color)
         image.putpalette(palette.tobytes())
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
@@ -200,27 +245,27 @@ class Document:
             self._undone.clear()
             self._apply(self._prepared(step))
 
-    def _prepared(self, step: Step) -> Done:
-        """What a step changes; raises `MaskError` where it cannot be done."""
+    def _prepared(self, step: Step, before: Labels | None = None) -> Done:
+        """What a step changes, on a frame as it is or with other labels; raises `MaskError` where it cannot be done."""
         if step.frame < 0:
             raise MaskError(f"there is no frame {step.frame}")
         if step.kind in OBJECTS:
             things, patches = OBJECTS[step.kind](dict(self.things), step), list[Patch | None]()
             if step.kind in ("delete", "merge", "gone"):
-                for frame in self._masks:
-                    before = self.labels(frame)
-                    after = before if step.kind == "gone" else _relabelled(before, step)
-                    _check_there(things, frame, after)
-                    patches.append(self._patch(frame, after))
+                for frame in [each for each in self._masks if step.id in self.ids(each)]:
+                    old = self.labels(frame)
+                    new = old if step.kind == "gone" else _relabelled(old, step)
+                    _check_there(things, frame, new)
+                    patches.append(_patch(frame, old, new))
             return Done(step, [patch for patch in patches if patch], things, frozenset(self._masks))
         if step.kind not in _DRAWN:
             raise MaskError(f"there is no step {shown(step.kind)!r}")
         if step.id and step.id not in self.things:
             raise MaskError(f"there is no object {step.id}: add it first")
-        before = self.labels(step.frame)
+        before = self.labels(step.frame) if before is None else before
         after = self._painted(before, step)
         _check_there(self.things, step.frame, after)
-        patch = self._patch(step.frame, after)
+        patch = _patch(step.frame, before, after)
         return Done(step, [patch] if patch else [], dict(self.things), frozenset({*self._masks, step.frame}))
 
     def _painted(self, before: Labels, step: Step) -> Labels:
@@ -246,13 +291,6 @@ class Document:
         after[inside & may] = number
         return np.where(np.isin(before, locked), before, after)
 
-    def _patch(self, frame: int, after: Labels) -> Patch | None:
-        before = self.labels(frame)
-        area = Area.of(before != after)
-        if not area.inside.size:
-            return None
-        return Patch(frame, area.box, *(zlib.compress(each[area.box].tobytes(), 1) for each in (before, after)))
-
     def _apply(self, done: Done) -> list[int]:
         if done.step.kind in _DRAWN:
             self.touched.add(done.step.frame)
@@ -261,7 +299,7 @@ class Document:
         kept = Done(done.step, done.patches, dict(self.things), frozenset(self._masks))
         self._done.append(kept)
         self.things = done.things
-        return self._put(done.patches, done.frames, after=True)
+        return self._put(done, after=True)
 
     def _back(self) -> list[int]:
         """Take the last step back, and with the first one on a frame also its beginning."""
@@ -284,24 +322,51 @@ class Document:
         done = source.pop()
         target.append(replace(done, things=dict(self.things), frames=frozenset(self._masks)))
         self.things = dict(done.things)
-        return self._put(done.patches, done.frames, after)
+        return self._put(done, after)
 
-    def _put(self, patches: list[Patch], frames: frozenset[int], after: bool) -> list[int]:
-        """Write patches into masks, and keep masks for these frames alone; gives the frames that changed."""
+    def _put(self, done: Done, after: bool) -> list[int]:
+        """Write patches into masks, and keep masks for its frames alone; gives the frames that changed."""
+        frames, revision = done.frames, self.revision + 1
         changed = {*self._masks} ^ frames
         for frame in frames - {*self._masks}:
-            self._masks[frame] = zlib.compress(bytes(self.size[0] * self.size[1]), 1)
-        for patch in patches:
-            labels = self.labels(patch.frame)
-            part = labels[patch.box]
+            blank = np.zeros(self.size, np.uint8)
+            self._masks[frame] = Mask(zlib.compress(blank.tobytes(), 1), _counts(blank), revision)
+        for patch in done.patches:
+            labels, counts = self.labels(patch.frame), self._masks[patch.frame].counts
+            old = labels[patch.box]
             data = zlib.decompress(patch.after if after else patch.before)
-            labels[patch.box] = np.frombuffer(data, np.uint8).reshape(part.shape)
-            self._masks[patch.frame] = zlib.compress(labels.tobytes(), 1)
+            new = np.frombuffer(data, np.uint8).reshape(old.shape)
+            counts = counts - _counts(old) + _counts(new)
+            labels[patch.box] = new
+            began = self._masks[patch.frame].began
+            mask = Mask(zlib.compress(labels.tobytes(), 1), counts, revision, began)
+            self._masks[patch.frame] = replace(mask, began=mask.ids) if done.step.kind == "begin" else mask
             changed.add(patch.frame)
         for frame in {*self._masks} - frames:
             del self._masks[frame]
-        self.revision += 1
+        self.revision = revision
         return sorted(changed)
+
+
+def _patch(frame: int, before: Labels, after: Labels) -> Patch | None:
+    area = Area.of(before != after)
+    if not area.inside.size:
+        return None
+    return Patch(frame, area.box, *(zlib.compress(each[area.box].tobytes(), 1) for each in (before, after)))
+
+
+def _given(data: bytes, colors: dict[int, Color], size: tuple[int, int]) -> MaskFile:
+    pixels = torch.frombuffer(bytearray(zlib.decompress(data)), dtype=torch.uint8).view(size)
+    return MaskFile(LabelMap(pixels, tuple(colors)), (), colors)
+
+
+def _rgb(color: str) -> Color:
+    red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
+    return red, green, blue
+
+
+def _counts(labels: Labels) -> npt.NDArray[np.int64]:
+    return np.bincount(labels.ravel(), minlength=256)
 
 
 def _check_there(things: Mapping[int, Thing], frame: int, labels: Labels) -> None:

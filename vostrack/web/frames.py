@@ -6,20 +6,24 @@ from __future__ import annotations
 
 import bisect
 import io
+import os
 import shutil
+import stat
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
 from PIL import Image
 
-from vostrack.errors import InputError, VostrackError
+from vostrack.errors import InputError, OutputError, VostrackError
+from vostrack.files import LOCK_NAME, lock_folder
 from vostrack.types import Frame
 from vostrack.video.stream import ClipStream
 
-_QUALITY, _MOST_BYTES = 92, 2 << 30
+_QUALITY, _MOST_BYTES, _PREFIX = 92, 2 << 30, "vostrack-frames-"
 
 
 class FrameCache:
@@ -34,7 +38,7 @@ class FrameCache:
     """
 
     def __init__(self, open_stream: Callable[[], ClipStream], room: int | None = None) -> None:
-        """Open a clip, and begin to decode it.
+        """Open a clip, and begin to decode it. What pages that were killed have left is deleted.
 
         Args:
             open_stream: opens it from its start, each time anew.
@@ -45,7 +49,9 @@ class FrameCache:
         """
         stream = open_stream()
         self.size, self.fps, self.count, self.ready, self.error = stream.size, stream.fps, stream.count, 0, ""
-        self._open, self._folder = open_stream, tempfile.TemporaryDirectory(prefix="vostrack-frames-")
+        _clear_away()
+        self._open, self._folder, self._lock = open_stream, tempfile.TemporaryDirectory(prefix=_PREFIX), ExitStack()
+        self._lock.enter_context(lock_folder(Path(self._folder.name), waits=True))
         self._room = room if room is not None else min(_MOST_BYTES, shutil.disk_usage(self._folder.name).free // 2)
         self._names: list[str] = []
         self._kept: list[int] = []
@@ -85,6 +91,7 @@ class FrameCache:
             self._closed = True
             self._news.notify_all()
         self._thread.join()
+        self._lock.close()
         self._folder.cleanup()
 
     def __enter__(self) -> Self:
@@ -191,3 +198,17 @@ class FrameCache:
         index = self._kept.pop(-1 if last else 0)
         self._used -= self._bytes.pop(index)
         self._path(index).unlink(missing_ok=True)
+
+
+def _clear_away() -> None:
+    """Delete folders of frames that are ours, and that nobody has locked any more."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError, OutputError):
+            found = folder.lstat()  # others may have put a link there
+            is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == getattr(os, "getuid", lambda: 0)()
+            if not is_ours or not (folder / LOCK_NAME).exists():  # without a lock, it is being made
+                continue
+            with lock_folder(folder) as is_locked:
+                for path in folder.glob("*.jpg") if is_locked else ():
+                    path.unlink()
+            folder.rmdir()

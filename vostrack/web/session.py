@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -16,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from vostrack.errors import MaskError, VostrackError
-from vostrack.files import OutputRoot, lock_folder, make_folder, shown
+from vostrack.files import OutputRoot, lock_folder, make_folder, output_error, shown
 from vostrack.formats import FORMATS, format_of
 from vostrack.methods import preset_name
 from vostrack.run.cuts import cuts
@@ -26,19 +27,20 @@ from vostrack.run.pipeline import PipelineConfig
 from vostrack.run.place import check_free, default_folder
 from vostrack.run.request import Request
 from vostrack.run.suggestions import read_rows, suggest
-from vostrack.video.masks import Prompts
+from vostrack.video.masks import DrawnMask, Prompts
 from vostrack.video.palette import PALETTE
 from vostrack.video.playback import NORMAL
 from vostrack.video.ranges import Span
 from vostrack.video.reader import open_clip
 from vostrack.video.stream import NOMINAL_RATE
+from vostrack.web.changes import ONCE, Followed, Once, mask_of, outside, said
 from vostrack.web.document import Document, Labels, encoded, mask_name
 from vostrack.web.frames import FrameCache
 from vostrack.web.regions import Patches, patches, region
 from vostrack.web.things import Frames, Step, joined
 from vostrack.web.work import Work
 
-_MOST_CLICKS, _MOST_CUT = 1000, 4
+_MOST_CLICKS, _MOST_CUT, _ENDLESS = 1000, 4, 1 << 40
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Wanted:
         method, preset, size, direction: as for `vostrack.segment`.
         objects: ids to follow; the others are kept as they are. Empty for all.
         first, last: frames that may change; None for the ends of the clip.
+        changed: whether, of these, only what is older than what is drawn and said may change.
         anew: whether a complete run is replaced, with what is said here in the place of how that was made.
     """
 
@@ -59,6 +62,7 @@ class Wanted:
     objects: list[int] = field(default_factory=list)
     first: int | None = None
     last: int | None = None
+    changed: bool = False
     anew: bool = False
 
 
@@ -88,9 +92,10 @@ class Session:
         self.clip, self.out, self.document, self.frames = clip, out, document, frames
         self.work = Work()
         self._cut: dict[int, Patches] = {}
-        self._spared: list[tuple[int, int]] = []
+        self._once = Once.kept_in(drawn_in(out))
+        self._followed: tuple[Any, Followed] | None = None
         self._command: tuple[Any, str] = (None, "")
-        self._told = itertools.count(1)
+        self._told, self._telling = itertools.count(1), threading.Lock()
 
     @classmethod
     def open(cls, path: Path, out: Path | None = None, given: Prompts | None = None) -> Self:
@@ -143,6 +148,12 @@ class Session:
 
     def predicted(self, frame: int) -> Labels:
         """What was followed at a frame, (H, W); background where nothing was."""
+        labels = self._result(frame)
+        there = [thing.id for thing in self.document.things.values() if not thing.is_gone(frame)]
+        return np.where(np.isin(labels, there), labels, 0).astype(np.uint8)
+
+    def _result(self, frame: int) -> Labels:
+        """The mask of a frame that the run has, (H, W)."""
         nothing = np.zeros(self.document.size, np.uint8)
         if not self._is_inside(frame):
             return nothing
@@ -155,8 +166,7 @@ class Session:
             return nothing
         if labels.dtype != np.uint8 or labels.shape != nothing.shape:
             return nothing
-        there = [thing.id for thing in self.document.things.values() if not thing.is_gone(frame)]
-        return np.where(np.isin(labels, there), labels, 0).astype(np.uint8)
+        return labels
 
     def _is_inside(self, frame: int) -> bool:
         """Whether the run is of a frame."""
@@ -205,23 +215,22 @@ class Session:
         Raises:
             MaskError: nothing is drawn, nothing changed, or something is being followed.
         """
-        if not any(self.document.labels(frame).any() for frame in self.document.frames):
+        if not any(self.document.ids(frame) for frame in self.document.frames):
             raise MaskError("nothing is drawn: draw an object on a frame first")
         paths = self.save()
-        saved = {frame: paths[frame] for frame in self._given()}
+        saved = {frame: self.document.given(frame, paths[frame]) for frame in self._given()}
         if wanted.anew or not self.is_followed:
             if wanted.objects or wanted.first is not None or wanted.last is not None:
                 raise MaskError("the first time, choose all objects and the whole clip")
-            self._check_known()
-            self.work.start("segment", self._first_run(saved, wanted))
+            self.work.start("segment", {**self._first_run(saved, wanted), **self._known_settings()})
             self.wanted = replace(wanted, anew=False)
             return
         self.work.start("update", self._update(saved, wanted))
 
-    def _check_known(self) -> None:
-        """Raise `MaskError` where the folder has a run with settings that the page would lose by beginning it anew."""
+    def _known_settings(self) -> dict[str, Any]:
+        """Settings of a run that is begun anew, as arguments; raises `MaskError` where the page would lose some."""
         if not (self.out / ".vostrack/request.json").is_file():
-            return
+            return {}
         request = Request.kept_in(OutputFolder(self.out))[0]
         config = request.config
         plain = PipelineConfig(config.method, config.preset, size=config.size, device=config.device)
@@ -229,6 +238,13 @@ class Session:
             raise MaskError(
                 "this run was begun with settings that the page does not have: go on with it by `vostrack segment`"
             )
+        return {
+            "outputs": request.outputs,
+            "overlay_style": str(request.look.style),
+            "overlay_labels": request.look.labels,
+            "keep": request.keep,
+            "on_cut": str(request.on_cut),
+        }
 
     def save(self) -> dict[int, Path]:
         """Write what is drawn as masks that the command line reads; gives their paths by frame.
@@ -241,7 +257,7 @@ class Session:
             OutputRoot(folder).remove(mask_name(frame))
         return {frame: self.document.save(folder, frame) for frame in self.document.frames}
 
-    def _first_run(self, saved: Mapping[int, Path], wanted: Wanted) -> dict[str, Any]:
+    def _first_run(self, saved: Mapping[int, DrawnMask], wanted: Wanted) -> dict[str, Any]:
         names = {thing.id: thing.name for thing in self.document.things.values() if thing.name}
         present = self._present(saved)
         return {
@@ -260,69 +276,105 @@ class Session:
 
     def _present(self, frames: Iterable[int]) -> set[int]:
         """Objects that are drawn on frames."""
-        return {number for frame in frames for number in np.unique(self.document.labels(frame)).tolist()} - {0}
+        return {number for frame in frames for number in self.document.ids(frame)}
 
-    def _update(self, saved: Mapping[int, Path], wanted: Wanted) -> dict[str, Any]:
-        request, known = Request.kept_in(OutputFolder(self.out))
-        changes = self._unfollowed(request, known)
-        if not any(changes.values()):
+    def _update(self, saved: Mapping[int, DrawnMask], wanted: Wanted) -> dict[str, Any]:
+        """Arguments of an update, which keeps what is locked, and what is not wanted."""
+        followed, given, gone = self._asked_for(), self._given(), self._gone
+        news, locks = followed.news(given, gone), followed.request.locks
+        if not any(news.values()):
             raise MaskError("nothing has changed since it was followed: correct a frame first")
-        ids = list(self.document.things)
-        kept = {thing.id for thing in self.document.things.values() if thing.locked}
-        kept |= {number for number in ids if wanted.objects and number not in wanted.objects}
-        followed = {number for labels in known.labels.values() for number in labels.ids}
-        count = self.frames.count or self.frames.ready
-        ranges = [(0, wanted.first - 1)] if wanted.first else []
-        ranges += [(wanted.last + 1, count - 1)] if wanted.last is not None and wanted.last < count - 1 else []
-        # A choice of frames holds once; what was locked elsewhere stays locked.
-        locked = [span for span in request.locks.frames if span not in self._spared]
-        self._spared = ranges
+        arguments = {"run": self.out, "clip": self.clip}
+        older = followed.older(given, gone)
+        if wanted.changed and not older:  # but for names, or a mask that is as it was predicted: locks stay as they are
+            return {**arguments, **news, "masks": {frame: saved[frame] for frame in news["masks"]}}
+        objects, spans = self._to_follow(wanted, older)
+        last = max(self.frames.count or _ENDLESS, self.frames.ready) - 1
+        spared = outside(spans, last)
+        news = followed.some(news, objects, spared)
+        if not any(news.values()):
+            raise MaskError("nothing that may change has changed: unlock it, or choose other objects or frames")
+        known = {number for labels in followed.known.labels.values() for number in labels.ids}
+        # A choice of frames and objects holds once; frames that were locked elsewhere stay locked.
+        foreign = [span for span in locks.frames if span not in self._once.frames]
+        spared = [span for span in spared if span not in foreign]
+        kept = known & {*self.document.things} - objects
+        locked = {each.id for each in self.document.things.values() if each.locked}
+        earlier = {*self._once.objects} & {*locks.objects}, {*self._once.frames} & {*locks.frames}
+        self._hold(Once(sorted(kept - locked | earlier[0]), sorted({*spared} | earlier[1])))
         return {
-            "run": self.out,
-            **changes,
-            "masks": {frame: saved[frame] for frame in changes["masks"]},
-            "lock": sorted(kept & followed),
-            "lock_ranges": [*locked, *ranges],
-            "unlock": bool(request.locks.record()),
-            "clip": self.clip,
+            **arguments,
+            **news,
+            "masks": {frame: saved[frame] for frame in news["masks"]},
+            "lock": sorted(kept),
+            "lock_ranges": [*foreign, *spared],
+            "unlock": bool(locks.record()),
         }
 
-    def _unfollowed(self, request: Request, known: Prompts) -> dict[str, Any]:
-        """What has changed since a run was asked for, as arguments of an update; of masks their frames alone."""
-        frames, said, gone, size = self._given(), _said(request), self._gone, self.document.size
-        present, there = self._present(frames), {*known.labels, *known.empty}
-        moved = {number for number in {*said, *gone} & present if said.get(number) != gone.get(number)}
-        names = {thing.id: thing.name for thing in self.document.things.values() if thing.id in present and thing.name}
-        return {
-            "masks": [
-                frame
-                for frame in frames
-                if frame not in there or not np.array_equal(_mask_of(known, frame, size), self.document.labels(frame))
-            ],
-            "drop_masks": sorted(there - {*frames}),
-            "gone": {number: spans for number, spans in gone.items() if number in moved},
-            "drop_gone": sorted(moved & {*said}),
-            "names": {number: name for number, name in names.items() if known.names.get(number) != name},
-        }
+    def _to_follow(self, wanted: Wanted, older: Mapping[int, Sequence[Frames]]) -> tuple[set[int], list[Frames]]:
+        """Objects, and spans of frames, that may change."""
+        things = self.document.things
+        objects = {each.id for each in things.values() if not each.locked} & {*(wanted.objects or things)}
+        frames: list[Frames] = [(wanted.first or 0, wanted.last)]
+        if wanted.changed:
+            changed = {number for number in older if number in objects or number not in things}
+            objects &= changed
+            frames = [span for number in changed for span in older[number]]
+        return objects, frames
+
+    def _hold(self, once: Once) -> None:
+        """Keep what is locked for one time, also for a page that is opened later."""
+        if once != self._once:
+            OutputRoot(drawn_in(self.out)).write_json(ONCE, asdict(once))
+        self._once = once
+
+    def _asked_for(self) -> Followed:
+        """What the run was asked for; raises `OutputError`."""
+        path = self.out / ".vostrack/request.json"
+        try:
+            told = path.stat()
+        except OSError as error:
+            raise output_error(error, path) from error
+        progress = (
+            self.work.progress
+        )  # while an update puts its results in their place, what is read may be of two runs
+        state = told.st_mtime_ns, told.st_ino, progress.number, progress.running
+        if self._followed is None or self._followed[0] != state:
+            self._followed = state, Followed(OutputFolder(self.out), self.document, self._result)
+        return self._followed[1]
+
+    def older(self) -> dict[int, tuple[Frames, ...]]:
+        """Frames whose results are older than what is drawn and said of an object, by its id."""
+        if not self.is_followed:
+            return {}
+        try:
+            return self._asked_for().older(self._given(), self._gone)
+        except VostrackError:  # an update puts its results in their place
+            return {}
 
     def _given(self) -> list[int]:
         """Frames whose masks a run is given: from the first one on that shows an object."""
-        return [*dropwhile(lambda frame: not self.document.labels(frame).any(), self.document.frames)]
+        return [*dropwhile(lambda frame: not self.document.ids(frame), self.document.frames)]
 
     @property
     def _gone(self) -> dict[int, list[Frames]]:
-        """When objects are not there, by id; empty masks before the first one that shows any say so of all."""
-        gone, empty = {}, [frame for frame in self.document.frames if frame < min(self._given(), default=0)]
-        for number, thing in self.document.things.items():
+        """When objects are not there, by id: as was said, where one was erased, and in masks before any shows one."""
+        gone, document, start = {}, self.document, min(self._given(), default=0)
+        for number, thing in document.things.items():
             spans = thing.gone
-            for frame in empty:
-                spans = joined(spans, frame, frame)
+            for frame in document.frames:
+                if frame < start or number in document.erased(frame):
+                    spans = joined(spans, frame, frame)
             if spans:
                 gone[number] = [*spans]
         return gone
 
     def state(self) -> dict[str, Any]:
         """All that the page shows, apart from pixels, as JSON; numbered, since answers may arrive in another order."""
+        with self._telling:  # what has a later number is read later
+            return self._state()
+
+    def _state(self) -> dict[str, Any]:
         document, frames = self.document, self.frames
         height, width = document.size
         return {
@@ -342,9 +394,10 @@ class Session:
             "canUndo": document.can_undo,
             "canRedo": document.can_redo,
             "followed": self.is_followed,
-            "wanted": {**asdict(self.wanted), "preset": preset_name(self.wanted.method, self.wanted.preset)},
+            "wanted": {**asdict(self.wanted), "quality": preset_name(self.wanted.method, self.wanted.preset)},
             "work": asdict(self.work.progress),
             "command": self.as_command(),
+            "older": self.older(),
             "fps": float(self.frames.fps or NOMINAL_RATE),
             "formats": [{"name": each.name, "meaning": f"{each.what}, {each.who}"} for each in FORMATS.values()],
         }
@@ -353,7 +406,7 @@ class Session:
         """Write the masks of the run in a format, beside the run, with soft edges or hard ones; gives where."""
         if not self.is_followed or self.work.progress.running:
             raise MaskError("nothing is followed to its end yet: follow first")
-        if any(self._unfollowed(*Request.kept_in(OutputFolder(self.out))).values()):
+        if any(self._asked_for().news(self._given(), self._gone).values()):
             raise MaskError("something has changed since it was followed: follow first")
         hard = hard and format_of(name).soft
         return shown(export(self.out, name, clip=self.clip, overwrite=True, hard=hard)["out"])
@@ -393,34 +446,20 @@ class Session:
             text = text if text != "#000000" else "#{:02x}{:02x}{:02x}".format(*PALETTE[number])
             self.document.do(Step("add", id=number, name=given.names.get(number, ""), color=text))
         for frame in sorted({*given.labels, *given.empty} - self.document.touched):  # what was drawn since counts
-            self.document.do(Step("begin", frame, data=encoded(_mask_of(given, frame, self.document.size))))
+            self.document.do(Step("begin", frame, data=encoded(mask_of(given, frame, self.document.size))))
 
     def _go_on_from(self, request: Request) -> None:
         """Take over what else was said of a run."""
         config, told = request.config, {*self.document.told}
-        for number, spans in _said(request).items():
-            for first, last in spans if number not in told else ():
+        for number, spans in said(request).items():
+            for first, last in spans if number not in told and self._gone.get(number) != spans else ():
                 with suppress(MaskError):  # it is drawn there, or locked: that counts
                     self.document.do(Step("gone", first, number, last=last))
-        for number in request.locks.objects:
+        for number in {*request.locks.objects} - {*self._once.objects}:
             if number in self.document.things and not self.document.things[number].locked:
                 self.document.do(Step("lock", id=number, locked=True))
         self.wanted = Wanted(config.method, config.preset, config.size, str(request.direction))
         self.span = request.span
-
-
-def _said(request: Request) -> dict[int, list[Frames]]:
-    """When a run was told that objects are not there, by id."""
-    said = dict[int, tuple[Frames, ...]]()
-    for number, spans in request.gone.items():
-        for first, last in spans:
-            said[int(number)] = joined(said.get(int(number), ()), first, last)
-    return {number: [*spans] for number, spans in said.items()}
-
-
-def _mask_of(known: Prompts, frame: int, size: tuple[int, int]) -> Labels:
-    """The mask (H, W) that a run was given for a frame, black where it said that nothing is there."""
-    return known.labels[frame].pixels.numpy() if frame in known.labels else np.zeros(size, np.uint8)
 
 
 def run_folder(path: Path, out: Path | None = None) -> Path:

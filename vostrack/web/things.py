@@ -15,6 +15,9 @@ from vostrack.video.palette import PALETTE
 Frames = tuple[int, int | None]
 """First and last frame; None for the end of the clip."""
 
+BRIGHT = ("#ff7028", "#38dcff", "#fff050", "#f050ff", "#28a064", "#ffb4d0")
+"""The first colours that are offered: bright on dark footage, and told apart by people with any kind of sight."""
+
 _LONGEST_NAME, _MOST_SPANS = 80, 1000
 
 
@@ -115,7 +118,8 @@ def _add(things: Things, step: Step) -> Things:
     number = step.id or next((number for number in range(1, MAX_OBJECTS + 1) if number not in things), 0)
     if not 1 <= number <= MAX_OBJECTS or number in things:
         raise MaskError(f"no object can be added as {number}: ids go from 1 to {MAX_OBJECTS}, each once")
-    color = step.color or "#{:02x}{:02x}{:02x}".format(*PALETTE[number])
+    free = [color for color in BRIGHT if color not in {thing.color for thing in things.values()}]
+    color = step.color or (free[0] if free else "#{:02x}{:02x}{:02x}".format(*PALETTE[number]))
     return {**things, number: Thing(number, _name(step.name), _color(color))}
 
 

@@ -6,7 +6,8 @@
  *   notes: [string, string, string][], error: string, stopped: boolean}} Progress
  * @typedef {{clip: string, out: string, width: number, height: number, count: number | null, ready: number, span: [number, number | null],
  *   error: string, number: number, revision: number, things: Thing[], drawn: number[], canUndo: boolean, canRedo: boolean,
- *   followed: boolean, wanted: {method: string, preset: string, size: number | null}, work: Progress, command: string,
+ *   followed: boolean, wanted: {method: string, preset: string, quality: string, size: number | null, direction: string},
+ *   older: Record<string, [number, number | null][]>, work: Progress, command: string,
  *   drawnIn: string, pen: boolean, fps: number, formats: {name: string, meaning: string}[], changed?: number[] | null}} State
  * @typedef {{confidence: Record<string, [number, number][]>, suggested: number[], cuts: number[]}} Findings
  * @typedef {{kind: string, frame?: number, last?: number | null, id?: number, points?: number[][], radius?: number, name?: string,

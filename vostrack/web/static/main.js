@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { listed, question } from "./objects.js";
 import { listen } from "./pointer.js";
-import { Timeline } from "./timeline.js";
+import { Timeline, olderText } from "./timeline.js";
 import { TOOLS } from "./tools.js";
 import { View } from "./view.js";
 
@@ -133,10 +133,11 @@ function working() {
   button("export").disabled = !state.followed || work.running;
   at("anew-label").hidden = !state.followed;
   const anew = input("anew").checked || !state.followed;
-  input("preset").disabled = !anew;
+  input("preset").disabled = input("direction").disabled = !anew;
   input("which").disabled = input("span").disabled = anew;
   const size = wanted.size ? `, ${wanted.size} pixels` : "";
-  at("made").textContent = state.followed ? `The run: ${wanted.method}, ${wanted.preset}${size}.` : "";
+  at("made").textContent = state.followed ? `The run: ${wanted.method}, ${wanted.quality}${size}.` : "";
+  at("older").textContent = olderText(state);
   const far = work.total ? `: ${work.done} of ${work.total}` : " …";
   at("work").textContent = work.running
     ? `${work.phase}${far}${pace(work)}`
@@ -376,8 +377,10 @@ function follow() {
   const objects = input("which").value === "one" ? [chosen] : [];
   const anew = input("anew").checked;
   input("anew").checked = false;
-  const preset = input("preset").value;
-  return post("follow", anew || !state.followed ? { preset, anew } : { objects, first, last });
+  const { method, preset, size } = state.wanted;
+  const [quality, direction] = [input("preset").value, input("direction").value];
+  const whole = { ...(quality ? { preset: quality } : { method, preset }), size, direction, anew };
+  return post("follow", anew || !state.followed ? whole : { objects, first, last, changed: span === "changed" });
 }
 at("follow").addEventListener("click", follow);
 at("anew").addEventListener("change", working);
@@ -557,8 +560,10 @@ document.addEventListener("change", (event) => {
   if (byPointer && event.target instanceof HTMLSelectElement) view.canvas.focus();
 });
 
-const QUALITY = ["fast", "balanced", "accurate"];
-if (QUALITY.includes(state.wanted.preset)) input("preset").value = state.wanted.preset;
+const { method, quality } = state.wanted;
+if (method === "best" && ["fast", "balanced", "accurate"].includes(quality)) input("preset").value = quality;
+else at("preset").prepend(new Option(`as it is: ${method}, ${quality}`, "", true, true));
+input("direction").value = state.wanted.direction;
 take("b");
 input("radius").dispatchEvent(new Event("input"));
 objects();
