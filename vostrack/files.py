@@ -454,7 +454,7 @@ def shaped(value: Any, kind: Any, where: str = "it") -> Any:
 
 @functools.cache
 def _declared(kind: type) -> tuple[dict[str, Any], list[str]]:
-    """Types of a dataclass's fields, and those that have no default of either kind; found once, since that takes long."""
+    """Types of a dataclass's fields, and those without a default of either kind; found once, since that is slow."""
     return typing.get_type_hints(kind), [f.name for f in dataclasses.fields(kind) if f.default is f.default_factory]
 
 
