@@ -335,9 +335,8 @@ class Session:
             told = path.stat()
         except OSError as error:
             raise output_error(error, path) from error
-        progress = (
-            self.work.progress
-        )  # while an update puts its results in their place, what is read may be of two runs
+        # While an update puts its results in their place, what is read may be of two runs.
+        progress = self.work.progress
         state = told.st_mtime_ns, told.st_ino, progress.number, progress.running
         if self._followed is None or self._followed[0] != state:
             self._followed = state, Followed(OutputFolder(self.out), self.document, self._result)
