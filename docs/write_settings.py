@@ -1,11 +1,10 @@
 """Lists of settings and codes in the pages, made from the declarations: `python docs/write_settings.py` writes them.
 
-They stand between markers: `<!-- settings: NAME -->`, where the name is that of a method, "adaptation" or "crf", or
-`<!-- recipes: NAME -->` for the recipes of a method's training, or `<!-- notes: SEVERITY -->` for the
-codes of warnings or of notes; `<!-- end -->` ends any of them.
+They stand between markers: `<!-- presets: METHOD -->` for what its presets change, `<!-- settings: NAME -->` for all
+settings of "adaptation" or "crf", `<!-- recipes: METHOD -->` for its training ("common" for what all recipes have), or
+`<!-- notes: SEVERITY -->` for the codes of warnings or of notes; `<!-- end -->` ends any of them.
 
-A setting is explained once: what all recipes have under `<!-- recipes: common -->`, what methods share on the page of
-`videomatch`. Elsewhere such settings are only listed with their values. Ranges of numbers are left to help and errors.
+Settings of methods are explained by `vostrack methods NAME`. Ranges of numbers are left to help and errors.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ from vostrack.methods import method_class
 from vostrack.methods.recipe import Recipe
 from vostrack.notes import Code
 
-_MARKED = re.compile(r"(<!-- (settings|recipes|notes): ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_SHARED = "videomatch"
+_MARKED = re.compile(r"(<!-- (presets|settings|recipes|notes): ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def with_tables(page: str) -> str:
@@ -31,21 +29,22 @@ def with_tables(page: str) -> str:
 
 
 def _made(kind: str, name: str) -> str:
-    paragraphs = {"settings": _settings, "recipes": _recipes, "notes": _codes}[kind](name)
+    paragraphs = {"presets": _presets, "settings": _settings, "recipes": _recipes, "notes": _codes}[kind](name)
     return "".join(f"\n{paragraph}\n" for paragraph in paragraphs)
 
 
+def _presets(name: str) -> list[str]:
+    return _changes("Preset", method_class(name).presets)
+
+
 def _settings(name: str) -> list[str]:
-    presets, shared = _presets(name), _presets(_SHARED)["default"]
+    from vostrack.adapt.config import PRESETS
+    from vostrack.refine.crf import CrfConfig
+
+    known: dict[str, Mapping[str, Config]] = {"adaptation": PRESETS, "crf": {"default": CrfConfig()}}
+    presets = known[name]
     default = presets["default"]
-    own, others = _own(default, {} if name == _SHARED else _meanings(shared))
-    lines = []
-    if isinstance(default, type(shared)) and name != _SHARED:
-        differing = _values(default, others, besides=shared)
-        lines = [f"All others as in [`{_SHARED}`]({_SHARED}.md#settings), but {differing}"]
-    elif others:
-        lines = [f"As in [`{_SHARED}`]({_SHARED}.md#settings): {_values(default, others)}"]
-    return [*_items(default, own), *lines, *_changes("Preset", presets)]
+    return [*_items(default, settings_of(type(default))), *_changes("Preset", presets)]
 
 
 def _recipes(name: str) -> list[str]:
@@ -58,14 +57,6 @@ def _recipes(name: str) -> list[str]:
     own, others = _own(default, _meanings(Recipe()))
     given = [each for each in others if getattr(default, each.name) != ""]
     return [*_items(default, own), f"Recipe `default`: {_values(default, given)}", *_changes("Recipe", recipes)]
-
-
-def _presets(name: str) -> Mapping[str, Config]:
-    from vostrack.adapt.config import PRESETS
-    from vostrack.refine.crf import CrfConfig
-
-    others: dict[str, Mapping[str, Config]] = {"adaptation": PRESETS, "crf": {"default": CrfConfig()}}
-    return others[name] if name in others else method_class(name).presets
 
 
 def _own(config: Config, explained: Mapping[str, str]) -> tuple[list[Setting], list[Setting]]:

@@ -23,10 +23,8 @@ from tests.contract import Contract
 from vostrack import Clip, Frame, LabelMap, Propagator, errors, load_method
 from vostrack import cli as command_line
 from vostrack.cli.batch import FAILED
-from vostrack.config import settings_of
 from vostrack.errors import VostrackError
 from vostrack.files import sha256
-from vostrack.matching.settings import SoftMatcherConfig
 from vostrack.methods import METHODS, build_net, method_class, training_recipe
 from vostrack.methods.base import Batch
 from vostrack.video.synthetic import write_clip
@@ -251,25 +249,8 @@ def test_settings_are_up_to_date(page: Path, with_tables: Callable[[str], str]) 
     assert with_tables(text) == text, "run `python docs/write_settings.py`"
 
 
-def test_settings_that_methods_share_are_explained_on_one_page(with_tables: Callable[[str], str]) -> None:
-    def listed(name: str) -> tuple[set[str], str]:
-        text = with_tables(f"<!-- settings: {name} -->\n<!-- end -->")
-        return set(re.findall(r"^- `(\w+)=", text, re.MULTILINE)), text
-
-    assert {each.name for each in settings_of(SoftMatcherConfig)} == listed("videomatch")[0]
-    for name, own, shared in (
-        ("anchors", {"first_radius", "top_k"}, "`context=4`"),  # has some of those settings: all are listed
-        ("best", {"network", "stages", "mast_stages"}, "but `views=2`"),  # has all: only another default is
-        ("rpm-net", {"stages", "pointed_only"}, "but `fine_stages=`, `views=2`"),
-    ):
-        explained, text = listed(name)
-        assert own <= explained
-        assert not {"radius", "views", "colour"} & explained
-        assert shared in text
-
-
 def test_presets_and_recipes_say_what_they_change(with_tables: Callable[[str], str]) -> None:
-    text = with_tables("<!-- settings: best -->\n<!-- end -->\n<!-- recipes: rpm-net -->\n<!-- end -->")
+    text = with_tables("<!-- presets: best -->\n<!-- end -->\n<!-- recipes: rpm-net -->\n<!-- end -->")
     assert "\nPreset `accurate`: as `default`\n" in text
     assert "\nRecipe `shipped`: `steps=2400`\n" in text
     assert "- `crop" not in text
@@ -277,9 +258,11 @@ def test_presets_and_recipes_say_what_they_change(with_tables: Callable[[str], s
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_lists_its_settings_and_recipes(name: str) -> None:
-    kinds = re.findall(rf"^<!-- (settings|recipes): {name} -->$", read(f"docs/methods/{name}.md"), re.MULTILINE)
-    assert kinds == (["settings", "recipes"] if method_class(name).objective else ["settings"])
+def test_every_method_lists_its_presets_and_recipes(name: str) -> None:
+    kinds = re.findall(rf"^<!-- (\w+): {name} -->$", read(f"docs/methods/{name}.md"), re.MULTILINE)
+    made = method_class(name)
+    wanted = {"presets": len(made.presets) > 1, "recipes": made.objective is not None}
+    assert kinds == [kind for kind, there in wanted.items() if there]
 
 
 # --- code ---
