@@ -243,6 +243,14 @@ def test_the_readme_names_every_method() -> None:
     assert sorted(named) == sorted(METHODS)
 
 
+def test_the_readme_and_the_manifest_have_the_same_figures() -> None:
+    rows = re.findall(r"^\| \[`([\w-]+)`\].* \| ([\d.]+) \| ([\d.]+) \|$", read("README.md"), re.MULTILINE)
+    scores = {entry.name: entry.scores for entry in read_manifest(ROOT / "weights")}
+    assert {name for name, *_ in rows} == scores.keys() - {"best-fast"}
+    for name, accuracy, seconds in rows:
+        assert (float(accuracy), float(seconds)) == (scores[name]["J_480p"], scores[name]["s_per_frame_480p"]), name
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_settings_are_up_to_date(page: Path, with_tables: Callable[[str], str]) -> None:
     text = page.read_text(encoding="utf-8")
