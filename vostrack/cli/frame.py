@@ -68,4 +68,5 @@ def frame(
     if (run / "summary.json").is_file():
         say_next(f"{paint}vostrack update {pasted(run)} -m {mask}")
     else:
-        say_next(f"{paint}correct a run with this -m, or start one: vostrack segment {pasted(clip)} -m {mask}{whole}")
+        start = f"vostrack segment {pasted(clip)} -m {mask}{whole}"
+        say_next(f"{paint}vostrack update RUN -m {mask}, or, without a run, {start}")
