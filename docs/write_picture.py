@@ -1,20 +1,15 @@
-"""The picture of README: `vostrack demo --size 480 && python docs/write_picture.py` takes it of a page of that run."""
+"""The picture of README: `vostrack demo --size 480 && python -m docs.write_picture` takes it of a page of that run."""
 
 from __future__ import annotations
 
 import io
 import shutil
-import socket
-import threading
-import time
 from pathlib import Path
 
-import uvicorn
 from PIL import Image
 from playwright.sync_api import Page as Tab
-from playwright.sync_api import sync_playwright
 
-from vostrack.web.app import Page
+from tests.web.tabs import chromium, served
 from vostrack.web.session import Session, drawn_in
 from vostrack.web.things import Step
 
@@ -31,21 +26,8 @@ def main() -> None:
     for number, (name, color) in OBJECTS.items():
         session.do(Step("rename", id=number, name=name))
         session.do(Step("recolor", id=number, color=color))
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{listener.getsockname()[1]}"
-        page = Page(session, (host,))
-        server = uvicorn.Server(uvicorn.Config(page.app, log_level="error", lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.05)
-        with sync_playwright() as driver:
-            browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            data = _taken(browser.new_page(viewport={"width": 1240, "height": 740}), f"http://{host}/{page.token}/")
-            browser.close()
-        server.should_exit = True
-        thread.join()
+    with served(session) as address, chromium() as browser:
+        data = _taken(browser.new_page(viewport={"width": 1240, "height": 740}), address)
     session.close()
     Image.open(io.BytesIO(data)).convert("RGB").save(PICTURE, quality=80, method=6)
     print(f"{PICTURE}: {PICTURE.stat().st_size / 1e3:.0f} kB")

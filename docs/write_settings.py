@@ -1,28 +1,24 @@
 """Lists of settings and codes in the pages, made from the declarations: `python docs/write_settings.py` writes them.
 
-They stand between markers: `<!-- settings: NAME -->`, where the name is that of a method, "adaptation" or "crf", or
-`<!-- recipes: NAME -->` for the recipes of a method's training, or `<!-- notes: SEVERITY -->` for the
-codes of warnings or of notes; `<!-- end -->` ends any of them.
+They stand between markers: `<!-- presets: METHOD -->` and `<!-- recipes: METHOD -->` for what these change, `<!--
+settings: NAME -->` for all settings of "adaptation" or "crf", `<!-- notes: SEVERITY -->` for the codes of warnings or
+of notes; `<!-- end -->` ends any of them.
 
-A setting is explained once: what all recipes have under `<!-- recipes: common -->`, what methods share on the page of
-`videomatch`. Elsewhere such settings are only listed with their values. Ranges of numbers are left to help and errors.
+`vostrack methods NAME` explains settings of methods and of their training. Help and errors have the ranges of numbers.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from itertools import groupby
 from pathlib import Path
 
 from vostrack.cli.settings import as_text
 from vostrack.config import Config, Setting, settings_of
 from vostrack.methods import method_class
-from vostrack.methods.recipe import Recipe
 from vostrack.notes import Code
 
-_MARKED = re.compile(r"(<!-- (settings|recipes|notes): ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_SHARED = "videomatch"
+_MARKED = re.compile(r"(<!-- (presets|settings|recipes|notes): ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def with_tables(page: str) -> str:
@@ -31,53 +27,30 @@ def with_tables(page: str) -> str:
 
 
 def _made(kind: str, name: str) -> str:
-    paragraphs = {"settings": _settings, "recipes": _recipes, "notes": _codes}[kind](name)
+    paragraphs = {"presets": _presets, "settings": _settings, "recipes": _recipes, "notes": _codes}[kind](name)
     return "".join(f"\n{paragraph}\n" for paragraph in paragraphs)
 
 
+def _presets(name: str) -> list[str]:
+    return _changes("Preset", method_class(name).presets)
+
+
 def _settings(name: str) -> list[str]:
-    presets, shared = _presets(name), _presets(_SHARED)["default"]
-    default = presets["default"]
-    own, others = _own(default, {} if name == _SHARED else _meanings(shared))
-    lines = []
-    if isinstance(default, type(shared)) and name != _SHARED:
-        differing = _values(default, others, besides=shared)
-        lines = [f"All others as in [`{_SHARED}`]({_SHARED}.md#settings), but {differing}"]
-    elif others:
-        lines = [f"As in [`{_SHARED}`]({_SHARED}.md#settings): {_values(default, others)}"]
-    return [*_items(default, own), *lines, *_changes("Preset", presets)]
+    from vostrack.adapt.config import PRESETS
+    from vostrack.refine.crf import CrfConfig
+
+    known: dict[str, Mapping[str, Config]] = {"adaptation": PRESETS, "crf": {"default": CrfConfig()}}
+    presets = known[name]
+    return [*_items(presets["default"]), *_changes("Preset", presets)]
 
 
 def _recipes(name: str) -> list[str]:
-    if name == "common":
-        return _items(None, settings_of(Recipe))
     objective = method_class(name).objective
     assert objective, f"{name} is not trained"
     recipes = objective.recipes
     default = recipes["default"]
-    own, others = _own(default, _meanings(Recipe()))
-    given = [each for each in others if getattr(default, each.name) != ""]
-    return [*_items(default, own), f"Recipe `default`: {_values(default, given)}", *_changes("Recipe", recipes)]
-
-
-def _presets(name: str) -> Mapping[str, Config]:
-    from vostrack.adapt.config import PRESETS
-    from vostrack.refine.crf import CrfConfig
-
-    others: dict[str, Mapping[str, Config]] = {"adaptation": PRESETS, "crf": {"default": CrfConfig()}}
-    return others[name] if name in others else method_class(name).presets
-
-
-def _own(config: Config, explained: Mapping[str, str]) -> tuple[list[Setting], list[Setting]]:
-    """The settings that have to be explained, and those that are explained elsewhere."""
-    parts: tuple[list[Setting], list[Setting]] = ([], [])
-    for each in settings_of(type(config)):
-        parts[explained.get(each.name) == _meaning(each)].append(each)
-    return parts
-
-
-def _meanings(config: Config) -> dict[str, str]:
-    return {each.name: _meaning(each) for each in settings_of(type(config))}
+    given = [each for each in settings_of(type(default)) if getattr(default, each.name) != ""]
+    return [f"Recipe `default`: {_values(default, given)}", *_changes("Recipe", recipes)]
 
 
 def _meaning(known: Setting) -> str:
@@ -87,14 +60,10 @@ def _meaning(known: Setting) -> str:
     return f"{known.meaning} ({limits})" if limits else known.meaning
 
 
-def _items(config: Config | None, settings: Iterable[Setting]) -> list[str]:
-    """Settings with their meaning, and with their values in a configuration if one is given."""
-    paragraphs = []
-    for group, members in groupby(settings, lambda each: each.group):
-        values = ((each, f"={as_text(getattr(config, each.name))}" if config else "") for each in members)
-        items = "\n".join(f"- `{each.name}{value}`: {_meaning(each)}" for each, value in values)
-        paragraphs += [f"**{group.capitalize()}**", items]
-    return paragraphs if len(paragraphs) > 2 else paragraphs[1:]
+def _items(config: Config) -> list[str]:
+    """Settings with their values in a configuration and their meaning."""
+    named = ((each, as_text(getattr(config, each.name))) for each in settings_of(type(config)))
+    return ["\n".join(f"- `{each.name}={value}`: {_meaning(each)}" for each, value in named)]
 
 
 def _changes(kind: str, named: Mapping[str, Config]) -> list[str]:

@@ -43,6 +43,17 @@ STRIDE = 4
 
 
 @dataclass(frozen=True)
+class Entry:
+    """What a file that anyone may have written is expected to hold."""
+
+    name: str
+    size: int
+    scores: dict[str, float]
+    note: str | None = None
+    parts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class FakeConfig(Config):
     rate: float = setting(0.1, "how fast means move", low=0, high=1)
     steps: int = setting(1, "steps to take", low=1, unit="steps")

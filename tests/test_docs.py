@@ -23,10 +23,8 @@ from tests.contract import Contract
 from vostrack import Clip, Frame, LabelMap, Propagator, errors, load_method
 from vostrack import cli as command_line
 from vostrack.cli.batch import FAILED
-from vostrack.config import settings_of
 from vostrack.errors import VostrackError
 from vostrack.files import sha256
-from vostrack.matching.settings import SoftMatcherConfig
 from vostrack.methods import METHODS, build_net, method_class, training_recipe
 from vostrack.methods.base import Batch
 from vostrack.video.synthetic import write_clip
@@ -245,41 +243,33 @@ def test_the_readme_names_every_method() -> None:
     assert sorted(named) == sorted(METHODS)
 
 
+def test_the_readme_and_the_manifest_have_the_same_figures() -> None:
+    rows = re.findall(r"^\| \[`([\w-]+)`\].* \| ([\d.]+) \| ([\d.]+) \|$", read("README.md"), re.MULTILINE)
+    scores = {entry.name: entry.scores for entry in read_manifest(ROOT / "weights")}
+    assert {name for name, *_ in rows} == scores.keys() - {"best-fast"}
+    for name, accuracy, seconds in rows:
+        assert (float(accuracy), float(seconds)) == (scores[name]["J_480p"], scores[name]["s_per_frame_480p"]), name
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_settings_are_up_to_date(page: Path, with_tables: Callable[[str], str]) -> None:
     text = page.read_text(encoding="utf-8")
     assert with_tables(text) == text, "run `python docs/write_settings.py`"
 
 
-def test_settings_that_methods_share_are_explained_on_one_page(with_tables: Callable[[str], str]) -> None:
-    def listed(name: str) -> tuple[set[str], str]:
-        text = with_tables(f"<!-- settings: {name} -->\n<!-- end -->")
-        return set(re.findall(r"^- `(\w+)=", text, re.MULTILINE)), text
-
-    assert {each.name for each in settings_of(SoftMatcherConfig)} == listed("videomatch")[0]
-    for name, own, shared in (
-        ("anchors", {"first_radius", "top_k"}, "`context=4`"),  # has some of those settings: all are listed
-        ("best", {"network", "stages", "mast_stages"}, "but `views=2`"),  # has all: only another default is
-        ("rpm-net", {"stages", "pointed_only"}, "but `fine_stages=`, `views=2`"),
-    ):
-        explained, text = listed(name)
-        assert own <= explained
-        assert not {"radius", "views", "colour"} & explained
-        assert shared in text
-
-
 def test_presets_and_recipes_say_what_they_change(with_tables: Callable[[str], str]) -> None:
-    text = with_tables("<!-- settings: best -->\n<!-- end -->\n<!-- recipes: rpm-net -->\n<!-- end -->")
+    text = with_tables("<!-- presets: best -->\n<!-- end -->\n<!-- recipes: rpm-net -->\n<!-- end -->")
     assert "\nPreset `accurate`: as `default`\n" in text
     assert "\nRecipe `shipped`: `steps=2400`\n" in text
-    assert "- `crop" not in text
-    assert "- `crop`: side of the square" in with_tables("<!-- recipes: common -->\n<!-- end -->")
+    assert "\nRecipe `default`: `net=default`, `crop=128`" in text
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_lists_its_settings_and_recipes(name: str) -> None:
-    kinds = re.findall(rf"^<!-- (settings|recipes): {name} -->$", read(f"docs/methods/{name}.md"), re.MULTILINE)
-    assert kinds == (["settings", "recipes"] if method_class(name).objective else ["settings"])
+def test_every_method_lists_its_presets_and_recipes(name: str) -> None:
+    kinds = re.findall(rf"^<!-- (\w+): {name} -->$", read(f"docs/methods/{name}.md"), re.MULTILINE)
+    made = method_class(name)
+    wanted = {"presets": len(made.presets) > 1, "recipes": made.objective is not None}
+    assert kinds == [kind for kind, there in wanted.items() if there]
 
 
 # --- code ---

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.fakes import Entry
 from vostrack.files import open_regular, parse_json, read_json, read_toml
-
-
-@dataclass(frozen=True)
-class Entry:
-    name: str
-    size: int
-    scores: dict[str, float]
-    note: str | None = None
-    parts: tuple[int, ...] = ()
 
 
 def test_what_is_of_the_declared_shape_is_built(tmp_path: Path) -> None:

@@ -237,7 +237,8 @@ def test_settings_can_be_read_in_80_columns_group_by_group(
     assert run(["methods", method]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
-    assert {"features", "matching", "memory"} <= set(lines)
+    assert {"features", "matching", "memory", "vostrack train"} <= set(lines)
+    assert any(line.startswith("recipes: default") for line in lines)
 
 
 def test_stdout_of_a_run_is_json_in_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

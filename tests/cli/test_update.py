@@ -158,7 +158,7 @@ def test_what_comes_next_can_be_pasted(start: str, said: Any) -> None:
     code, words = said(*frame)
     assert code == 0, words
     number = frame[2]
-    assert f"save it as frame-{number}_mask.png, then correct a run with this -m, or start one: vostrack seg" in words
+    assert f"save it as frame-{number}_mask.png, then vostrack update RUN -m {number}:" in words
     write_mask(Path(f"frame-{number}_mask.png"), truth(int(number)))
     code, words = said(*update)
     assert code == 0, words

@@ -21,6 +21,7 @@ import torch
 import typer
 
 from tests import fakes
+from tests.fakes import Entry
 from tests.formats.samples import prompts
 from tests.reliability.mutations import JSON_VALUES, TEXTS
 from tests.reliability.samples import dpx
@@ -129,15 +130,6 @@ def _values(read: Callable[..., object], *arguments: Any) -> None:
         read(*arguments)
     except ValueError as error:
         raise VostrackError(str(error)) from error
-
-
-@dataclass(frozen=True)
-class Entry:
-    name: str
-    size: int
-    scores: dict[str, float]
-    note: str | None = None
-    parts: tuple[int, ...] = ()
 
 
 def _documents() -> Iterator[Reader]:
@@ -265,7 +257,9 @@ def _files() -> Iterator[Reader]:
         _JSON_TOKENS,
     )  # fmt: skip
     yield Reader(
-        "toml file", _file("x", lambda folder: _values(read_toml, folder / "x", Entry)), [b'name = "a"\nsize = 3\n']
+        "toml file",
+        _file("x", lambda folder: _values(read_toml, folder / "x", Entry)),
+        [b'name = "a"\nsize = 3\n'],
     )
 
 

@@ -97,17 +97,17 @@ def clip_and_mask(folder: Path) -> Path:
 
 
 def videos(root: Path, run: Run) -> Iterator[Sample]:
-    for ending, codec, pixels in (
-        ("mp4", "libx264", "yuv420p"),
-        ("mkv", "ffv1", "yuv420p"),
-        ("webm", "libvpx-vp9", "yuv420p"),
-        ("avi", "mjpeg", "yuvj420p"),
-        ("mov", "prores_ks", "yuv422p10le"),
-        ("gif", "gif", "rgb8"),
-        ("ts", "mpeg2video", "yuv420p"),
+    for ending, codec in (
+        ("mp4", "libx264"),
+        ("mkv", "ffv1"),
+        ("webm", "libvpx-vp9"),
+        ("avi", "mjpeg"),
+        ("mov", "prores_ks"),
+        ("gif", "gif"),
+        ("ts", "mpeg2video"),
     ):
         folder = clip_and_mask(root / ending)
-        write_video(folder / f"x.{ending}", fakes.pictures(FRAMES), codec, pixels)
+        write_video(folder / f"x.{ending}", fakes.pictures(FRAMES), codec)
         command = SEGMENT.replace("clip.mp4", f"x.{ending}")
         yield Sample("video", ending, folder, f"x.{ending}", command, BYTES + FILE)
 

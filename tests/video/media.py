@@ -22,6 +22,9 @@ from vostrack.video.stream import ClipStream
 
 RATE = 25
 
+PIXELS = {"prores_ks": "yuv422p10le", "mjpeg": "yuvj420p", "gif": "rgb8"}
+"""The pixel format that a codec is mostly used with, where that is not yuv420p."""
+
 # The weights of red and blue in luma, by matrix number (ISO/IEC 23091-2).
 MATRICES = {1: (0.2126, 0.0722), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
 
@@ -84,7 +87,7 @@ def write_video(
     path: Path,
     images: Sequence[np.ndarray | av.VideoFrame],
     codec: str = "libx264",
-    pix_fmt: str = "yuv420p",
+    pix_fmt: str | None = None,
     *,
     stamps: Sequence[int] | None = None,
     time_base: Fraction = Fraction(1, RATE),
@@ -93,6 +96,7 @@ def write_video(
     container_options: dict[str, str] | None = None,
 ) -> Path:
     """Encode images, uint8 (H, W, 3) or ready pictures, `RATE` a second or at the given stamps; returns the path."""
+    pix_fmt = pix_fmt or PIXELS.get(codec, "yuv420p")
     pictures = [
         image if isinstance(image, av.VideoFrame) else av.VideoFrame.from_ndarray(image, format="rgb24")
         for image in images

@@ -57,7 +57,7 @@ VIDEOS: dict[str, dict[str, Any]] = {
     "vp9.webm": {"codec": "libvpx-vp9", "options": {"g": "30"}},
     "mpeg4.mp4": {"codec": "mpeg4", "options": {"bf": "2", "g": "12"}},
     "ffv1.mkv": {"codec": "ffv1"},
-    "prores.mov": {"codec": "prores_ks", "pix_fmt": "yuv422p10le"},
+    "prores.mov": {"codec": "prores_ks"},
     "mpeg2.ts": {"codec": "mpeg2video", "options": {"bf": "2", "g": "12"}},
     "h264.ts": {"options": {"g": "30", "bf": "3"}},
     "vfr.mp4": {"stamps": [index * index + index for index in range(COUNT)], "time_base": Fraction(1, 1000)},

@@ -54,7 +54,7 @@ def test_a_source_without_a_matrix_is_601_in_sd_and_709_in_hd(
 
 def test_a_full_range_pixel_format_needs_no_tag(tmp_path: Path) -> None:
     pictures = [yuv(color, BT601, full=True, pix_fmt="yuvj420p") for color in COLORS]
-    _, frames = read(write_video(tmp_path / "clip.avi", pictures, "mjpeg", "yuvj420p", options={"qmin": "1", "q": "1"}))
+    _, frames = read(write_video(tmp_path / "clip.avi", pictures, "mjpeg", options={"qmin": "1", "q": "1"}))
     assert all(difference(frame, solid(color, (32, 32))) <= 4 for frame, color in zip(frames, COLORS, strict=True))
 
 

@@ -114,7 +114,7 @@ def test_frames_are_decoded_as_they_are_asked_for(tmp_path: Path, monkeypatch: p
         return convert(self, picture)
 
     monkeypatch.setattr(PictureConverter, "__call__", count_and_convert)
-    with open_clip(write_video(tmp_path / "clip.avi", ramp(12), "mjpeg", "yuvj420p")) as clip:
+    with open_clip(write_video(tmp_path / "clip.avi", ramp(12), "mjpeg")) as clip:
         for count, _ in enumerate(clip, start=1):
             assert len(converted) == count
 

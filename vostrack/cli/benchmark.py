@@ -38,7 +38,7 @@ app = typer.Typer(name="benchmark", cls=DefaultGroup, no_args_is_help=True)
 
 @app.callback()
 def benchmark() -> None:
-    """Run methods over a dataset and score them, compare two results, or plot an adaptation.
+    """Run methods over a dataset and score them; compare results.
 
     Examples:
         vostrack benchmark davis17 --root DAVIS --method mast-mem

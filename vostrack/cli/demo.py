@@ -43,7 +43,7 @@ def demo(
     method: Method = DEFAULT,
     weights: Weights = None,
 ) -> None:
-    """Try it without footage: follow three objects through a synthetic clip, and score the result.
+    """Follow objects through a synthetic clip, and score the result.
 
     Examples:
         vostrack demo

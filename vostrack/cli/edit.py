@@ -37,7 +37,7 @@ def edit(
     ] = 0,
     browser: Annotated[bool, in_run("--browser/--no-browser", help="Open the page in a browser.")] = True,
 ) -> None:
-    """Draw masks on a page of your own machine, follow them, look, and correct.
+    """Draw masks on a page in your browser, follow and correct them.
 
     Examples:
         vostrack edit dog.mp4

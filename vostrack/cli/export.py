@@ -62,7 +62,7 @@ def export(
     progress: Progress = Form.AUTO,
     quiet: Quiet = False,
 ) -> None:
-    """Write the masks of a run for another tool: an editor, a labelling tool, a training.
+    """Write the masks of a run in a format of another tool.
 
     Examples:
         vostrack export --list

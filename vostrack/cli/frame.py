@@ -30,7 +30,7 @@ def frame(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Save a frame of a clip, upright and at full size, to paint a mask on.
+    """Save a frame of a clip, to paint a mask on.
 
     Examples:
         vostrack frame dog.mp4
@@ -38,8 +38,8 @@ def frame(
         vostrack frame dog.mp4 00:00:12.5
         vostrack frame frames/ shot_1004
 
-    A time means the frame that is shown then. Paint on the image, each object in a flat colour and all else black, and
-    give it as the mask of that frame.
+    A time means the frame that is shown then. Paint on the image, which is upright and at full size: each object in a
+    flat colour, all else black. Give it as the mask of that frame.
     """
     from vostrack.run.inspection import check_output, read_frames, write_picture
     from vostrack.video.playback import Playback
@@ -68,4 +68,5 @@ def frame(
     if (run / "summary.json").is_file():
         say_next(f"{paint}vostrack update {pasted(run)} -m {mask}")
     else:
-        say_next(f"{paint}correct a run with this -m, or start one: vostrack segment {pasted(clip)} -m {mask}{whole}")
+        start = f"vostrack segment {pasted(clip)} -m {mask}{whole}"
+        say_next(f"{paint}vostrack update RUN -m {mask}, or, without a run, {start}")

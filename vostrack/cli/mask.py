@@ -41,7 +41,7 @@ OwnClip = Annotated[
 
 @app.callback()
 def mask() -> None:
-    """Look at masks before a run: images, annotations of labelling tools, mattes, layers.
+    """Check what masks say, or convert those of other tools.
 
     Examples:
         vostrack mask check first.png dog.mp4

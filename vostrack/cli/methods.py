@@ -10,14 +10,19 @@ import typer
 from vostrack.cli.settings import as_text, limits
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Console
+
+    from vostrack.config import Config
     from vostrack.weights import WeightsEntry
 
-SCORES = {"J_240p": "J", "F_240p": "F", "s_per_frame_240p": "s/frame"}
+SCORES = {"J_480p": "J", "F_480p": "F", "s_per_frame_480p": "s/frame"}
 """Headings of the measurement that all methods have in common, by its keys in the manifest of the weights."""
 
 ABOUT_SCORES = (
-    "J and F: 13 of the 20 sequences of DAVIS-2016 validation, --size 240.\n"
-    "Seconds a frame: the same size, one thread of a shared CPU."
+    "J and F: 13 of the 20 sequences of DAVIS-2016 validation, at 480p.\n"
+    "Seconds a frame: one object at 854x480, two CPU cores."
 )
 
 
@@ -66,19 +71,29 @@ def methods(
 
 
 def _print_settings(name: str) -> None:
-    """Each setting of a method as it is typed after --set, with unit, range, other presets and meaning."""
-    from itertools import groupby
-
+    """What a method can be set to, in use and in training."""
     from rich.console import Console
 
-    from vostrack.config import settings_of
     from vostrack.methods import method_class
 
     console, factory = Console(highlight=False), method_class(name)
+    console.print(f"{name}\npaper: {factory.paper}", markup=False)
+    _print_all(console, "presets", "--preset", factory.presets)
+    if factory.objective:
+        console.print("\nvostrack train", style="bold")
+        _print_all(console, "recipes", "--recipe", factory.objective.recipes)
+
+
+def _print_all(console: Console, plural: str, flag: str, named: Mapping[str, Config]) -> None:
+    """Each setting of named configurations as it is typed after --set, with unit, range, other values and meaning."""
+    from itertools import groupby
+
+    from vostrack.config import settings_of
+
     wide = min(console.width, 100)
-    default = factory.presets["default"]
+    default = named["default"]
     console.print(
-        f"{name}\npaper: {factory.paper}\npresets: {', '.join(factory.presets)} (--preset)\n"
+        f"{plural}: {', '.join(named)} ({flag})\n"
         f"settings (--set KEY=VALUE):{'' if settings_of(type(default)) else ' none'}",
         markup=False,
     )
@@ -86,8 +101,8 @@ def _print_settings(name: str) -> None:
         if group:
             console.print(f"\n{group}", style="bold")
         for each in settings:
-            values = {preset: as_text(getattr(config, each.name)) for preset, config in factory.presets.items()}
-            others = [f"{preset}: {text or 'empty'}" for preset, text in values.items() if text != values["default"]]
+            values = {name: as_text(getattr(config, each.name)) for name, config in named.items()}
+            others = [f"{name}: {text or 'empty'}" for name, text in values.items() if text != values["default"]]
             head = f"  {each.name}={values['default']}".ljust(30)
             notes = "; ".join(filter(None, (limits(each), *others)))
             console.print(fill(f"{head} {notes}", wide, subsequent_indent=" " * 31).rstrip(), markup=False)

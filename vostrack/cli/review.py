@@ -27,7 +27,7 @@ def review(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a page that shows where the masks of a run are probably wrong.
+    """Write a page that shows where masks are probably wrong.
 
     Examples:
         vostrack review dog_vostrack
@@ -52,7 +52,7 @@ def suggest(
     count: Annotated[int, in_output("--count", "-n", metavar="N", min=1, max=100, help="Number of frames.")] = 3,
     quiet: Quiet = False,
 ) -> None:
-    """Print the frames of a run whose masks would help most, the best one first.
+    """Print the frames whose masks would help a run most, best first.
 
     Examples:
         vostrack suggest dog_vostrack

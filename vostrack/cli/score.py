@@ -43,14 +43,15 @@ def score(
     ] = False,
     jobs: Jobs = 1,
 ) -> None:
-    """Score masks against ground truth: J and F as in the official DAVIS evaluation, without the first and last frame.
+    """Score masks against ground truth: J and F as for DAVIS.
 
     Examples:
         vostrack score results/ DAVIS/Annotations/480p --json scores.json
         vostrack score dog_vostrack/ DAVIS/Annotations/480p/dog
 
     Masks are PNG files of object ids, also in DAVIS's colours, or of 0 and 255 for one object. DAVIS's official rule
-    knows only objects of the first frame; a note says where there are others, and --late-objects scores them too.
+    knows only objects of the first frame, and leaves out the first and the last one; a note says where there are other
+    objects, and --late-objects scores them too.
     """
     from vostrack.benchmark.score import Rules, main_value, score_folders
 

@@ -61,12 +61,14 @@ app = typer.Typer(name="speed", cls=DefaultGroup)
 
 @app.callback()
 def speed() -> None:
-    """Time the presets on this machine: `vostrack speed CLIP --mask MASK`, with the options of `presets`.
+    """Time the presets on this machine.
 
     Examples:
         vostrack speed dog.mp4 --mask first.png
         vostrack speed device --device cuda --json
         vostrack speed dense --channels 512 --height 480 --width 854
+
+    `presets` may be left out; `vostrack speed presets --help` shows its options.
     """
 
 

@@ -53,7 +53,7 @@ def update(
     progress: Progress = Form.AUTO,
     quiet: Quiet = False,
 ) -> None:
-    """Correct a run: give a mask where it went wrong, and only what that changes is computed.
+    """Correct a run; only what a new mask changes is computed.
 
     Examples:
         vostrack update dog_vostrack -m 40:fix.png

@@ -18,7 +18,7 @@ app = typer.Typer(name="weights", cls=DefaultGroup)
 
 @app.callback()
 def weights() -> None:
-    """List the weights that are found, check them, join those of two methods, or convert a checkpoint.
+    """List weights, check, join or convert them.
 
     Examples:
         vostrack weights --verify
