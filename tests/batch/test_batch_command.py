@@ -9,7 +9,9 @@ from PIL import Image
 
 from tests.batch.clips import SIZE, write_clips
 from tests.runs import results
-from vostrack.cli import run
+from vostrack.batch.run import shard_of
+from vostrack.batch.task import Task
+from vostrack.cli import console, run
 
 
 @pytest.fixture
@@ -86,6 +88,10 @@ def test_a_path_that_no_system_takes_is_a_fault_of_its_row(folder: Path, capsys:
         (["run", "plan.csv", "--masks", "masks", "--out", "runs"], "names the masks itself"),
         (["run", "videos", "--masks", "masks", "--out", "runs", "--shard", "3/2"], "expected I/N"),
         (["run", "videos", "--masks", "masks", "--out", "runs", "--option", "fast"], "expected NAME=VALUE"),
+        (
+            ["run", "plan.csv", "--out", "runs", "--size", "240"],
+            "--size is an option of each clip: use a column 'size' of the plan, or --option size=VALUE for all clips",
+        ),
         (["plan", "plan.csv"], "a plan already"),
         (["status", "videos"], "holds no batch"),
         (["retry", "videos"], "holds no batch"),
@@ -95,6 +101,20 @@ def test_what_is_typed_wrong(folder: Path, capsys: pytest.CaptureFixture[str], w
     (folder / "plan.csv").write_text("clip,mask\nvideos/dog.mp4,masks/dog.png\n")
     assert run(["batch", *words]) in (2, 6)
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_progress_of_a_shard_counts_its_own_clips(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "LINE_SECONDS", 0.0)
+    (folder / "plan.csv").write_text("clip,mask\nvideos/dog.mp4,masks/dog.png\nvideos/cat.mp4,masks/cat.png\n")
+    shards = {shard_of(Task(Path(), {}, "", row={"clip": f"videos/{name}.mp4"}), 3) for name in ("dog", "cat")}
+    assert len(shards) == 2
+    assert run(["batch", "run", "plan.csv", "--out", "runs", *COPY, "--shard", f"{shards.pop()}/3"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("1 clip: ")
+    assert lines[-1].startswith("1 clip done, 0 failed")
 
 
 def test_all_masks_that_are_missing_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

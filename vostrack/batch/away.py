@@ -62,6 +62,8 @@ def run_away(task: Task, out: Path, *, overwrite: bool, scratch: Scratch, **more
         here = folder / "out" if to else out
         result = run_one(_fetched(task, folder, scratch.most), here, overwrite=overwrite, **more)
         result = replace(result, clip=address(task.clip) or str(task.clip), key=task.key())
+        if to and result.status == Status.KEPT:  # in scratch alone: it is begun anew
+            result = replace(result, status=Status.FAILED)
         if to and result.status == Status.DONE:
             result = replace(result, seconds=round(time.monotonic() - start, 3))
             _send(here / task.name, to, result)

@@ -222,16 +222,9 @@ class _Driver:
             if result.error == ChangedError.__name__:  # an earlier batch may have come to that, and was interrupted
                 self._again(smaller, f"it is gone on with at size {self._fallback}", False)
                 return None
-        begun = self._manifest.path / task.name
-        if result.error == ChangedError.__name__ and begun.is_dir() and not (begun / "summary.json").exists():
+        if result.error == ChangedError.__name__ and result.status == Status.FAILED:
             self._again(task, "what an earlier batch began was of other inputs or settings: it is begun anew", True)
             return None
-        if result.error == ChangedError.__name__ and begun.is_dir():
-            what = result.message.partition("this changed: ")[2].rpartition("; ")[0]
-            fix = "remove its folder to have it made again, or use `overwrite=True` for all clips"
-            result = replace(
-                result, status=Status.KEPT, message=f"its results stay, though this changed: {what}; {fix}"
-            )
         return replace(result, attempts=self._attempts[task.name], key=self._keys[task.name])
 
     def _died(self, event: Died, moved: bool) -> Result | None:
