@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from tests.batch.clips import write_clips
+from tests.batch.clips import SIZE, write_clips
 from vostrack import InputError, PlanError, read_plan
 from vostrack.batch.check import check
 from vostrack.batch.pairs import clips_in, paired
@@ -201,3 +204,21 @@ def test_two_clips_of_one_name_in_one_folder_get_folders_of_their_own(tmp_path: 
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks/dog.png").write_bytes(b"")
     assert [row["out"] for row in paired(clips, tmp_path / "masks")] == ["videos/dog.mp4", "videos/dog.mkv"]
+
+
+def test_a_plan_is_checked_without_torch(tmp_path: Path) -> None:
+    """It takes ten times the memory of all else."""
+    folder = write_clips(tmp_path, {"dog": 3})
+    (folder / "videos/eel").mkdir()
+    Image.new("RGB", SIZE[::-1]).save(folder / "videos/eel/00000.png")
+    plan(folder, "clip,mask,preset,export\nvideos/dog.mp4,masks/dog.png,fast,coco\nvideos/eel,masks/dog.png,,\n")
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "import vostrack.batch.report, vostrack.batch.run\n"
+        "from vostrack.batch.check import check\n"
+        "from vostrack.cli.plan import read_plan\n"
+        "assert not check(read_plan('plan.csv'), Path('runs'))[1]\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
