@@ -73,6 +73,12 @@ def test_faults_are_a_line_each_and_nothing_is_run(folder: Path, capsys: pytest.
     assert not (folder / "runs").exists()
 
 
+def test_a_mask_of_another_size_may_be_accepted_in_the_plan(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("L", (32, 24), 255).save(folder / "masks/cat.png")
+    assert run(["batch", "run", "videos", "--masks", "masks", "--out", "runs"]) == 5
+    assert "or accept it with a column resize_mask with yes, or --option resize_mask=yes\n" in capsys.readouterr().err
+
+
 def test_a_path_that_no_system_takes_is_a_fault_of_its_row(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "plan.csv").write_text(f"clip,mask\n{'9' * 400},masks/dog.png\nvideos/none.mp4,masks/dog.png\n")
     assert run(["batch", "run", "plan.csv", "--out", "runs"]) == 5

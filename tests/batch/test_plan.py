@@ -170,10 +170,9 @@ def test_folders_that_two_clips_would_share(folder: Path, tmp_path: Path) -> Non
 
 
 def test_clips_and_masks_that_are_not_there_broken_or_of_another_size(folder: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
     clip, mask = folder / "videos/dog.mp4", folder / "masks/dog.png"
-    Image.new("L", (30, 20)).save(tmp_path / "small.png")
+    Image.new("L", (30, 20), 1).save(tmp_path / "small.png")
+    Image.new("L", SIZE[::-1]).save(tmp_path / "black.png")
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "broken.mp4").write_bytes(clip.read_bytes()[:100])
     wrong = {
@@ -183,6 +182,7 @@ def test_clips_and_masks_that_are_not_there_broken_or_of_another_size(folder: Pa
         "d": (clip, tmp_path / "small.png", "is 30x20, the clip is 64x48"),
         "e": (clip, tmp_path / "text.png", "text.png"),
         "f": (mask, mask, "a single image"),
+        "g": (clip, tmp_path / "black.png", "black.png' has no object"),
     }
     told = check([Task(clip, {0: mask}, name) for name, (clip, mask, _) in wrong.items()], tmp_path)[1]
     assert len(told) == len(wrong)
@@ -190,6 +190,11 @@ def test_clips_and_masks_that_are_not_there_broken_or_of_another_size(folder: Pa
     resized = Task(clip, {0: tmp_path / "small.png"}, "d", {"resize_mask": True})
     checked, told = check([resized], tmp_path)
     assert (told, checked[0].frames) == ([], 3)
+    black = (
+        Task(clip, {0: mask, 1: tmp_path / "black.png"}, "d"),
+        Task(clip, {0: tmp_path / "black.png"}, "g", {"background": (255, 255, 255)}),
+    )
+    assert check(black, tmp_path)[1] == []
 
 
 def test_formats_that_there_are_not_are_told_once(folder: Path, tmp_path: Path) -> None:

@@ -388,10 +388,15 @@ def _follow(
 def _refuse(faults: Sequence[str], end: str = " in the plan: nothing was run") -> NoReturn:
     """Print all faults, a line each, and end."""
     from vostrack.cli import with_flags
+    from vostrack.cli.plan import columns
     from vostrack.errors import PlanError
 
+    def said(match: re.Match[str]) -> str:
+        name = match[1]
+        return f"a column {name} with yes, or --option {name}=yes" if name in columns() else match[0]
+
     for fault in faults:
-        print(f"error: {plain(with_flags(fault))}", file=sys.stderr)
+        print(f"error: {plain(with_flags(re.sub('`([a-z_]+)=True`', said, fault)))}", file=sys.stderr)
     print(f"{counted(len(faults), 'fault')}{end}", file=sys.stderr)
     raise typer.Exit(PlanError.exit_code)
 

@@ -229,6 +229,15 @@ def image_size(path: Path) -> tuple[int, int]:
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
+def is_black(path: Path) -> bool:
+    """Whether all pixels of an image are 0, and its alpha, if there is some, says no more; raises as `image_size`."""
+    with _reading(path) as image:
+        alike = [band.getextrema() for band in image.split()]
+        return all(
+            low == high and (low == 0 or name == "A") for (low, high), name in zip(alike, image.getbands(), strict=True)
+        )
+
+
 def _used_bits(paths: Sequence[Path]) -> int:
     """How many bits the values of 16-bit images have: 10 or 12, if none has more, else 16.
 
