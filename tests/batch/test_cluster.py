@@ -78,8 +78,8 @@ def check_all(tasks: list[Task], out: Path, whole: Path) -> None:
         assert results(out / each.name) == results(whole / each.name)
 
 
-def actors(parent: int) -> list[int]:
-    """Processes below one that work on clips."""
+def processes(parent: int, is_wanted: Callable[[str], bool]) -> list[int]:
+    """Processes below one, by their command lines."""
     below, titles = dict[int, int](), dict[int, str]()
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -91,8 +91,12 @@ def actors(parent: int) -> list[int]:
     def is_ours(process: int) -> bool:
         return process == parent or (process in below and is_ours(below[process]))
 
-    working = {process for process, title in titles.items() if title.startswith("ray::Actor") and "init" not in title}
-    return [process for process in working if is_ours(process)]
+    return [process for process, title in titles.items() if is_wanted(title) and is_ours(process)]
+
+
+def actors(parent: int) -> list[int]:
+    """Processes below one that work on clips."""
+    return processes(parent, lambda title: title.startswith("ray::Actor") and "init" not in title)
 
 
 @with_ray
@@ -179,7 +183,7 @@ def test_stopping_leaves_clips_that_can_be_resumed(
     assert len(list(Manifest(tmp_path).results())) < len(LENGTHS)
     list(run_batch(tasks, tmp_path, pool=RayPool))
     check_all(tasks, tmp_path, whole)
-    assert list(run_batch(tasks, tmp_path, pool=RayPool)) == []
+    assert [each.attempts for each in run_batch(tasks, tmp_path, pool=RayPool)] == [0] * len(LENGTHS)
 
 
 @with_ray
@@ -214,13 +218,38 @@ def test_a_cluster_goes_on_when_one_of_its_machines_dies(tasks: list[Task], whol
     check_all(tasks, tmp_path, whole)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a group of processes gets the signal")
-@with_ray
-def test_ctrl_c_stops_a_cluster_of_this_machine_too(tasks: list[Task], whole: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def command(tasks: list[Task], tmp_path: Path) -> list[str]:
+    """Of a batch in a cluster of its own."""
     rows = "".join(f"{each.clip},{each.masks[0]}\n" for each in tasks)
     (tmp_path / "plan.csv").write_text(f"clip,mask\n{rows}")
-    command = [sys.executable, "-m", "vostrack", "batch", "run", str(tmp_path / "plan.csv"), "--out", str(tmp_path)]
-    command += ["--ray", "local", "--option", "method=copy", "--jobs", "2"]
+    words = ["-m", "vostrack", "batch", "run", str(tmp_path / "plan.csv"), "--out", str(tmp_path)]
+    return [sys.executable, *words, "--ray", "local", "--option", "method=copy", "--jobs", "2"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+@with_ray
+def test_a_cluster_of_this_machine_that_dies_ends_the_driver(
+    tasks: list[Task], whole: Path, command: list[str], tmp_path: Path
+) -> None:
+    def raylets() -> list[int]:
+        return processes(driver.pid, lambda title: title.partition("\0")[0].endswith("/raylet"))
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as driver:
+        assert until(lambda: driver.poll() is not None or bool(actors(driver.pid)), 200)
+        os.kill(raylets()[0], signal.SIGKILL)
+        _, said = driver.communicate(timeout=300)
+    assert driver.returncode == 1
+    assert said.splitlines()[-1].startswith(b"error: Ray has ended on this machine")
+    subprocess.run(command, capture_output=True, timeout=300, check=True)
+    check_all(tasks, tmp_path, whole)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a group of processes gets the signal")
+@with_ray
+def test_ctrl_c_stops_a_cluster_of_this_machine_too(
+    tasks: list[Task], whole: Path, command: list[str], tmp_path: Path
+) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0) as driver:
         assert until(lambda: driver.poll() is not None or any(Manifest(tmp_path).results()), 200)
         os.killpg(driver.pid, signal.SIGINT)

@@ -208,7 +208,9 @@ class RayPool:
         with _kept_signals(), _environment(_OURS):
             try:
                 self._ray.init(**here, log_to_driver=False, configure_logging=False)
-            except (ConnectionError, ImportError, RuntimeError, ValueError) as error:
+            except Exception as error:  # also of no class but this
+                if self._address == "local":
+                    raise VostrackError(f"Ray does not start on this machine ({_line(error)}): try again") from error
                 found = "this machine is in none" if self._address == "auto" else f"{shown(self._address)} is none"
                 raise VostrackError(
                     f"cannot join a Ray cluster, {found} ({_line(error)}): start one with `ray start`, or work on this "

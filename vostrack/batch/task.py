@@ -100,7 +100,7 @@ class Result:
         error: class of the error, or "".
         message: what it says, in one line.
         exit_code: that `vostrack segment` would have had.
-        attempts: how often it was begun in this batch.
+        attempts: how often it was begun in this batch; 0 where it was done before.
         worker: which process of which machine worked on it.
         ended: when, in seconds since 1970.
         row: what the plan says of it, by column.
