@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -35,6 +37,33 @@ def test_ray_is_asked_for_where_it_is_missing(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(VostrackError, match=r"Ray cannot be imported .*: pip install 'vostrack\[ray\]'"):
         RayPool(tmp_path).__enter__()
+
+
+class LostRay(MagicMock):
+    """A Ray that ends on this machine after it has started; of others nothing is heard any more."""
+
+    asked = 0
+
+    def nodes(self) -> list[dict[str, Any]]:
+        self.asked += 1
+        here = {"NodeID": "here", "Alive": self.asked == 1, "Resources": {"CPU": 2.0}}
+        return [here, {"NodeID": "there", "Alive": True, "Resources": {"CPU": 2.0}}]
+
+    def wait(self, refs: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        time.sleep(timeout)
+        return [], refs
+
+
+@pytest.mark.slow
+def test_a_ray_that_ends_on_this_machine_ends_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = LostRay()
+    ray.get_runtime_context.return_value.get_node_id.return_value = "here"
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with RayPool(tmp_path, jobs=2) as pool:
+        heard = (event for _ in itertools.count() for event in pool.events(0.1))
+        with pytest.raises(VostrackError, match=r"Ray has ended on this machine.*the same call goes on"):
+            next(heard)
+    assert (ray.asked, pool.busy) == (2, 0)
 
 
 @pytest.fixture(scope="module")
@@ -232,15 +261,14 @@ def command(tasks: list[Task], tmp_path: Path) -> list[str]:
 def test_a_cluster_of_this_machine_that_dies_ends_the_driver(
     tasks: list[Task], whole: Path, command: list[str], tmp_path: Path
 ) -> None:
-    def raylets() -> list[int]:
-        return processes(driver.pid, lambda title: title.partition("\0")[0].endswith("/raylet"))
-
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as driver:
-        assert until(lambda: driver.poll() is not None or bool(actors(driver.pid)), 200)
-        os.kill(raylets()[0], signal.SIGKILL)
+        workers = partial(processes, driver.pid, lambda title: title.startswith("ray::"))
+        assert until(lambda: driver.poll() is not None or bool(workers()), 200)
+        for raylet in processes(driver.pid, lambda title: title.partition("\0")[0].endswith("/raylet")):
+            os.kill(raylet, signal.SIGKILL)
         _, said = driver.communicate(timeout=300)
     assert driver.returncode == 1
-    assert said.splitlines()[-1].startswith(b"error: Ray has ended on this machine")
+    assert said.splitlines()[-1].startswith(b"error: Ray "), "it has ended, or did not start"
     subprocess.run(command, capture_output=True, timeout=300, check=True)
     check_all(tasks, tmp_path, whole)
 
