@@ -15,7 +15,9 @@ from vostrack.errors import MethodError
 from vostrack.methods import (
     DEFAULT,
     METHODS,
+    PRESETS,
     QUALITY,
+    check_preset,
     configure,
     load_method,
     method_class,
@@ -50,6 +52,14 @@ def modules(code: str) -> set[str]:
 def test_neither_the_package_nor_the_registry_imports_torch() -> None:
     found = modules("import vostrack, vostrack.methods, vostrack.errors; vostrack.methods.registered()")
     assert not {"torch", "numpy", "av", "PIL", "vostrack.methods.anchors"} & found
+
+
+def test_presets_of_our_methods_are_known_without_them() -> None:
+    ours = {name: (*method_class(name).presets,) for name in METHODS if name != NAME}
+    assert {name: sorted(presets) for name, presets in PRESETS.items()} == {n: sorted(p) for n, p in ours.items()}
+    assert "torch" not in modules("from vostrack.methods import check_preset; check_preset('best', 'fast')")
+    with pytest.raises(MethodError, match="unknown preset of best 'quick'"):
+        check_preset("best", "quick")
 
 
 def test_public_names_are_those_that_are_promised() -> None:

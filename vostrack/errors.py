@@ -5,6 +5,7 @@
     │   └── MaskError             4   a given mask cannot be used
     ├── OutputError               6   a result cannot be written (no permission, disk full)
     │   ├── ChangedError          6   a run cannot be resumed with other inputs or settings
+    │   ├── ExportError           *   a run is complete, an export of it is not; the code is that of the cause
     │   └── OutputExistsError     9   a result is there already and nobody asked to overwrite it
     │       └── InUseError        9   another process works in the folder
     ├── WeightsError              8   weights are missing, damaged or made for another network
@@ -56,7 +57,26 @@ class OutputError(VostrackError):
 
 
 class ChangedError(OutputError):
-    """A run cannot be resumed, since its inputs or settings are others."""
+    """A run cannot be resumed, since its inputs or settings are others.
+
+    Attributes:
+        changes: what is another, and from what to what.
+        is_complete: whether that run is.
+    """
+
+    def __init__(self, message: str, changes: str = "", is_complete: bool = False) -> None:
+        """Take the message, and what it is about."""
+        super().__init__(message)
+        self.changes, self.is_complete = changes, is_complete
+
+
+class ExportError(OutputError):
+    """A run is complete, and an export of it could not be made: resuming the run makes that alone."""
+
+    def __init__(self, format_name: str, error: Exception) -> None:
+        """Take the name of the format, and what went wrong, whose exit code this has."""
+        super().__init__(f"the masks are complete, but their export as {format_name} failed: {error}")
+        self.exit_code = exit_code(error)
 
 
 class OutputExistsError(OutputError):

@@ -14,15 +14,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from vostrack.errors import MaskError
 from vostrack.notes import Note
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BACKGROUND = 0
 VOID = 255
@@ -100,9 +101,11 @@ class LabelMap:
 
     def __post_init__(self) -> None:
         """Refuse what could only give wrong masks later."""
-        pixels, ids = self.pixels, self.ids
-        if not isinstance(pixels, Tensor) or pixels.dtype != torch.uint8 or pixels.ndim != 2:
-            found = f"{pixels.dtype} {tuple(pixels.shape)}" if isinstance(pixels, Tensor) else type(pixels).__name__
+        import torch
+
+        pixels, ids, is_tensor = self.pixels, self.ids, isinstance(self.pixels, torch.Tensor)
+        if not is_tensor or pixels.dtype != torch.uint8 or pixels.ndim != 2:
+            found = f"{pixels.dtype} {tuple(pixels.shape)}" if is_tensor else type(pixels).__name__
             raise MaskError(f"a label map holds a uint8 tensor (H, W), not {found}")
         if len(set(ids)) < len(ids) or not all(isinstance(i, int) and BACKGROUND < i < VOID for i in ids):
             raise MaskError(f"object ids are whole numbers from 1 to {MAX_OBJECTS}, each once, not {ids}")

@@ -76,6 +76,17 @@ def test_a_clip_in_a_store_gives_what_it_gives_here(
     assert results(tmp_path / "mixed/dog") == results(tmp_path / "whole/dog")
 
 
+def test_exports_of_a_clip_are_sent_beside_its_results(away: list[Task], store: Any, scratch: Scratch) -> None:
+    exports = ["coco", "matte"]
+    each = replace(away[0], arguments={**away[0].arguments, "exports": exports})
+    assert run_one(each, RUNS, scratch=scratch).status == Status.DONE
+    assert store.exists("clips/runs/dog_coco.json")
+    assert store.ls("clips/runs/dog_matte")
+    told = json.loads(store.cat("clips/runs/dog/summary.json"))["exports"]
+    assert told == {"coco": "s3://clips/runs/dog_coco.json", "matte": "s3://clips/runs/dog_matte"}
+    assert not left(scratch)
+
+
 def test_what_is_in_the_store_is_not_done_again(away: list[Task], store: Any, scratch: Scratch) -> None:
     first = run_one(away[0], RUNS, scratch=scratch)
     assert run_one(away[0], RUNS, scratch=scratch) == first
@@ -113,7 +124,7 @@ def test_a_clip_that_is_too_large_or_gone_fails(away: list[Task], scratch: Scrat
 def test_a_batch_in_a_store_goes_on_from_any_machine(away: list[Task], store: Any, scratch: Scratch) -> None:
     first = list(run_batch(away[:1], RUNS, scratch=scratch, pool=working(scratch)))
     elsewhere = replace(scratch, folder=scratch.folder / "elsewhere")
-    assert list(run_batch(away[:1], RUNS, scratch=elsewhere, pool=working(elsewhere))) == []
+    assert [each.attempts for each in run_batch(away[:1], RUNS, scratch=elsewhere, pool=working(elsewhere))] == [0]
     store.rm_file("clips/runs/batch.jsonl")  # as if it had not been sent yet
     elsewhere = replace(scratch, folder=scratch.folder / "third")
     again = list(run_batch(away, RUNS, scratch=elsewhere, pool=working(elsewhere)))

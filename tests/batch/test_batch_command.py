@@ -9,7 +9,9 @@ from PIL import Image
 
 from tests.batch.clips import SIZE, write_clips
 from tests.runs import results
-from vostrack.cli import run
+from vostrack.batch.run import shard_of
+from vostrack.batch.task import Task
+from vostrack.cli import console, run
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ COPY = ["--option", "method=copy", "--option", "overlay=no"]
 def test_a_batch_from_plan_to_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["batch", "plan", "videos", "--masks", "masks", "-o", "plan.csv"]) == 0
     assert "vostrack batch run plan.csv" in capsys.readouterr().err
-    Image.new("L", SIZE[::-1]).save(folder / "masks/eel.png")  # nothing is painted on it
+    Image.effect_noise(SIZE[::-1], 64).save(folder / "masks/eel.png")  # it shows more objects than there may be
     rows = (folder / "plan.csv").read_text().splitlines()
     rows = [f"{rows[0]},out", *(f"{row}," for row in rows[1:]), "videos/dog.mp4,masks/eel.png,eel"]
     (folder / "plan.csv").write_text("\n".join(rows))
@@ -52,7 +54,10 @@ def test_a_batch_from_plan_to_report(folder: Path, capsys: pytest.CaptureFixture
     assert run(["batch", "retry", "runs"]) == 0
     assert "no clip has failed" in capsys.readouterr().err
     assert run(["batch", "run", "plan.csv", "--out", "runs", *COPY, "--json"]) == 0
-    assert capsys.readouterr().out == ""  # all are done
+    again = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {(line["name"], line["status"], line["attempts"]) for line in again} == {
+        *(("dog", "done", 0), ("cat", "done", 0), ("eel", "done", 0))
+    }
 
     page = (folder / "runs/batch.html").read_text()
     assert re.findall(r"<h2>(.*)</h2>", page) == ["cat", "dog", "eel"]
@@ -71,6 +76,12 @@ def test_faults_are_a_line_each_and_nothing_is_run(folder: Path, capsys: pytest.
     assert not (folder / "runs").exists()
 
 
+def test_a_mask_of_another_size_may_be_accepted_in_the_plan(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("L", (32, 24), 255).save(folder / "masks/cat.png")
+    assert run(["batch", "run", "videos", "--masks", "masks", "--out", "runs"]) == 5
+    assert "or accept it with a column resize_mask with yes, or --option resize_mask=yes\n" in capsys.readouterr().err
+
+
 def test_a_path_that_no_system_takes_is_a_fault_of_its_row(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "plan.csv").write_text(f"clip,mask\n{'9' * 400},masks/dog.png\nvideos/none.mp4,masks/dog.png\n")
     assert run(["batch", "run", "plan.csv", "--out", "runs"]) == 5
@@ -86,6 +97,10 @@ def test_a_path_that_no_system_takes_is_a_fault_of_its_row(folder: Path, capsys:
         (["run", "plan.csv", "--masks", "masks", "--out", "runs"], "names the masks itself"),
         (["run", "videos", "--masks", "masks", "--out", "runs", "--shard", "3/2"], "expected I/N"),
         (["run", "videos", "--masks", "masks", "--out", "runs", "--option", "fast"], "expected NAME=VALUE"),
+        (
+            ["run", "plan.csv", "--out", "runs", "--size", "240"],
+            "--size is an option of each clip: use a column 'size' of the plan, or --option size=VALUE for all clips",
+        ),
         (["plan", "plan.csv"], "a plan already"),
         (["status", "videos"], "holds no batch"),
         (["retry", "videos"], "holds no batch"),
@@ -95,6 +110,20 @@ def test_what_is_typed_wrong(folder: Path, capsys: pytest.CaptureFixture[str], w
     (folder / "plan.csv").write_text("clip,mask\nvideos/dog.mp4,masks/dog.png\n")
     assert run(["batch", *words]) in (2, 6)
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_progress_of_a_shard_counts_its_own_clips(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "LINE_SECONDS", 0.0)
+    (folder / "plan.csv").write_text("clip,mask\nvideos/dog.mp4,masks/dog.png\nvideos/cat.mp4,masks/cat.png\n")
+    shards = {shard_of(Task(Path(), {}, "", row={"clip": f"videos/{name}.mp4"}), 3) for name in ("dog", "cat")}
+    assert len(shards) == 2
+    assert run(["batch", "run", "plan.csv", "--out", "runs", *COPY, "--shard", f"{shards.pop()}/3"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("1 clip: ")
+    assert lines[-1].startswith("1 clip done, 0 failed")
 
 
 def test_all_masks_that_are_missing_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

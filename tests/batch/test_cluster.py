@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -35,6 +37,33 @@ def test_ray_is_asked_for_where_it_is_missing(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(VostrackError, match=r"Ray cannot be imported .*: pip install 'vostrack\[ray\]'"):
         RayPool(tmp_path).__enter__()
+
+
+class LostRay(MagicMock):
+    """A Ray that ends on this machine after it has started; of others nothing is heard any more."""
+
+    asked = 0
+
+    def nodes(self) -> list[dict[str, Any]]:
+        self.asked += 1
+        here = {"NodeID": "here", "Alive": self.asked == 1, "Resources": {"CPU": 2.0}}
+        return [here, {"NodeID": "there", "Alive": True, "Resources": {"CPU": 2.0}}]
+
+    def wait(self, refs: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        time.sleep(timeout)
+        return [], refs
+
+
+@pytest.mark.slow
+def test_a_ray_that_ends_on_this_machine_ends_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = LostRay()
+    ray.get_runtime_context.return_value.get_node_id.return_value = "here"
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with RayPool(tmp_path, jobs=2) as pool:
+        heard = (event for _ in itertools.count() for event in pool.events(0.1))
+        with pytest.raises(VostrackError, match=r"Ray has ended on this machine.*the same call goes on"):
+            next(heard)
+    assert (ray.asked, pool.busy) == (2, 0)
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +107,8 @@ def check_all(tasks: list[Task], out: Path, whole: Path) -> None:
         assert results(out / each.name) == results(whole / each.name)
 
 
-def actors(parent: int) -> list[int]:
-    """Processes below one that work on clips."""
+def processes(parent: int, is_wanted: Callable[[str], bool]) -> list[int]:
+    """Processes below one, by their command lines."""
     below, titles = dict[int, int](), dict[int, str]()
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -91,8 +120,12 @@ def actors(parent: int) -> list[int]:
     def is_ours(process: int) -> bool:
         return process == parent or (process in below and is_ours(below[process]))
 
-    working = {process for process, title in titles.items() if title.startswith("ray::Actor") and "init" not in title}
-    return [process for process in working if is_ours(process)]
+    return [process for process, title in titles.items() if is_wanted(title) and is_ours(process)]
+
+
+def actors(parent: int) -> list[int]:
+    """Processes below one that work on clips."""
+    return processes(parent, lambda title: title.startswith("ray::Actor") and "init" not in title)
 
 
 @with_ray
@@ -179,7 +212,7 @@ def test_stopping_leaves_clips_that_can_be_resumed(
     assert len(list(Manifest(tmp_path).results())) < len(LENGTHS)
     list(run_batch(tasks, tmp_path, pool=RayPool))
     check_all(tasks, tmp_path, whole)
-    assert list(run_batch(tasks, tmp_path, pool=RayPool)) == []
+    assert [each.attempts for each in run_batch(tasks, tmp_path, pool=RayPool)] == [0] * len(LENGTHS)
 
 
 @with_ray
@@ -214,13 +247,37 @@ def test_a_cluster_goes_on_when_one_of_its_machines_dies(tasks: list[Task], whol
     check_all(tasks, tmp_path, whole)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a group of processes gets the signal")
-@with_ray
-def test_ctrl_c_stops_a_cluster_of_this_machine_too(tasks: list[Task], whole: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def command(tasks: list[Task], tmp_path: Path) -> list[str]:
+    """Of a batch in a cluster of its own."""
     rows = "".join(f"{each.clip},{each.masks[0]}\n" for each in tasks)
     (tmp_path / "plan.csv").write_text(f"clip,mask\n{rows}")
-    command = [sys.executable, "-m", "vostrack", "batch", "run", str(tmp_path / "plan.csv"), "--out", str(tmp_path)]
-    command += ["--ray", "local", "--option", "method=copy", "--jobs", "2"]
+    words = ["-m", "vostrack", "batch", "run", str(tmp_path / "plan.csv"), "--out", str(tmp_path)]
+    return [sys.executable, *words, "--ray", "local", "--option", "method=copy", "--jobs", "2"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+@with_ray
+def test_a_cluster_of_this_machine_that_dies_ends_the_driver(
+    tasks: list[Task], whole: Path, command: list[str], tmp_path: Path
+) -> None:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as driver:
+        workers = partial(processes, driver.pid, lambda title: title.startswith("ray::"))
+        assert until(lambda: driver.poll() is not None or bool(workers()), 200)
+        for raylet in processes(driver.pid, lambda title: title.partition("\0")[0].endswith("/raylet")):
+            os.kill(raylet, signal.SIGKILL)
+        _, said = driver.communicate(timeout=300)
+    assert driver.returncode == 1
+    assert said.splitlines()[-1].startswith(b"error: Ray "), "it has ended, or did not start"
+    subprocess.run(command, capture_output=True, timeout=300, check=True)
+    check_all(tasks, tmp_path, whole)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a group of processes gets the signal")
+@with_ray
+def test_ctrl_c_stops_a_cluster_of_this_machine_too(
+    tasks: list[Task], whole: Path, command: list[str], tmp_path: Path
+) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0) as driver:
         assert until(lambda: driver.poll() is not None or any(Manifest(tmp_path).results()), 200)
         os.killpg(driver.pid, signal.SIGINT)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from tests.batch.clips import write_clips
+from tests.batch.clips import SIZE, write_clips
 from vostrack import InputError, PlanError, read_plan
 from vostrack.batch.check import check
 from vostrack.batch.pairs import clips_in, paired
@@ -167,10 +170,9 @@ def test_folders_that_two_clips_would_share(folder: Path, tmp_path: Path) -> Non
 
 
 def test_clips_and_masks_that_are_not_there_broken_or_of_another_size(folder: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
     clip, mask = folder / "videos/dog.mp4", folder / "masks/dog.png"
-    Image.new("L", (30, 20)).save(tmp_path / "small.png")
+    Image.new("L", (30, 20), 1).save(tmp_path / "small.png")
+    Image.new("L", SIZE[::-1]).save(tmp_path / "black.png")
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "broken.mp4").write_bytes(clip.read_bytes()[:100])
     wrong = {
@@ -180,6 +182,7 @@ def test_clips_and_masks_that_are_not_there_broken_or_of_another_size(folder: Pa
         "d": (clip, tmp_path / "small.png", "is 30x20, the clip is 64x48"),
         "e": (clip, tmp_path / "text.png", "text.png"),
         "f": (mask, mask, "a single image"),
+        "g": (clip, tmp_path / "black.png", "black.png' has no object"),
     }
     told = check([Task(clip, {0: mask}, name) for name, (clip, mask, _) in wrong.items()], tmp_path)[1]
     assert len(told) == len(wrong)
@@ -187,6 +190,11 @@ def test_clips_and_masks_that_are_not_there_broken_or_of_another_size(folder: Pa
     resized = Task(clip, {0: tmp_path / "small.png"}, "d", {"resize_mask": True})
     checked, told = check([resized], tmp_path)
     assert (told, checked[0].frames) == ([], 3)
+    black = (
+        Task(clip, {0: mask, 1: tmp_path / "black.png"}, "d"),
+        Task(clip, {0: tmp_path / "black.png"}, "g", {"background": (255, 255, 255)}),
+    )
+    assert check(black, tmp_path)[1] == []
 
 
 def test_formats_that_there_are_not_are_told_once(folder: Path, tmp_path: Path) -> None:
@@ -201,3 +209,21 @@ def test_two_clips_of_one_name_in_one_folder_get_folders_of_their_own(tmp_path: 
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks/dog.png").write_bytes(b"")
     assert [row["out"] for row in paired(clips, tmp_path / "masks")] == ["videos/dog.mp4", "videos/dog.mkv"]
+
+
+def test_a_plan_is_checked_without_torch(tmp_path: Path) -> None:
+    """It takes ten times the memory of all else."""
+    folder = write_clips(tmp_path, {"dog": 3})
+    (folder / "videos/eel").mkdir()
+    Image.new("RGB", SIZE[::-1]).save(folder / "videos/eel/00000.png")
+    plan(folder, "clip,mask,preset,export\nvideos/dog.mp4,masks/dog.png,fast,coco\nvideos/eel,masks/dog.png,,\n")
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "import vostrack.batch.report, vostrack.batch.run\n"
+        "from vostrack.batch.check import check\n"
+        "from vostrack.cli.plan import read_plan\n"
+        "assert not check(read_plan('plan.csv'), Path('runs'))[1]\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.batch.clips import task, write_clips
 from tests.runs import results
-from vostrack import Callbacks
-from vostrack.batch.task import Status, run_one
+from vostrack import Callbacks, OutputError
+from vostrack.batch.task import Status, Task, run_one
 from vostrack.files import lock_folder
+from vostrack.formats.coco import Coco
 from vostrack.notes import Code, Note
 
 
@@ -58,3 +62,48 @@ def test_a_clip_that_another_process_works_on_says_so(tmp_path: Path) -> None:
     with lock_folder(tmp_path / "runs/dog"):
         result = run_one(each, tmp_path / "runs")
     assert (result.error, result.exit_code) == ("InUseError", 9)
+
+
+def exporting(tmp_path: Path) -> Task:
+    """A clip that is exported."""
+    write_clips(tmp_path, {"dog": 3})
+    return task(tmp_path, "dog", exports=["coco"])
+
+
+def test_an_export_that_fails_leaves_masks_that_are_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Coco) -> dict[str, Any]:
+        raise OutputError("the disk is full")
+
+    each, out = exporting(tmp_path), tmp_path / "runs"
+    with monkeypatch.context() as broken:
+        broken.setattr(Coco, "rest", full)
+        ended = run_one(each, out)
+    assert (ended.status, ended.error, ended.exit_code) == (Status.FAILED, "ExportError", 6)
+    assert ended.message == "the masks are complete, but their export as coco failed: the disk is full"
+    masks = sorted((out / "dog/masks").iterdir())
+    made = [path.stat().st_mtime_ns for path in masks]
+    assert run_one(each, out).status == Status.DONE
+    assert [path.stat().st_mtime_ns for path in masks] == made, "the export alone was made"
+    assert (out / "dog_coco.json").exists()
+
+
+def test_exports_go_with_the_folder_of_their_run(tmp_path: Path) -> None:
+    each, out = exporting(tmp_path), tmp_path / "runs"
+    assert run_one(each, out).status == Status.DONE
+    (out / "dog_coco.json").write_text("stale")
+    shutil.rmtree(out / "dog")
+    assert run_one(each, out).status == Status.DONE
+    assert (out / "dog_coco.json").read_text() != "stale"
+
+
+def test_only_complete_results_of_other_settings_are_kept(tmp_path: Path) -> None:
+    write_clips(tmp_path, {"dog": 4})
+    each, out = task(tmp_path, "dog"), tmp_path / "runs"
+    other = replace(each, arguments={**each.arguments, "size": 32})
+    run_one(each, out, callbacks=StopAt(2))
+    begun = run_one(other, out)
+    assert (begun.status, begun.error) == (Status.FAILED, "ChangedError")
+    assert run_one(each, out).status == Status.DONE
+    complete = run_one(other, out)
+    assert (complete.status, complete.error) == (Status.KEPT, "ChangedError")
+    assert "though this changed: size from 480 to 32; remove its folder" in complete.message

@@ -14,7 +14,7 @@ from tests.forks import fork
 from tests.runs import until
 from vostrack import InputError
 from vostrack.types import Frame
-from vostrack.video.stream import NO_IMAGE, ClipStream
+from vostrack.video.stream import ClipStream, no_image
 from vostrack.web.frames import FrameCache
 
 COUNT = 2000
@@ -33,7 +33,7 @@ class Counting(ClipStream):
             if index == self._breaks:
                 raise InputError("it breaks off")
             image = torch.full((3, 16, 24), index % 251, dtype=torch.uint8)
-            yield Frame(index, Fraction(index, 25), image if index >= self.images_from else NO_IMAGE, f"{index:05d}")
+            yield Frame(index, Fraction(index, 25), image if index >= self.images_from else no_image(), f"{index:05d}")
 
     def _release(self) -> None:
         pass

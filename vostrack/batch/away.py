@@ -62,6 +62,8 @@ def run_away(task: Task, out: Path, *, overwrite: bool, scratch: Scratch, **more
         here = folder / "out" if to else out
         result = run_one(_fetched(task, folder, scratch.most), here, overwrite=overwrite, **more)
         result = replace(result, clip=address(task.clip) or str(task.clip), key=task.key())
+        if to and result.status == Status.KEPT:  # in scratch alone: it is begun anew
+            result = replace(result, status=Status.FAILED)
         if to and result.status == Status.DONE:
             result = replace(result, seconds=round(time.monotonic() - start, 3))
             _send(here / task.name, to, result)
@@ -108,7 +110,12 @@ def _ended(to: Remote, task: Task) -> Result | None:
 def _send(folder: Path, to: Remote, result: Result) -> None:
     root = OutputRoot(folder)
     with contextlib.suppress(OSError, ValueError):
-        root.write_json(_SUMMARY, {**read_json(root.at(_SUMMARY), dict[str, Any]), "out": to.address})
+        summary, beside = read_json(root.at(_SUMMARY), dict[str, Any]), to.address.rpartition("/")[0]
+        names = {kind: Path(path).name for kind, path in summary["exports"].items()}
+        for name in names.values():
+            Remote(f"{beside}/{name}").send(folder.parent / name)
+        exports = {kind: f"{beside}/{name}" for kind, name in names.items()}
+        root.write_json(_SUMMARY, {**summary, "out": to.address, "exports": exports})
     root.write_json(_ENDED, plain(asdict(result)))
     to.send(folder, _SUMMARY, (*place.RESULTS, place.HIDDEN))
 

@@ -13,7 +13,7 @@ from vostrack.errors import InputError, VostrackError
 from vostrack.files import shown
 from vostrack.formats import format_of
 from vostrack.run.place import address
-from vostrack.video.images import image_size
+from vostrack.video.images import image_size, is_black
 from vostrack.video.reader import Header, read_header
 from vostrack.video.series import ENDINGS
 from vostrack.video.stream import size_text
@@ -88,8 +88,8 @@ def _export_faults(tasks: Sequence[Task]) -> Iterator[str]:
 
 
 def _mask_faults(task: Task, header: Header) -> Iterator[str]:
-    """Masks that are not there, or have another size or shape than the clip."""
-    for path in task.masks.values():
+    """Masks that are not there, show nothing, or have another size or shape than the clip."""
+    for moment, path in task.masks.items():
         if address(path):
             continue
         if not path.exists():
@@ -99,16 +99,24 @@ def _mask_faults(task: Task, header: Header) -> Iterator[str]:
         image = files[0] if files and files[0].suffix.lower() in ENDINGS else None
         if image is None:
             continue  # of another tool, or nothing: that takes reading it
+        must_show = image == path and (len(task.masks) == 1 or moment == 0)
         try:
-            size = image_size(image)
+            size, is_empty = image_size(image), must_show and not _read_otherwise(task) and is_black(image)
         except (InputError, OSError, ValueError) as error:
             yield str(error).replace("image ", "mask ", 1)
             continue
+        if is_empty:
+            yield f"mask {shown(image)!r} has no object: all pixels are background; paint the object white"
         if header.sizes and size not in header.sizes and not task.arguments.get("resize_mask"):
             yield (
                 f"mask {shown(image)!r} is {size_text(size)}, the clip is {size_text(header.sizes[0])}: draw it on a "
-                "frame of the clip, or set resize_mask"
+                "frame of the clip, or accept it with `resize_mask=True`"
             )
+
+
+def _read_otherwise(task: Task) -> bool:
+    """Whether something else than black is background in its masks."""
+    return any(task.arguments.get(name) not in (None, False) for name in ("background", "invert_mask"))
 
 
 def _where(task: Task) -> str:

@@ -13,7 +13,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -189,6 +189,7 @@ class RayPool:
                 joined.enter_context(_silent(ray._private.worker))
                 joined.callback(ray.shutdown)
                 self._connect()
+            self._here: str = ray.get_runtime_context().get_node_id()
             self._actor: Any = ray.remote(Actor)
             joined.callback(self._end_all)
             self._grow()
@@ -207,7 +208,9 @@ class RayPool:
         with _kept_signals(), _environment(_OURS):
             try:
                 self._ray.init(**here, log_to_driver=False, configure_logging=False)
-            except (ConnectionError, ImportError, RuntimeError, ValueError) as error:
+            except Exception as error:  # also of no class but this
+                if self._address == "local":
+                    raise VostrackError(f"Ray does not start on this machine ({_line(error)}): try again") from error
                 found = "this machine is in none" if self._address == "auto" else f"{shown(self._address)} is none"
                 raise VostrackError(
                     f"cannot join a Ray cluster, {found} ({_line(error)}): start one with `ray start`, or work on this "
@@ -216,18 +219,23 @@ class RayPool:
 
     def _grow(self) -> None:
         """Start actors where there is room for more; raises `VostrackError` where there is none at all."""
-        if self._stopping:
-            return
         if time.monotonic() - self._counted_at >= _COUNTED_EVERY:
-            self._counted_at, self._wanted = time.monotonic(), self._room()
-        while len(self._workers) < self._wanted:
+            self._counted_at, nodes = time.monotonic(), [node for node in self._ray.nodes() if node["Alive"]]
+            self._check_here(nodes)
+            self._wanted = self._room([node["Resources"] for node in nodes])
+        while len(self._workers) < self._wanted and not self._stopping:
             asked = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_restarts": 0, "max_concurrency": 2}
             actor = self._actor.options(**asked).remote(self._out, self._cpus, self._scratch)
             self._workers.append(_Worker(actor, actor.versions.remote()))
 
-    def _room(self) -> int:
-        """How many actors there should be."""
-        have = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+    def _check_here(self, nodes: Sequence[Mapping[str, Any]]) -> None:
+        """Raise `VostrackError` where the cluster has lost this machine: nothing would be heard of any worker again."""
+        if self._here not in [node["NodeID"] for node in nodes]:
+            self._workers.clear()
+            raise VostrackError("Ray has ended on this machine, perhaps for lack of memory: the same call goes on")
+
+    def _room(self, have: Sequence[Mapping[str, float]]) -> int:
+        """How many actors there should be on machines with these resources."""
         if self._gpus is None:
             self._gpus = float(any(each.get("GPU") for each in have))
         if self._jobs is not None:

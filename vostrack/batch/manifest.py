@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from vostrack.batch.task import Result, Status
 from vostrack.errors import OutputError, VostrackError
@@ -181,8 +181,3 @@ def failures(lists: list[Manifest]) -> list[tuple[Outline, list[Result]]]:
         failed = [result for name, result in own.items() if last[name] == result and result.status == Status.FAILED]
         found.append((each.outline(), failed))
     return found
-
-
-def done_keys(results: dict[str, Result]) -> dict[str, Any]:
-    """Keys of the clips that are done, by name."""
-    return {name: result.key for name, result in results.items() if result.status == Status.DONE}

@@ -97,26 +97,30 @@ class Remote:
         with self._writing():
             self._store.pipe_file(f"{self._name}/{name}", data)
 
-    def send(self, folder: Path, last: str, ours: Collection[str]) -> None:
-        """Copy the files of a folder to this one; while the last one is missing, they are not complete.
+    def send(self, path: Path, last: str | None = None, ours: Collection[str] | None = None) -> None:
+        """Copy a file, or the files of a folder, to this address; while the last one is missing, they are not complete.
 
         Args:
-            folder: on this machine.
-            last: name of the file that is sent last.
-            ours: names of files and folders in which nothing else stays.
+            path: on this machine.
+            last: name of the file of a folder that is sent last.
+            ours: names of files and folders in a folder in which nothing else stays; None for all.
 
         Raises:
             OutputError: one cannot be written.
         """
-        names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        names = {each.relative_to(path).as_posix() for each in path.rglob("*") if each.is_file()}
         with self._writing():
+            if path.is_file():
+                self._store.put_file(str(path), self._name)
+                return
             there = self._files(deep=True) if self._store.exists(self._name) else {}
             for name in sorted(there, key=lambda name: name != last):
-                if name == last or (name not in names and name.partition("/")[0] in ours):
+                if name == last or (name not in names and (ours is None or name.partition("/")[0] in ours)):
                     self._store.rm_file(f"{self._name}/{name}")
             with ThreadPoolExecutor(_AT_ONCE) as pool:
-                list(pool.map(lambda name: self._put(folder, name), sorted(names - {last})))
-            self._put(folder, last)
+                list(pool.map(lambda name: self._put(path, name), sorted(names - {last})))
+            if last is not None:
+                self._put(path, last)
 
     def _put(self, folder: Path, name: str) -> None:
         self._store.put_file(str(folder / name), f"{self._name}/{name}")

@@ -18,9 +18,9 @@ from vostrack.batch.manifest import HIDDEN, latest, manifests
 from vostrack.batch.task import Result, Status
 from vostrack.errors import OutputError, counted
 from vostrack.files import OutputRoot, PartialFile, escaped, lock_folder, open_regular, partial_name, plain
-from vostrack.run.confidence import LOW
 from vostrack.run.pages import jpeg_address, templates
-from vostrack.run.review import WORST
+from vostrack.run.place import WORST
+from vostrack.run.signs import LOW
 
 PAGE, TABLE, RESULTS = "batch.html", "batch.csv", "batch.json"
 COLUMNS = (

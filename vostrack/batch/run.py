@@ -14,7 +14,7 @@ from typing import Any
 from vostrack.batch.away import AwayManifest, Scratch
 from vostrack.batch.check import check
 from vostrack.batch.local import LocalPool
-from vostrack.batch.manifest import Manifest, Outline, Shard, done_keys, latest
+from vostrack.batch.manifest import Manifest, Outline, Shard, latest
 from vostrack.batch.pool import Died, Event, Moved, Noted, Pool
 from vostrack.batch.task import Result, Status, Task
 from vostrack.errors import OUT_OF_MEMORY, Cancelled, ChangedError, PlanError, VostrackError, counted
@@ -63,7 +63,7 @@ def run_batch(
         outline: what is kept of the plan for `vostrack batch retry`.
 
     Yields:
-        How each clip ended.
+        How each clip ended; first the results of those that were done already, with `attempts` of 0.
 
     Raises:
         PlanError: the plan has faults; nothing was run.
@@ -76,27 +76,26 @@ def run_batch(
     callbacks = checked_callbacks(callbacks)
     tasks = [each for each in map(as_task, plan) if part is None or shard_of(each, part.of) == part.number]
     manifest = AwayManifest(folder, scratch, part) if address(folder) else Manifest(folder, part)
-    if not (overwrite or address(folder)):
-        tasks = _without_removed(tasks, manifest)
-    tasks, faults = check(tasks, folder)
+    removed = {} if overwrite or address(folder) else _removed(tasks, manifest)
+    tasks, faults = check([task for task in tasks if task.name not in removed], folder)
     if faults:
         raise PlanError(faults)
     driver = _Driver(manifest, callbacks, overwrite, fail_fast, fallback_size)
     make = pool or (lambda path: LocalPool(path, jobs, scratch))
     if outline is None or part is not None:
         outline = replace(outline or Outline(0), clips=len(tasks))
-    return driver.run(tasks, make, outline)
+    return driver.run(tasks, make, outline, removed.values())
 
 
-def _without_removed(tasks: Sequence[Task], manifest: Manifest) -> list[Task]:
-    """Tasks but for those that are done, and whose clips were removed since."""
-    done = {name for name, result in latest([manifest]).items() if result.status == Status.DONE}
+def _removed(tasks: Sequence[Task], manifest: Manifest) -> dict[str, Result]:
+    """Results of clips that are done, and were removed since, by name."""
+    done = {name: result for name, result in latest([manifest]).items() if result.status == Status.DONE}
 
     def is_removed(task: Task) -> bool:
         is_done = task.name in done and not address(task.clip) and manifest.has_results(task.name)
         return is_done and not task.clip.exists()
 
-    return [task for task in tasks if not is_removed(task)]
+    return {task.name: done[task.name] for task in tasks if is_removed(task)}
 
 
 def as_task(each: Task | Mapping[str, Any]) -> Task:
@@ -139,9 +138,13 @@ class _Driver:
         self._done = self._total = self._starts = 0
         self._stopping = False
 
-    def run(self, tasks: Sequence[Task], make: Callable[[Path], Pool], outline: Outline) -> Iterator[Result]:
+    def run(
+        self, tasks: Sequence[Task], make: Callable[[Path], Pool], outline: Outline, removed: Iterable[Result]
+    ) -> Iterator[Result]:
         with self._manifest.locked(outline, self._overwrite) as since:
-            left = self._left(tasks, since)
+            done = self._finished(tasks, since)
+            yield from (replace(result, attempts=0) for result in (*removed, *done.values()))
+            left = [task for task in tasks if task.name not in done]
             self._total = sum(map(_length, tasks))
             self._done = self._total - sum(map(_length, left))
             # Long clips first, or the last one keeps all others waiting.
@@ -159,14 +162,16 @@ class _Driver:
             if not self._stopping:
                 self._manifest.end()
 
-    def _left(self, tasks: Sequence[Task], since: float) -> list[Task]:
-        """Tasks that were not done since a time, or whose results are out of date or gone."""
-        done = done_keys({name: each for name, each in latest([self._manifest]).items() if each.ended >= since})
+    def _finished(self, tasks: Sequence[Task], since: float) -> dict[str, Result]:
+        """Results of tasks that were done since a time, by name, where they are neither out of date nor gone."""
+        last = latest([self._manifest])
 
         def is_done(task: Task) -> bool:
-            return task.name in done and done[task.name] == task.key() and self._manifest.has_results(task.name)
+            result = last.get(task.name)
+            is_new = result is not None and result.status == Status.DONE and result.ended >= since
+            return is_new and last[task.name].key == task.key() and self._manifest.has_results(task.name)
 
-        return [task for task in tasks if not is_done(task)]
+        return {task.name: last[task.name] for task in tasks if is_done(task)}
 
     def _step(self, pool: Pool) -> Iterator[Result]:
         """Hand out what can be, and take in what comes."""
@@ -222,16 +227,9 @@ class _Driver:
             if result.error == ChangedError.__name__:  # an earlier batch may have come to that, and was interrupted
                 self._again(smaller, f"it is gone on with at size {self._fallback}", False)
                 return None
-        begun = self._manifest.path / task.name
-        if result.error == ChangedError.__name__ and begun.is_dir() and not (begun / "summary.json").exists():
+        if result.error == ChangedError.__name__ and result.status == Status.FAILED:
             self._again(task, "what an earlier batch began was of other inputs or settings: it is begun anew", True)
             return None
-        if result.error == ChangedError.__name__ and begun.is_dir():
-            what = result.message.partition("this changed: ")[2].rpartition("; ")[0]
-            fix = "remove its folder to have it made again, or use `overwrite=True` for all clips"
-            result = replace(
-                result, status=Status.KEPT, message=f"its results stay, though this changed: {what}; {fix}"
-            )
         return replace(result, attempts=self._attempts[task.name], key=self._keys[task.name])
 
     def _died(self, event: Died, moved: bool) -> Result | None:

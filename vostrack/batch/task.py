@@ -8,18 +8,18 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vostrack import __version__
 from vostrack.batch.remote import Remote
-from vostrack.errors import Cancelled, InputError, exit_code
+from vostrack.errors import Cancelled, ChangedError, InputError, exit_code
 from vostrack.files import OutputRoot, read_json, shown
 from vostrack.notes import Code, Note
 from vostrack.run.callbacks import Callbacks
-from vostrack.run.place import REQUEST, address
+from vostrack.run.place import RECORD, REQUEST, address, held
 
 if TYPE_CHECKING:
     from vostrack.batch.away import Scratch
@@ -100,7 +100,7 @@ class Result:
         error: class of the error, or "".
         message: what it says, in one line.
         exit_code: that `vostrack segment` would have had.
-        attempts: how often it was begun in this batch.
+        attempts: how often it was begun in this batch; 0 where it was done before.
         worker: which process of which machine worked on it.
         ended: when, in seconds since 1970.
         row: what the plan says of it, by column.
@@ -161,13 +161,15 @@ def run_one(
     if is_away(task, Path(out)):
         where = scratch or Scratch()
         return run_away(task, Path(out), overwrite=overwrite, callbacks=callbacks, load=load, scratch=where)
-    start = time.monotonic()
+    start, folder = time.monotonic(), Path(out, task.name)
     try:
-        anew = overwrite or _elsewhere(task, Path(out, task.name), callbacks or Callbacks())
+        # Where its folder was removed, exports beside it may be left, which go too.
+        is_there = held(folder) or (folder / RECORD).exists()
+        anew = overwrite or not is_there or _elsewhere(task, folder, callbacks or Callbacks())
         summary = segment(
             task.clip,
             task.masks,
-            Path(out, task.name),
+            folder,
             **task.arguments,
             overwrite=anew,
             resume=not anew,
@@ -176,10 +178,12 @@ def run_one(
         )
     except Cancelled:
         return _result(task, Status.STOPPED, start)
+    except ChangedError as error:
+        return _kept(task, error, start) if error.is_complete else failed(task, error, start)
     except Exception as error:  # whatever it is, the other clips go on
         return failed(task, error, start)
     with suppress(Exception):  # a picture for the report is not worth a clip
-        draw_worst(Path(out, task.name))
+        draw_worst(folder)
     objects = summary["objects"]
     low = [each["lowest_confidence"] for each in objects.values() if each.get("lowest_confidence") is not None]
     return _result(
@@ -198,6 +202,13 @@ def failed(task: Task, error: Exception, start: float) -> Result:
     message = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
     name, code = type(error).__name__, exit_code(error)
     return _result(task, Status.FAILED, start, error=name, message=message, exit_code=code)
+
+
+def _kept(task: Task, error: ChangedError, start: float) -> Result:
+    """The result of a clip that has complete results of other inputs or settings."""
+    fix = "remove its folder to have it made again, or use `overwrite=True` for all clips"
+    message = f"its results stay, though this changed: {error.changes}; {fix}"
+    return replace(failed(task, error, start), status=Status.KEPT, message=message)
 
 
 def _result(task: Task, status: Status, start: float, **more: Any) -> Result:

@@ -6,9 +6,10 @@ import json as json_text
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial, wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -92,6 +93,29 @@ ScratchSize = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class Following:
+    """How clips are followed.
+
+    Attributes:
+        settings: of `run_batch`, by name.
+        json: whether results are printed.
+        progress: how it is shown.
+        quiet: whether it is not.
+    """
+
+    settings: dict[str, Any]
+    json: bool
+    progress: Form
+    quiet: bool
+
+    @property
+    def scratch(self) -> Scratch:
+        """Where clips from a store lie meanwhile."""
+        scratch: Scratch = self.settings["scratch"]
+        return scratch
+
+
 @app.callback()
 def batch() -> None:
     """Follow objects through many clips.
@@ -103,12 +127,7 @@ def batch() -> None:
     """
 
 
-@app.command("run", cls=Command)
-def run(
-    plan: Clips,
-    out: Annotated[Path, in_output("--out", "-o", metavar="RUNS", help="Folder for all results.", show_default=False)],
-    masks: Masks = None,
-    option: Option = None,
+def _followed(
     fallback_size: FallbackSize = None,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -118,13 +137,71 @@ def run(
     gpus_per_clip: GpusPerClip = None,
     scratch: ScratchFolder = None,
     scratch_size: ScratchSize = None,
+    fail_fast: FailFast = False,
+    progress: Progress = Form.AUTO,
+    quiet: Quiet = False,
+) -> Following:
+    """How clips are followed, from the options that `run` and `retry` have in common."""
+    from vostrack.batch.away import Scratch
+
+    room = Scratch()
+    room = Scratch(
+        scratch.absolute() if scratch else room.folder, int(scratch_size * 1e9) if scratch_size else room.most
+    )
+    settings = {"overwrite": overwrite, "fail_fast": fail_fast, "fallback_size": fallback_size, "scratch": room}
+    if ray is None:
+        return Following(settings | {"jobs": jobs or 1}, json, progress, quiet)
+    from vostrack.batch.cluster import RayPool
+
+    pool = partial(RayPool, address=ray, jobs=jobs, cpus=cpus_per_clip, gpus=gpus_per_clip, scratch=room)
+    return Following(settings | {"pool": pool}, json, progress, quiet)
+
+
+def _following(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that also has the options of `_followed`, and is given what that makes of them as `how`."""
+    own, shared = (signature(each, eval_str=True).parameters for each in (command, _followed))
+
+    @wraps(command)
+    def called(**options: Any) -> None:
+        how = _followed(**{name: options.pop(name) for name in shared})
+        command(**options, how=how)
+
+    parameters = [each for each in (*own.values(), *shared.values()) if each.name != "how"]
+    parameters = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in parameters]
+    called.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {each.name: each.annotation for each in parameters}
+    return called
+
+
+class _Run(Command):
+    """`run`, which knows where options of `segment` go."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Say so of one that stands on the command line."""
+        from vostrack.cli.plan import columns
+
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:  # Click's own has no public class
+            flag = getattr(error, "option_name", "")
+            if name := next((name for name, param in columns().items() if flag in param.opts), None):
+                where = f"use a column {name!r} of the plan, or --option {name}=VALUE for all clips"
+                vars(error).update(message=f"{flag} is an option of each clip: {where}", possibilities=[])
+            raise
+
+
+@app.command("run", cls=_Run)
+@_following
+def run(
+    plan: Clips,
+    out: Annotated[Path, in_output("--out", "-o", metavar="RUNS", help="Folder for all results.", show_default=False)],
+    how: Following,
+    masks: Masks = None,
+    option: Option = None,
     shard: Annotated[
         str | None,
         in_run("--shard", metavar="I/N", help="Only the I-th of N parts, for several machines.", show_default="all"),
     ] = None,
-    fail_fast: FailFast = False,
-    progress: Progress = Form.AUTO,
-    quiet: Quiet = False,
 ) -> None:
     """Follow objects through many clips, each as `vostrack segment` does. After a stop, the same command goes on.
 
@@ -140,19 +217,17 @@ def run(
     from vostrack.batch.manifest import Outline
     from vostrack.cli.plan import rows_of, tasks_of
 
-    options = _parse_options(option)
-    settings = _workers(jobs, ray, cpus_per_clip, gpus_per_clip, scratch, scratch_size)
+    options, part = _parse_options(option), _parse_shard(shard)
     if _is_plan(plan):
-        base, rows = plan[0].parent, rows_of(_fetched(plan[0], settings["scratch"]))
+        base, rows = plan[0].parent, rows_of(_fetched(plan[0], how.scratch))
         if masks:
             raise typer.BadParameter("a plan names the masks itself", param_hint="--masks")
     else:
         base, rows = Path(), [(str(row["clip"]), row) for row in _found(plan, masks)]
     tasks, faults = tasks_of(rows, base, options)
-    settings |= {"overwrite": overwrite, "fail_fast": fail_fast, "fallback_size": fallback_size}
     path = str(below(Path.cwd(), plan[0])) if _is_plan(plan) else ""
     outline = Outline(len(rows), str(below(Path.cwd(), base)), options, path)
-    _follow(tasks, faults, out, {**settings, "shard": _parse_shard(shard)}, outline, json, progress, quiet)
+    _follow(tasks, faults, out, how, outline, part)
 
 
 @app.command("plan", cls=Command)
@@ -214,21 +289,8 @@ def status(runs: Results, json: Json = False) -> None:
 
 
 @app.command("retry", cls=Command)
-def retry(
-    runs: Results,
-    fallback_size: FallbackSize = None,
-    overwrite: Overwrite = False,
-    json: Json = False,
-    jobs: AtOnce = None,
-    ray: Ray = None,
-    cpus_per_clip: CpusPerClip = 1,
-    gpus_per_clip: GpusPerClip = None,
-    scratch: ScratchFolder = None,
-    scratch_size: ScratchSize = None,
-    fail_fast: FailFast = False,
-    progress: Progress = Form.AUTO,
-    quiet: Quiet = False,
-) -> None:
+@_following
+def retry(runs: Results, how: Following) -> None:
     """Try those clips of a batch again that failed, in all its shards, as the plan has them now.
 
     Examples:
@@ -238,9 +300,8 @@ def retry(
     from vostrack.batch.manifest import Outline, failures, manifests
     from vostrack.cli.plan import tasks_of
 
-    settings = _workers(jobs, ray, cpus_per_clip, gpus_per_clip, scratch, scratch_size)
     tasks, faults = [], []
-    with at_hand(runs, settings["scratch"]) as folder:
+    with at_hand(runs, how.scratch) as folder:
         lists = manifests(folder)
         failed = failures(lists)
     # What is tried again goes to the list of the whole batch; what that says of its plan stays.
@@ -252,8 +313,7 @@ def retry(
     if not (tasks or faults):
         print("no clip has failed", file=sys.stderr)
         return
-    settings |= {"overwrite": overwrite, "fail_fast": fail_fast, "fallback_size": fallback_size}
-    _follow(tasks, faults, runs, settings, kept, json, progress, quiet)
+    _follow(tasks, faults, runs, how, kept)
 
 
 def _rows_again(outline: Outline, failed: Sequence[Result]) -> list[tuple[str, Row]]:
@@ -267,22 +327,6 @@ def _rows_again(outline: Outline, failed: Sequence[Result]) -> list[tuple[str, R
         if (name := name_of(row, base)) in rows:
             rows[name] = where, dict(row)
     return list(rows.values())
-
-
-def _workers(
-    jobs: int | None, ray: str | None, cpus: int, gpus: float | None, folder: Path | None, size: float | None
-) -> dict[str, Any]:
-    """What `run_batch` is told of who works on clips, and where."""
-    from vostrack.batch.away import Scratch
-
-    scratch = Scratch()
-    scratch = Scratch(folder.absolute() if folder else scratch.folder, int(size * 1e9) if size else scratch.most)
-    if ray is None:
-        return {"jobs": jobs or 1, "scratch": scratch}
-    from vostrack.batch.cluster import RayPool
-
-    pool = partial(RayPool, address=ray, jobs=jobs, cpus=cpus, gpus=gpus, scratch=scratch)
-    return {"pool": pool, "scratch": scratch}
 
 
 def _fetched(plan: Path, scratch: Scratch) -> Path:
@@ -305,35 +349,34 @@ def _follow(
     tasks: Sequence[Task],
     faults: Sequence[str],
     out: Path,
-    settings: Mapping[str, Any],
-    outline: Outline | None,
-    json: bool,
-    progress: Form,
-    quiet: bool,
+    how: Following,
+    outline: Outline,
+    shard: tuple[int, int] | None = None,
 ) -> None:
     """Check tasks, follow them, and say what came of them."""
     from vostrack.batch.away import at_hand
     from vostrack.batch.check import check
     from vostrack.batch.report import write_report
-    from vostrack.batch.run import run_batch
+    from vostrack.batch.run import run_batch, shard_of
     from vostrack.batch.task import Status
     from vostrack.errors import PlanError
 
     if faults:
         _refuse([*faults, *check(tasks, out)[1]])
     failed = kept = 0
+    clips = counted(sum(shard is None or shard_of(task, shard[1]) == shard[0] for task in tasks), "clip")
     try:
-        with _stopping(), FrameBar(counted(len(tasks), "clip"), quiet, form=progress) as bar:
-            for result in run_batch(tasks, out, callbacks=bar, outline=outline, **settings):
+        with _stopping(), FrameBar(clips, how.quiet, form=how.progress) as bar:
+            for result in run_batch(tasks, out, callbacks=bar, outline=outline, shard=shard, **how.settings):
                 failed += result.status == Status.FAILED
                 kept += result.status == Status.KEPT
-                if json:
+                if how.json:
                     print(json_text.dumps(asdict(result), sort_keys=True), flush=True)
     except PlanError as error:
         _refuse(error.faults)
-    with at_hand(out, settings["scratch"]) as folder:
+    with at_hand(out, how.scratch) as folder:
         counts = write_report(folder)
-    if not quiet:
+    if not how.quiet:
         page = _named(out / "batch.html")
         print(f"{counts}; report: {page}", file=sys.stderr)
         if failed:
@@ -345,10 +388,15 @@ def _follow(
 def _refuse(faults: Sequence[str], end: str = " in the plan: nothing was run") -> NoReturn:
     """Print all faults, a line each, and end."""
     from vostrack.cli import with_flags
+    from vostrack.cli.plan import columns
     from vostrack.errors import PlanError
 
+    def said(match: re.Match[str]) -> str:
+        name = match[1]
+        return f"a column {name} with yes, or --option {name}=yes" if name in columns() else match[0]
+
     for fault in faults:
-        print(f"error: {plain(with_flags(fault))}", file=sys.stderr)
+        print(f"error: {plain(with_flags(re.sub('`([a-z_]+)=True`', said, fault)))}", file=sys.stderr)
     print(f"{counted(len(faults), 'fault')}{end}", file=sys.stderr)
     raise typer.Exit(PlanError.exit_code)
 

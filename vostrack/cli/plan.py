@@ -136,11 +136,11 @@ def tasks_of(rows: Iterable[tuple[str, Row]], base: Path, options: Mapping[str, 
     alike: dict[str, Mapping[str, Any]] = {}  # most clips of a plan have the same arguments: they share them
     for where, row in rows:
         cells = {**options, **row}
-        for column in [column for column in cells if _name(column) not in _columns()]:
+        for column in [column for column in cells if _name(column) not in columns()]:
             del cells[column]
             if column not in told:  # once, not for each row
                 told.add(column)
-                faults.append(f"{where}: {unknown_name('column', column, (*_columns(),))}")
+                faults.append(f"{where}: {unknown_name('column', column, (*columns(),))}")
         try:
             task = _task(cells, where, base)
             tasks.append(replace(task, arguments=alike.setdefault(repr(task.arguments), task.arguments)))
@@ -181,7 +181,7 @@ def _command() -> Any:
 
 
 @cache
-def _columns() -> dict[str, Any]:
+def columns() -> dict[str, Any]:
     """Parameters of `segment` by the names of columns."""
     params = [param for param in _command().params if param.name not in _NOT_IN_PLANS]
     return {param.name.rstrip("_"): param for param in params}
@@ -198,7 +198,7 @@ def _words(row: Row) -> list[str]:
         name = _name(column)
         if name in ("clip", "out"):
             continue
-        param = _columns()[name]
+        param = columns()[name]
         if param.is_flag:
             truth = TRUTH.get(str(cell).strip().lower())
             if truth is None:

@@ -11,7 +11,7 @@ import typer
 
 from vostrack.config import Config, Setting, setting_of, shown
 from vostrack.errors import MethodError
-from vostrack.methods import WORKING_SIZE, configure
+from vostrack.methods import WORKING_SIZE, check_preset, configure
 
 Pairs = Sequence[str] | None
 
@@ -145,8 +145,9 @@ def parse_all_settings(
     from vostrack.refine.crf import CrfConfig
 
     adaptation = adaptation_config(adapt, adapt_preset) or AdaptConfig()
+    check_preset(method, preset)
     return {
-        "settings": parse_settings(settings or (), configure(method, preset), method, flags[0]),
+        "settings": parse_settings(settings, configure(method, preset), method, flags[0]) if settings else {},
         "adapt_settings": parse_settings(adapt_settings or (), adaptation, "adaptation", flags[1]),
         "refine_settings": parse_settings(refine_settings or (), CrfConfig(), refine or "crf", flags[2]),
     }

@@ -36,6 +36,13 @@ METHODS = {
 DEFAULT = "best"
 QUALITY = ("fast", "balanced", "accurate")
 """Presets that a method may have, each slower and more accurate than the one before."""
+PRESETS = {
+    "best": ("default", *QUALITY),
+    **dict.fromkeys(("anchors", "mast-mem", "videomatch", "rpm-net"), ("default", "paper")),
+    "cutie": ("default", "long"),
+    "copy": ("default",),
+}
+"""Names of the presets that our methods have."""
 FLOOR = "copy"
 """The method that does nothing: what benchmarks measure others against."""
 
@@ -111,6 +118,12 @@ def configure(name: str, preset: str = "default", settings: Mapping[str, Any] | 
         MethodError: an unknown preset or setting, or a value of the wrong kind or out of range.
     """
     return _chosen(name, "preset", method_class(name).presets, preset, settings)
+
+
+def check_preset(name: str, preset: str) -> None:
+    """Refuse an unknown method or preset; a method of ours is not imported where it has that. Raises `MethodError`."""
+    if preset not in PRESETS.get(name, ()):
+        configure(name, preset)
 
 
 def preset_name(name: str, preset: str = "default") -> str:

@@ -18,14 +18,11 @@ from vostrack.errors import WeightsError
 from vostrack.files import read_toml, shown
 from vostrack.notes import Code, Note
 from vostrack.propagate import Gone, gone_at
-from vostrack.run.signs import FrameSigns, Sign
+from vostrack.run.signs import LOW, FrameSigns, Sign
 from vostrack.types import LabelMap
 
 FILE = "confidence.toml"
 CSV = "confidence.csv"
-
-LOW = 0.5
-"""A mask below this confidence is more likely to be wrong than right."""
 
 _NOWHERE = 0.5
 _GAP, _MOST = 5, 3

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from vostrack import __version__
-from vostrack.errors import Cancelled, InputError, MaskError, OutputError, VostrackError
+from vostrack.errors import Cancelled, ExportError, InputError, MaskError, OutputError, VostrackError
 from vostrack.files import OutputRoot, escaped, read_json, shown
 from vostrack.formats import FORMATS, ExportOptions, Format, format_of
 from vostrack.formats.base import Shot
@@ -196,7 +196,12 @@ class Exports:
                 drop_rest(path)
             else:
                 callbacks.phase(f"exporting {kind.name}")
-                made.append(export(self.run, kind.name, path, clip=clip, resume=True, callbacks=callbacks))
+                try:
+                    made.append(export(self.run, kind.name, path, clip=clip, resume=True, callbacks=callbacks))
+                except Cancelled:
+                    raise
+                except (VostrackError, OSError) as error:
+                    raise ExportError(kind.name, error) from error
         told = {each: [note for one in made for note in one[each]] for each in ("warnings", "notes")}
         return {"exports": {kind.name: str(path) for kind, path in self._places.items()}, **told}
 

@@ -36,7 +36,7 @@ from vostrack.video.playback import NORMAL
 from vostrack.video.ranges import Span
 from vostrack.video.reader import open_clip
 from vostrack.video.series import frame_files
-from vostrack.video.stream import NO_IMAGE, size_text
+from vostrack.video.stream import no_image, size_text
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class Finished:
 
     def _blank(self, span: Span) -> Iterator[Frame]:
         for index in range(span.first, (span.last or 0) + 1):
-            yield Frame(index, Fraction(0), NO_IMAGE, self.names[index - self.first])
+            yield Frame(index, Fraction(0), no_image(), self.names[index - self.first])
 
     def _read(self, span: Span) -> Iterator[Frame]:
         source = self._known_source()

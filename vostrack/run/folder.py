@@ -363,7 +363,9 @@ class OutputFolder:
         if differ := re.sub(r"\bmasks\.(\d+)", self._mask_name, changes(self.told(RECORD), record)):
             raise ChangedError(
                 f"cannot resume in {shown(self.path)}, since this changed: {differ}; "
-                "use `overwrite=True` or another `out`"
+                "use `overwrite=True` or another `out`",
+                differ,
+                is_complete=(self.path / _SUMMARY).exists(),
             )
 
     def _mask_name(self, match: re.Match[str]) -> str:

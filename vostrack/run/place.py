@@ -19,7 +19,7 @@ MOVES = f"{HIDDEN}/moves.json"
 RECORD, STATE = f"{HIDDEN}/run.json", f"{HIDDEN}/state.safetensors"
 EXPORTS = f"{HIDDEN}/exports.json"
 REQUEST = f"{HIDDEN}/request.json"
-REVIEW = "review.html"
+REVIEW, WORST = "review.html", f"{HIDDEN}/worst.jpg"
 
 
 def default_folder(source: Path) -> Path:

@@ -17,19 +17,18 @@ import numpy.typing as npt
 
 from vostrack.errors import OutputError
 from vostrack.files import OutputRoot, escaped, lock_folder, read_json, shown, write_text
-from vostrack.run.confidence import LOW, Row
+from vostrack.run.confidence import Row
 from vostrack.run.folder import OutputFolder
 from vostrack.run.pages import jpeg, jpeg_address, templates
-from vostrack.run.place import HIDDEN, REVIEW
+from vostrack.run.place import REVIEW, WORST
 from vostrack.run.request import Request
+from vostrack.run.signs import LOW
 from vostrack.run.suggestions import Suggestion, best_frames, read_rows
 from vostrack.video.drawing import Painter
 from vostrack.video.look import Look
 from vostrack.video.masks import Prompts
 from vostrack.video.palette import PALETTE
 from vostrack.video.reader import open_clip
-
-WORST = f"{HIDDEN}/worst.jpg"
 
 _WIDTH, _MOMENTS, _POINTS = 480, 9, 600
 _TEMPLATES = templates(__package__)

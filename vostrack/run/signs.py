@@ -25,6 +25,9 @@ SIDE = 80
 
 SIGNS = ".vostrack/signs.jsonl"
 
+LOW = 0.5
+"""A mask in which the confidence is lower is more likely to be wrong than right."""
+
 _BINS = 6
 
 Array = npt.NDArray[Any]

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import av
 from av.codec.context import ThreadType
@@ -23,7 +23,6 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
-from torch import Tensor
 
 from vostrack.errors import InputError
 from vostrack.notes import Code, Note
@@ -34,14 +33,17 @@ from vostrack.video.images import is_multi_picture
 from vostrack.video.pixels import PictureConverter
 from vostrack.video.stream import (
     MAX_PIXELS,
-    NO_IMAGE,
     NOMINAL_RATE,
     ClipStream,
     check_size,
     first_line,
+    no_image,
     reason,
     size_text,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BROKEN = (av.FFmpegError, OSError, ValueError)
 """What PyAV raises: it also lets errors of Python's file and of its text decoding through."""
@@ -196,7 +198,7 @@ class VideoStream(ClipStream):
 
     def _image(self, index: int, picture: av.VideoFrame) -> Tensor:
         if index < self.images_from:
-            return NO_IMAGE
+            return no_image()
         size = (picture.height, picture.width)
         if size != self.stored_size:
             raise InputError(

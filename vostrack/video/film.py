@@ -11,14 +11,12 @@ import struct
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import av
 import numpy as np
 import numpy.typing as npt
-import torch
 from av.video.codeccontext import VideoCodecContext
-from torch import Tensor
 
 from vostrack.errors import InputError
 from vostrack.files import open_regular, shown
@@ -26,6 +24,9 @@ from vostrack.notes import Code, Note
 from vostrack.video.pixels import PictureConverter
 from vostrack.video.series import FILM_ENDINGS
 from vostrack.video.stream import MAX_PIXELS, check_size
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _DPX_HEADER, _DPX_ORDERS = 2048, {b"SDPX": ">", b"XPDS": "<"}
 _BLACK, _WHITE = 95, 685
@@ -57,6 +58,8 @@ def film_size(path: Path) -> tuple[int, int]:
 
 def read_film(path: Path) -> tuple[Tensor, list[Note]]:
     """An image, uint8 (3, H, W), and notes; raises what `film_size` raises."""
+    import torch
+
     if path.suffix.lower() == ".exr":
         text = "floating point in linear light, shown as sRGB in 8 bits: values over 1 are white"
         return torch.from_numpy(_ExrPart(path).read()), [Note(Code.CLIP_BITS, text)]

@@ -11,13 +11,11 @@ from contextlib import contextmanager
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from vostrack.errors import InputError
 from vostrack.files import open_regular
@@ -25,7 +23,10 @@ from vostrack.notes import Code, Note
 from vostrack.types import Frame
 from vostrack.video.film import film_size, is_film, read_film
 from vostrack.video.series import frame_files, image_files
-from vostrack.video.stream import NO_IMAGE, NOMINAL_RATE, ClipStream, check_size, reason, size_text
+from vostrack.video.stream import NOMINAL_RATE, ClipStream, check_size, no_image, reason, size_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # The only decoders that Pillow may use.
 _FORMATS = ("AVIF", "BMP", "JPEG", "PNG", "TIFF", "WEBP")
@@ -50,7 +51,7 @@ class _ImageStream(ClipStream):
     def _frames(self) -> Iterator[Frame]:
         for index, (name, where, image) in enumerate(self._images()):
             size = (image.shape[1], image.shape[2])
-            if image is not NO_IMAGE and size != self.size:
+            if image is not no_image() and size != self.size:
                 raise InputError(
                     f"{where} is {size_text(size)}, the first is {size_text(self.size)}; "
                     f"the {self.kind} of a clip must be of one size"
@@ -104,7 +105,7 @@ class FolderStream(_ImageStream):
         del self._image
         for index, path in enumerate(self._paths):
             needed = index >= self.images_from
-            image = NO_IMAGE if not needed else read_image(path, self._bits)[0] if index else first
+            image = no_image() if not needed else read_image(path, self._bits)[0] if index else first
             yield path.stem, f"image {str(path)!r} (frame {index})", image
 
     def _release(self) -> None:
@@ -138,13 +139,15 @@ class AnimationStream(_ImageStream):
         self._last = Fraction(0)
 
     def _images(self) -> Iterator[tuple[str, str, Tensor]]:
+        import torch
+
         for index in range(self.count):
             where = f"{self._where} (frame {index})"
             with _explained(where):
                 self._file.seek(index)
                 self._file.load()  # now its time is known
                 if index < self.images_from:
-                    yield f"{index:05d}", where, NO_IMAGE
+                    yield f"{index:05d}", where, no_image()
                     continue
                 image = torch.from_numpy(np.array(to_rgb(self._file, where).transpose(2, 0, 1), order="C"))
             yield f"{index:05d}", where, image
@@ -174,7 +177,7 @@ class ArrayStream(_ImageStream):
 
     def __init__(self, frames: Iterable[Any]) -> None:
         super().__init__("frames")
-        if isinstance(frames, Image.Image) or (isinstance(frames, np.ndarray | Tensor) and frames.ndim < 4):
+        if isinstance(frames, Image.Image) or getattr(frames, "ndim", 4) < 4:
             raise InputError("this is one frame, and a clip was expected; put its frames into a list, such as [frame]")
         try:
             self._rest = iter(frames)
@@ -194,7 +197,7 @@ class ArrayStream(_ImageStream):
         del self._first
         for index, image in enumerate(self._rest, 1):
             needed = index >= self.images_from
-            yield f"{index:05d}", f"frame {index}", read_array(image, f"frame {index}") if needed else NO_IMAGE
+            yield f"{index:05d}", f"frame {index}", read_array(image, f"frame {index}") if needed else no_image()
 
     def _release(self) -> None:
         self._rest = iter(())
@@ -224,6 +227,15 @@ def image_size(path: Path) -> tuple[int, int]:
         tagged = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
         turned = tagged and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def is_black(path: Path) -> bool:
+    """Whether all pixels of an image are 0, and its alpha, if there is some, says no more; raises as `image_size`."""
+    with _reading(path) as image:
+        alike = [band.getextrema() for band in image.split()]
+        return all(
+            low == high and (low == 0 or name == "A") for (low, high), name in zip(alike, image.getbands(), strict=True)
+        )
 
 
 def _used_bits(paths: Sequence[Path]) -> int:
@@ -270,6 +282,8 @@ def read_image(path: Path, bits: int = 16) -> tuple[Tensor, tuple[int, int], lis
     Raises:
         InputError: it is missing, damaged, too large or of a kind that is not read, or uses more bits.
     """
+    import torch
+
     where = f"image {str(path)!r}"
     if is_film(path):
         with _explained(where):
@@ -388,12 +402,14 @@ def read_array(value: Any, where: str) -> Tensor:
     Raises:
         InputError: anything else.
     """
+    import torch
+
     if isinstance(value, Frame):
         return read_array(value.image, where)
     if isinstance(value, Image.Image):
         check_size((value.height, value.width), where)
         return torch.from_numpy(np.array(to_rgb(value, where).transpose(2, 0, 1), order="C"))
-    if isinstance(value, Tensor):
+    if isinstance(value, torch.Tensor):
         channels, kind = value.shape[:1], value.dtype == torch.uint8
     elif isinstance(value, np.ndarray):
         channels, kind = value.shape[2:], value.dtype == np.uint8
@@ -403,9 +419,9 @@ def read_array(value: Any, where: str) -> Tensor:
         raise InputError(f"{where} is a {type(value).__name__}: expected {_EXPECTED}{advice}")
     if not kind or value.ndim != 3 or tuple(channels) != (3,):
         raise InputError(f"{where} is {value.dtype} {tuple(value.shape)}: expected {_EXPECTED}{_advice(value)}")
-    planes = value if isinstance(value, Tensor) else value.transpose(2, 0, 1)
+    planes = value if isinstance(value, torch.Tensor) else value.transpose(2, 0, 1)
     check_size((planes.shape[1], planes.shape[2]), where)
-    if isinstance(planes, Tensor):
+    if isinstance(planes, torch.Tensor):
         return planes.detach().cpu().clone(memory_format=torch.contiguous_format)
     return torch.from_numpy(np.array(planes, order="C"))
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import av
 import numpy as np
 import numpy.typing as npt
-import torch
 from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import Colorspace, ColorTrc, Interpolation, VideoReformatter
-from torch import Tensor
 
 from vostrack.notes import Code, Note
 from vostrack.video.stream import size_text
 from vostrack.video.tone import ToneMapper
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Quarter = tuple[int, int, int, int]
 """(a, b, c, d), each -1, 0 or 1: the stored pixel (x, y) is shown in the direction (a*x + c*y, b*x + d*y)."""
@@ -88,6 +89,8 @@ class PictureConverter:
         Raises:
             av.FFmpegError: libswscale does not know the pixel format.
         """
+        import torch
+
         height, width = self._scaled
         # Planar RGB is what the result needs, and libswscale's fastest exact way out of YUV.
         planar = self._scaler.reformat(

@@ -12,22 +12,30 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
+from functools import cache
 from threading import Lock
-from typing import Self
-
-import torch
+from typing import TYPE_CHECKING, Self
 
 from vostrack.errors import InputError
 from vostrack.notes import Note
 from vostrack.types import Frame, FrameStream
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 MAX_PIXELS = 8192 * 8192
 """Frames with more pixels are refused: a header of a few bytes must not decide how much memory is taken."""
 
-NO_IMAGE = torch.empty(3, 0, 0, dtype=torch.uint8)
-
 NOMINAL_RATE = Fraction(24)
 """Frames a second where a source has no rate of its own, such as a folder of images."""
+
+
+@cache
+def no_image() -> Tensor:
+    """What stands for an image that is not needed, always the same; uint8 (3, 0, 0)."""
+    import torch  # here, and where images are made: headers of thousands of clips are read without it
+
+    return torch.empty(3, 0, 0, dtype=torch.uint8)
 
 
 def file_names(stream: FrameStream) -> Sequence[str]:
@@ -53,7 +61,7 @@ class ClipStream(ABC):
     files: Sequence[str] = ()
     """Names of the files that its frames are, in order; none where they are all in one."""
     images_from: int = 0
-    """Number of the first frame whose image is needed; those before come with `NO_IMAGE`, and cost less."""
+    """Number of the first frame whose image is needed; those before come with `no_image`, and cost less."""
 
     def __init__(self, name: str) -> None:
         self.name = name
