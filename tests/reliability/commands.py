@@ -19,7 +19,7 @@ from tests.fakes import NAME, PATH, SIZE, truth, write_clip, write_mask, write_w
 from tests.reliability.breaks import is_preloaded
 from tests.train.samples import write_footage, write_labelled
 from vostrack import cli
-from vostrack.errors import OutputError, VostrackError
+from vostrack.errors import OutputError, VostrackError, exit_code
 from vostrack.formats import FORMATS
 from vostrack.methods import METHODS
 from vostrack.run import passes
@@ -128,9 +128,9 @@ def _draw() -> int:
                     file.write(".")
             for frame in document.frames:
                 document.save(folder, frame)
-    except VostrackError as error:
+    except (VostrackError, MemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return exit_code(error)
     return 0
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+from tests.reliability.breaks import Break, starving
 from tests.reliability.readers import Reader, readers, spliced
 
 REPLAYS = Path(__file__).with_name("replays")
@@ -128,11 +129,32 @@ def _holds(reader: Reader, options: argparse.Namespace) -> bool:
         reader, options.examples, options.seed
     )  # fmt: skip
     if found is None:
-        return True
+        for text in (told := [*starved(reader, options.examples)]):
+            print(text, flush=True)
+        return not told
     path = REPLAYS / f"{_slug(reader)}-{hashlib.sha256(found).hexdigest()[:8]}"
     REPLAYS.mkdir(exist_ok=True)
     path.write_bytes(found)
     return _said(reader, found, path.name)
+
+
+def starved(reader: Reader, most: int) -> Iterator[str]:
+    """Let calls of a reader fail for lack of memory, so many of them at most; says what else comes of it."""
+    for data in reader.good:
+        tried(reader, data)
+        with starving(Break(Path())) as calls:
+            tried(reader, data)
+        for at in range(1, calls() + 1, max(1, calls() // most)):
+            try:
+                with starving(Break(Path(), at)) as calls:
+                    reader.read(data)
+                came = "nothing" if calls() >= at else ""
+            except MemoryError:
+                came = ""
+            except Exception as error:
+                came = f"{type(error).__name__}: {error}" if calls() >= at else ""
+            if came:
+                yield f"{reader.name}: of too little memory at call {at} comes {came}"
 
 
 def _said(reader: Reader, data: bytes, name: str) -> bool:

@@ -214,7 +214,7 @@ def _files() -> Iterator[Reader]:
         "plan.jsonl", _file("x.jsonl", lambda folder: plan(folder / "x.jsonl")), [_line(row)], _LEAF, _JSON_TOKENS
     )
     steps = [
-        Step("add", id=1, name="dog"),
+        Step("add", id=1, name="dog"), Step("add", id=2, name="cat"),
         Step("brush", frame=2, id=1, points=[[1.0, 1.0], [4.0, 3.0]], radius=1.5),
         Step("polygon", id=1, points=[[1.0, 1.0], [4.0, 1.0], [4.0, 3.0]]),
         Step("begin", data=encoded(np.zeros(SIZE, np.uint8)), opens=True),

@@ -10,6 +10,7 @@ import pytest
 
 from tests.reliability import fuzz, hostile, soak
 from tests.reliability.__main__ import PROGRAMS
+from tests.reliability.readers import readers
 
 ROOT = Path(__file__).parents[2]
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="what a process does is looked up as Linux tells it")
@@ -27,6 +28,11 @@ def test_the_page_names_programs_and_tests_that_there_are() -> None:
 @on_linux
 def test_hostile_inputs_end_well_or_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert hostile.main([]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_too_little_memory_is_never_called_damage() -> None:
+    assert not [said for reader in readers().values() for said in fuzz.starved(reader, 3)]
 
 
 @pytest.mark.slow
