@@ -31,7 +31,8 @@ ADDRESSES = 6 << 30
 """Bytes of address space that a process may add, so that no input can take the machine down."""
 
 _CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod"}
-_RUNS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.startfile", "socket.connect"}
+_RUNS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.startfile"}
+_NETWORK = {"connect", "sendto", "sendmsg", "getaddrinfo", "gethostbyname", "gethostbyaddr", "getnameinfo"}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -146,7 +147,7 @@ def _watch(report: int, folder: str) -> None:
             named = paths if event in ("os.truncate", "os.chmod") else [os.path.dirname(path) for path in paths]
             wrong = (event == "os.truncate" or arguments[-1] in (-1, None)) and any(map(outside, named))
         else:
-            wrong = event in _RUNS
+            wrong = event in _RUNS or event.removeprefix("socket.") in _NETWORK
         if wrong:
             os.write(report, f"{event} {str(arguments)[:300]!a}\n".encode())
 

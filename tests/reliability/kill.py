@@ -73,6 +73,8 @@ def killed(place: Place, rng: random.Random) -> str:
             break
     else:
         raise Lost(f"it could not be killed in {_TRIES} tries")
+    if victim:
+        place.check_told(ended)
     shutil.rmtree(place.folder / "killed", ignore_errors=True)
     shutil.copytree(place.work, place.folder / "killed")
     place.check_left()

@@ -41,6 +41,16 @@ def test_readers_raise_only_what_is_meant(capsys: pytest.CaptureFixture[str]) ->
     assert fuzz.main([]) == 0, capsys.readouterr().out
 
 
+@on_linux
+@pytest.mark.parametrize("size", [0, 20_000])
+def test_memory_that_grows_by_a_little_is_seen(size: int) -> None:
+    kept, said = list[bytearray](), list[float]()
+    for _ in range(40):
+        kept.append(bytearray(size))
+        said.append(soak.allocated())
+    assert (soak.growth(said) > soak.MOST_MIB) == (size > 0)
+
+
 @pytest.mark.slow
 @on_linux
 def test_long_work_holds_no_more_and_more(capsys: pytest.CaptureFixture[str]) -> None:
