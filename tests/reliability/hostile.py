@@ -143,6 +143,8 @@ class Judge:
             self._before = self._anew()
         if re.match("(video|images|masks|formats)/.*: it is a list", given.title) and ended["code"] == 0:
             faults.append("reads what a list names")
+        if ": a stranger" in given.title and "answer: b'HTTP/1.1 200" in said:
+            faults.append("answers a stranger")
         if sample.kept and ended["code"] == 0 and _masks(case) != self._wanted:
             faults.append("other masks, in silence")
         return Ended(given.title, sample.command, faults, self._logs / str(self._count), ended["seconds"], ended["mib"])
