@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -185,8 +186,13 @@ def chosen(names: Collection[str] | None) -> list[Command]:
     return [each for each in wanted if each.name not in lacking]
 
 
+_SLOW = ("torch._dynamo", "vostrack.run.segment", "vostrack.run.export", "vostrack.train.run", "typer.rich_utils")
+
+
 def write_inputs(folder: Path) -> None:
-    """What commands read."""
+    """What commands read; and what takes long to import is imported once, before processes are forked."""
+    for name in _SLOW:
+        importlib.import_module(name)
     folder.mkdir()
     write_clip(folder / "clip.mp4", FRAMES)
     write_mask(folder / "first.png")

@@ -21,21 +21,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.reliability.breaks import CHANGES, MAY_FAIL, Break, inside, is_preloaded, outside, preloaded, starving
-from tests.reliability.commands import COMMANDS, Act, chosen, write_inputs
+from tests.reliability.commands import COMMANDS, QUICK, Act, chosen, write_inputs
 from tests.reliability.trials import Lost, Place
 
 _LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _SWEPT = (errno.ENOSPC, errno.EIO)
 _SOME_FAILED = 3
 _DOCUMENTED = {_SOME_FAILED, 4, 5, 6, 7, 8}
+_FEW = 2
 _DISKS, _PAGE, _HOURS = 8, 4096, 7200.0
 
 
 def main(arguments: list[str]) -> int:
     """Let calls fail; 1 where something was lost."""
     parser = argparse.ArgumentParser(prog="python -m tests.reliability faults", description=__doc__)
-    parser.add_argument("--every", type=int, default=1, help="one of so many calls fails", metavar="N")
-    parser.add_argument("--random", type=int, help="so many calls at random fail, with more errors", metavar="N")
+    parser.add_argument("--every", type=int, help="one of so many calls fails, until none is left", metavar="N")
+    parser.add_argument(
+        "--random", type=int, help=f"so many calls at random fail [{_FEW}, of a few commands]", metavar="N"
+    )
     parser.add_argument("--memory", type=int, help="so many calls at random, of any kind, find no memory", metavar="N")
     parser.add_argument("--disks", action="store_true", help="no call is made to fail: disks are too small")
     parser.add_argument("--seed", type=int, default=0, help="of the chances")
@@ -45,7 +48,9 @@ def main(arguments: list[str]) -> int:
     if given.outside and not is_preloaded():
         return preloaded("faults", arguments)
     began, lost, count = time.monotonic(), 0, 0
-    commands = chosen(given.command)
+    is_short = not (given.every or given.random or given.memory or given.disks)
+    given.random = _FEW if is_short else given.random
+    commands = chosen(given.command or (QUICK if is_short else None))
     with TemporaryDirectory(prefix="faults-") as folder:
         write_inputs(Path(folder, "in"))
         for command in commands:
@@ -79,11 +84,11 @@ class _Trial:
                 self._on_small_disks()
             elif wanted.memory:
                 self._at_random([errno.ENOMEM] * wanted.memory, random.Random(wanted.seed))
-            elif wanted.random:
+            elif wanted.every:
+                self._one_by_one(wanted.every)
+            else:
                 rng = random.Random(wanted.seed)
                 self._at_random(rng.choices([*MAY_FAIL], k=wanted.random), rng)
-            else:
-                self._one_by_one(wanted.every)
             result.write_text(json.dumps([self._count, self._told]))
             return 0
 

@@ -187,7 +187,7 @@ def main(arguments: list[str]) -> int:
     """Try a sample of all inputs, or all; 1 if some are mishandled."""
     parser = argparse.ArgumentParser(prog="python -m tests.reliability hostile", description=__doc__)
     parser.add_argument("--all", action="store_true", help="try all inputs, not a few of each reader")
-    parser.add_argument("--each", type=int, default=4, help="inputs of each reader, or kind [4]")
+    parser.add_argument("--each", type=int, default=2, help="inputs of each reader, or kind [2]")
     parser.add_argument("--seed", type=int, default=0, help="of the choice")
     parser.add_argument("--only", default="", help="inputs in whose names this regular expression is found")
     parser.add_argument("--against", type=Path, help="the folder of another version, which is judged instead")
