@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import importlib.util
+import os
 import subprocess
 import sys
 import tempfile
@@ -75,29 +77,38 @@ def with_hypothesis(reader: Reader, examples: int, first: int) -> bytes | None:
 def with_atheris(reader: Reader, examples: int) -> bytes | None:
     """The same; atheris ends its process, so it has one of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        seeds = Path(folder, "seeds")
+        seeds, said = Path(folder, "seeds"), Path(folder, "said")
         seeds.mkdir()
         for number, (_, data) in enumerate(replayed(reader)):
             (seeds / str(number)).write_bytes(data)
-        code = (
-            "import atheris\nwith atheris.instrument_imports(include=['vostrack']):\n"
-            f" from tests.reliability.fuzz import follow\nfollow({reader.name!r})"
-        )
-        words = [f"-runs={examples}", f"-artifact_prefix={folder}/", "-rss_limit_mb=4096", "-timeout=60", str(seeds)]
-        ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
-        found = [path.read_bytes() for path in Path(folder).iterdir() if path.is_file()]
-        if ended.returncode and not found:
-            raise RuntimeError(ended.stderr[-2000:])
+        words = [f"-runs={examples}", f"-artifact_prefix={folder}/found-", "-rss_limit_mb=4096", "-timeout=60"]
+        process = os.fork()
+        if not process:
+            _follow(reader, [*words, str(seeds)], said)
+        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        found = [path.read_bytes() for path in Path(folder).glob("found-*")]
+        if code and not found:
+            raise RuntimeError(said.read_text(errors="replace")[-2000:])
         return found[0] if found else None
 
 
-def follow(name: str) -> None:
-    """Fuzz a reader with atheris, whose arguments are those of the process; does not come back."""
+def _follow(reader: Reader, words: list[str], said: Path) -> None:
+    """Fuzz a reader with atheris, in a process that has nothing else to do; does not come back."""
     import atheris
 
-    reader = readers()[name]
-    atheris.Setup(sys.argv, lambda data: tried(reader, data))
+    for number in (1, 2):
+        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    atheris.Setup(["fuzz", *words], lambda data: tried(reader, data))
     atheris.Fuzz()
+    os._exit(0)
+
+
+_INSTRUMENTED = """
+import sys, atheris
+with atheris.instrument_imports(include=["vostrack"]):
+    from tests.reliability import fuzz
+    sys.exit(fuzz.main(sys.argv[1:]))
+"""
 
 
 def main(arguments: list[str]) -> int:
@@ -108,12 +119,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of hypothesis")
     parser.add_argument("--only", default="", help="readers whose names hold this")
     options = parser.parse_args(arguments)
-    if options.engine == "atheris":
-        try:
-            import atheris  # noqa: F401
-        except ImportError:
+    if options.engine == "atheris" and "atheris" not in sys.modules:
+        if importlib.util.find_spec("atheris") is None:
             print("SKIPPED: atheris is not installed: pip install atheris", file=sys.stderr)
             return 0
+        return subprocess.run([sys.executable, "-c", _INSTRUMENTED, *arguments], check=False).returncode
     chosen = [reader for name, reader in readers().items() if options.only in name]
     wrong = [reader.name for reader in chosen if not _holds(reader, options)]
     print(f"{len(chosen)} readers, {options.examples} inputs each: {len(wrong)} mishandle some {wrong or ''}")
