@@ -42,7 +42,7 @@ def test_readers_raise_only_what_is_meant(capsys: pytest.CaptureFixture[str]) ->
 
 
 @on_linux
-@pytest.mark.parametrize("size", [0, 20_000])
+@pytest.mark.parametrize("size", [0, 50_000])
 def test_memory_that_grows_by_a_little_is_seen(size: int) -> None:
     kept, said = list[bytearray](), list[float]()
     for _ in range(40):
