@@ -138,6 +138,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY_SIGNS)
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says, in a line; of too little memory, what to do."""
+    if not isinstance(error, VostrackError) and is_out_of_memory(error):
+        return "out of memory: use a smaller `size`, such as 240, or give the process more memory"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 @contextmanager
 def damage_as(refusal: Callable[[Exception], Exception], *meant: type[Exception]) -> Iterator[None]:
     """Read what anyone may have written in a `with` block: all that decoders raise on it becomes one kind of error.
