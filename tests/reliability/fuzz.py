@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -78,20 +79,22 @@ def with_hypothesis(reader: Reader, examples: int, first: int) -> bytes | None:
 
 def with_atheris(reader: Reader, examples: int) -> bytes | None:
     """The same; atheris ends its process, so it has one of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        seeds, said = Path(folder, "seeds"), Path(folder, "said")
-        seeds.mkdir()
-        for number, (_, data) in enumerate(replayed(reader)):
-            (seeds / str(number)).write_bytes(data)
-        words = [f"-runs={examples}", f"-artifact_prefix={folder}/found-", "-rss_limit_mb=4096", "-timeout=60"]
-        process = os.fork()
-        if not process:
-            _follow(reader, [*words, str(seeds)], said)
-        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        found = [path.read_bytes() for path in Path(folder).glob("found-*")]
-        if code and not found:
-            raise RuntimeError(said.read_text(errors="replace")[-2000:])
-        return found[0] if found else None
+    folder = Path(tempfile.mkdtemp())  # no `TemporaryDirectory`: the other process would remove it as it ends
+    seeds, said = folder / "seeds", folder / "said"
+    seeds.mkdir()
+    for number, (_, data) in enumerate(replayed(reader)):
+        (seeds / str(number)).write_bytes(data)
+    words = [f"-runs={examples}", f"-artifact_prefix={folder}/found-", "-rss_limit_mb=4096", "-timeout=60"]
+    process = os.fork()
+    if not process:
+        _follow(reader, [*words, str(seeds)], said)
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    found = [path.read_bytes() for path in folder.glob("found-*")]
+    told = said.read_text(errors="replace")
+    shutil.rmtree(folder)
+    if code and not found:
+        raise RuntimeError(f"{reader.name}: {told[-2000:]}")
+    return found[0] if found else None
 
 
 def _follow(reader: Reader, words: list[str], said: Path) -> None:
@@ -100,9 +103,13 @@ def _follow(reader: Reader, words: list[str], said: Path) -> None:
 
     for number in (1, 2):
         os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-    atheris.Setup(["fuzz", *words], lambda data: tried(reader, data))
-    atheris.Fuzz()
-    os._exit(0)
+    try:
+        atheris.Setup(["fuzz", *words], lambda data: tried(reader, data))
+        atheris.Fuzz()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    os._exit(1)
 
 
 _INSTRUMENTED = """
