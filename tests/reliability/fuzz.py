@@ -80,31 +80,39 @@ def with_hypothesis(reader: Reader, examples: int, first: int) -> bytes | None:
 def with_atheris(reader: Reader, examples: int) -> bytes | None:
     """The same; atheris ends its process, so it has one of its own."""
     folder = Path(tempfile.mkdtemp())  # no `TemporaryDirectory`: the other process would remove it as it ends
-    seeds, said = folder / "seeds", folder / "said"
-    seeds.mkdir()
+    (folder / "seeds").mkdir()
     for number, (_, data) in enumerate(replayed(reader)):
-        (seeds / str(number)).write_bytes(data)
-    words = [f"-runs={examples}", f"-artifact_prefix={folder}/found-", "-rss_limit_mb=4096", "-timeout=60"]
+        (folder / "seeds" / str(number)).write_bytes(data)
     process = os.fork()
     if not process:
-        _follow(reader, [*words, str(seeds)], said)
+        _follow(reader, examples, folder)
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    found = [path.read_bytes() for path in folder.glob("found-*")]
-    told = said.read_text(errors="replace")
+    at_last, told = (folder / "at").read_bytes(), (folder / "said").read_text(errors="replace")
     shutil.rmtree(folder)
-    if code and not found:
+    if code and not at_last:
         raise RuntimeError(f"{reader.name}: {told[-2000:]}")
-    return found[0] if found else None
+    return at_last if code else None
 
 
-def _follow(reader: Reader, words: list[str], said: Path) -> None:
-    """Fuzz a reader with atheris, in a process that has nothing else to do; does not come back."""
+def _follow(reader: Reader, examples: int, folder: Path) -> None:
+    """Fuzz a reader with atheris, in a process that has nothing else to do; does not come back.
+
+    A file "at" has the input at which it is, or was when it ended: native code may crash.
+    """
     import atheris
 
     for number in (1, 2):
-        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+        os.dup2(os.open(folder / "said", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    at = os.open(folder / "at", os.O_WRONLY | os.O_CREAT)
+
+    def one(data: bytes) -> None:
+        os.truncate(at, 0)
+        os.pwrite(at, data, 0)
+        tried(reader, data)
+
+    words = [f"-runs={examples}", f"-artifact_prefix={folder}/", "-rss_limit_mb=4096", "-timeout=60"]
     try:
-        atheris.Setup(["fuzz", *words], lambda data: tried(reader, data))
+        atheris.Setup(["fuzz", *words, str(folder / "seeds")], one)
         atheris.Fuzz()
     except BaseException:
         traceback.print_exc()
