@@ -70,6 +70,22 @@ def test_only_the_command_line_speaks_of_flags() -> None:
                 assert not re.search(r"(?<![\w-])--[a-z]", node.value), where
 
 
+def test_what_decoders_raise_is_caught_in_one_place() -> None:
+    """Others would take too little memory for damage."""
+    whoever_goes_on = {
+        "batch/away",
+        "batch/cluster",
+        "batch/task",
+        "cli/__init__",
+        "cli/batch",
+        "cli/plan",
+        "train/run",
+        "web/work",
+    }
+    found = {path for path in FILES if "except Exception" in path.read_text(encoding="utf-8")}
+    assert {path.relative_to(ROOT).with_suffix("").as_posix() for path in found} == whoever_goes_on | {"errors"}
+
+
 def test_every_room_is_there() -> None:
     assert set(ROW) == {part(path) for path in FILES} - {"__init__"}
 

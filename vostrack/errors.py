@@ -24,7 +24,8 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 OUT_OF_MEMORY = 7
 INTERRUPTED = 130
@@ -132,11 +133,43 @@ def is_of_a_path(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.filename is not None and error.errno in _OF_A_PATH
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is too little memory, in Python's way or in those of PyTorch and the system."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY_SIGNS)
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in a line; of too little memory, what to do."""
+    if not isinstance(error, VostrackError) and is_out_of_memory(error):
+        return "out of memory: use a smaller `size`, such as 240, or give the process more memory"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def damage_as(refusal: Callable[[Exception], Exception], *meant: type[Exception]) -> Iterator[None]:
+    """Read what anyone may have written in a `with` block: all that decoders raise on it becomes one kind of error.
+
+    Too little memory stays what it is, since it says nothing of the file.
+
+    Args:
+        refusal: gives the error to raise in the place of another.
+        meant: errors that are raised on purpose, and stay.
+    """
+    try:
+        yield
+    except meant:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise refusal(error) from error
+
+
 def exit_code(error: BaseException) -> int:
     """The exit code of a command that ended with an error which is none of usage."""
     if isinstance(error, VostrackError):
         return error.exit_code
-    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY_SIGNS):
+    if is_out_of_memory(error):
         return OUT_OF_MEMORY
     if is_of_a_path(error):
         return InputError.exit_code

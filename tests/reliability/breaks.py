@@ -10,13 +10,16 @@ import _pyio  # type: ignore[import-not-found]
 import builtins
 import ctypes
 import errno
+import inspect
 import io
+import itertools
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,6 +28,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
+
+import vostrack
+
+_PACKAGE = str(Path(vostrack.__file__).parent)
+_UNMEANT = f"torch{os.sep}storage.py"
+"""Called by native code, which makes another error of what is raised there."""
 
 
 class Kind(IntFlag):
@@ -103,6 +112,33 @@ def outside(plan: Break) -> Iterator[Callable[[], int]]:
             yield lambda: int(library.broken_calls())
         finally:
             library.break_at(b"", 0, ctypes.c_long(0), 0, 0, 0)
+
+
+@contextmanager
+def starving(plan: Break) -> Iterator[Callable[[], int]]:
+    """Let a call that code of the package makes, in this process, fail for lack of memory; files do not matter."""
+    count, lock = itertools.count(1), threading.Lock()
+    made = 0
+
+    def seen(frame: types.FrameType, event: str, argument: Any) -> None:
+        nonlocal made
+        caller = frame.f_back if event == "call" else frame
+        code = frame.f_code
+        passes = code.co_flags & inspect.CO_GENERATOR or code.co_filename.endswith(_UNMEANT)
+        if event in ("call", "c_call") and caller and not passes and caller.f_code.co_filename.startswith(_PACKAGE):
+            with lock:
+                number = next(count)
+                made = number
+            if number == plan.at:
+                raise MemoryError
+
+    threading.setprofile(seen)
+    sys.setprofile(seen)
+    try:
+        yield lambda: made
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
 
 
 def is_preloaded() -> bool:

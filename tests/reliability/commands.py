@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -19,7 +20,7 @@ from tests.fakes import NAME, PATH, SIZE, truth, write_clip, write_mask, write_w
 from tests.reliability.breaks import is_preloaded
 from tests.train.samples import write_footage, write_labelled
 from vostrack import cli
-from vostrack.errors import OutputError, VostrackError
+from vostrack.errors import OutputError, VostrackError, exit_code
 from vostrack.formats import FORMATS
 from vostrack.methods import METHODS
 from vostrack.run import passes
@@ -128,9 +129,9 @@ def _draw() -> int:
                     file.write(".")
             for frame in document.frames:
                 document.save(folder, frame)
-    except VostrackError as error:
+    except (VostrackError, MemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return exit_code(error)
     return 0
 
 
@@ -185,8 +186,13 @@ def chosen(names: Collection[str] | None) -> list[Command]:
     return [each for each in wanted if each.name not in lacking]
 
 
+_SLOW = ("torch._dynamo", "vostrack.run.segment", "vostrack.run.export", "vostrack.train.run", "typer.rich_utils")
+
+
 def write_inputs(folder: Path) -> None:
-    """What commands read."""
+    """What commands read; and what takes long to import is imported once, before processes are forked."""
+    for name in _SLOW:
+        importlib.import_module(name)
     folder.mkdir()
     write_clip(folder / "clip.mp4", FRAMES)
     write_mask(folder / "first.png")

@@ -20,22 +20,25 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.reliability.breaks import MAY_FAIL, Break, inside, is_preloaded, outside, preloaded
-from tests.reliability.commands import COMMANDS, Act, chosen, write_inputs
-from tests.reliability.trials import Lost, Place
+from tests.reliability.breaks import CHANGES, MAY_FAIL, Break, inside, is_preloaded, outside, preloaded, starving
+from tests.reliability.commands import COMMANDS, QUICK, Act, chosen, write_inputs
+from tests.reliability.trials import DOCUMENTED, SOME_FAILED, Lost, Place
 
 _LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _SWEPT = (errno.ENOSPC, errno.EIO)
-_SOME_FAILED = 3
-_DOCUMENTED = {_SOME_FAILED, 4, 5, 6, 8}
+_DOCUMENTED = DOCUMENTED - {0, 1}
+_FEW = 2
 _DISKS, _PAGE, _HOURS = 8, 4096, 7200.0
 
 
 def main(arguments: list[str]) -> int:
     """Let calls fail; 1 where something was lost."""
     parser = argparse.ArgumentParser(prog="python -m tests.reliability faults", description=__doc__)
-    parser.add_argument("--every", type=int, default=1, help="one of so many calls fails", metavar="N")
-    parser.add_argument("--random", type=int, help="so many calls at random fail, with more errors", metavar="N")
+    parser.add_argument("--every", type=int, help="one of so many calls fails, until none is left", metavar="N")
+    parser.add_argument(
+        "--random", type=int, help=f"so many calls at random fail [{_FEW}, of a few commands]", metavar="N"
+    )
+    parser.add_argument("--memory", type=int, help="so many calls at random, of any kind, find no memory", metavar="N")
     parser.add_argument("--disks", action="store_true", help="no call is made to fail: disks are too small")
     parser.add_argument("--seed", type=int, default=0, help="of the chances")
     parser.add_argument("--command", action="append", choices=[*COMMANDS], help="only this one; repeatable")
@@ -44,12 +47,15 @@ def main(arguments: list[str]) -> int:
     if given.outside and not is_preloaded():
         return preloaded("faults", arguments)
     began, lost, count = time.monotonic(), 0, 0
-    commands = chosen(given.command)
+    is_short = not (given.every or given.random or given.memory or given.disks)
+    given.random = _FEW if is_short else given.random
+    commands = chosen(given.command or (QUICK if is_short else None))
     with TemporaryDirectory(prefix="faults-") as folder:
         write_inputs(Path(folder, "in"))
         for command in commands:
             try:
-                trial = _Trial(Place(command, Path(folder, command.name), outside if given.outside else inside))
+                hook = outside if given.outside else starving if given.memory else inside
+                trial = _Trial(Place(command, Path(folder, command.name), hook))
                 injected, told = trial.run(given)
             except Lost as error:
                 injected, told = 0, [str(error)]
@@ -75,10 +81,13 @@ class _Trial:
         def act() -> int:
             if wanted.disks:
                 self._on_small_disks()
-            elif wanted.random:
-                self._at_random(wanted.random, random.Random(wanted.seed))
-            else:
+            elif wanted.memory:
+                self._at_random([errno.ENOMEM] * wanted.memory, random.Random(wanted.seed))
+            elif wanted.every:
                 self._one_by_one(wanted.every)
+            else:
+                rng = random.Random(wanted.seed)
+                self._at_random(rng.choices([*MAY_FAIL], k=wanted.random), rng)
             result.write_text(json.dumps([self._count, self._told]))
             return 0
 
@@ -93,9 +102,8 @@ class _Trial:
             while self._reached(error, at):
                 at += every
 
-    def _at_random(self, number: int, rng: random.Random) -> None:
-        """Calls at random fail, with errors at random."""
-        errors = rng.choices([*MAY_FAIL], k=number)
+    def _at_random(self, errors: list[int], rng: random.Random) -> None:
+        """Calls at random fail with errors."""
         most = {error: self._calls(error) for error in {*errors}}
         for error in errors:
             self._reached(error, rng.randint(1, max(1, most[error])))
@@ -112,13 +120,13 @@ class _Trial:
     def _calls(self, error: int) -> int:
         place = self._place
         place.reset()
-        with self._hook(Break(place.work, kinds=MAY_FAIL[error])) as calls:
+        with self._hook(Break(place.work, kinds=MAY_FAIL.get(error, CHANGES))) as calls:
             _said(place.command.act)
             return int(calls())
 
     def _reached(self, error: int, at: int) -> bool:
         """Let a call fail; false where a run makes fewer."""
-        plan = Break(self._place.work, at, error, MAY_FAIL[error], lasting=error in _LASTING)
+        plan = Break(self._place.work, at, error, MAY_FAIL.get(error, CHANGES), lasting=error in _LASTING)
         return self._checked(f"{errno.errorcode[error]} at call {at}", lambda: self._broken(plan))
 
     def _checked(self, name: str, broken: Callable[[], bool]) -> bool:
@@ -146,7 +154,7 @@ class _Trial:
             place.check_whole()
         elif code not in _DOCUMENTED or not reached:
             raise Lost(f"it ended with {code}: {said}")
-        elif code != _SOME_FAILED and [line[:7] for line in said.splitlines() if line[:5] == "error"] != ["error: "]:
+        elif code != SOME_FAILED and [line[:7] for line in said.splitlines() if line[:5] == "error"] != ["error: "]:
             raise Lost(f"it said more or less than one line: {said}")
         place.check_left()
         enlarge()

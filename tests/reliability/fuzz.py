@@ -9,6 +9,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import importlib.util
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,10 +22,13 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+from tests.reliability.breaks import Break, starving
 from tests.reliability.readers import Reader, readers, spliced
 
 REPLAYS = Path(__file__).with_name("replays")
 """READER-HASH: inputs that once were mishandled."""
+
+_MOST_STARVED = 50
 
 
 def tried(reader: Reader, data: bytes) -> None:
@@ -73,30 +79,53 @@ def with_hypothesis(reader: Reader, examples: int, first: int) -> bytes | None:
 
 def with_atheris(reader: Reader, examples: int) -> bytes | None:
     """The same; atheris ends its process, so it has one of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        seeds = Path(folder, "seeds")
-        seeds.mkdir()
-        for number, (_, data) in enumerate(replayed(reader)):
-            (seeds / str(number)).write_bytes(data)
-        code = (
-            "import atheris\nwith atheris.instrument_imports(include=['vostrack']):\n"
-            f" from tests.reliability.fuzz import follow\nfollow({reader.name!r})"
-        )
-        words = [f"-runs={examples}", f"-artifact_prefix={folder}/", "-rss_limit_mb=4096", "-timeout=60", str(seeds)]
-        ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
-        found = [path.read_bytes() for path in Path(folder).iterdir() if path.is_file()]
-        if ended.returncode and not found:
-            raise RuntimeError(ended.stderr[-2000:])
-        return found[0] if found else None
+    folder = Path(tempfile.mkdtemp())  # no `TemporaryDirectory`: the other process would remove it as it ends
+    (folder / "seeds").mkdir()
+    for number, (_, data) in enumerate(replayed(reader)):
+        (folder / "seeds" / str(number)).write_bytes(data)
+    process = os.fork()
+    if not process:
+        _follow(reader, examples, folder)
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    at_last, told = (folder / "at").read_bytes(), (folder / "said").read_text(errors="replace")
+    shutil.rmtree(folder)
+    if code and not at_last:
+        raise RuntimeError(f"{reader.name}: {told[-2000:]}")
+    return at_last if code else None
 
 
-def follow(name: str) -> None:
-    """Fuzz a reader with atheris, whose arguments are those of the process; does not come back."""
+def _follow(reader: Reader, examples: int, folder: Path) -> None:
+    """Fuzz a reader with atheris, in a process that has nothing else to do; does not come back.
+
+    A file "at" has the input at which it is, or was when it ended: native code may crash.
+    """
     import atheris
 
-    reader = readers()[name]
-    atheris.Setup(sys.argv, lambda data: tried(reader, data))
-    atheris.Fuzz()
+    for number in (1, 2):
+        os.dup2(os.open(folder / "said", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    at = os.open(folder / "at", os.O_WRONLY | os.O_CREAT)
+
+    def one(data: bytes) -> None:
+        os.truncate(at, 0)
+        os.pwrite(at, data, 0)
+        tried(reader, data)
+
+    words = [f"-runs={examples}", f"-artifact_prefix={folder}/", "-rss_limit_mb=4096", "-timeout=60"]
+    try:
+        atheris.Setup(["fuzz", *words, str(folder / "seeds")], one)
+        atheris.Fuzz()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    os._exit(1)
+
+
+_INSTRUMENTED = """
+import sys, atheris
+with atheris.instrument_imports(include=["vostrack"]):
+    from tests.reliability import fuzz
+    sys.exit(fuzz.main(sys.argv[1:]))
+"""
 
 
 def main(arguments: list[str]) -> int:
@@ -107,12 +136,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of hypothesis")
     parser.add_argument("--only", default="", help="readers whose names hold this")
     options = parser.parse_args(arguments)
-    if options.engine == "atheris":
-        try:
-            import atheris  # noqa: F401
-        except ImportError:
+    if options.engine == "atheris" and "atheris" not in sys.modules:
+        if importlib.util.find_spec("atheris") is None:
             print("SKIPPED: atheris is not installed: pip install atheris", file=sys.stderr)
             return 0
+        return subprocess.run([sys.executable, "-c", _INSTRUMENTED, *arguments], check=False).returncode
     chosen = [reader for name, reader in readers().items() if options.only in name]
     wrong = [reader.name for reader in chosen if not _holds(reader, options)]
     print(f"{len(chosen)} readers, {options.examples} inputs each: {len(wrong)} mishandle some {wrong or ''}")
@@ -128,11 +156,32 @@ def _holds(reader: Reader, options: argparse.Namespace) -> bool:
         reader, options.examples, options.seed
     )  # fmt: skip
     if found is None:
-        return True
+        for text in (told := [*starved(reader, min(options.examples, _MOST_STARVED))]):
+            print(text, flush=True)
+        return not told
     path = REPLAYS / f"{_slug(reader)}-{hashlib.sha256(found).hexdigest()[:8]}"
     REPLAYS.mkdir(exist_ok=True)
     path.write_bytes(found)
     return _said(reader, found, path.name)
+
+
+def starved(reader: Reader, most: int) -> Iterator[str]:
+    """Let calls of a reader fail for lack of memory, so many of them at most; says what else comes of it."""
+    for data in reader.good:
+        tried(reader, data)
+        with starving(Break(Path())) as calls:
+            tried(reader, data)
+        for at in range(1, calls() + 1, max(1, calls() // most)):
+            try:
+                with starving(Break(Path(), at)) as calls:
+                    reader.read(data)
+                came = "nothing" if calls() >= at else ""
+            except MemoryError:
+                came = ""
+            except Exception as error:
+                came = f"{type(error).__name__}: {error}" if calls() >= at else ""
+            if came:
+                yield f"{reader.name}: of too little memory at call {at} comes {came}"
 
 
 def _said(reader: Reader, data: bytes, name: str) -> bool:

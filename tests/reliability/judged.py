@@ -13,9 +13,11 @@ import json
 import os
 import pkgutil
 import platform
+import re
 import resource
 import select
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -27,11 +29,16 @@ from typing import Any
 HANGS = 60.0
 """Seconds on the clock after which a process is ended; what may be asked of it is judged by processor time."""
 
+_WAITS = 2.0
+"""Seconds for which an answer that does not end is waited for."""
+
 ADDRESSES = 6 << 30
 """Bytes of address space that a process may add, so that no input can take the machine down."""
 
 _CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod"}
-_RUNS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.startfile", "socket.connect"}
+_RUNS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.startfile"}
+_NETWORK = {"connect", "sendto", "sendmsg", "getaddrinfo", "gethostbyname", "gethostbyaddr", "getnameinfo"}
+_CALLER = "somebody who asks the page"
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -98,6 +105,7 @@ def _run(job: dict[str, Any], log: Path) -> None:
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(log / name, os.O_WRONLY | os.O_CREAT), number)
     sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as the program does before it runs a command line
     os.chdir(job["folder"])
     tempfile.tempdir = job["folder"]
     places = {"TMPDIR": job["folder"], "XDG_CACHE_HOME": job["folder"]}
@@ -108,6 +116,8 @@ def _run(job: dict[str, Any], log: Path) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     if job["stop"]:
         _stop_at_frame(job["stop"])
+    if "TALKS" in os.environ:
+        threading.Thread(target=_talk, args=(Path(os.environ["TALKS"]), log), name=_CALLER, daemon=True).start()
     from vostrack import cli
 
     _watch(os.open(log / "did", os.O_WRONLY | os.O_CREAT | os.O_APPEND), os.path.realpath(job["folder"]))
@@ -136,6 +146,8 @@ def _watch(report: int, folder: str) -> None:
         return not real.startswith((folder + "/", "/dev/", "/proc/self/")) and real != folder
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if threading.current_thread().name == _CALLER:
+            return
         if event == "open":
             path, _, flags = arguments
             writes = isinstance(flags, int) and flags & _WRITING
@@ -146,11 +158,47 @@ def _watch(report: int, folder: str) -> None:
             named = paths if event in ("os.truncate", "os.chmod") else [os.path.dirname(path) for path in paths]
             wrong = (event == "os.truncate" or arguments[-1] in (-1, None)) and any(map(outside, named))
         else:
-            wrong = event in _RUNS
+            wrong = event in _RUNS or event.removeprefix("socket.") in _NETWORK
         if wrong:
             os.write(report, f"{event} {str(arguments)[:300]!a}\n".encode())
 
     sys.addaudithook(hook)
+
+
+def _talk(sent: Path, log: Path) -> None:
+    """Send a page what a file holds, see that it goes on, and stop it.
+
+    Args:
+        sent: a request, in which HOST and TOKEN stand for those of the page; or a body, named like what it is sent to.
+        log: where the page says its address, if it is served at all.
+    """
+    while not (found := re.search(r"http://(127.0.0.1:(\d+))/([\w-]+)/", (log / "err").read_text())):
+        time.sleep(0.01)
+    host, port, token = found[1], int(found[2]), found[3]
+    head = f"Host: {host}\r\nConnection: close\r\n"
+    state = f"GET /{token}/state?client=a HTTP/1.1\r\n{head}\r\n".encode()
+    _asked(port, state)
+    data = sent.read_bytes()
+    if sent.suffix == ".json":
+        head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
+        data = f"POST /{token}/{sent.stem}?client=a HTTP/1.1\r\n{head}\r\n".encode() + data
+    answer = _asked(port, data.replace(b"HOST", host.encode()).replace(b"TOKEN", token.encode()))
+    print("answer:", ascii(answer.partition(b"\r\n")[0]))
+    if b" 500 " in answer[:20] or b" 200 " not in _asked(port, state)[:20]:
+        print("error: unexpected: the page fails at a request, or after it", file=sys.stderr)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def _asked(port: int, data: bytes) -> bytes:
+    """What comes back for bytes, as far as it comes soon."""
+    answer = b""
+    with socket.create_connection(("127.0.0.1", port)) as connection, contextlib.suppress(OSError):
+        connection.settimeout(_WAITS)
+        with contextlib.suppress(OSError):  # refused before all is sent
+            connection.sendall(data)
+        while part := connection.recv(1 << 16):
+            answer += part
+    return answer
 
 
 def _stop_at_frame(number: int) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.reliability.breaks import Break, inside, is_preloaded, outside, preloaded
-from tests.reliability.commands import COMMANDS, chosen, write_inputs
+from tests.reliability.commands import COMMANDS, QUICK, chosen, write_inputs
 from tests.reliability.trials import Ended, Lost, Place, children
 
 _TRIES = 20
@@ -28,7 +28,7 @@ _FEW_CALLS = 30
 def main(arguments: list[str]) -> int:
     """Kill; 1 where something was lost."""
     parser = argparse.ArgumentParser(prog="python -m tests.reliability kill", description=__doc__)
-    parser.add_argument("--runs", type=int, default=len(COMMANDS), help="how often, over all commands")
+    parser.add_argument("--runs", type=int, help="how often, over all commands [once each of a few]")
     parser.add_argument("--seed", type=int, default=0, help="of the chances")
     parser.add_argument("--command", action="append", choices=[*COMMANDS], help="only this one; repeatable")
     parser.add_argument("--outside", action="store_true", help="count calls of the C library, as native code makes")
@@ -37,11 +37,12 @@ def main(arguments: list[str]) -> int:
     if given.outside and not is_preloaded():
         return preloaded("kill", arguments)
     began, rng, lost, kills = time.monotonic(), random.Random(given.seed), 0, Counter[str]()
-    commands = chosen(given.command)
+    commands = chosen(given.command or (None if given.runs else QUICK))
     with TemporaryDirectory(prefix="kill-") as folder:
         write_inputs(Path(folder, "in"))
         places: dict[str, Place] = {}
-        for number in range(given.runs):
+        runs = given.runs or len(commands)
+        for number in range(runs):
             command = commands[number % len(commands)]
             try:
                 if command.name not in places:
@@ -54,7 +55,7 @@ def main(arguments: list[str]) -> int:
                 if given.keep and Path(folder, command.name).exists():
                     shutil.copytree(Path(folder, command.name), given.keep / f"{command.name}-{number}")
             if not (number + 1) % 50:
-                print(f"{number + 1} of {given.runs} runs, {lost} lost", flush=True)
+                print(f"{number + 1} of {runs} runs, {lost} lost", flush=True)
     ways = ", ".join(f"{count} {way}" for way, count in sorted(kills.items()))
     seconds = time.monotonic() - began
     print(
@@ -73,6 +74,8 @@ def killed(place: Place, rng: random.Random) -> str:
             break
     else:
         raise Lost(f"it could not be killed in {_TRIES} tries")
+    if victim:
+        place.check_told(ended)
     shutil.rmtree(place.folder / "killed", ignore_errors=True)
     shutil.copytree(place.work, place.folder / "killed")
     place.check_left()

@@ -162,6 +162,7 @@ def _documents() -> Iterator[Reader]:
         yield Reader(name, _mask, [json.dumps(document).encode()], _LEAF, _JSON_TOKENS)
     yield Reader("cvat", _mask, [_CVAT.encode()], rb'(?<=")[^"]*(?=")|<[^>]*>|\w+')
     yield Reader("yolo", _mask, [b"1 0.125 0.166 0.5 0.166 0.5 0.5\n0 0.5 0.5 0.6 0.5 0.6 0.6\n"], rb"\S+")
+    yield Reader("data.yaml", _classes, [_CLASSES, _CLASSES.split(b"names")[0] + b"names: ['dog', cat, \"b\\n\"]\n"])
     for kind in (Any, Entry, list[Entry], dict[str, float], tuple[int, ...]):
         title = getattr(kind, "__name__", str(kind))
         example = json.dumps(asdict(Entry("a", 3, {"J": 1.0}, None, (1, 2)))).encode()
@@ -172,6 +173,14 @@ _CVAT = """<annotations><meta><task><original_size><width>8</width><height>6</he
 <image id="0" name="0.png" width="8" height="6"><mask label="dog" rle="0, 6" left="1" top="1" width="3" height="2"/>
 <polygon label="cat" points="1,1;4,1;4,3" z_order="1"/><box label="a" xtl="1" ytl="1" xbr="4" ybr="3" rotation="9"/>
 <ellipse label="b" cx="4" cy="3" rx="2" ry="1"/></image></annotations>"""
+
+
+_CLASSES = b"""path: .
+train: images
+names:
+  0: "dog"  # object 5
+  1: cat  # object 3, 4
+"""
 
 
 @contextmanager
@@ -199,6 +208,12 @@ def _mask(data: bytes) -> None:
         prompts("clip.mp4", folder / "x.json", SIZE)
 
 
+def _classes(data: bytes) -> None:
+    with _written(data, "data.yaml") as folder:
+        (folder / "00000.txt").write_text("1 0.125 0.166 0.5 0.166 0.5 0.5\n")
+        prompts("clip.mp4", folder / "00000.txt", SIZE)
+
+
 def _files() -> Iterator[Reader]:
     """Lines and tables of runs, plans and manifests."""
 
@@ -214,7 +229,7 @@ def _files() -> Iterator[Reader]:
         "plan.jsonl", _file("x.jsonl", lambda folder: plan(folder / "x.jsonl")), [_line(row)], _LEAF, _JSON_TOKENS
     )
     steps = [
-        Step("add", id=1, name="dog"),
+        Step("add", id=1, name="dog"), Step("add", id=2, name="cat"),
         Step("brush", frame=2, id=1, points=[[1.0, 1.0], [4.0, 3.0]], radius=1.5),
         Step("polygon", id=1, points=[[1.0, 1.0], [4.0, 1.0], [4.0, 3.0]]),
         Step("begin", data=encoded(np.zeros(SIZE, np.uint8)), opens=True),

@@ -36,11 +36,15 @@ from tests.reliability.mutations import (
     swaps,
     xml,
 )
+from tests.reliability.requests import BODIES, REQUEST, http
 from tests.train.samples import write_footage
 from tests.video.media import write_video
 from vostrack.batch.manifest import Manifest, Outline
 from vostrack.batch.task import Result, Status
 from vostrack.video.palette import palette_image
+from vostrack.web.document import JOURNAL, Document
+from vostrack.web.session import drawn_in
+from vostrack.web.things import Step
 
 FRAMES = 6
 SEGMENT = "segment clip.mp4 -m first.png -o out --method fake --no-overlay -q"
@@ -83,7 +87,9 @@ class Sample:
 
 def samples(root: Path, run: Run) -> Iterator[Sample]:
     """All good inputs, written below a folder."""
-    for make in (videos, images, masks, formats, folders, lists, plans, states, weights, manifests, caches, results):
+    for make in (
+        videos, images, masks, formats, folders, lists, plans, states, weights, manifests, caches, results, pages,
+    ):  # fmt: skip
         (root / make.__name__).mkdir()
         yield from make(root / make.__name__, run)
 
@@ -202,6 +208,9 @@ def formats(root: Path, run: Run) -> Iterator[Sample]:
             (shutil.copytree if path.is_dir() else shutil.copy)(path, folder / given)
         assert (folder / file).is_file(), sorted(folder.rglob("*"))
         yield Sample("formats", name, folder, file, f"mask check {given} clip.mp4", families + FILE)
+        if name == "yolo-seg":
+            names = (swaps(r"\S+"), *BYTES[:2], *FILE)
+            yield Sample("formats", "data.yaml", folder, "x/data.yaml", f"mask check {given} clip.mp4", names)
     folder = clip_and_mask(root / "drawn")
     (folder / "x.json").write_text(json.dumps(_labelme()))
     yield Sample("formats", "labelme, polygons", folder, "x.json", "mask check x.json clip.mp4", JSON)
@@ -439,3 +448,29 @@ def results(root: Path, run: Run) -> Iterator[Sample]:
         again = "benchmark davis17 --root . --method fake --out out"
         for name, command in (("compare", "benchmark compare out out"), ("again", again)):
             yield Sample("results", f"{path.name}, {name}", folder, file, command, JSON + FILE)
+
+
+def pages(root: Path, run: Run) -> Iterator[Sample]:
+    """What its server is sent, and what is left of a drawing when it starts."""
+    folder = finished_run(root / "run", run)
+    for name, body in BODIES.items():
+        (folder / f"{name}.json").write_text(json.dumps(body))
+    (folder / "any.http").write_bytes(REQUEST)
+    drawn = drawn_in(folder / "out")
+    drawn.mkdir()
+    document = Document(fakes.SIZE, drawn)
+    for step in (
+        Step("add", id=3, name="dog", color="#ff0000"), Step("brush", 0, 3, [[9.0, 9.0], [20.0, 12.0]], 4.0),
+        Step("add", id=7, name="cat"), Step("polygon", 2, 7, [[5.0, 5.0], [5.0, 30.0], [28.0, 18.0]]),
+        Step("gone", 4, 7, last=5),
+    ):  # fmt: skip
+        document.do(step)
+    document.save(drawn, 0)
+    command = "edit clip.mp4 -o out --no-browser"
+    yield Sample("page", "requests", folder, "any.http", command, (http, *BYTES), {"TALKS": "any.http"})
+    for name in BODIES:
+        yield Sample("page", name, folder, f"{name}.json", command, JSON, {"TALKS": f"{name}.json"})
+    for file in (JOURNAL, "00000.png"):
+        families = JSON + FILE if file == JOURNAL else (*BYTES, png, *FILE)
+        yield Sample("page", file, folder, f"{drawn.name}/{file}", command, families, {"TALKS": "do.json"})
+    yield Sample("page", "what is drawn", folder, drawn.name, command, (places,), {"TALKS": "do.json"})

@@ -16,6 +16,10 @@ def test_calls_that_fail_lose_nothing(name: str, program: Callable[..., str]) ->
     assert " 0 lost" in program("faults", "--random", "3", "--command", name)
 
 
+def test_too_little_memory_loses_nothing(program: Callable[..., str]) -> None:
+    assert " 0 lost" in program("faults", "--memory", "3", "--command", "segment-both", "--command", "draw")
+
+
 def test_disks_that_are_too_small_lose_nothing(program: Callable[..., str]) -> None:
     if not can_mount():
         pytest.skip("NO DISK CAN BE MOUNTED here")

@@ -10,6 +10,7 @@ import pytest
 
 from tests.reliability import fuzz, hostile, soak
 from tests.reliability.__main__ import PROGRAMS
+from tests.reliability.readers import readers
 
 ROOT = Path(__file__).parents[2]
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="what a process does is looked up as Linux tells it")
@@ -29,10 +30,25 @@ def test_hostile_inputs_end_well_or_in_one_line(capsys: pytest.CaptureFixture[st
     assert hostile.main([]) == 0, capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_too_little_memory_is_never_called_damage() -> None:
+    assert not [said for reader in readers().values() for said in fuzz.starved(reader, 3)]
+
+
 @pytest.mark.slow
 @on_linux
 def test_readers_raise_only_what_is_meant(capsys: pytest.CaptureFixture[str]) -> None:
     assert fuzz.main([]) == 0, capsys.readouterr().out
+
+
+@on_linux
+@pytest.mark.parametrize("size", [0, 50_000])
+def test_memory_that_grows_by_a_little_is_seen(size: int) -> None:
+    kept, said = list[bytearray](), list[float]()
+    for _ in range(40):
+        kept.append(bytearray(size))
+        said.append(soak.allocated())
+    assert (soak.growth(said) > soak.MOST_MIB) == (size > 0)
 
 
 @pytest.mark.slow

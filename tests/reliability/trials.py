@@ -31,6 +31,10 @@ from tests.reliability.breaks import Break, Hook
 from tests.reliability.commands import Act, Command, become_quick
 from vostrack.files import LOCK_NAME
 
+SOME_FAILED = 3
+DOCUMENTED = {0, 1, SOME_FAILED, 4, 5, 6, 7, 8}
+"""Exit codes of docs/formats.md that commands with good arguments may end with."""
+
 SECONDS = 600.0
 """Longer than anything here takes, on a machine that is busy as well."""
 
@@ -144,6 +148,12 @@ class Place:
         said = (self.folder / "err").read_text(errors="replace")
         calls = (self.folder / "calls").read_text() or 0  # a kill may come while they are written down
         return Ended(code, said, int(calls), time.monotonic() - begun)
+
+    def check_told(self, ended: Ended) -> None:
+        """Raise `Lost` where a process that lost one that worked for it has not ended in a documented way."""
+        code, said = ended.code, ended.said
+        if code not in DOCUMENTED or "Traceback" in said or (code not in (0, SOME_FAILED) and "error: " not in said):
+            raise Lost(f"it ended with {code} when one that worked for it was killed: {said[-2000:]}")
 
     def check_left(self) -> None:
         """Raise `Lost` where a final file is neither as before nor as it becomes, or cannot be decoded."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -163,6 +164,22 @@ def test_what_is_sent_wrong_is_refused_in_a_line(client: Client, path: str, body
 def test_bodies_are_json_and_not_too_large(client: Client) -> None:
     assert client.ask("do?client=a", {"kind": "add"}, Content_Type="text/plain")[0] == 415
     assert client.ask("do?client=a", {"kind": "add", "data": "x" * (9 << 20)})[0] == 413
+
+
+def test_whoever_goes_away_while_sending_leaves_no_error(session: Session) -> None:
+    from vostrack.web.app import Page
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        pass
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/x/do", "query_string": b"",
+        "headers": [(b"host", b"here"), (b"content-type", b"application/json")],
+    }  # fmt: skip
+    asyncio.run(Page(session, ("here",), "x").app(scope, receive, send))
 
 
 def test_one_window_draws_and_the_others_look(client: Client) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vostrack.errors import InputError, OutputError, VostrackError
+from vostrack.errors import InputError, OutputError, VostrackError, damage_as
 from vostrack.files import OutputRoot, shown
 from vostrack.run.place import address
 
@@ -142,23 +142,22 @@ class Remote:
     @contextmanager
     def _reading(self) -> Iterator[None]:
         self._store.invalidate_cache()  # of listings, which may be as old as the process
-        try:
+
+        def refusal(error: Exception) -> InputError:
+            if isinstance(error, FileNotFoundError):
+                return InputError(f"there is nothing at {shown(self.address)}: check the address")
+            return InputError(f"cannot read {shown(self.address)}: {shown(' '.join(str(error).split()))}")
+
+        with damage_as(refusal, VostrackError):  # each store has errors of its own
             yield
-        except VostrackError:
-            raise
-        except FileNotFoundError as error:
-            raise InputError(f"there is nothing at {shown(self.address)}: check the address") from error
-        except Exception as error:  # each store has its own
-            raise InputError(f"cannot read {shown(self.address)}: {shown(' '.join(str(error).split()))}") from error
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        try:
+        def refusal(error: Exception) -> OutputError:
+            return OutputError(f"cannot write {shown(self.address)}: {shown(' '.join(str(error).split()))}")
+
+        with damage_as(refusal, VostrackError):
             yield
-        except VostrackError:
-            raise
-        except Exception as error:
-            raise OutputError(f"cannot write {shown(self.address)}: {shown(' '.join(str(error).split()))}") from error
 
 
 def _tag(info: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from vostrack.batch.manifest import HIDDEN, latest, manifests
 from vostrack.batch.task import Result, Status
-from vostrack.errors import OutputError, counted
+from vostrack.errors import OutputError, counted, damage_as
 from vostrack.files import OutputRoot, PartialFile, escaped, lock_folder, open_regular, partial_name, plain
 from vostrack.run.pages import jpeg_address, templates
 from vostrack.run.place import WORST
@@ -150,14 +150,13 @@ def _clip(root: OutputRoot, result: Result) -> dict[str, Any]:
 
 def _picture(root: OutputRoot, result: Result) -> str | None:
     """The picture that a worker drew, as an address for `<img>`."""
-    try:
+    with contextlib.suppress(ValueError), damage_as(ValueError):
         with open_regular(root.at(f"{result.name}/{WORST}")) as file:
             data = file.read(_MOST_BYTES)
         with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
             image.verify()
-    except Exception:  # Pillow's decoders raise nearly anything on damaged files
-        return None
-    return jpeg_address(data)
+        return jpeg_address(data)
+    return None
 
 
 def _overlay(root: OutputRoot, result: Result) -> str | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vostrack import __version__
 from vostrack.batch.remote import Remote
-from vostrack.errors import Cancelled, ChangedError, InputError, exit_code
+from vostrack.errors import Cancelled, ChangedError, InputError, exit_code, one_line
 from vostrack.files import OutputRoot, read_json, shown
 from vostrack.notes import Code, Note
 from vostrack.run.callbacks import Callbacks
@@ -199,7 +199,7 @@ def run_one(
 
 def failed(task: Task, error: Exception, start: float) -> Result:
     """The result of a clip with which something is wrong, begun at a time of `time.monotonic`."""
-    message = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
+    message = one_line(error)[:_LONGEST]
     name, code = type(error).__name__, exit_code(error)
     return _result(task, Status.FAILED, start, error=name, message=message, exit_code=code)
 

@@ -32,7 +32,7 @@ from vostrack.cli.speed import app as speed
 from vostrack.cli.train import train
 from vostrack.cli.update import update
 from vostrack.cli.weights import app as weights
-from vostrack.errors import INTERRUPTED, OUT_OF_MEMORY, OutputError, VostrackError, exit_code, is_of_a_path
+from vostrack.errors import INTERRUPTED, OUT_OF_MEMORY, OutputError, VostrackError, exit_code, is_of_a_path, one_line
 
 _LONGEST = 300
 """Characters of an error that nobody foresaw: a compiler's can fill a screen."""
@@ -153,9 +153,7 @@ def _report(error: Exception, arguments: list[str]) -> int:
         return error.exit_code
     text, code = " ".join(str(error).split()), exit_code(error)
     if code == OUT_OF_MEMORY:
-        print(
-            "error: out of memory: use a smaller --size, such as 240, or give the process more memory", file=sys.stderr
-        )
+        print(f"error: {with_flags(one_line(error), arguments)}", file=sys.stderr)
         return code
     if isinstance(error, OSError) and code == OutputError.exit_code:
         _drop_output()

@@ -26,7 +26,7 @@ from rich.progress import (
 )
 
 from vostrack.cli.pace import Pace, duration
-from vostrack.errors import InputError, counted, exit_code
+from vostrack.errors import InputError, counted, exit_code, one_line
 from vostrack.files import escaped, shown
 from vostrack.methods import preset_name, registered
 from vostrack.notes import WARNING, Code, Note
@@ -244,7 +244,7 @@ class FrameBar(Callbacks):
         if error is None:
             self._emit("end")
         else:
-            self._emit("failed", " ".join(str(error).split()) or type(error).__name__, exit_code=exit_code(error))
+            self._emit("failed", one_line(error), exit_code=exit_code(error))
 
 
 def say_next(text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from functools import partial
 from pathlib import Path, PurePath
@@ -293,14 +294,19 @@ def _readable(path: Path) -> bool:
     """Whether there is a folder, or an image that is whole."""
     from PIL import Image
 
+    from vostrack.errors import damage_as
+
     if not _exists(path) or not path.is_file():
         return _exists(path) and path.is_dir()
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            image.verify()
-    except Exception:  # Pillow's decoders raise nearly anything on damaged files
-        return False
-    return True
+    with (
+        suppress(ValueError),
+        damage_as(ValueError),
+        warnings.catch_warnings(action="ignore"),
+        Image.open(path) as image,
+    ):
+        image.verify()
+        return True
+    return False
 
 
 def _mend(run: Path) -> str:

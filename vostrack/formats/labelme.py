@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vostrack.errors import damage_as
 from vostrack.files import shaped
 from vostrack.formats.base import Bools, Shot, box_of, jpeg, objects_in, png
 from vostrack.formats.drawings import (
@@ -142,11 +143,9 @@ def _drawn(shape: _Shape, place: str) -> Draw | None:
 def _unpacked(text: str, size: tuple[int, int], place: str) -> Bools:
     """The PNG of a mask; raises `ValueError` where it is none of that size."""
     size = checked_size(*size, place)
-    try:
+    with damage_as(lambda error: ValueError(f"{place} has a mask that cannot be read: {error}")):
         data = io.BytesIO(base64.b64decode(text, validate=True))
         with warnings.catch_warnings(action="ignore"), Image.open(data, formats=["PNG"]) as image:
             if (image.height, image.width) != size:
                 raise ValueError(f"it is {image.width}x{image.height} in a box of {size[1]}x{size[0]}")
             return np.asarray(image.convert("L")) > 0
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise ValueError(f"{place} has a mask that cannot be read: {error}") from error

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
+from vostrack.errors import damage_as
 from vostrack.formats.alpha import alpha, in_bits
 from vostrack.formats.base import Bools, Bytes, Shot, picture, png
 from vostrack.formats.drawings import Shape, checked_size, kept
@@ -68,14 +69,15 @@ def shapes_of(data: bytes, name: str, track: int | None) -> tuple[tuple[int, int
     Raises:
         ValueError: it cannot be read.
     """
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=_READ) as image:
-            size, mode = checked_size(image.height, image.width, "it"), image.mode
-            clear = image.mode in ("RGBA", "LA") or image.has_transparency_data
-            indexed = mode == "P" and not clear
-            pixels = np.array(image if indexed or mode.startswith("I") else image.convert("RGBA"))
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise ValueError(f"it cannot be read as an image: {error}") from error
+    with (
+        damage_as(lambda error: ValueError(f"it cannot be read as an image: {error}")),
+        warnings.catch_warnings(action="ignore"),
+        Image.open(io.BytesIO(data), formats=_READ) as image,
+    ):
+        size, mode = checked_size(image.height, image.width, "it"), image.mode
+        clear = image.mode in ("RGBA", "LA") or image.has_transparency_data
+        indexed = mode == "P" and not clear
+        pixels = np.array(image if indexed or mode.startswith("I") else image.convert("RGBA"))
     if not indexed:
         if pixels.ndim == 2:  # 16 bits
             pixels = np.repeat((pixels >> 8).astype(np.uint8)[..., None], 3, axis=2)

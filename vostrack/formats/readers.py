@@ -198,7 +198,7 @@ def _archive(path: Path) -> Drawings:
     """A zip file of palette images, or one with one file of annotations; nothing is unpacked to the disk."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [each for each in archive.infolist() if not each.is_dir()][:MOST_IMAGES]
+            members = [each for each in archive.infolist() if not each.filename.endswith("/")][:MOST_IMAGES]
             told = [each for each in members if each.filename.lower().endswith((".json", ".xml"))]
             images = sorted(
                 (each for each in members if PurePosixPath(each.filename).suffix.lower() in ENDINGS),

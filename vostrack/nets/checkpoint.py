@@ -11,7 +11,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from vostrack.errors import WeightsError
+from vostrack.errors import WeightsError, damage_as
 from vostrack.files import open_regular, shown
 
 MOST_BYTES = 2 << 30
@@ -26,7 +26,20 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: it is missing, no such file, too large, or holds anything else.
     """
-    try:
+
+    def refusal(error: Exception) -> WeightsError:
+        if isinstance(error, FileNotFoundError):
+            return WeightsError(f"there are no weights at {shown(path)}: check the path")
+        if isinstance(error, pickle.UnpicklingError):  # whose own text advises to trust the file
+            return WeightsError(
+                f"{shown(path)} is damaged, or holds more than tensors, which is not safe: get it from its authors"
+            )
+        short = shown(error)[:200] or type(error).__name__
+        return WeightsError(
+            f"{shown(path)} cannot be used ({short}): expected a file that torch.save wrote of a network's state_dict"
+        )
+
+    with damage_as(refusal):
         with open_regular(path) as file:
             _check_parts(file)
             file.seek(0)
@@ -39,17 +52,6 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu"
             if not plain or tensor.is_quantized:
                 raise ValueError(f"{name[:60]} is no plain tensor")
-    except FileNotFoundError as error:
-        raise WeightsError(f"there are no weights at {shown(path)}: check the path") from error
-    except pickle.UnpicklingError as error:  # whose own text advises to trust the file
-        raise WeightsError(
-            f"{shown(path)} is damaged, or holds more than tensors, which is not safe: get it from its authors"
-        ) from error
-    except Exception as error:  # whatever a damaged file provokes
-        short = shown(error)[:200] or type(error).__name__
-        raise WeightsError(
-            f"{shown(path)} cannot be used ({short}): expected a file that torch.save wrote of a network's state_dict"
-        ) from error
     return dict(loaded)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from vostrack.errors import OutputError
+from vostrack.errors import OutputError, damage_as
 from vostrack.files import OutputRoot, open_regular, shown
 from vostrack.methods import Direction
 from vostrack.ops.eight_bits import from_codes
@@ -74,7 +75,14 @@ class KeptCells:
         path, ids = self._root.at(self.name(index)), self._ids(index)
         if not ids:
             return None
-        try:
+        fault = f"{shown(path)} is damaged"
+        with (
+            suppress(FileNotFoundError),
+            damage_as(
+                lambda error: OutputError(f"{fault} ({shown(error)}); start again with `overwrite=True`"),
+                FileNotFoundError,
+            ),
+        ):
             open_regular(path).close()
             with Image.open(path, formats=["PNG"]) as image:
                 image.verify()  # the checksums, which reading alone does not look at; it closes the image
@@ -86,15 +94,8 @@ class KeptCells:
                 hidden = str(image.info.get(_HIDDEN, "")).split(",")
             if not codes.any(0).all():
                 raise ValueError("cells without a label")
-        except FileNotFoundError:
-            return None
-        except MemoryError:
-            raise
-        except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-            raise OutputError(
-                f"{shown(path)} is damaged ({shown(error)}); start again with `overwrite=True`"
-            ) from error
-        return Said(from_codes(codes), ids, tuple(number for number in ids if str(number) in hidden))
+            return Said(from_codes(codes), ids, tuple(number for number in ids if str(number) in hidden))
+        return None
 
     @property
     def is_complete(self) -> bool:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from vostrack.device import choose_device, processor
-from vostrack.errors import OutputError
+from vostrack.errors import OutputError, damage_as
 from vostrack.files import plain, shown
 from vostrack.methods import Direction, OnCut
 from vostrack.notes import Note
@@ -164,7 +164,14 @@ class Request:
             OutputError: nothing was kept, or it is damaged.
         """
         saved, place = folder.read_request(_Saved)
-        try:
+
+        def refusal(error: Exception) -> OutputError:
+            return OutputError(
+                f"what was asked for in {shown(folder.path)} is damaged ({shown(error)}): start again with "
+                "`overwrite=True`"
+            )
+
+        with damage_as(refusal):
             labels = {}
             for index, ids in saved.ids.items():
                 with Image.open(place(int(index)), formats=["PNG"]) as image:
@@ -193,13 +200,6 @@ class Request:
                 playback=Playback.of(saved.playback),
             )
             names = {int(number): shown(name) for number, name in saved.names.items()}
-        except MemoryError:
-            raise
-        except Exception as error:  # whatever a damaged file provokes
-            raise OutputError(
-                f"what was asked for in {shown(folder.path)} is damaged ({shown(error)}): start again with "
-                "`overwrite=True`"
-            ) from error
         return request, Prompts(labels, [], colors, names, saved.empty)
 
     def passes(

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from vostrack.errors import OutputError
+from vostrack.errors import OutputError, damage_as
 from vostrack.files import open_regular, parse_json, shown, write_bytes
 
 
@@ -46,7 +46,11 @@ def load_state(path: Path, kind: Any, run: str = "") -> Any:
     Raises:
         OutputError: the file is damaged, or holds something else or of another run.
     """
-    try:
+
+    def refusal(error: Exception) -> OutputError:
+        return OutputError(f"{shown(path)} cannot be resumed from ({shown(error)}): start again with `overwrite=True`")
+
+    with damage_as(refusal):
         open_regular(path).close()
         with safe_open(path, framework="pt") as file:
             # Copies lie at addresses such as those of the run that was saved: products may differ with them.
@@ -55,10 +59,6 @@ def load_state(path: Path, kind: Any, run: str = "") -> Any:
         if told["sha256"] != _digest(run, told["tree"], tensors):
             raise ValueError("it is damaged, or of another run")
         return _unpack(parse_json(told["tree"]), kind, tensors)
-    except Exception as error:  # whatever a damaged file provokes
-        raise OutputError(
-            f"{shown(path)} cannot be resumed from ({shown(error)}): start again with `overwrite=True`"
-        ) from error
 
 
 def _digest(run: str, tree: str, tensors: dict[str, Tensor]) -> str:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from vostrack.device import autocast, choose_precision
-from vostrack.errors import InputError, OutputError
+from vostrack.errors import InputError, OutputError, damage_as
 from vostrack.files import OutputRoot, open_regular, parse_json, plain, shaped, shown
 from vostrack.methods.base import Objective
 from vostrack.methods.recipe import Recipe
@@ -337,17 +337,17 @@ class _RunFiles:
         if not checkpoint.exists():
             return
         path, now = shown(checkpoint), self._settings
-        try:
+
+        def refusal(error: Exception) -> InputError:
+            return InputError(f"cannot resume from {path} ({type(error).__name__}): delete it or use another `out`")
+
+        with damage_as(refusal):  # or does not fit
             with open_regular(checkpoint) as file:
                 state = torch.load(file, map_location="cpu", weights_only=True)
             before = state.pop("settings")
             differ = ", ".join(sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)))
             if not differ:
                 restore(state)
-        except Exception as error:  # whatever a damaged file provokes, and what does not fit
-            raise InputError(
-                f"cannot resume from {path} ({type(error).__name__}): delete it or use another `out`"
-            ) from error
         if differ:
             raise InputError(
                 f"{path} was made with other settings ({shown(differ[:200])}): use the same ones, or another `out`"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from vostrack.errors import InputError
+from vostrack.errors import InputError, damage_as
 from vostrack.files import open_regular
 from vostrack.notes import Code, Note
 from vostrack.types import Frame
@@ -306,17 +306,17 @@ def _reading(path: Path) -> Iterator[Image.Image]:
 
 @contextmanager
 def _explained(where: str) -> Iterator[None]:
-    """Turn whatever Pillow raises into an `InputError`."""
-    try:
+    """Turn whatever Pillow raises, as an error or a warning, into an `InputError`."""
+
+    def refusal(error: Exception) -> InputError:
+        if isinstance(error, UnidentifiedImageError):
+            why = "it is empty or no image of these kinds; replace it or take it out"
+        else:
+            why = reason(error, "replace it or convert it to PNG")
+        return InputError(f"{where} cannot be read: {why}")
+
+    with damage_as(refusal, InputError):
         yield
-    except InputError:
-        raise
-    except UnidentifiedImageError as error:
-        raise InputError(
-            f"{where} cannot be read: it is empty or no image of these kinds; replace it or take it out"
-        ) from error
-    except Exception as error:  # its decoders raise nearly anything on damaged files, and its warnings too
-        raise InputError(f"{where} cannot be read: {reason(error, 'replace it or convert it to PNG')}") from error
 
 
 def is_animated_webp(file: BinaryIO) -> bool:
@@ -327,11 +327,9 @@ def is_animated_webp(file: BinaryIO) -> bool:
 
 def is_multi_picture(path: Path) -> bool:
     """Whether a JPEG holds several versions of one image, as those of phones do."""
-    try:
-        with Image.open(path, formats=("JPEG",)) as image:
-            return image.format == "MPO"
-    except Exception:  # as above
-        return False
+    with suppress(ValueError), damage_as(ValueError), Image.open(path, formats=("JPEG",)) as image:
+        return image.format == "MPO"
+    return False
 
 
 def is_lossy(file: BinaryIO, kind: str | None) -> bool:

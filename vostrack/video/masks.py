@@ -21,7 +21,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from vostrack.errors import MaskError
+from vostrack.errors import MaskError, damage_as
 from vostrack.files import nearest, shown
 from vostrack.notes import Code, Note
 from vostrack.types import BACKGROUND, MAX_OBJECTS, VOID, LabelMap
@@ -295,7 +295,13 @@ def _open_image(path: Path, request: _Request) -> tuple[Image.Image, bool, bool]
         MaskError: missing, damaged, no image, or of a size that does not fit.
     """
     where = f"mask {shown(path)}"
-    try:
+
+    def refusal(error: Exception) -> MaskError:
+        if isinstance(error, UnidentifiedImageError):
+            return MaskError(f"{where} is not an image; expected one of {', '.join(_FORMATS)}: save it again as a PNG")
+        return MaskError(f"{where} cannot be read as an image: {shown(reason(error, 'save it again as a PNG'))}")
+
+    with damage_as(refusal, MaskError):
         if not path.is_file():  # a pipe or a device could block or never end
             fix = nearest(path) or "; expected an image file, or a folder with one file per object"
             raise MaskError(f"{where} is missing{fix}")
@@ -327,16 +333,6 @@ def _open_image(path: Path, request: _Request) -> tuple[Image.Image, bool, bool]
                 f"its header says {size_text(found)}, it holds {size_text((upright.height, upright.width))}"
             )
         return upright, lossy, has_pages
-    except (MaskError, MemoryError):
-        raise
-    except UnidentifiedImageError as error:
-        raise MaskError(
-            f"{where} is not an image; expected one of {', '.join(_FORMATS)}: save it again as a PNG"
-        ) from error
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise MaskError(
-            f"{where} cannot be read as an image: {shown(reason(error, 'save it again as a PNG'))}"
-        ) from error
 
 
 def _check_size(found: tuple[int, int], request: _Request, where: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vostrack.errors import InputError
+from vostrack.errors import InputError, damage_as
 from vostrack.files import open_regular, shown
 from vostrack.types import VOID
 from vostrack.video.stream import check_size
@@ -112,13 +112,9 @@ def read_ids(path: Path, grey: bool = False) -> npt.NDArray[np.uint8]:
         OSError, ValueError, InputError: it is no such image, or damaged.
     """
     open_regular(path).close()
-    try:
+    with damage_as(lambda error: ValueError(str(error)), OSError, InputError):
         with Image.open(path, formats=["PNG"]) as image:
             check_size((image.height, image.width), shown(path))
             image.verify()  # the checksums, which reading alone does not look at; it closes the image
         with Image.open(path, formats=["PNG"]) as image:
             return np.array(image) if grey and image.mode == "L" else image_ids(image)
-    except (OSError, InputError, MemoryError):
-        raise
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise ValueError(str(error)) from error

@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -172,10 +172,13 @@ class Page:
         if request.query_params.get("client", "") != self._pen:
             return _refused(MaskError("another tab or window is drawing: this one can only look"), 409)
         body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > _MOST_BYTES:
-                return _refused(MaskError(f"this is more than {_MOST_BYTES:,} bytes"), 413)
+        try:
+            async for part in request.stream():
+                body += part
+                if len(body) > _MOST_BYTES:
+                    return _refused(MaskError(f"this is more than {_MOST_BYTES:,} bytes"), 413)
+        except ClientDisconnect:
+            return Response()  # which nobody gets
 
         def run() -> dict[str, Any]:
             with self._turn if alone else contextlib.nullcontext():

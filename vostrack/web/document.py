@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from vostrack.errors import MaskError, OutputError
+from vostrack.errors import MaskError, OutputError, damage_as
 from vostrack.files import OutputRoot, open_regular, output_error, parse_json, shown
 from vostrack.types import LabelMap
 from vostrack.video.ground import Color
@@ -386,13 +386,13 @@ def mask_name(frame: int) -> str:
 
 def decoded(data: str, size: tuple[int, int]) -> Labels:
     """Ids from a PNG in base 64; raises `MaskError` where it is none of this size."""
-    try:
-        with Image.open(io.BytesIO(base64.b64decode(data, validate=True)), formats=["PNG"]) as image:
-            if image.mode != "L" or (image.height, image.width) != size:
-                raise ValueError(f"a {image.mode} image of {image.width}x{image.height}")
-            return np.array(image)
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise MaskError(f"these are no pixels of a frame: {shown(error)}") from error
+    with (
+        damage_as(lambda error: MaskError(f"these are no pixels of a frame: {shown(error)}")),
+        Image.open(io.BytesIO(base64.b64decode(data, validate=True)), formats=["PNG"]) as image,
+    ):
+        if image.mode != "L" or (image.height, image.width) != size:
+            raise ValueError(f"a {image.mode} image of {image.width}x{image.height}")
+        return np.array(image)
 
 
 def encoded(labels: Labels) -> str:

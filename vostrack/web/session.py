@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from vostrack.errors import MaskError, VostrackError
+from vostrack.errors import MaskError, VostrackError, damage_as
 from vostrack.files import OutputRoot, lock_folder, make_folder, output_error, shown
 from vostrack.formats import FORMATS, format_of
 from vostrack.methods import preset_name
@@ -158,12 +158,11 @@ class Session:
         if not self._is_inside(frame):
             return nothing
         is_new = self.span.start_number is not None
-        try:
+        labels = nothing
+        with suppress(ValueError), damage_as(ValueError):
             name = f"{frame + self.span.shift:05d}" if is_new else self.frames.name(frame)
             with Image.open(self.out / "masks" / f"{name}.png", formats=["PNG"]) as image:
                 labels = np.array(image)
-        except Exception:  # Pillow's decoders raise nearly anything on damaged files
-            return nothing
         if labels.dtype != np.uint8 or labels.shape != nothing.shape:
             return nothing
         return labels

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from vostrack.errors import Cancelled, ChangedError, MaskError
+from vostrack.errors import Cancelled, ChangedError, MaskError, one_line
 from vostrack.notes import Note
 from vostrack.run.callbacks import Callbacks
 from vostrack.run.passes import FIRST_PASS
@@ -145,4 +145,4 @@ def _work(pipe: Pipe, kind: str, arguments: dict[str, Any]) -> None:
     except OSError:
         os._exit(1)  # the parent is gone
     except Exception as error:
-        pipe.send(("ended", {"error": " ".join(str(error).split()) or type(error).__name__}))
+        pipe.send(("ended", {"error": one_line(error)}))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vostrack.errors import DatasetError
+from vostrack.errors import DatasetError, damage_as
 from vostrack.files import shown
 
 Labels = NDArray[np.uint8]
@@ -70,15 +70,13 @@ def read_mask(path: Path, *, colors: bool = True) -> Labels:
     Raises:
         DatasetError: the file is missing, damaged, too large or in other colours.
     """
-    try:
+    with damage_as(lambda error: DatasetError(f"cannot use mask {shown(path)}: {shown(error)}")):
         if not path.is_file():  # a pipe or a device could block or never end
             raise OSError("not a file")
         with Image.open(path, formats=("PNG",)) as image:
             if image.width * image.height > _MAX_PIXELS:
                 raise ValueError(f"{image.width}x{image.height} is more than {_MAX_PIXELS:,} pixels")
             return _values(image, colors)
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise DatasetError(f"cannot use mask {shown(path)}: {shown(error)}") from error
 
 
 def _values(image: Image.Image, colors: bool) -> Labels:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from vostrack.benchmark.datasets.mask_folders import read_mask
-from vostrack.errors import DatasetError, InputError, counted
+from vostrack.errors import DatasetError, InputError, counted, damage_as
 from vostrack.files import OutputRoot, lock_folder, output_error, plain, read_json, shown
 from vostrack.notes import Code, Note
 from vostrack.ops.grid import resize_image
@@ -178,10 +178,9 @@ class FrameCache:
 def _mapped(path: Path, size: int) -> Tensor:
     if size == 0:
         return torch.empty(0, dtype=torch.uint8)
-    try:
+    fix = "check the disk, and try again"
+    with damage_as(lambda error: DatasetError(f"{shown(path)} cannot be read ({shown(error)}): {fix}")):
         return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
-    except RuntimeError as error:  # torch's way to say what the system says
-        raise DatasetError(f"{shown(path)} cannot be read ({shown(error)}): check the disk, and try again") from error
 
 
 def build_cache(

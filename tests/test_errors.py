@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import pytest
+
+from vostrack.errors import InputError, MaskError, damage_as, one_line
+
+
+def test_what_a_decoder_raises_becomes_one_error() -> None:
+    with (
+        pytest.raises(InputError, match="damaged: too short"),
+        damage_as(lambda error: InputError(f"damaged: {error}")),
+    ):
+        raise IndexError("too short")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), MaskError("empty")]
+)
+def test_too_little_memory_and_what_is_meant_are_no_damage(error: Exception) -> None:
+    with pytest.raises(type(error)) as raised, damage_as(InputError, MaskError):
+        raise error
+    assert raised.value is error
+
+
+def test_too_little_memory_is_said_with_what_to_do() -> None:
+    assert one_line(MemoryError()).startswith("out of memory: use a smaller `size`")
+    assert one_line(ValueError("a\n b")) == "a b"
+    assert one_line(ValueError()) == "ValueError"
