@@ -164,3 +164,19 @@ def test_names_come_with_the_masks_of_an_update(clip: Path, mask: Path, tmp_path
     for names, said in wrong:
         with pytest.raises(MaskError, match=said):
             vostrack.update(out, names=names)
+
+
+def test_the_first_mask_given_again_keeps_the_ids_of_its_colours(clip: Path, mask: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(clip, mask, out, names=NAMES)
+    with pytest.raises(MaskError, match="nothing changes"):
+        vostrack.update(out, {0: mask})
+    touched = np.array(painted())
+    touched[np.argwhere((touched == RED).all(2))[0][0]] = 0
+    Image.fromarray(touched).save(tmp_path / "touched.png")
+    assert told(vostrack.update(out, {0: tmp_path / "touched.png"})) == {
+        "1": ("dog", "#ff0000"),
+        "2": ("cat", "#00ff00"),
+    }
+    first = np.array(Image.open(out / "masks" / "00000.png"))
+    assert (first[(touched == RED).all(2)] == 1).all()

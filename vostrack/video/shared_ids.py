@@ -74,7 +74,7 @@ def share_ids(
     fixed, drawn = fixed or {}, drawn or {}
     before = {color: number for number, color in drawn.items()}
     known = _Known(drawn=dict(drawn), colors={**fixed, **before}, reserved=frozenset(fixed.values()))
-    for name, labels in loaded.items() if len(loaded) > 1 or fixed else ():
+    for name, labels in loaded.items() if len(loaded) > 1 or fixed or drawn else ():
         if isinstance(labels, LabelMap):
             pixels = labels.pixels.cpu().numpy()
         else:
