@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -189,21 +190,34 @@ def test_one_window_draws_and_the_others_look(client: Client) -> None:
     assert client.post("do", {"kind": "add"})[0] == 200
 
 
-def test_the_program_saves_when_it_ends(clip: Path, tmp_path: Path) -> None:
-    log = tmp_path / "log"
+@contextlib.contextmanager
+def program(clip: Path, log: Path) -> Iterator[Client]:
+    """`vostrack edit`, until Ctrl-C at the end."""
     process = fork(log, run, ["edit", str(clip), "--no-browser"])
     try:
         assert until(lambda: (log / "err").exists() and "Ctrl-C ends it" in (log / "err").read_text(), 120)
         address = re.search(r"http://[^:]+:(\d+)/([^/]+)/", (log / "err").read_text())
         assert address is not None
-        client = Client(int(address[1]), address[2])
-        client.ask("state?client=a")
-        client.post("do", {"kind": "add"})
-        assert client.post("do", {"kind": "brush", "frame": 2, "id": 1, "points": [[20, 20]], "radius": 4})[0] == 200
+        yield Client(int(address[1]), address[2])
         os.kill(process.pid or 0, signal.SIGINT)
         process.join(60)
         assert process.exitcode == 0, (log / "err").read_text()
     finally:
         process.kill()
+
+
+def test_where_nothing_was_drawn_nothing_is_left(clip: Path, tmp_path: Path) -> None:
+    there = sorted(clip.parent.iterdir())
+    with program(clip, tmp_path / "log") as client:
+        client.ask("state?client=a")
+    assert sorted({*clip.parent.iterdir()} - {tmp_path / "log"}) == there
+    assert "next: the same command goes on; nothing was followed yet" in (tmp_path / "log" / "err").read_text()
+
+
+def test_the_program_saves_when_it_ends(clip: Path, tmp_path: Path) -> None:
+    with program(clip, tmp_path / "log") as client:
+        client.ask("state?client=a")
+        client.post("do", {"kind": "add"})
+        assert client.post("do", {"kind": "brush", "frame": 2, "id": 1, "points": [[20, 20]], "radius": 4})[0] == 200
     with Image.open(clip.with_name("dog_vostrack_drawn") / "00002.png") as image:
         assert (np.array(image) == 1).sum() > 40

@@ -55,7 +55,11 @@ def edit(
         ) from error
     masks = parse_masks(mask or (), frame_names(clip)) if mask else {}
     folder = serve(clip, masks, out, port, browser, _say, command)
-    say_next(f"vostrack edit {pasted(folder)} goes on; vostrack export {pasted(folder)} --format NAME hands masks over")
+    if (folder / "summary.json").is_file():
+        export = f"vostrack export {pasted(folder)} --format NAME hands masks over"
+        say_next(f"vostrack edit {pasted(folder)} goes on; {export}")
+    else:
+        say_next("the same command goes on; nothing was followed yet")
 
 
 def command(

@@ -57,8 +57,9 @@ def serve(
     say(f"opening {shown(path)} ...")
     with contextlib.ExitStack() as stack:
         folder = run_folder(path, out)
-        if not drawn_in(folder).exists():
-            stack.callback(_without_drawings, drawn_in(folder))
+        for each in (folder, drawn_in(folder)):
+            if not each.exists():
+                stack.callback(_without_nothing, each)
         stack.enter_context(held(folder))
         session = stack.enter_context(contextlib.closing(Session.open(path, out, given)))
         session.command = command
@@ -76,8 +77,8 @@ def serve(
         return session.out
 
 
-def _without_drawings(folder: Path) -> None:
-    """Remove the folder of what is drawn where nothing was, as for a file that is no clip."""
+def _without_nothing(folder: Path) -> None:
+    """Remove a folder in which nothing is, since nothing was drawn or followed."""
     with contextlib.suppress(OSError):
         folder.rmdir()
 
