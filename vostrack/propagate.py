@@ -305,14 +305,14 @@ class Propagator:
 
     def _passed_over(self, frame: Frame) -> Prediction | None:
         """What an earlier pass found for a frame, where its picture is not needed to go on; else None."""
-        result = self._reuse.result(frame) if self._reuse else None
-        said = self._said_before(frame) if result else None
-        if isinstance(self.method, Stepping) or result is None or said is None or self._feedback:
+        state, ids, done = self.position.state, self.position.ids, self.position.done
+        if state is None or self._reuse is None or self._feedback or isinstance(self.method, Stepping):
             return None
         features = self._blanks(frame, self.working_size(size_of(frame.image)))
-        if features is None:
+        result = self._reuse.result(frame) if features is not None else None
+        said = self._said_before(frame) if result else None
+        if features is None or result is None or said is None:
             return None
-        state, ids, done = self.position.state, self.position.ids, self.position.done
         self.position = EnginePosition(self.method.remember(state, features, said.cells), ids, done + 1)
         return result if self.keep_probs else replace(result, probs=None)
 
