@@ -28,7 +28,8 @@ class Colours(SoftMatcher):
     net = nn.Identity()
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(SoftMatcherConfig(**{"axes": 0, "edge_radius": 0, "surround": 32, **settings}))
+        local = {"surround": 32, "background_update": False}
+        super().__init__(SoftMatcherConfig(**{"axes": 0, "edge_radius": 0, **local, **settings}))
         self.seen: list[tuple[int, int]] = []
 
     def encode(self, image: Tensor) -> Tensor:
