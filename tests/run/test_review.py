@@ -16,6 +16,7 @@ from vostrack.run.confidence import CSV, Row
 from vostrack.run.review import review
 from vostrack.run.segment import segment
 from vostrack.run.suggestions import best_frames, read_rows, suggest
+from vostrack.run.update import update
 
 COUNT = 12
 
@@ -142,6 +143,18 @@ def test_the_commands_print_frames_and_write_pages(
     assert command(["review", str(run), "-o", str(page), "--overwrite"]) == 0
     shutil.rmtree(run)
     assert command(["review", str(run)]) != 0
+
+
+def test_objects_are_called_by_their_names(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = {row.number for row in read_rows(run)}
+    update(run, names={number: f"<i>dog {number}" for number in ids})
+    found = suggest(run)[0]
+    assert found.name == f"<i>dog {found.number}"
+    assert command(["suggest", str(run), "-n", "1"]) == 0
+    assert f"frame {found.frame}: {found.name}, confidence" in capsys.readouterr().err
+    cards = re.findall(r"<figcaption>frame.*?</figcaption>", review(run).read_text(), re.DOTALL)
+    assert cards
+    assert all(f"&lt;i&gt;dog {number} " in card for number in ids for card in cards)
 
 
 @pytest.mark.usefixtures("fake_method")

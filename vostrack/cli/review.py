@@ -68,7 +68,8 @@ def suggest(
     if quiet:
         return
     for each in found:
-        print(f"frame {each.frame}: object {each.number}, confidence {each.confidence:.2f}", file=sys.stderr)
+        who = shown(each.name) or f"object {each.number}"
+        print(f"frame {each.frame}: {who}, confidence {each.confidence:.2f}", file=sys.stderr)
     if not found:
         print("no frame: a further mask is not expected to help", file=sys.stderr)
         return

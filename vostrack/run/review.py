@@ -106,6 +106,7 @@ def review(
             for frame in frames
             if frame in pictures
         ],
+        names={row.number: given.names.get(row.number, "") for row in rows},
         first=rows[0].frame,
         last=rows[-1].frame,
         given=sorted(given.labels),

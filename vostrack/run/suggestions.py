@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +37,14 @@ class Suggestion:
         number: the object of which least is expected there.
         confidence: in its mask there.
         gain: how much confidence a mask may make up for, mean over all frames and objects.
+        name: how the object is called, or "".
     """
 
     frame: int
     number: int
     confidence: float
     gain: float
+    name: str = ""
 
 
 def suggest(run: str | os.PathLike[str], count: int = 3) -> list[Suggestion]:
@@ -56,8 +58,9 @@ def suggest(run: str | os.PathLike[str], count: int = 3) -> list[Suggestion]:
         OutputError: the folder holds no complete run.
     """
     path = Path(run)
-    given = Request.kept_in(OutputFolder(path))[1].labels
-    return best_frames(read_rows(path), given.keys(), count)
+    given = Request.kept_in(OutputFolder(path))[1]
+    found = best_frames(read_rows(path), given.labels.keys(), count)
+    return [replace(each, name=given.names.get(each.number, "")) for each in found]
 
 
 def read_rows(run: Path) -> list[Row]:
