@@ -87,13 +87,22 @@ def test_an_export_that_fails_leaves_masks_that_are_complete(tmp_path: Path, mon
     assert (out / "dog_coco.json").exists()
 
 
-def test_exports_go_with_the_folder_of_their_run(tmp_path: Path) -> None:
+def test_what_lies_in_the_place_of_an_export_is_never_replaced_unasked(tmp_path: Path) -> None:
     each, out = exporting(tmp_path), tmp_path / "runs"
-    assert run_one(each, out).status == Status.DONE
-    (out / "dog_coco.json").write_text("stale")
+    out.mkdir()
+    (out / "dog_coco.json").write_text("mine")
+    ended = run_one(each, out)
+    assert (ended.error, ended.exit_code) == ("OutputExistsError", 9)
+    assert "move it away" in ended.message
+    begun = replace(each, arguments={**each.arguments, "exports": []})
+    assert run_one(begun, out, callbacks=StopAt(2)).status == Status.STOPPED
+    path = out / "dog/.vostrack/request.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"processor": "an abacus"}))
+    assert run_one(each, out).error == "OutputExistsError"
+    assert (out / "dog_coco.json").read_text() == "mine"
+    assert run_one(each, out, overwrite=True).status == Status.DONE
     shutil.rmtree(out / "dog")
-    assert run_one(each, out).status == Status.DONE
-    assert (out / "dog_coco.json").read_text() != "stale"
+    assert run_one(each, out).error == "OutputExistsError"
 
 
 def test_only_complete_results_of_other_settings_are_kept(tmp_path: Path) -> None:
@@ -106,4 +115,4 @@ def test_only_complete_results_of_other_settings_are_kept(tmp_path: Path) -> Non
     assert run_one(each, out).status == Status.DONE
     complete = run_one(other, out)
     assert (complete.status, complete.error) == (Status.KEPT, "ChangedError")
-    assert "though this changed: size from 480 to 32; remove its folder" in complete.message
+    assert "though this changed: size from 480 to 32; remove its folder and exports beside it" in complete.message

@@ -19,7 +19,7 @@ from vostrack.errors import Cancelled, ChangedError, InputError, exit_code, one_
 from vostrack.files import OutputRoot, read_json, shown
 from vostrack.notes import Code, Note
 from vostrack.run.callbacks import Callbacks
-from vostrack.run.place import RECORD, REQUEST, address, held
+from vostrack.run.place import REQUEST, address
 
 if TYPE_CHECKING:
     from vostrack.batch.away import Scratch
@@ -154,6 +154,7 @@ def run_one(
         How it ended. A clip whose results are there already is done.
     """
     from vostrack.batch.away import Scratch, is_away, run_away
+    from vostrack.run.export import Exports
     from vostrack.run.pipeline import load_pipeline
     from vostrack.run.review import draw_worst
     from vostrack.run.segment import segment
@@ -163,9 +164,9 @@ def run_one(
         return run_away(task, Path(out), overwrite=overwrite, callbacks=callbacks, load=load, scratch=where)
     start, folder = time.monotonic(), Path(out, task.name)
     try:
-        # Where its folder was removed, exports beside it may be left, which go too.
-        is_there = held(folder) or (folder / RECORD).exists()
-        anew = overwrite or not is_there or _elsewhere(task, folder, callbacks or Callbacks())
+        anew = overwrite or _elsewhere(task, folder, callbacks or Callbacks())
+        if anew and not overwrite:  # nobody asked for it: of what lies beside its folder, only its own exports go
+            Exports(task.arguments.get("exports", ()), folder).check((), overwrite=False, resume=True)
         summary = segment(
             task.clip,
             task.masks,
@@ -206,7 +207,7 @@ def failed(task: Task, error: Exception, start: float) -> Result:
 
 def _kept(task: Task, error: ChangedError, start: float) -> Result:
     """The result of a clip that has complete results of other inputs or settings."""
-    fix = "remove its folder to have it made again, or use `overwrite=True` for all clips"
+    fix = "remove its folder and exports beside it to have it made again, or use `overwrite=True` for all clips"
     message = f"its results stay, though this changed: {error.changes}; {fix}"
     return replace(failed(task, error, start), status=Status.KEPT, message=message)
 

@@ -187,7 +187,8 @@ def check_free(path: Path, is_folder: bool, overwrite: bool) -> None:
     if not os.path.lexists(path):
         return
     if not overwrite:
-        raise OutputExistsError(f"{shown(path)} is there already: choose another `out`, or `overwrite=True`")
+        fix = "choose another `out`, move it away, or `overwrite=True`"
+        raise OutputExistsError(f"{shown(path)} is there already: {fix}")
     if not is_folder:
         if path.is_symlink() or not path.is_file():
             raise OutputExistsError(f"{shown(path)} is there already, and is no file: choose another `out`")
