@@ -16,7 +16,7 @@ from vostrack import Callbacks, PlanError
 from vostrack.batch.away import Scratch, at_hand
 from vostrack.batch.report import write_report
 from vostrack.batch.run import run_batch
-from vostrack.batch.task import Status, Task, run_one
+from vostrack.batch.task import Result, Status, Task, run_one
 
 pytestmark = [pytest.mark.needs("moto", "dev"), pytest.mark.needs("s3fs", "cloud")]
 RUNS = Path("s3://clips/runs")
@@ -62,6 +62,11 @@ def working(scratch: Scratch) -> Callable[[Path], FakePool]:
     return lambda out: FakePool(lambda each, attempt: run_one(each, out, scratch=scratch))
 
 
+def exporting(each: Task) -> Task:
+    """A clip with an export that is a file, and one that is a folder."""
+    return replace(each, arguments={**each.arguments, "exports": ["coco", "matte"]})
+
+
 def test_a_clip_in_a_store_gives_what_it_gives_here(
     away: list[Task], here: list[Task], store: Any, scratch: Scratch, tmp_path: Path
 ) -> None:
@@ -77,14 +82,71 @@ def test_a_clip_in_a_store_gives_what_it_gives_here(
 
 
 def test_exports_of_a_clip_are_sent_beside_its_results(away: list[Task], store: Any, scratch: Scratch) -> None:
-    exports = ["coco", "matte"]
-    each = replace(away[0], arguments={**away[0].arguments, "exports": exports})
-    assert run_one(each, RUNS, scratch=scratch).status == Status.DONE
+    assert run_one(exporting(away[0]), RUNS, scratch=scratch).status == Status.DONE
     assert store.exists("clips/runs/dog_coco.json")
     assert store.ls("clips/runs/dog_matte")
     told = json.loads(store.cat("clips/runs/dog/summary.json"))["exports"]
     assert told == {"coco": "s3://clips/runs/dog_coco.json", "matte": "s3://clips/runs/dog_matte"}
     assert not left(scratch)
+
+
+@pytest.mark.parametrize("name", ["dog_coco.json", "dog_matte/mine.txt", "dog_matte/masks/00000.png"])
+def test_exports_replace_nothing_of_others(name: str, away: list[Task], store: Any, scratch: Scratch) -> None:
+    store.pipe_file(f"clips/runs/{name}", b"mine")
+    ended = run_one(exporting(away[0]), RUNS, scratch=scratch)
+    assert (ended.status, ended.error) == (Status.FAILED, "OutputExistsError")
+    assert "move it away" in ended.message
+    assert store.find("clips/runs") == [f"clips/runs/{name}"]
+    assert store.cat(f"clips/runs/{name}") == b"mine"
+    store.rm_file(f"clips/runs/{name}")
+    assert run_one(exporting(away[0]), RUNS, scratch=scratch).status == Status.DONE
+
+
+def test_exports_are_replaced_by_those_of_the_same_run(away: list[Task], store: Any, scratch: Scratch) -> None:
+    each, folder = exporting(away[0]), "clips/runs/dog_matte"
+    assert run_one(each, RUNS, scratch=scratch).status == Status.DONE
+    made = json.loads(store.cat(f"{folder}/.vostrack-export.json"))
+    for name in ("old.png", "mine.txt"):
+        store.pipe_file(f"{folder}/{name}", b"x")
+    store.pipe_file(f"{folder}/.vostrack-export.json", json.dumps([*made, "old.png"]).encode())
+    ended = run_one(each, RUNS, overwrite=True, scratch=scratch)
+    assert (ended.error, store.exists(f"{folder}/old.png")) == ("OutputExistsError", True)
+    store.rm_file(f"{folder}/mine.txt")
+    assert run_one(each, RUNS, overwrite=True, scratch=scratch).status == Status.DONE
+    names = {path.removeprefix(f"{folder}/") for path in store.find(folder)}
+    assert names == {*made, ".vostrack-export.json"}
+
+
+@pytest.mark.parametrize("sent", [1, 2, 3])
+def test_exports_that_were_sent_in_part_are_sent_again(
+    sent: int, away: list[Task], store: Any, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, left = store.put_file, list(range(sent))
+
+    def broken(here: str, there: str) -> None:
+        if not left:
+            raise OSError("the connection is lost")
+        left.pop()
+        put(here, there)
+
+    with monkeypatch.context() as breaking:
+        breaking.setattr(store, "put_file", broken)
+        assert run_one(exporting(away[0]), RUNS, scratch=scratch).error == "OutputError"
+    assert store.exists("clips/runs/dog_coco.json")
+    assert run_one(exporting(away[0]), RUNS, scratch=scratch).status == Status.DONE
+
+
+@pytest.mark.parametrize(("text", "status"), [("{", Status.FAILED), ("{}", Status.DONE)])
+def test_a_summary_that_cannot_be_read_is_no_success(
+    text: str, status: Status, away: list[Task], scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaging(each: Task, out: Path, **more: Any) -> Result:
+        result = run_one(each, out, **more)
+        (out / each.name / "summary.json").write_text(text)
+        return result
+
+    monkeypatch.setattr("vostrack.batch.away.run_one", damaging)
+    assert run_one(away[0], RUNS, scratch=scratch).status == status
 
 
 def test_what_is_in_the_store_is_not_done_again(away: list[Task], store: Any, scratch: Scratch) -> None:

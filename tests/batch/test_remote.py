@@ -77,7 +77,7 @@ class TestStore:
         sent, put = list[str](), store.put_file
         monkeypatch.setattr(store, "put_file", lambda here, there: (sent.append(there), put(here, there)))
         remote = Remote("s3://clips/runs/dog")
-        remote.send(tmp_path, "summary.json", ("masks", "summary.json"))
+        remote.send(tmp_path, ("masks", "summary.json"), last="summary.json")
         assert sent[-1] == "clips/runs/dog/summary.json"
         assert remote.names(deep=True) == ["masks/0.png", "masks/1.png", "notes.txt", "summary.json"]
         assert (remote.read("masks/0.png"), remote.read("notes.txt"), remote.read("x")) == (b"new", b"old", None)
@@ -85,4 +85,4 @@ class TestStore:
     def test_what_cannot_be_sent_is_an_error_of_output(self, store: Any, tmp_path: Path) -> None:
         (tmp_path / "x").touch()
         with pytest.raises(OutputError, match="cannot write s3://nowhere/runs"):
-            Remote("s3://nowhere/runs").send(tmp_path, "x", ())
+            Remote("s3://nowhere/runs").send(tmp_path, last="x")

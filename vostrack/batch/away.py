@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from platformdirs import user_cache_path
 from vostrack.batch.manifest import HIDDEN, Manifest, Outline, Shard
 from vostrack.batch.remote import Remote
 from vostrack.batch.task import Result, Status, Task, failed, run_one
-from vostrack.files import OutputRoot, make_folder, parse_json, plain, read_json
+from vostrack.errors import OutputExistsError
+from vostrack.files import OutputRoot, make_folder, parse_json, plain, read_json, shown
 from vostrack.run import place
 from vostrack.run.place import address
 
@@ -109,15 +110,40 @@ def _ended(to: Remote, task: Task) -> Result | None:
 
 def _send(folder: Path, to: Remote, result: Result) -> None:
     root = OutputRoot(folder)
-    with contextlib.suppress(OSError, ValueError):
-        summary, beside = read_json(root.at(_SUMMARY), dict[str, Any]), to.address.rpartition("/")[0]
-        names = {kind: Path(path).name for kind, path in summary["exports"].items()}
-        for name in names.values():
-            Remote(f"{beside}/{name}").send(folder.parent / name)
-        exports = {kind: f"{beside}/{name}" for kind, name in names.items()}
-        root.write_json(_SUMMARY, {**summary, "out": to.address, "exports": exports})
+    summary = read_json(root.at(_SUMMARY), dict[str, Any])
+    paths = {kind: folder.parent / Path(path).name for kind, path in summary.get("exports", {}).items()}
+    exports = _send_exports(paths, to) if paths else {}
+    root.write_json(_SUMMARY, {**summary, "out": to.address, "exports": exports})
     root.write_json(_ENDED, plain(asdict(result)))
-    to.send(folder, _SUMMARY, (*place.RESULTS, place.HIDDEN))
+    to.send(folder, (*place.RESULTS, place.HIDDEN), last=_SUMMARY)
+
+
+def _send_exports(paths: Mapping[str, Path], to: Remote) -> dict[str, str]:
+    """Send exports of a run, by format, and give their addresses; only those of the same run are replaced."""
+    from vostrack.formats.staged import MADE
+
+    known = set[str]()
+    with contextlib.suppress(ValueError):
+        known.update(parse_json(to.read(place.EXPORTS) or b"[]", list[str]))
+    beside = to.address.rpartition("/")[0]
+    targets = {kind: Remote(f"{beside}/{path.name}") for kind, path in paths.items()}
+    ours = {kind: _made(target, MADE) if paths[kind].is_dir() else set() for kind, target in targets.items()}
+    for kind, target in targets.items():
+        if set(target.names(deep=True)) - ours[kind] or (kind not in known and target.exists()):
+            raise OutputExistsError(f"{shown(target.address)} is there already, and is not of this run: move it away")
+    # Said first, and each list of files before the files: what a kill leaves is known to be ours.
+    to.write(place.EXPORTS, json.dumps(sorted({*known, *paths})).encode())
+    for kind, path in paths.items():
+        targets[kind].send(path, ours[kind], first=MADE)
+    return {kind: target.address for kind, target in targets.items()}
+
+
+def _made(export: Remote, record: str) -> set[str]:
+    """Names of all files that an earlier export to a folder has written, as its record says."""
+    made = export.read(record)
+    with contextlib.suppress(ValueError):
+        return {record, *parse_json(made, list[str])} if made else set()
+    return set()
 
 
 class AwayManifest(Manifest):

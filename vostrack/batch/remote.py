@@ -97,13 +97,19 @@ class Remote:
         with self._writing():
             self._store.pipe_file(f"{self._name}/{name}", data)
 
-    def send(self, path: Path, last: str | None = None, ours: Collection[str] | None = None) -> None:
-        """Copy a file, or the files of a folder, to this address; while the last one is missing, they are not complete.
+    def exists(self) -> bool:
+        """Whether there is a file or a folder; raises `InputError` where that cannot be told."""
+        with self._reading():
+            return bool(self._store.exists(self._name))
+
+    def send(self, path: Path, ours: Collection[str] = (), first: str | None = None, last: str | None = None) -> None:
+        """Copy a file, or the files of a folder, to this address.
 
         Args:
             path: on this machine.
-            last: name of the file of a folder that is sent last.
-            ours: names of files and folders in a folder in which nothing else stays; None for all.
+            ours: names of files and folders in a folder in which nothing but what is sent stays.
+            first: name of the file of a folder that is sent first, as it tells which files are ours.
+            last: name of the file of a folder that is sent last: while it is missing, they are not complete.
 
         Raises:
             OutputError: one cannot be written.
@@ -115,10 +121,12 @@ class Remote:
                 return
             there = self._files(deep=True) if self._store.exists(self._name) else {}
             for name in sorted(there, key=lambda name: name != last):
-                if name == last or (name not in names and (ours is None or name.partition("/")[0] in ours)):
+                if name == last or (name not in names and not {name, name.partition("/")[0]}.isdisjoint(ours)):
                     self._store.rm_file(f"{self._name}/{name}")
+            if first is not None:
+                self._put(path, first)
             with ThreadPoolExecutor(_AT_ONCE) as pool:
-                list(pool.map(lambda name: self._put(path, name), sorted(names - {last})))
+                list(pool.map(lambda name: self._put(path, name), sorted(names - {first, last})))
             if last is not None:
                 self._put(path, last)
 

@@ -31,7 +31,7 @@ from vostrack.files import (
 from vostrack.notes import Code, Note
 from vostrack.types import Prediction
 
-_MADE = ".vostrack-export.json"
+MADE = ".vostrack-export.json"
 """The names of all files that were written to a folder, which alone may be replaced."""
 
 _RECORD, _DONE, _NEW, _OLD = "record.json", "done", "new", "old"
@@ -95,8 +95,8 @@ class Stage:
         if not self._is_folder:
             PartialFile(self._final, path=self.path).commit()
             return
-        (self.path / _MADE).unlink(missing_ok=True)  # of a process that was killed right after it
-        write_json(self.path / _MADE, _files_below(self.path))
+        (self.path / MADE).unlink(missing_ok=True)  # of a process that was killed right after it
+        write_json(self.path / MADE, _files_below(self.path))
         if self._final.exists():
             self._final.rename(self._root.at(_OLD))
         self.path.rename(self._final)
@@ -194,10 +194,10 @@ def check_free(path: Path, is_folder: bool, overwrite: bool) -> None:
             raise OutputExistsError(f"{shown(path)} is there already, and is no file: choose another `out`")
         return
     try:
-        made = read_json(path / _MADE, list[str])
+        made = read_json(path / MADE, list[str])
     except (OSError, ValueError):
         made = []
-    if path.is_symlink() or not path.is_dir() or set(_files_below(path)) - {*made, _MADE}:
+    if path.is_symlink() or not path.is_dir() or set(_files_below(path)) - {*made, MADE}:
         raise OutputExistsError(f"{shown(path)} holds other files than an earlier export: choose another `out`")
 
 
