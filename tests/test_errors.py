@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 
-from vostrack.errors import InputError, MaskError, damage_as, one_line
+from vostrack.errors import ChangedError, ExportError, InputError, MaskError, PlanError, damage_as, one_line
 
 
 def test_what_a_decoder_raises_becomes_one_error() -> None:
@@ -26,3 +28,11 @@ def test_too_little_memory_is_said_with_what_to_do() -> None:
     assert one_line(MemoryError()).startswith("out of memory: use a smaller `size`")
     assert one_line(ValueError("a\n b")) == "a b"
     assert one_line(ValueError()) == "ValueError"
+
+
+@pytest.mark.parametrize(
+    "error", [InputError("no"), ChangedError("no", "size", True), ExportError("no", 5), PlanError(["no", "not so"])]
+)
+def test_errors_go_from_process_to_process(error: Exception) -> None:
+    again = copy.copy(error)  # as `pickle` does it
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))

@@ -74,10 +74,10 @@ class ChangedError(OutputError):
 class ExportError(OutputError):
     """A run is complete, and an export of it could not be made: resuming the run makes that alone."""
 
-    def __init__(self, format_name: str, error: Exception) -> None:
-        """Take the name of the format, and what went wrong, whose exit code this has."""
-        super().__init__(f"the masks are complete, but their export as {format_name} failed: {error}")
-        self.exit_code = exit_code(error)
+    def __init__(self, message: str, exit_code: int = 6) -> None:
+        """Take the message, and the exit code of what went wrong."""
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class OutputExistsError(OutputError):
@@ -122,6 +122,10 @@ class PlanError(VostrackError):
         self.faults = list(faults)
         more = f" (and {len(self.faults) - 1} more faults)" if len(self.faults) > 1 else ""
         super().__init__(f"{self.faults[0]}{more}")
+
+    def __reduce__(self) -> tuple[type[PlanError], tuple[list[str]]]:
+        """Go from process to process: it is made of its lines, not of its message."""
+        return type(self), (self.faults,)
 
 
 class Cancelled(VostrackError):

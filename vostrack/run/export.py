@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from vostrack import __version__
-from vostrack.errors import Cancelled, ExportError, InputError, MaskError, OutputError, VostrackError
+from vostrack.errors import Cancelled, ExportError, InputError, MaskError, OutputError, VostrackError, exit_code
 from vostrack.files import OutputRoot, escaped, read_json, shown
 from vostrack.formats import FORMATS, ExportOptions, Format, format_of
 from vostrack.formats.base import Shot
@@ -201,7 +201,8 @@ class Exports:
                 except Cancelled:
                     raise
                 except (VostrackError, OSError) as error:
-                    raise ExportError(kind.name, error) from error
+                    text = f"the masks are complete, but their export as {kind.name} failed: {error}"
+                    raise ExportError(text, exit_code(error)) from error
         told = {each: [note for one in made for note in one[each]] for each in ("warnings", "notes")}
         return {"exports": {kind.name: str(path) for kind, path in self._places.items()}, **told}
 
