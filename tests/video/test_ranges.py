@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.video.media import RATE, difference, ramp, read, write_video
@@ -62,6 +63,12 @@ def test_frames_before_a_part_have_no_image_and_those_after_it_are_not_read() ->
     with Span(3, 4).of(ArrayStream(frames())) as part:
         assert [difference(frame, ramp(COUNT)[frame.index]) for frame in part] == [0, 0]
     assert given == [0, 1, 2, 3, 4]
+
+
+def test_what_stands_for_an_image_is_known_by_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vostrack.video.images.no_image", lambda: torch.empty(3, 0, 0, dtype=torch.uint8))
+    with Span(2, 3).of(ArrayStream(ramp(4))) as part:
+        assert [frame.index for frame in part] == [2, 3]
 
 
 def test_results_may_have_numbers_of_their_own(clip: Path) -> None:

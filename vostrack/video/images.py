@@ -51,7 +51,7 @@ class _ImageStream(ClipStream):
     def _frames(self) -> Iterator[Frame]:
         for index, (name, where, image) in enumerate(self._images()):
             size = (image.shape[1], image.shape[2])
-            if image is not no_image() and size != self.size:
+            if size not in (self.size, (0, 0)):  # that of `no_image`
                 raise InputError(
                     f"{where} is {size_text(size)}, the first is {size_text(self.size)}; "
                     f"the {self.kind} of a clip must be of one size"

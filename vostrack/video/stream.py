@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
-from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Self
 
@@ -30,9 +29,8 @@ NOMINAL_RATE = Fraction(24)
 """Frames a second where a source has no rate of its own, such as a folder of images."""
 
 
-@cache
 def no_image() -> Tensor:
-    """What stands for an image that is not needed, always the same; uint8 (3, 0, 0)."""
+    """What stands for an image that is not needed; uint8 (3, 0, 0)."""
     import torch  # here, and where images are made: headers of thousands of clips are read without it
 
     return torch.empty(3, 0, 0, dtype=torch.uint8)
