@@ -197,6 +197,12 @@ def test_clips_and_masks_that_are_not_there_broken_or_of_another_size(folder: Pa
     assert check(black, tmp_path)[1] == []
 
 
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "LAB"])
+def test_what_is_zero_in_other_colour_spaces_is_not_called_black(mode: str, folder: Path, tmp_path: Path) -> None:
+    Image.new(mode, SIZE[::-1]).save(tmp_path / "mask.tif")
+    assert check([Task(folder / "videos/dog.mp4", {0: tmp_path / "mask.tif"}, "a")], tmp_path)[1] == []
+
+
 def test_formats_that_there_are_not_are_told_once(folder: Path, tmp_path: Path) -> None:
     wrong = {"exports": ["coccoo", "coco"]}
     tasks = [Task(folder / "videos/dog.mp4", {0: folder / "masks/dog.png"}, name, wrong) for name in ("a", "b")]

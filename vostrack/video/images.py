@@ -37,6 +37,9 @@ _MASK_COLORS = 16
 # Chunks of a WebP that are looked at before it counts as lossy.
 _MOST_CHUNKS = 64
 
+# Colour spaces in which 0 is another colour than black.
+_NOT_BLACK = ("CMYK", "YCbCr", "LAB")
+
 _END = object()
 _EXPECTED = "a uint8 array (H, W, 3) in RGB, a uint8 tensor (3, H, W) or a PIL image"
 
@@ -230,8 +233,10 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def is_black(path: Path) -> bool:
-    """Whether all pixels of an image are 0, and its alpha, if there is some, says no more; raises as `image_size`."""
+    """Whether an image is all black, as 0, and its alpha, if there is some, says no more; raises as `image_size`."""
     with _reading(path) as image:
+        if image.mode in _NOT_BLACK:
+            return False
         alike = [band.getextrema() for band in image.split()]
         return all(
             low == high and (low == 0 or name == "A") for (low, high), name in zip(alike, image.getbands(), strict=True)
