@@ -79,7 +79,8 @@ def test_faults_are_a_line_each_and_nothing_is_run(folder: Path, capsys: pytest.
 def test_a_mask_of_another_size_may_be_accepted_in_the_plan(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("L", (32, 24), 255).save(folder / "masks/cat.png")
     assert run(["batch", "run", "videos", "--masks", "masks", "--out", "runs"]) == 5
-    assert "or accept it with a column resize_mask with yes, or --option resize_mask=yes\n" in capsys.readouterr().err
+    said = "or accept it with 'yes' in a column 'resize_mask', or --option resize_mask=yes\n"
+    assert said in capsys.readouterr().err
 
 
 def test_a_path_that_no_system_takes_is_a_fault_of_its_row(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,6 +102,11 @@ def test_a_path_that_no_system_takes_is_a_fault_of_its_row(folder: Path, capsys:
             ["run", "plan.csv", "--out", "runs", "--size", "240"],
             "--size is an option of each clip: use a column 'size' of the plan, or --option size=VALUE for all clips",
         ),
+        (
+            ["run", "plan.csv", "--out", "runs", "--no-overlay"],
+            "--no-overlay is an option of each clip: use a column",
+        ),
+        (["run", "plan.csv", "--out"], "'--out' requires an argument"),
         (["plan", "plan.csv"], "a plan already"),
         (["status", "videos"], "holds no batch"),
         (["retry", "videos"], "holds no batch"),

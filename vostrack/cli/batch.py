@@ -94,8 +94,8 @@ ScratchSize = Annotated[
 
 
 @dataclass(frozen=True)
-class Following:
-    """How clips are followed.
+class SharedOptions:
+    """How clips are followed, as the options that `run` and `retry` have in common say.
 
     Attributes:
         settings: of `run_batch`, by name.
@@ -127,7 +127,7 @@ def batch() -> None:
     """
 
 
-def _followed(
+def _shared_options(
     fallback_size: FallbackSize = None,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -140,8 +140,8 @@ def _followed(
     fail_fast: FailFast = False,
     progress: Progress = Form.AUTO,
     quiet: Quiet = False,
-) -> Following:
-    """How clips are followed, from the options that `run` and `retry` have in common."""
+) -> SharedOptions:
+    """The options that `run` and `retry` have in common."""
     from vostrack.batch.away import Scratch
 
     room = Scratch()
@@ -150,20 +150,20 @@ def _followed(
     )
     settings = {"overwrite": overwrite, "fail_fast": fail_fast, "fallback_size": fallback_size, "scratch": room}
     if ray is None:
-        return Following(settings | {"jobs": jobs or 1}, json, progress, quiet)
+        return SharedOptions(settings | {"jobs": jobs or 1}, json, progress, quiet)
     from vostrack.batch.cluster import RayPool
 
     pool = partial(RayPool, address=ray, jobs=jobs, cpus=cpus_per_clip, gpus=gpus_per_clip, scratch=room)
-    return Following(settings | {"pool": pool}, json, progress, quiet)
+    return SharedOptions(settings | {"pool": pool}, json, progress, quiet)
 
 
-def _following(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that also has the options of `_followed`, and is given what that makes of them as `how`."""
-    own, shared = (signature(each, eval_str=True).parameters for each in (command, _followed))
+def with_shared_options(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that also has the options of `_shared_options`, and is given what that makes of them as `how`."""
+    own, shared = (signature(each, eval_str=True).parameters for each in (command, _shared_options))
 
     @wraps(command)
     def called(**options: Any) -> None:
-        how = _followed(**{name: options.pop(name) for name in shared})
+        how = _shared_options(**{name: options.pop(name) for name in shared})
         command(**options, how=how)
 
     parameters = [each for each in (*own.values(), *shared.values()) if each.name != "how"]
@@ -173,29 +173,35 @@ def _following(command: Callable[..., None]) -> Callable[..., None]:
     return called
 
 
+def _flags(param: Any) -> tuple[str, ...]:
+    """All that stands for an option on the command line, such as --overlay and --no-overlay."""
+    return (*param.opts, *param.secondary_opts)
+
+
 class _Run(Command):
     """`run`, which knows where options of `segment` go."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Say so of one that stands on the command line."""
+        """Say where an option of `segment` goes that was given here."""
         from vostrack.cli.plan import columns
 
         try:
             return super().parse_args(ctx, args)
         except Exception as error:  # Click's own has no public class
-            flag = getattr(error, "option_name", "")
-            if name := next((name for name, param in columns().items() if flag in param.opts), None):
+            flag, own = getattr(error, "option_name", ""), {each for param in self.params for each in _flags(param)}
+            name = next((name for name, param in columns().items() if flag in _flags(param)), None)
+            if name and flag not in own:
                 where = f"use a column {name!r} of the plan, or --option {name}=VALUE for all clips"
                 vars(error).update(message=f"{flag} is an option of each clip: {where}", possibilities=[])
             raise
 
 
 @app.command("run", cls=_Run)
-@_following
+@with_shared_options
 def run(
     plan: Clips,
     out: Annotated[Path, in_output("--out", "-o", metavar="RUNS", help="Folder for all results.", show_default=False)],
-    how: Following,
+    how: SharedOptions,
     masks: Masks = None,
     option: Option = None,
     shard: Annotated[
@@ -289,8 +295,8 @@ def status(runs: Results, json: Json = False) -> None:
 
 
 @app.command("retry", cls=Command)
-@_following
-def retry(runs: Results, how: Following) -> None:
+@with_shared_options
+def retry(runs: Results, how: SharedOptions) -> None:
     """Try those clips of a batch again that failed, in all its shards, as the plan has them now.
 
     Examples:
@@ -349,7 +355,7 @@ def _follow(
     tasks: Sequence[Task],
     faults: Sequence[str],
     out: Path,
-    how: Following,
+    how: SharedOptions,
     outline: Outline,
     shard: tuple[int, int] | None = None,
 ) -> None:
@@ -393,7 +399,7 @@ def _refuse(faults: Sequence[str], end: str = " in the plan: nothing was run") -
 
     def said(match: re.Match[str]) -> str:
         name = match[1]
-        return f"a column {name} with yes, or --option {name}=yes" if name in columns() else match[0]
+        return f"'yes' in a column {name!r}, or --option {name}=yes" if name in columns() else match[0]
 
     for fault in faults:
         print(f"error: {plain(with_flags(re.sub('`([a-z_]+)=True`', said, fault)))}", file=sys.stderr)
