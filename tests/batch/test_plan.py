@@ -187,9 +187,11 @@ def test_clips_and_masks_that_are_not_there_broken_or_of_another_size(folder: Pa
     told = check([Task(clip, {0: mask}, name) for name, (clip, mask, _) in wrong.items()], tmp_path)[1]
     assert len(told) == len(wrong)
     assert all(said in fault for fault, (_, _, said) in zip(told, wrong.values(), strict=True))
-    resized = Task(clip, {0: tmp_path / "small.png"}, "d", {"resize_mask": True})
-    checked, told = check([resized], tmp_path)
+    Image.new("L", (32, 24), 255).save(tmp_path / "half.png")
+    tasks = [Task(clip, {0: tmp_path / name}, "d", {"resize_mask": True}) for name in ("half.png", "small.png")]
+    checked, told = check(tasks[:1], tmp_path)
     assert (told, checked[0].frames) == ([], 3)
+    assert "which has another shape: draw the mask on a frame of this clip" in check(tasks[1:], tmp_path)[1][0]
     black = (
         Task(clip, {0: mask, 1: tmp_path / "black.png"}, "d"),
         Task(clip, {0: tmp_path / "black.png"}, "g", {"background": (255, 255, 255)}),

@@ -16,7 +16,7 @@ from vostrack.run.place import address
 from vostrack.video.images import image_size, is_black
 from vostrack.video.reader import Header, read_header
 from vostrack.video.series import ENDINGS
-from vostrack.video.stream import size_text
+from vostrack.video.stream import is_stretched, size_text
 
 _NAME_BYTES = 255
 
@@ -63,9 +63,10 @@ def _name_faults(tasks: Sequence[Task], out: Path) -> Iterator[str]:
             continue
         folded = task.name.casefold()  # some systems do not tell Dog from dog
         if other := taken.get(folded):
+            is_twice = "it is the same clip; remove one, or " if task.clip == other.clip else ""
             yield (
                 f"{_where(task)}: its results would go to {shown(task.name)!r}, as those of {_where(other)}: "
-                "give one of them another name as out"
+                f"{is_twice}give one of them another name as out"
             )
         taken.setdefault(folded, task)
     for folded, task in taken.items():
@@ -107,11 +108,13 @@ def _mask_faults(task: Task, header: Header) -> Iterator[str]:
             continue
         if is_empty:
             yield f"mask {shown(image)!r} has no object: all pixels are background; paint the object white"
-        if header.sizes and size not in header.sizes and not task.arguments.get("resize_mask"):
-            yield (
-                f"mask {shown(image)!r} is {size_text(size)}, the clip is {size_text(header.sizes[0])}: draw it on a "
-                "frame of the clip, or accept it with `resize_mask=True`"
-            )
+        if not header.sizes or size in header.sizes:
+            continue
+        differs = f"mask {shown(image)!r} is {size_text(size)}, the clip is {size_text(header.sizes[0])}"
+        if all(is_stretched(size, other) for other in header.sizes):
+            yield f"{differs}, which has another shape: draw the mask on a frame of this clip"
+        elif not task.arguments.get("resize_mask"):
+            yield f"{differs}: draw it on a frame of the clip, or accept it with `resize_mask=True`"
 
 
 def _read_otherwise(task: Task) -> bool:

@@ -33,16 +33,13 @@ from vostrack.video.object_names import Names, checked_names, fixed_ids, names_b
 from vostrack.video.series import natural_key
 from vostrack.video.shared_ids import share_ids
 from vostrack.video.snap import Bytes
-from vostrack.video.stream import MAX_PIXELS, first_line, reason, size_text
+from vostrack.video.stream import MAX_PIXELS, first_line, is_stretched, reason, size_text
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 _MAX_BYTES = 256 * 2**20
 # How Pillow decodes a PNG in colours of 16 bits: it keeps the upper byte of each; read from the other end, the lower.
 _LOW_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
-
-# Beyond this share, resizing would stretch the objects.
-_MOST_STRETCH = 0.02
 
 PLAIN = Reading()
 
@@ -350,8 +347,7 @@ def _check_size(found: tuple[int, int], request: _Request, where: str) -> None:
     if found == size[::-1]:
         raise MaskError(f"{said}, which is the same turned by 90 degrees: rotate the mask")
     anamorphic = found == request.stored_size
-    shape = found[1] * size[0] / max(found[0] * size[1], 1)
-    if not anamorphic and abs(shape - 1) > _MOST_STRETCH:
+    if not anamorphic and is_stretched(found, size):
         raise MaskError(f"{said}, which has another shape: draw the mask on a frame of this clip")
     if not request.reading.resize_mask:
         reason = " as stored, before its pixels are made square" if anamorphic else ""

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 MAX_PIXELS = 8192 * 8192
 """Frames with more pixels are refused: a header of a few bytes must not decide how much memory is taken."""
 
+_MOST_STRETCH = 0.02
+"""Beyond this share, resizing would stretch objects."""
+
 NOMINAL_RATE = Fraction(24)
 """Frames a second where a source has no rate of its own, such as a folder of images."""
 
@@ -184,6 +187,11 @@ def size_text(size: tuple[int, int]) -> str:
     """A size (H, W) as people write it: width first."""
     height, width = size
     return f"{width}x{height}"
+
+
+def is_stretched(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether one of two sizes (H, W) cannot be resized to the other without stretching what it shows."""
+    return abs(size[1] * other[0] / max(size[0] * other[1], 1) - 1) > _MOST_STRETCH
 
 
 def check_size(size: tuple[int, int], where: str) -> None:
