@@ -106,6 +106,7 @@ def test_locked_objects_and_the_background_alone(tmp_path: Path) -> None:
         Step("fill", 0, 1, [[-3, 2]]),
         Step("region", 0, 1, data="no picture"),
         Step("region", 0, 1, data=encoded(np.zeros((3, 3), np.uint8))),
+        Step("begin", 0, data=encoded(np.full(SIZE, 77, np.uint8))),
         Step("brush", 0, 1, [[1, 1]], radius=1, only="2"),
         Step("add", id=1),
         Step("add", id=255),

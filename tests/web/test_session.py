@@ -21,6 +21,9 @@ from vostrack.ops.color import rgb_to_lab
 from vostrack.run.folder import OutputFolder
 from vostrack.run.place import default_folder
 from vostrack.run.request import Request
+from vostrack.types import VOID
+from vostrack.video.masks import read_prompts
+from vostrack.video.palette import palette_image
 from vostrack.web.document import JOURNAL, Document, encoded
 from vostrack.web.session import Session, Wanted, drawn_in, held
 from vostrack.web.things import Step
@@ -192,6 +195,41 @@ def test_a_run_with_settings_that_the_page_lacks_is_not_begun_anew(clip: Path, t
     segment(clip, mask, tmp_path / "run", method="mast-mem", settings={"radius": 3}, size=48, outputs=["masks"])
     with closing(Session.open(tmp_path / "run")) as session, pytest.raises(MaskError, match="does not have"):
         session.follow(Wanted(anew=True))
+
+
+@pytest.fixture
+def run_with_void(clip: Path, tmp_path: Path) -> Path:
+    """A run from a mask that leaves a row of pixels open, above the square."""
+    pixels = np.zeros((48, 64), np.uint8)
+    pixels[10:30, 8:28], pixels[9, 8:28] = 1, VOID
+    image = palette_image(pixels)
+    image.save(tmp_path / "open.png")
+    segment(clip, tmp_path / "open.png", tmp_path / "run", method="copy")
+    return tmp_path / "run"
+
+
+def test_what_a_mask_leaves_open_is_no_object(run_with_void: Path) -> None:
+    with closing(Session.open(run_with_void)) as session:
+        assert [*session.document.things] == [1]
+        assert session.document.ids(0) == {1}
+        with pytest.raises(MaskError, match="nothing has changed"):
+            session.follow(COPY)
+        draw(session, 6)
+        session.do(Step("lock", id=1, locked=True))
+        assert session.older() == {}, "the same square"
+        session.do(Step("lock", id=1, locked=False))
+        session.do(Step("erase", 0, points=[[8, 9], [28, 9]], radius=1))
+        assert session.older() == {1: ((0, 5),)}
+        followed(session)
+        assert session.older() == {}
+        assert (session.predicted(3) == session.labels(0)).all()
+
+
+def test_a_mask_with_open_pixels_is_followed_from_the_page(clip: Path, run_with_void: Path) -> None:
+    given = read_prompts({0: run_with_void.with_name("open.png")}, (48, 64))
+    with closing(Session.open(clip, given=given)) as session:
+        followed(session)
+        assert results(session.out) == results(run_with_void)
 
 
 def test_a_link_in_the_place_of_what_is_drawn_is_refused(clip: Path, tmp_path: Path) -> None:

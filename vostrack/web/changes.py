@@ -13,6 +13,7 @@ from vostrack.errors import OutputError
 from vostrack.files import OutputRoot, read_json, shown
 from vostrack.run.folder import OutputFolder
 from vostrack.run.request import Request
+from vostrack.types import BACKGROUND, VOID
 from vostrack.video.masks import Prompts
 from vostrack.video.ranges import Span
 from vostrack.web.document import Document, Labels
@@ -135,7 +136,11 @@ class Followed:
             locks = self.request.locks  # what was locked can lack what its mask says
             all_held = any(first <= frame <= last for first, last in locks.frames)
             held = {number for number in self._document.ids(frame) if all_held or number in locks.objects}
-            self._differing[frame] = since, _differing(before, now) | (_differing(has, now) & held)
+            differing = _differing(before, now)
+            if not differing and (before != now).any():  # what is left open may be of any
+                differing = self._document.ids(frame)
+            kept = np.where(now == VOID, has, now)
+            self._differing[frame] = since, differing | (_differing(has, kept) & held)
         return self._differing[frame][1]
 
 
@@ -164,7 +169,7 @@ def outside(spans: Iterable[Frames], last: int) -> list[tuple[int, int]]:
 def _differing(one: Labels, other: Labels) -> frozenset[int]:
     """Objects in the pixels in which two masks differ."""
     places = one != other
-    return frozenset(np.unique((one[places], other[places])).tolist()) - {0}
+    return frozenset(np.unique((one[places], other[places])).tolist()) - {BACKGROUND, VOID}
 
 
 def _around(frame: int, drawn: Sequence[int], is_dropped: bool, span: Span) -> Frames:

@@ -25,7 +25,7 @@ from PIL import Image
 
 from vostrack.errors import MaskError, OutputError, damage_as
 from vostrack.files import OutputRoot, open_regular, output_error, parse_json, shown
-from vostrack.types import LabelMap
+from vostrack.types import BACKGROUND, VOID, LabelMap
 from vostrack.video.ground import Color
 from vostrack.video.masks import DrawnMask, MaskFile
 from vostrack.video.palette import PALETTE, palette_image
@@ -58,7 +58,7 @@ class Mask:
     @cached_property
     def ids(self) -> frozenset[int]:
         """Objects that it shows."""
-        return frozenset(np.flatnonzero(self.counts).tolist()) - {0}
+        return frozenset(np.flatnonzero(self.counts).tolist()) - {BACKGROUND, VOID}
 
 
 @dataclass(frozen=True)
@@ -272,7 +272,10 @@ class Document:
         """The labels of a frame after a step that draws."""
         after, own = before.copy(), before == step.id
         if step.kind == "begin":
-            return decoded(step.data, self.size)
+            labels = decoded(step.data, self.size)
+            if unknown := {*np.unique(labels).tolist()} - {BACKGROUND, VOID, *self.things}:
+                raise MaskError(f"there is no object {min(unknown)}: add it first")
+            return labels
         if step.kind == "clear":
             area, number = Area.of(before > 0 if not step.id else own), 0
         else:
