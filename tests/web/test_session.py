@@ -25,6 +25,7 @@ from vostrack.types import VOID
 from vostrack.video.masks import read_prompts
 from vostrack.video.palette import palette_image
 from vostrack.web.document import JOURNAL, Document, encoded
+from vostrack.web.frames import FrameCache
 from vostrack.web.session import Session, Wanted, drawn_in, held
 from vostrack.web.things import Step
 
@@ -230,6 +231,37 @@ def test_a_mask_with_open_pixels_is_followed_from_the_page(clip: Path, run_with_
     with closing(Session.open(clip, given=given)) as session:
         followed(session)
         assert results(session.out) == results(run_with_void)
+
+
+def test_what_is_older_is_told_before_the_clip_is_read(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = tmp_path / "masks/dog.png"
+    segment(clip, {0: mask, 11: mask}, tmp_path / "run", method="copy")
+
+    def late(*_: object) -> str:
+        raise InputError("it takes too long")
+
+    monkeypatch.setattr(FrameCache, "name", late)
+    with closing(Session.open(tmp_path / "run")) as session:
+        assert (session.predicted(8) == session.labels(0)).all()
+        session.do(Step("begin", 8, data=encoded(session.predicted(8))))
+        session.do(Step("lock", id=1, locked=True))
+        assert session.state()["older"] == {}
+
+
+def test_a_result_that_cannot_be_read_is_read_again(clip: Path, tmp_path: Path) -> None:
+    mask, away = tmp_path / "masks/dog.png", tmp_path / "away.png"
+    segment(clip, {0: mask, 5: mask}, tmp_path / "run", method="copy")
+    update(tmp_path / "run", {9: mask}, lock=[1], lock_ranges=[(0, 4)])
+    with closing(Session.open(tmp_path / "run")) as session:
+        session.do(Step("begin", 8, data=encoded(session.predicted(8))))
+        for name in ("00005", "00008"):
+            result = tmp_path / f"run/masks/{name}.png"
+            result.rename(away)
+            assert session.older() in ({}, {1: ((8, 8),)})
+            away.rename(result)
+            assert session.older() == {}
 
 
 def test_a_link_in_the_place_of_what_is_drawn_is_refused(clip: Path, tmp_path: Path) -> None:

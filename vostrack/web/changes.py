@@ -57,13 +57,13 @@ class Followed:
         known: its masks, as they were read.
     """
 
-    def __init__(self, folder: OutputFolder, document: Document, result: Callable[[int], Labels]) -> None:
+    def __init__(self, folder: OutputFolder, document: Document, result: Callable[[int], Labels | None]) -> None:
         """Read what was asked for.
 
         Args:
             folder: of the run.
             document: what is drawn now.
-            result: gives the mask (H, W) of a frame that the run has.
+            result: gives the mask (H, W) of a frame that the run has, or None where it cannot be read.
 
         Raises:
             OutputError: it cannot be read.
@@ -129,19 +129,23 @@ class Followed:
 
     def changed(self, frame: int) -> frozenset[int]:
         """Objects whose pixels at a frame are not those that the run was given, or has; looks once at each mask."""
-        since, size = self._document.since(frame), self._document.size
-        if self._differing.get(frame, (None,))[0] != since:
-            now, has = self._document.labels(frame), self._result(frame)
-            before = mask_of(self.known, frame, size) if frame in self._there else has
+        since, is_there = self._document.since(frame), frame in self._there
+        found, differing = self._differing.get(frame, (None, frozenset()))
+        if found != since:
+            now = self._document.labels(frame)
             locks = self.request.locks  # what was locked can lack what its mask says
             all_held = any(first <= frame <= last for first, last in locks.frames)
             held = {number for number in self._document.ids(frame) if all_held or number in locks.objects}
+            has = self._result(frame) if held or not is_there else None
+            before = has if has is not None and not is_there else mask_of(self.known, frame, self._document.size)
             differing = _differing(before, now)
             if not differing and (before != now).any():  # what is left open may be of any
                 differing = self._document.ids(frame)
-            kept = np.where(now == VOID, has, now)
-            self._differing[frame] = since, differing | (_differing(has, kept) & held)
-        return self._differing[frame][1]
+            if has is not None:
+                differing |= _differing(has, np.where(now == VOID, has, now)) & held
+            if has is not None or (is_there and not held):  # else it may be there when it is asked for again
+                self._differing[frame] = since, differing
+        return differing
 
 
 def said(request: Request) -> dict[int, list[Frames]]:

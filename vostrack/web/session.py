@@ -92,6 +92,7 @@ class Session:
         self.clip, self.out, self.document, self.frames = clip, out, document, frames
         self.work = Work()
         self._cut: dict[int, Patches] = {}
+        self._names: list[str] = []
         self._once = Once.kept_in(drawn_in(out))
         self._followed: tuple[Any, Followed] | None = None
         self._command: tuple[Any, str] = (None, "")
@@ -149,23 +150,23 @@ class Session:
     def predicted(self, frame: int) -> Labels:
         """What was followed at a frame, (H, W); background where nothing was."""
         labels = self._result(frame)
+        if labels is None:
+            return np.zeros(self.document.size, np.uint8)
         there = [thing.id for thing in self.document.things.values() if not thing.is_gone(frame)]
         return np.where(np.isin(labels, there), labels, 0).astype(np.uint8)
 
-    def _result(self, frame: int) -> Labels:
-        """The mask of a frame that the run has, (H, W)."""
-        nothing = np.zeros(self.document.size, np.uint8)
-        if not self._is_inside(frame):
-            return nothing
-        is_new = self.span.start_number is not None
-        labels = nothing
+    def _result(self, frame: int) -> Labels | None:
+        """The mask of a frame that the run has, (H, W); None where it cannot be read. Does not wait for the clip."""
+        place = frame - self.span.first
         with suppress(ValueError), damage_as(ValueError):
-            name = f"{frame + self.span.shift:05d}" if is_new else self.frames.name(frame)
-            with Image.open(self.out / "masks" / f"{name}.png", formats=["PNG"]) as image:
+            if self._is_inside(frame) and place >= len(self._names):
+                self._names = OutputFolder(self.out).frame_names()
+            if not 0 <= place < len(self._names):
+                return None
+            with Image.open(self.out / "masks" / f"{self._names[place]}.png", formats=["PNG"]) as image:
                 labels = np.array(image)
-        if labels.dtype != np.uint8 or labels.shape != nothing.shape:
-            return nothing
-        return labels
+            return labels if (labels.dtype, labels.shape) == (np.uint8, self.document.size) else None
+        return None
 
     def _is_inside(self, frame: int) -> bool:
         """Whether the run is of a frame."""
