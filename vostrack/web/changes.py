@@ -42,11 +42,12 @@ class Once:
         """What a page before this one kept in the folder of what is drawn; raises `OutputError`."""
         path = OutputRoot(folder).at(ONCE)
         try:
-            told = read_json(path, dict[str, list[Any]]) if path.exists() else {}
-            frames = [(int(first), int(last)) for first, last in told.get("frames", ())]
-            return cls([int(number) for number in told.get("objects", ())], frames)
-        except (OSError, ValueError, TypeError) as error:
+            once: Self = read_json(path, cls) if path.exists() else cls()
+            if any(len(span) != 2 for span in once.frames):
+                raise ValueError("a span has a first and a last frame")
+        except (OSError, ValueError) as error:
             raise OutputError(f"{shown(path)} cannot be read ({shown(error)}): move it away") from error
+        return once
 
 
 class Followed:
