@@ -24,10 +24,12 @@ from vostrack.run.request import Request
 from vostrack.types import VOID
 from vostrack.video.masks import read_prompts
 from vostrack.video.palette import palette_image
+from vostrack.web.changes import ONCE
 from vostrack.web.document import JOURNAL, Document, encoded
 from vostrack.web.frames import FrameCache
 from vostrack.web.session import Session, Wanted, drawn_in, held
 from vostrack.web.things import Step
+from vostrack.web.work import Progress
 
 SQUARE = [[8.0, 10.0], [28.0, 10.0], [28.0, 30.0], [8.0, 30.0]]
 COPY = Wanted(method="copy")
@@ -262,6 +264,54 @@ def test_a_result_that_cannot_be_read_is_read_again(clip: Path, tmp_path: Path) 
             assert session.older() in ({}, {1: ((8, 8),)})
             away.rename(result)
             assert session.older() == {}
+
+
+def test_a_refusal_while_something_is_followed_keeps_no_choice(clip: Path, tmp_path: Path) -> None:
+    segment(clip, tmp_path / "masks/dog.png", tmp_path / "run", method="copy")
+    with closing(Session.open(tmp_path / "run")) as session:
+        session.do(Step("erase", 6, 1, [[8, 10]], radius=5))
+        session.work.progress = Progress(1, running=True)
+        with pytest.raises(MaskError, match="stop it first"):
+            session.follow(Wanted(first=5, last=9))
+        assert not (drawn_in(session.out) / ONCE).exists()
+
+
+def test_what_is_older_is_followed_in_the_frames_that_are_chosen_alone(session: Session) -> None:
+    draw(session)
+    session.do(Step("add"))
+    session.do(Step("polygon", 0, 2, [[40.0, 30.0], [60.0, 30.0], [60.0, 44.0]]))
+    followed(session)
+    before = session.predicted(0)
+    session.do(Step("erase", 3, 1, [[8, 10]], radius=5))
+    session.do(Step("erase", 8, 2, [[60, 44]], radius=3))
+    with pytest.raises(MaskError, match="nothing that may change has changed"):
+        session.follow(Wanted(changed=True, first=4, last=7))
+    followed(session, Wanted(changed=True, first=2, last=6))
+    locks = Request.kept_in(OutputFolder(session.out))[0].locks
+    assert (locks.objects, locks.frames) == ((2,), ((0, 2), (7, 11)))
+    changed = [bool((session.predicted(frame) != before).any()) for frame in range(12)]
+    assert changed == [3 <= frame <= 6 for frame in range(12)]
+    assert session.older() == {2: ((8, None),)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"objects": [true]}',
+        '{"objects": [1e300]}',
+        '{"objects": null}',
+        '{"frames": ["12"]}',
+        '{"frames": [[1, 2, 3]]}',
+        '{"frames": [[null, 1]]}',
+        "[]",
+    ],
+)
+def test_a_choice_that_others_wrote_is_refused(clip: Path, text: str) -> None:
+    folder = drawn_in(default_folder(clip))
+    folder.mkdir()
+    (folder / ONCE).write_text(text)
+    with pytest.raises(OutputError, match="move it away"):
+        Session.open(clip)
 
 
 def test_a_link_in_the_place_of_what_is_drawn_is_refused(clip: Path, tmp_path: Path) -> None:
