@@ -165,7 +165,7 @@ class Session:
                 return None
             with Image.open(self.out / "masks" / f"{self._names[place]}.png", formats=["PNG"]) as image:
                 labels = np.array(image)
-            return labels if (labels.dtype, labels.shape) == (np.uint8, self.document.size) else None
+            return labels if labels.dtype == np.uint8 and labels.shape == self.document.size else None
         return None
 
     def _is_inside(self, frame: int) -> bool:
