@@ -106,6 +106,7 @@ def test_locked_objects_and_the_background_alone(tmp_path: Path) -> None:
         Step("fill", 0, 1, [[-3, 2]]),
         Step("region", 0, 1, data="no picture"),
         Step("region", 0, 1, data=encoded(np.zeros((3, 3), np.uint8))),
+        Step("begin", 0, data=encoded(np.full(SIZE, 77, np.uint8))),
         Step("brush", 0, 1, [[1, 1]], radius=1, only="2"),
         Step("add", id=1),
         Step("add", id=255),
@@ -212,6 +213,31 @@ def test_an_object_is_not_both_drawn_and_gone(tmp_path: Path) -> None:
     made.do(Step("lock", id=1, locked=True))
     with pytest.raises(MaskError, match="dog is locked"):
         made.do(Step("gone", 6, 1))
+
+
+@pytest.mark.parametrize("away", [Step("delete", id=2), Step("merge", id=2, other=1)], ids=str)
+def test_an_object_takes_nothing_over_from_one_that_had_its_id(tmp_path: Path, away: Step) -> None:
+    made, shown = document(tmp_path), np.ones(SIZE, np.uint8)
+    shown[:12] = 2
+    for frame in (3, 4):
+        made.do(Step("begin", frame, data=encoded(shown)))
+    made.do(Step("clear", 4, 2))
+    made.do(away)
+    made.do(Step("add", name="new"))
+    made.do(Step("polygon", 0, 2, SQUARE))
+    for each in (made, Document(SIZE, tmp_path)):
+        assert [each.erased(frame) for frame in (3, 4)] == [frozenset(), frozenset()]
+        assert 2 in each.told, "a run that says where the other was gone does not mean it"
+        for _ in range(3):
+            each.undo()
+        assert [each.erased(frame) for frame in (3, 4)] == [frozenset(), {2}]
+        each.redo()
+        assert each.erased(4) == frozenset()
+        each.undo()
+        each.undo()
+        assert each.erased(4) == frozenset()
+        for _ in range(4):
+            each.redo()
 
 
 def test_a_line_that_a_kill_cut_off_is_a_step_that_was_not_done(tmp_path: Path) -> None:

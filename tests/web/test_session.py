@@ -21,9 +21,15 @@ from vostrack.ops.color import rgb_to_lab
 from vostrack.run.folder import OutputFolder
 from vostrack.run.place import default_folder
 from vostrack.run.request import Request
+from vostrack.types import VOID
+from vostrack.video.masks import read_prompts
+from vostrack.video.palette import palette_image
+from vostrack.web.changes import ONCE
 from vostrack.web.document import JOURNAL, Document, encoded
+from vostrack.web.frames import FrameCache
 from vostrack.web.session import Session, Wanted, drawn_in, held
 from vostrack.web.things import Step
+from vostrack.web.work import Progress
 
 SQUARE = [[8.0, 10.0], [28.0, 10.0], [28.0, 30.0], [8.0, 30.0]]
 COPY = Wanted(method="copy")
@@ -192,6 +198,120 @@ def test_a_run_with_settings_that_the_page_lacks_is_not_begun_anew(clip: Path, t
     segment(clip, mask, tmp_path / "run", method="mast-mem", settings={"radius": 3}, size=48, outputs=["masks"])
     with closing(Session.open(tmp_path / "run")) as session, pytest.raises(MaskError, match="does not have"):
         session.follow(Wanted(anew=True))
+
+
+@pytest.fixture
+def run_with_void(clip: Path, tmp_path: Path) -> Path:
+    """A run from a mask that leaves a row of pixels open, above the square."""
+    pixels = np.zeros((48, 64), np.uint8)
+    pixels[10:30, 8:28], pixels[9, 8:28] = 1, VOID
+    image = palette_image(pixels)
+    image.save(tmp_path / "open.png")
+    segment(clip, tmp_path / "open.png", tmp_path / "run", method="copy")
+    return tmp_path / "run"
+
+
+def test_what_a_mask_leaves_open_is_no_object(run_with_void: Path) -> None:
+    with closing(Session.open(run_with_void)) as session:
+        assert [*session.document.things] == [1]
+        assert session.document.ids(0) == {1}
+        with pytest.raises(MaskError, match="nothing has changed"):
+            session.follow(COPY)
+        draw(session, 6)
+        session.do(Step("lock", id=1, locked=True))
+        assert session.older() == {}, "the same square"
+        session.do(Step("lock", id=1, locked=False))
+        session.do(Step("erase", 0, points=[[8, 9], [28, 9]], radius=1))
+        assert session.older() == {1: ((0, 5),)}
+        followed(session)
+        assert session.older() == {}
+        assert (session.predicted(3) == session.labels(0)).all()
+
+
+def test_a_mask_with_open_pixels_is_followed_from_the_page(clip: Path, run_with_void: Path) -> None:
+    given = read_prompts({0: run_with_void.with_name("open.png")}, (48, 64))
+    with closing(Session.open(clip, given=given)) as session:
+        followed(session)
+        assert results(session.out) == results(run_with_void)
+
+
+def test_what_is_older_is_told_before_the_clip_is_read(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = tmp_path / "masks/dog.png"
+    segment(clip, {0: mask, 11: mask}, tmp_path / "run", method="copy")
+
+    def late(*_: object) -> str:
+        raise InputError("it takes too long")
+
+    monkeypatch.setattr(FrameCache, "name", late)
+    with closing(Session.open(tmp_path / "run")) as session:
+        assert (session.predicted(8) == session.labels(0)).all()
+        session.do(Step("begin", 8, data=encoded(session.predicted(8))))
+        session.do(Step("lock", id=1, locked=True))
+        assert session.state()["older"] == {}
+
+
+def test_a_result_that_cannot_be_read_is_read_again(clip: Path, tmp_path: Path) -> None:
+    mask, away = tmp_path / "masks/dog.png", tmp_path / "away.png"
+    segment(clip, {0: mask, 5: mask}, tmp_path / "run", method="copy")
+    update(tmp_path / "run", {9: mask}, lock=[1], lock_ranges=[(0, 4)])
+    with closing(Session.open(tmp_path / "run")) as session:
+        session.do(Step("begin", 8, data=encoded(session.predicted(8))))
+        for name in ("00005", "00008"):
+            result = tmp_path / f"run/masks/{name}.png"
+            result.rename(away)
+            assert session.older() in ({}, {1: ((8, 8),)})
+            away.rename(result)
+            assert session.older() == {}
+
+
+def test_a_refusal_while_something_is_followed_keeps_no_choice(clip: Path, tmp_path: Path) -> None:
+    segment(clip, tmp_path / "masks/dog.png", tmp_path / "run", method="copy")
+    with closing(Session.open(tmp_path / "run")) as session:
+        session.do(Step("erase", 6, 1, [[8, 10]], radius=5))
+        session.work.progress = Progress(1, running=True)
+        with pytest.raises(MaskError, match="stop it first"):
+            session.follow(Wanted(first=5, last=9))
+        assert not (drawn_in(session.out) / ONCE).exists()
+
+
+def test_what_is_older_is_followed_in_the_frames_that_are_chosen_alone(session: Session) -> None:
+    draw(session)
+    session.do(Step("add"))
+    session.do(Step("polygon", 0, 2, [[40.0, 30.0], [60.0, 30.0], [60.0, 44.0]]))
+    followed(session)
+    before = session.predicted(0)
+    session.do(Step("erase", 3, 1, [[8, 10]], radius=5))
+    session.do(Step("erase", 8, 2, [[60, 44]], radius=3))
+    with pytest.raises(MaskError, match="nothing that may change has changed"):
+        session.follow(Wanted(changed=True, first=4, last=7))
+    followed(session, Wanted(changed=True, first=2, last=6))
+    locks = Request.kept_in(OutputFolder(session.out))[0].locks
+    assert (locks.objects, locks.frames) == ((2,), ((0, 2), (7, 11)))
+    changed = [bool((session.predicted(frame) != before).any()) for frame in range(12)]
+    assert changed == [3 <= frame <= 6 for frame in range(12)]
+    assert session.older() == {2: ((8, None),)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"objects": [true]}',
+        '{"objects": [1e300]}',
+        '{"objects": null}',
+        '{"frames": ["12"]}',
+        '{"frames": [[1, 2, 3]]}',
+        '{"frames": [[null, 1]]}',
+        "[]",
+    ],
+)
+def test_a_choice_that_others_wrote_is_refused(clip: Path, text: str) -> None:
+    folder = drawn_in(default_folder(clip))
+    folder.mkdir()
+    (folder / ONCE).write_text(text)
+    with pytest.raises(OutputError, match="move it away"):
+        Session.open(clip)
 
 
 def test_a_link_in_the_place_of_what_is_drawn_is_refused(clip: Path, tmp_path: Path) -> None:

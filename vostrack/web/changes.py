@@ -13,6 +13,7 @@ from vostrack.errors import OutputError
 from vostrack.files import OutputRoot, read_json, shown
 from vostrack.run.folder import OutputFolder
 from vostrack.run.request import Request
+from vostrack.types import BACKGROUND, VOID
 from vostrack.video.masks import Prompts
 from vostrack.video.ranges import Span
 from vostrack.web.document import Document, Labels
@@ -41,11 +42,12 @@ class Once:
         """What a page before this one kept in the folder of what is drawn; raises `OutputError`."""
         path = OutputRoot(folder).at(ONCE)
         try:
-            told = read_json(path, dict[str, list[Any]]) if path.exists() else {}
-            frames = [(int(first), int(last)) for first, last in told.get("frames", ())]
-            return cls([int(number) for number in told.get("objects", ())], frames)
-        except (OSError, ValueError, TypeError) as error:
+            once: Self = read_json(path, cls) if path.exists() else cls()
+            if any(len(span) != 2 for span in once.frames):
+                raise ValueError("a span has a first and a last frame")
+        except (OSError, ValueError) as error:
             raise OutputError(f"{shown(path)} cannot be read ({shown(error)}): move it away") from error
+        return once
 
 
 class Followed:
@@ -56,13 +58,13 @@ class Followed:
         known: its masks, as they were read.
     """
 
-    def __init__(self, folder: OutputFolder, document: Document, result: Callable[[int], Labels]) -> None:
+    def __init__(self, folder: OutputFolder, document: Document, result: Callable[[int], Labels | None]) -> None:
         """Read what was asked for.
 
         Args:
             folder: of the run.
             document: what is drawn now.
-            result: gives the mask (H, W) of a frame that the run has.
+            result: gives the mask (H, W) of a frame that the run has, or None where it cannot be read.
 
         Raises:
             OutputError: it cannot be read.
@@ -128,15 +130,23 @@ class Followed:
 
     def changed(self, frame: int) -> frozenset[int]:
         """Objects whose pixels at a frame are not those that the run was given, or has; looks once at each mask."""
-        since, size = self._document.since(frame), self._document.size
-        if self._differing.get(frame, (None,))[0] != since:
-            now, has = self._document.labels(frame), self._result(frame)
-            before = mask_of(self.known, frame, size) if frame in self._there else has
+        since, is_there = self._document.since(frame), frame in self._there
+        found, differing = self._differing.get(frame, (None, frozenset()))
+        if found != since:
+            now = self._document.labels(frame)
             locks = self.request.locks  # what was locked can lack what its mask says
             all_held = any(first <= frame <= last for first, last in locks.frames)
             held = {number for number in self._document.ids(frame) if all_held or number in locks.objects}
-            self._differing[frame] = since, _differing(before, now) | (_differing(has, now) & held)
-        return self._differing[frame][1]
+            has = self._result(frame) if held or not is_there else None
+            before = has if has is not None and not is_there else mask_of(self.known, frame, self._document.size)
+            differing = _differing(before, now)
+            if not differing and (before != now).any():  # what is left open may be of any
+                differing = self._document.ids(frame)
+            if has is not None:
+                differing |= _differing(has, np.where(now == VOID, has, now)) & held
+            if has is not None or (is_there and not held):  # else it may be there when it is asked for again
+                self._differing[frame] = since, differing
+        return differing
 
 
 def said(request: Request) -> dict[int, list[Frames]]:
@@ -164,7 +174,7 @@ def outside(spans: Iterable[Frames], last: int) -> list[tuple[int, int]]:
 def _differing(one: Labels, other: Labels) -> frozenset[int]:
     """Objects in the pixels in which two masks differ."""
     places = one != other
-    return frozenset(np.unique((one[places], other[places])).tolist()) - {0}
+    return frozenset(np.unique((one[places], other[places])).tolist()) - {BACKGROUND, VOID}
 
 
 def _around(frame: int, drawn: Sequence[int], is_dropped: bool, span: Span) -> Frames:

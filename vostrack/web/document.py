@@ -25,7 +25,7 @@ from PIL import Image
 
 from vostrack.errors import MaskError, OutputError, damage_as
 from vostrack.files import OutputRoot, open_regular, output_error, parse_json, shown
-from vostrack.types import LabelMap
+from vostrack.types import BACKGROUND, VOID, LabelMap
 from vostrack.video.ground import Color
 from vostrack.video.masks import DrawnMask, MaskFile
 from vostrack.video.palette import PALETTE, palette_image
@@ -47,18 +47,16 @@ class Mask:
         data: its ids, compressed.
         counts: how many pixels each id has, (256,).
         revision: that of the document which made it so.
-        began: objects that it showed when it was begun.
     """
 
     data: bytes
     counts: npt.NDArray[np.int64]
     revision: int
-    began: frozenset[int] = frozenset()
 
     @cached_property
     def ids(self) -> frozenset[int]:
         """Objects that it shows."""
-        return frozenset(np.flatnonzero(self.counts).tolist()) - {0}
+        return _ids_of(self.counts)
 
 
 @dataclass(frozen=True)
@@ -73,12 +71,19 @@ class Patch:
 
 @dataclass(frozen=True)
 class Done:
-    """A step that was done, and all that takes it back."""
+    """A step that was done, and all that takes it back.
+
+    Attributes:
+        step: that was done.
+        patches: pixels that it changed.
+        things: objects on the other side of it.
+        began: frames that have a mask there, each with the objects that it showed when it was begun.
+    """
 
     step: Step
     patches: list[Patch]
     things: dict[int, Thing]
-    frames: frozenset[int]
+    began: dict[int, frozenset[int]]
 
 
 class Document:
@@ -89,7 +94,7 @@ class Document:
         things: objects by id, in the order in which they were made.
         revision: grows with each change.
         touched: frames that ever were drawn on.
-        told: objects of which it ever was said when they are not there.
+        told: ids of which it ever was said when they are not there, or that they are of no object any more.
     """
 
     def __init__(self, size: tuple[int, int], folder: Path) -> None:
@@ -102,6 +107,7 @@ class Document:
         self.touched, self.told = set[int](), set[int]()
         self._root = OutputRoot(folder)
         self._masks: dict[int, Mask] = {}
+        self._began: dict[int, frozenset[int]] = {}
         self._end = 0  # of the steps in the journal, in bytes
         self._done: list[Done] = []
         self._undone: list[Done] = []
@@ -144,8 +150,7 @@ class Document:
 
     def erased(self, frame: int) -> frozenset[int]:
         """Objects that the mask of a frame showed when it was begun, and does not show any more."""
-        mask = self._masks.get(frame)
-        return frozenset() if mask is None else mask.began - mask.ids
+        return self._began.get(frame, frozenset()) - self.ids(frame)
 
     def since(self, frame: int) -> int:
         """The revision from which on the mask of a frame is as it is; -1 where there is none."""
@@ -251,13 +256,14 @@ class Document:
             raise MaskError(f"there is no frame {step.frame}")
         if step.kind in OBJECTS:
             things, patches = OBJECTS[step.kind](dict(self.things), step), list[Patch | None]()
+            began = {frame: ids & {*things} for frame, ids in self._began.items()}  # its id may come again
             if step.kind in ("delete", "merge", "gone"):
                 for frame in [each for each in self._masks if step.id in self.ids(each)]:
                     old = self.labels(frame)
                     new = old if step.kind == "gone" else _relabelled(old, step)
                     _check_there(things, frame, new)
                     patches.append(_patch(frame, old, new))
-            return Done(step, [patch for patch in patches if patch], things, frozenset(self._masks))
+            return Done(step, [patch for patch in patches if patch], things, began)
         if step.kind not in _DRAWN:
             raise MaskError(f"there is no step {shown(step.kind)!r}")
         if step.id and step.id not in self.things:
@@ -266,13 +272,17 @@ class Document:
         after = self._painted(before, step)
         _check_there(self.things, step.frame, after)
         patch = _patch(step.frame, before, after)
-        return Done(step, [patch] if patch else [], dict(self.things), frozenset({*self._masks, step.frame}))
+        seen = _ids_of(_counts(after)) if step.kind == "begin" else self._began.get(step.frame, frozenset())
+        return Done(step, [patch] if patch else [], dict(self.things), {**self._began, step.frame: seen})
 
     def _painted(self, before: Labels, step: Step) -> Labels:
         """The labels of a frame after a step that draws."""
         after, own = before.copy(), before == step.id
         if step.kind == "begin":
-            return decoded(step.data, self.size)
+            labels = decoded(step.data, self.size)
+            if unknown := {*np.unique(labels).tolist()} - {BACKGROUND, VOID, *self.things}:
+                raise MaskError(f"there is no object {min(unknown)}: add it first")
+            return labels
         if step.kind == "clear":
             area, number = Area.of(before > 0 if not step.id else own), 0
         else:
@@ -294,9 +304,9 @@ class Document:
     def _apply(self, done: Done) -> list[int]:
         if done.step.kind in _DRAWN:
             self.touched.add(done.step.frame)
-        if done.step.kind in ("gone", "here"):
+        if done.step.kind in ("gone", "here", "delete", "merge"):
             self.told.add(done.step.id)
-        kept = Done(done.step, done.patches, dict(self.things), frozenset(self._masks))
+        kept = replace(done, things=dict(self.things), began=self._began)
         self._done.append(kept)
         self.things = done.things
         return self._put(done, after=True)
@@ -320,13 +330,13 @@ class Document:
         if not source:
             return []
         done = source.pop()
-        target.append(replace(done, things=dict(self.things), frames=frozenset(self._masks)))
+        target.append(replace(done, things=dict(self.things), began=self._began))
         self.things = dict(done.things)
         return self._put(done, after)
 
     def _put(self, done: Done, after: bool) -> list[int]:
         """Write patches into masks, and keep masks for its frames alone; gives the frames that changed."""
-        frames, revision = done.frames, self.revision + 1
+        frames, revision = {*done.began}, self.revision + 1
         changed = {*self._masks} ^ frames
         for frame in frames - {*self._masks}:
             blank = np.zeros(self.size, np.uint8)
@@ -338,13 +348,11 @@ class Document:
             new = np.frombuffer(data, np.uint8).reshape(old.shape)
             counts = counts - _counts(old) + _counts(new)
             labels[patch.box] = new
-            began = self._masks[patch.frame].began
-            mask = Mask(zlib.compress(labels.tobytes(), 1), counts, revision, began)
-            self._masks[patch.frame] = replace(mask, began=mask.ids) if done.step.kind == "begin" else mask
+            self._masks[patch.frame] = Mask(zlib.compress(labels.tobytes(), 1), counts, revision)
             changed.add(patch.frame)
         for frame in {*self._masks} - frames:
             del self._masks[frame]
-        self.revision = revision
+        self._began, self.revision = done.began, revision
         return sorted(changed)
 
 
@@ -367,6 +375,11 @@ def _rgb(color: str) -> Color:
 
 def _counts(labels: Labels) -> npt.NDArray[np.int64]:
     return np.bincount(labels.ravel(), minlength=256)
+
+
+def _ids_of(counts: npt.NDArray[np.int64]) -> frozenset[int]:
+    """Objects that have pixels."""
+    return frozenset(np.flatnonzero(counts).tolist()) - {BACKGROUND, VOID}
 
 
 def _check_there(things: Mapping[int, Thing], frame: int, labels: Labels) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -37,7 +37,7 @@ from vostrack.web.changes import ONCE, Followed, Once, mask_of, outside, said
 from vostrack.web.document import Document, Labels, encoded, mask_name
 from vostrack.web.frames import FrameCache
 from vostrack.web.regions import Patches, patches, region
-from vostrack.web.things import Frames, Step, joined
+from vostrack.web.things import Frames, Step, joined, within
 from vostrack.web.work import Work
 
 _MOST_CLICKS, _MOST_CUT, _ENDLESS = 1000, 4, 1 << 40
@@ -92,6 +92,7 @@ class Session:
         self.clip, self.out, self.document, self.frames = clip, out, document, frames
         self.work = Work()
         self._cut: dict[int, Patches] = {}
+        self._names: list[str] = []
         self._once = Once.kept_in(drawn_in(out))
         self._followed: tuple[Any, Followed] | None = None
         self._command: tuple[Any, str] = (None, "")
@@ -149,23 +150,23 @@ class Session:
     def predicted(self, frame: int) -> Labels:
         """What was followed at a frame, (H, W); background where nothing was."""
         labels = self._result(frame)
+        if labels is None:
+            return np.zeros(self.document.size, np.uint8)
         there = [thing.id for thing in self.document.things.values() if not thing.is_gone(frame)]
         return np.where(np.isin(labels, there), labels, 0).astype(np.uint8)
 
-    def _result(self, frame: int) -> Labels:
-        """The mask of a frame that the run has, (H, W)."""
-        nothing = np.zeros(self.document.size, np.uint8)
-        if not self._is_inside(frame):
-            return nothing
-        is_new = self.span.start_number is not None
-        labels = nothing
+    def _result(self, frame: int) -> Labels | None:
+        """The mask of a frame that the run has, (H, W); None where it cannot be read. Does not wait for the clip."""
+        place = frame - self.span.first
         with suppress(ValueError), damage_as(ValueError):
-            name = f"{frame + self.span.shift:05d}" if is_new else self.frames.name(frame)
-            with Image.open(self.out / "masks" / f"{name}.png", formats=["PNG"]) as image:
+            if self._is_inside(frame) and place >= len(self._names):
+                self._names = OutputFolder(self.out).frame_names()
+            if not 0 <= place < len(self._names):
+                return None
+            with Image.open(self.out / "masks" / f"{self._names[place]}.png", formats=["PNG"]) as image:
                 labels = np.array(image)
-        if labels.dtype != np.uint8 or labels.shape != nothing.shape:
-            return nothing
-        return labels
+            return labels if labels.dtype == np.uint8 and labels.shape == self.document.size else None
+        return None
 
     def _is_inside(self, frame: int) -> bool:
         """Whether the run is of a frame."""
@@ -214,6 +215,7 @@ class Session:
         Raises:
             MaskError: nothing is drawn, nothing changed, or something is being followed.
         """
+        self.work.check_idle()
         if not any(self.document.ids(frame) for frame in self.document.frames):
             raise MaskError("nothing is drawn: draw an object on a frame first")
         paths = self.save()
@@ -224,7 +226,9 @@ class Session:
             self.work.start("segment", {**self._first_run(saved, wanted), **self._known_settings()})
             self.wanted = replace(wanted, anew=False)
             return
-        self.work.start("update", self._update(saved, wanted))
+        arguments, once = self._update(saved, wanted)
+        self._hold(once)
+        self.work.start("update", arguments)
 
     def _known_settings(self) -> dict[str, Any]:
         """Settings of a run that is begun anew, as arguments; raises `MaskError` where the page would lose some."""
@@ -277,8 +281,8 @@ class Session:
         """Objects that are drawn on frames."""
         return {number for frame in frames for number in self.document.ids(frame)}
 
-    def _update(self, saved: Mapping[int, DrawnMask], wanted: Wanted) -> dict[str, Any]:
-        """Arguments of an update, which keeps what is locked, and what is not wanted."""
+    def _update(self, saved: Mapping[int, DrawnMask], wanted: Wanted) -> tuple[dict[str, Any], Once]:
+        """Arguments of an update, which keeps what is locked, and what is not wanted; and what that is for once."""
         followed, given, gone = self._asked_for(), self._given(), self._gone
         news, locks = followed.news(given, gone), followed.request.locks
         if not any(news.values()):
@@ -286,7 +290,7 @@ class Session:
         arguments = {"run": self.out, "clip": self.clip}
         older = followed.older(given, gone)
         if wanted.changed and not older:  # but for names, or a mask that is as it was predicted: locks stay as they are
-            return {**arguments, **news, "masks": {frame: saved[frame] for frame in news["masks"]}}
+            return {**arguments, **news, "masks": {frame: saved[frame] for frame in news["masks"]}}, self._once
         objects, spans = self._to_follow(wanted, older)
         last = max(self.frames.count or _ENDLESS, self.frames.ready) - 1
         spared = outside(spans, last)
@@ -300,7 +304,7 @@ class Session:
         kept = known & {*self.document.things} - objects
         locked = {each.id for each in self.document.things.values() if each.locked}
         earlier = {*self._once.objects} & {*locks.objects}, {*self._once.frames} & {*locks.frames}
-        self._hold(Once(sorted(kept - locked | earlier[0]), sorted({*spared} | earlier[1])))
+        once = Once(sorted(kept - locked | earlier[0]), sorted({*spared} | earlier[1]))
         return {
             **arguments,
             **news,
@@ -308,18 +312,21 @@ class Session:
             "lock": sorted(kept),
             "lock_ranges": [*foreign, *spared],
             "unlock": bool(locks.record()),
-        }
+        }, once
 
-    def _to_follow(self, wanted: Wanted, older: Mapping[int, Sequence[Frames]]) -> tuple[set[int], list[Frames]]:
+    def _to_follow(self, wanted: Wanted, older: Mapping[int, tuple[Frames, ...]]) -> tuple[set[int], list[Frames]]:
         """Objects, and spans of frames, that may change."""
         things = self.document.things
         objects = {each.id for each in things.values() if not each.locked} & {*(wanted.objects or things)}
-        frames: list[Frames] = [(wanted.first or 0, wanted.last)]
-        if wanted.changed:
-            changed = {number for number in older if number in objects or number not in things}
-            objects &= changed
-            frames = [span for number in changed for span in older[number]]
-        return objects, frames
+        chosen: Frames = wanted.first or 0, wanted.last
+        if not wanted.changed:
+            return objects, [chosen]
+        may = {
+            number: inside
+            for number, spans in older.items()
+            if (number in objects or number not in things) and (inside := within(spans, *chosen))
+        }
+        return objects & {*may}, [span for spans in may.values() for span in spans]
 
     def _hold(self, once: Once) -> None:
         """Keep what is locked for one time, also for a page that is opened later."""

@@ -108,6 +108,12 @@ def without(spans: tuple[Frames, ...], first: int, last: int | None) -> tuple[Fr
     return tuple(found)
 
 
+def within(spans: tuple[Frames, ...], first: int, last: int | None) -> tuple[Frames, ...]:
+    """What of spans lies in the frames of another one."""
+    inside = without(spans, 0, first - 1)
+    return inside if last is None else without(inside, last + 1, None)
+
+
 def _known(things: Things, number: int) -> Thing:
     if number not in things:
         raise MaskError(f"there is no object {number}")

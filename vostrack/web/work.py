@@ -60,10 +60,14 @@ class Work:
         self._pipe: Pipe | None = None
         self._heard: threading.Thread | None = None
 
-    def start(self, kind: str, arguments: Mapping[str, Any]) -> None:
-        """Begin `vostrack.segment` or `vostrack.update` with arguments; raises `MaskError` where something runs."""
+    def check_idle(self) -> None:
+        """Raise `MaskError` where something runs."""
         if self.progress.running:
             raise MaskError("something is being followed: stop it first, or wait")
+
+    def start(self, kind: str, arguments: Mapping[str, Any]) -> None:
+        """Begin `vostrack.segment` or `vostrack.update` with arguments; raises `MaskError` where something runs."""
+        self.check_idle()
         ours, theirs = self.context.Pipe()
         process = self.context.Process(target=_work, args=(theirs, kind, dict(arguments)), daemon=True)
         process.start()
