@@ -78,5 +78,5 @@ def test_nothing_is_replaced_unasked(said: Any) -> None:
     assert said("run", "--format", "cvat")[0] == 0
     code, _, words = said("run", "--format", "cvat")
     assert code == 9
-    assert "choose another --out, or --overwrite" in words
+    assert "choose another --out, move it away, or --overwrite" in words
     assert said("run", "--format", "cvat", "--overwrite")[0] == 0
