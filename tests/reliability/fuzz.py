@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
 import hashlib
 import importlib.util
 import os
@@ -172,7 +171,6 @@ def starved(reader: Reader, most: int) -> Iterator[str]:
     with warnings.catch_warnings():  # between `open` and `with`, nobody can close a file
         warnings.simplefilter("ignore", ResourceWarning)
         yield from [*_starved(reader, most)]
-        gc.collect()
 
 
 def _starved(reader: Reader, most: int) -> Iterator[str]:
