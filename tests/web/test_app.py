@@ -173,14 +173,18 @@ def test_whoever_goes_away_while_sending_leaves_no_error(session: Session) -> No
     async def receive() -> dict[str, Any]:
         return {"type": "http.disconnect"}
 
+    sent = list[Any]()
+
     async def send(message: Any) -> None:
-        pass
+        sent.append(message)
 
     scope = {
         "type": "http", "method": "POST", "path": "/x/do", "query_string": b"",
         "headers": [(b"host", b"here"), (b"content-type", b"application/json")],
     }  # fmt: skip
     asyncio.run(Page(session, ("here",), "x").app(scope, receive, send))
+    assert not any(each.get("status") == 500 for each in sent)
+    assert session.state()["objects"] == [], "half of a step is none"
 
 
 def test_one_window_draws_and_the_others_look(client: Client) -> None:

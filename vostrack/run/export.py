@@ -91,13 +91,8 @@ def export(
     is_folder = _is_folder(path, kind, chosen.each)
     by_frame = is_folder and not (chosen.each and kind.ending)
     named = {str(number): name for number, name in objects.items()}
-    record = {
-        "format": kind.name,
-        "options": asdict(chosen),
-        "objects": named,
-        **span.record(),
-        **_source(finished, fps),
-    }
+    what = {"format": kind.name, "options": asdict(chosen), "objects": named}
+    record = {**what, **span.record(), **_source(finished, fps)}
     with staged(path, is_folder, record, keeps=by_frame, overwrite=overwrite, resume=resume) as stage:
         soft = kind.soft and not chosen.hard
         shot = _shot(finished, kind, stage.path, span, objects, chosen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -109,20 +110,9 @@ def track(
         Cancelled: the callbacks said so.
     """
     reading, way = Reading(resize_mask, background, invert_mask, no_background), checked_direction(direction)
-    pipeline = load_pipeline(
-        PipelineConfig(
-            method=method,
-            preset=preset,
-            settings=settings or {},
-            weights=weights,
-            size=size,
-            device=device,
-            refine=refine,
-            refine_settings=refine_settings or {},
-        )
-    )
-    named = checked_names(names or {})
-    playback = Playback(deinterlace)
+    config = PipelineConfig(method, preset, settings or {}, weights, size=size, device=device)
+    pipeline = load_pipeline(replace(config, refine=refine, refine_settings=refine_settings or {}))
+    named, playback = checked_names(names or {}), Playback(deinterlace)
     return _start(pipeline, frames, masks, range, named, reading, playback, way, gone, checked_callbacks(callbacks))
 
 
