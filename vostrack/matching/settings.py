@@ -115,7 +115,7 @@ class SoftMatcherConfig(UpdateConfig, EdgeConfig, RecentConfig, GridConfig, grou
     max_displacement: float = setting(100.0, "most that an object moves in a frame", above=0, unit=AT_480)
     surround: int = setting(
         0,
-        "pixels encoded around the rectangle that objects can have reached; 0, as either update, for the whole frame",
+        "pixels encoded around the rectangle that objects can have reached; all with 0 or with either update",
         low=0,
         group="features",
     )
