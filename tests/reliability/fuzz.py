@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import traceback
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -168,12 +167,6 @@ def _holds(reader: Reader, options: argparse.Namespace) -> bool:
 
 def starved(reader: Reader, most: int) -> Iterator[str]:
     """Let calls of a reader fail for lack of memory, so many of them at most; says what else comes of it."""
-    with warnings.catch_warnings():  # between `open` and `with`, nobody can close a file
-        warnings.simplefilter("ignore", ResourceWarning)
-        yield from [*_starved(reader, most)]
-
-
-def _starved(reader: Reader, most: int) -> Iterator[str]:
     for data in reader.good:
         tried(reader, data)
         with starving(Break(Path())) as calls:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
 from pathlib import Path
@@ -30,13 +31,19 @@ def test_hostile_inputs_end_well_or_in_one_line(capsys: pytest.CaptureFixture[st
     assert hostile.main([]) == 0, capsys.readouterr().out
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+starved = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # between `open` and `with`, nobody can close a file
+
+
+@starved
 def test_too_little_memory_is_never_called_damage() -> None:
     assert not [said for reader in readers().values() for said in fuzz.starved(reader, 3)]
 
 
 @pytest.mark.slow
 @on_linux
+@starved
 def test_readers_raise_only_what_is_meant(capsys: pytest.CaptureFixture[str]) -> None:
     assert fuzz.main([]) == 0, capsys.readouterr().out
 
@@ -45,9 +52,13 @@ def test_readers_raise_only_what_is_meant(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize("size", [0, 50_000])
 def test_memory_that_grows_by_a_little_is_seen(size: int) -> None:
     kept, said = list[bytearray](), list[float]()
-    for _ in range(40):
-        kept.append(bytearray(size))
-        said.append(soak.allocated())
+    gc.freeze()  # or each collection would look at all that other tests have left
+    try:
+        for _ in range(40):
+            kept.append(bytearray(size))
+            said.append(soak.allocated())
+    finally:
+        gc.unfreeze()
     assert (soak.growth(said) > soak.MOST_MIB) == (size > 0)
 
 
