@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.formats.samples import BOX, SIZE, clip_folder, prompts
+from tests.formats.samples import BOX, SIZE, clip_folder, prompts, write_masks
 from vostrack.errors import MaskError
 from vostrack.run.given import Known
 from vostrack.types import LabelMap
@@ -114,6 +114,15 @@ def test_objects_that_are_known_keep_their_ids(tmp_path: Path) -> None:
         prompts(tmp_path / "clip.mp4", {0: other, None: path})
     found = prompts(tmp_path / "clip.mp4", {0: other, None: path}, known=Known.named({3: "dog"}))
     assert {frame: labels.ids for frame, labels in found.labels.items()} == {0: (3,), 4: (3,)}
+
+
+def test_a_name_that_is_given_to_an_id_is_that_of_the_object_without_one(tmp_path: Path) -> None:
+    pixels = np.zeros(SIZE, np.uint8)
+    pixels[1:3, 1:3], pixels[4:, 5:] = 1, 2
+    folder, known = write_masks(tmp_path / "masks", [pixels, pixels]), Known.named({1: "dog", 2: "box"})
+    assert [each.ids for each in prompts("clip.mp4", folder, known=known).labels.values()] == [(1, 2)] * 2
+    path = coco(tmp_path / "a.json", ["00000.jpg"], [{}], categories=[{"id": 1, "name": "object_2"}])
+    assert prompts("clip.mp4", path, known=known).labels[0].ids == (2,)
 
 
 def test_an_object_without_a_name_is_the_only_one_that_is_known(tmp_path: Path) -> None:

@@ -275,7 +275,8 @@ def _wanted(shape: Shape, known: Known) -> int | None:
     number = shape.track if isinstance(shape.track, int) else number_of(shape.name)
     if number is None or not 1 <= number <= MAX_OBJECTS:
         return None
-    return number if known.names.get(number, shape.name) == shape.name else None
+    is_unnamed = not shape.name or number_of(shape.name) is not None
+    return number if is_unnamed or known.names.get(number, shape.name) == shape.name else None
 
 
 def _draw(
