@@ -49,6 +49,13 @@ def test_frames_of_a_video_are_matched_by_their_numbers(tmp_path: Path) -> None:
         prompts(tmp_path / "clip.mp4", path, chosen=(50, None))
 
 
+@pytest.mark.parametrize(("name", "said"), [("dog", ""), ("cat", ", of a clip that it calls dog")])
+def test_a_file_of_a_clip_with_another_name_says_so(name: str, said: str, tmp_path: Path) -> None:
+    path = coco(tmp_path / "a.json", ["dog/00000.jpg", "dog/00001.jpg"], [{}, {"image_id": 1}])
+    note = prompts(f"{name}.mp4", path).notes[0]
+    assert str(note).endswith(f"masks of frames 0, 1{said}")
+
+
 def test_a_file_of_one_image_is_for_the_frame_before_it(tmp_path: Path) -> None:
     path = coco(tmp_path / "a.json", ["photo.png"], [{}])
     assert list(prompts(tmp_path / "clip.mp4", path).labels) == [0]

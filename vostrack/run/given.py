@@ -100,7 +100,7 @@ def choose_masks(
                 raise MaskError(two_masks(at, found[at][0].path if at in found else others[at], file.path))
             found[at] = file, drawing
     span.check(found)
-    return span, dict(sorted((others | _drawn(found, known, bool(others), bare, frames.outside)).items()))
+    return span, dict(sorted((others | _drawn(found, known, bool(others), bare, frames)).items()))
 
 
 def _file(mask: object) -> Drawings | None:
@@ -121,6 +121,10 @@ class _Frames:
             self._names = {path.name, path.stem}
             if path.is_dir():
                 self._stems = {frame.stem: index for index, frame in enumerate(frame_files(path)[0])}
+
+    def is_other(self, names: set[str]) -> bool:
+        """Whether a file has names for its clip, and none is that of this clip."""
+        return self._known and bool(names) and names.isdisjoint(self._names)
 
     def named(self, file: Drawings, frame: int) -> dict[int, Drawing]:
         """The drawings of a file that a frame was named with."""
@@ -185,13 +189,13 @@ def _numbers(frames: Iterable[int]) -> str:
 Found = Mapping[int, tuple[Drawings, Drawing]]
 
 
-def _drawn(found: Found, known: Known, others: bool, bare: Drawings | None, outside: int) -> dict[int, GivenMask]:
-    """The masks that are drawn later, by frame; so many of the bare file are beyond the range."""
+def _drawn(found: Found, known: Known, others: bool, bare: Drawings | None, frames: _Frames) -> dict[int, GivenMask]:
+    """The masks that are drawn later, by frame."""
     ids, notes = _ids(found, known, others)
     masks: dict[int, GivenMask] = {}
     said = set[Path]()
     for frame, (file, drawing) in sorted(found.items()):
-        told = [] if file.path in said else [*_about(file, found, file is bare, outside), *notes]
+        told = [] if file.path in said else [*_about(file, found, file is bare, frames), *notes]
         said.add(file.path)
         notes = []
         name = f"{shown(file.path.name)}, frame {frame}"
@@ -200,12 +204,15 @@ def _drawn(found: Found, known: Known, others: bool, bare: Drawings | None, outs
     return masks
 
 
-def _about(file: Drawings, found: Found, bare: bool, outside: int) -> list[Note]:
-    """What is said of a file: which frames are used, and what is not."""
-    frames = [frame for frame, (other, _) in sorted(found.items()) if other is file]
-    beyond = f", and {counted(outside, 'mask')} beyond the range" if bare and outside else ""
-    notes = [Note(Code.MASK_FRAMES, f"{file.kind}; the file has masks of frames {_numbers(frames)}{beyond}")]
-    left = sum(bool(image.shapes) for image in file.images) - len(frames) - outside
+def _about(file: Drawings, found: Found, bare: bool, clip: _Frames) -> list[Note]:
+    """What is said of a file: which frames are used, of which clip if it has another name, and what is not used."""
+    own = {frame: drawing for frame, (other, drawing) in sorted(found.items()) if other is file}
+    outside = clip.outside if bare else 0
+    beyond = f", and {counted(outside, 'mask')} beyond the range" if outside else ""
+    names = {drawing.clip for drawing in own.values() if drawing.clip}
+    called = f", of a clip that it calls {listed(sorted(map(shown, names)))}" if clip.is_other(names) else ""
+    notes = [Note(Code.MASK_FRAMES, f"{file.kind}; the file has masks of frames {_numbers(own)}{called}{beyond}")]
+    left = sum(bool(image.shapes) for image in file.images) - len(own) - outside
     unused = left_out(max(left, 0), "image", "not all are of this clip") if bare else []
     return [*notes, *unused, *file.notes]
 
