@@ -103,6 +103,12 @@ def test_nothing_is_replaced_unasked(run: Path, tmp_path: Path) -> None:
         vostrack.export(run, kind, out, range=(0, 1), overwrite=True)
     assert len(names(tmp_path / "a.json")) == 2
     assert sorted(path.name for path in (tmp_path / "frames").glob("*.jpg")) == ["00000.jpg", "00001.jpg"]
+    mended, ended = tmp_path / "frames" / "00001.jpg", (tmp_path / "frames" / ".vostrack-export.json").stat().st_mtime
+    times = mended.stat().st_mtime
+    os.utime(mended, (ended + 1, ended + 1))
+    with pytest.raises(OutputExistsError, match=r"was changed after it was exported \(00001.jpg\)"):
+        vostrack.export(run, "frames", tmp_path / "frames", overwrite=True)
+    os.utime(mended, (times, times))
     (tmp_path / "frames" / "mine.txt").write_text("mine")
     with pytest.raises(OutputExistsError, match="holds other files than an earlier export"):
         vostrack.export(run, "frames", tmp_path / "frames", overwrite=True)

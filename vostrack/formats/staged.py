@@ -186,19 +186,26 @@ def check_free(path: Path, is_folder: bool, overwrite: bool) -> None:
     """Raise `OutputExistsError` where something is at a path already that must not be replaced."""
     if not os.path.lexists(path):
         return
+    if reason := _foreign(path, is_folder):
+        raise OutputExistsError(f"{shown(path)} {reason}: choose another `out`, or move it away")
     if not overwrite:
         fix = "choose another `out`, move it away, or `overwrite=True`"
         raise OutputExistsError(f"{shown(path)} is there already: {fix}")
+
+
+def _foreign(path: Path, is_folder: bool) -> str:
+    """Why what is at a path is not what an earlier export has left there; "" where it is."""
     if not is_folder:
-        if path.is_symlink() or not path.is_file():
-            raise OutputExistsError(f"{shown(path)} is there already, and is no file: choose another `out`")
-        return
+        return "is there already, and is no file" if path.is_symlink() or not path.is_file() else ""
     try:
-        made = read_json(path / MADE, list[str])
+        made, ended = read_json(path / MADE, list[str]), (path / MADE).stat().st_mtime_ns
     except (OSError, ValueError):
-        made = []
-    if path.is_symlink() or not path.is_dir() or set(_files_below(path)) - {*made, MADE}:
-        raise OutputExistsError(f"{shown(path)} holds other files than an earlier export: choose another `out`")
+        made, ended = [], 0
+    there = [] if path.is_symlink() or not path.is_dir() else _files_below(path)
+    if not there or set(there) - {*made, MADE}:
+        return "holds other files than an earlier export"
+    changed = next((name for name in there if (path / name).lstat().st_mtime_ns > ended), "")  # the record came last
+    return f"was changed after it was exported ({shown(changed)})" if changed else ""
 
 
 def remove(path: Path) -> None:
