@@ -69,6 +69,23 @@ def test_objects_are_chosen_by_id_or_name(only: Any, run: Path, tmp_path: Path) 
         vostrack.export(run, "coco", tmp_path / "b.json", only=["horse"])
 
 
+def test_a_class_keeps_its_number_where_other_objects_are_left_out(run: Path, tmp_path: Path) -> None:
+    def read(name: str, **options: Any) -> tuple[Any, dict[int, int]]:
+        vostrack.export(run, "coco", tmp_path / f"{name}.json", **options)
+        vostrack.export(run, "yolo-seg", tmp_path / name, **options)
+        found = json.loads((tmp_path / f"{name}.json").read_text())
+        lines = [line for path in (tmp_path / name).glob("labels/**/*.txt") for line in path.read_text().splitlines()]
+        told = found["categories"], (tmp_path / name / "data.yaml").read_text().partition("names:")[2]
+        numbers = {each["track_id"]: each["category_id"] for each in found["annotations"]}
+        assert {int(line.split()[0]) + 1 for line in lines} == {*numbers.values()}
+        return told, numbers
+
+    told, numbers = read("all")
+    assert len(numbers) > 1
+    for object_id, number in numbers.items():
+        assert read(f"only-{object_id}", only=[object_id]) == (told, {object_id: number})
+
+
 def test_images_of_a_folder_keep_their_names(tmp_path: Path) -> None:
     (tmp_path / "frames").mkdir()
     for number, image in enumerate(pictures(3), 7):

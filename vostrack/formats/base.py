@@ -52,6 +52,8 @@ class Shot:
         source: video file, for timing and audio; None for a folder of images.
         fps: average frame rate, where it is known.
         colors: by id, what objects were painted in.
+        every: names of all objects that there are, by id, if some are left out: classes keep their numbers, and files
+            their names.
     """
 
     out: Path
@@ -64,17 +66,23 @@ class Shot:
     source: Path | None = None
     fps: Fraction | None = None
     colors: Mapping[int, Color] = field(default_factory=dict)
+    every: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def named(self) -> Mapping[int, str]:
+        """Names of all objects by id, those that are left out among them."""
+        return self.every or self.objects
 
     @property
     def class_colors(self) -> dict[str, str]:
         """A colour for each class, `#rrggbb`: that which its first object was painted in, or has in palettes."""
-        first = {name: number for number, name in reversed([*self.objects.items()])}
+        first = {name: number for number, name in reversed([*self.named.items()])}
         return {name: hex_name(self.colors.get(n, tuple(PALETTE[n].tolist()))) for name, n in first.items()}
 
     @property
     def classes(self) -> dict[str, int]:
         """Classes, which are the names of objects, numbered from 1."""
-        return {name: number for number, name in enumerate(dict.fromkeys(self.objects.values()), 1)}
+        return {name: number for number, name in enumerate(dict.fromkeys(self.named.values()), 1)}
 
     def image_of(self, prediction: Prediction) -> str:
         """Name of the image that a frame is in."""
@@ -87,14 +95,14 @@ class Shot:
             ascii_only: whether there are no letters but those from A to Z.
         """
         kind = re.ASCII if ascii_only else 0
-        named = ((n, unicodedata.normalize("NFC", name)) for n, name in self.objects.items())
+        named = ((n, unicodedata.normalize("NFC", name)) for n, name in self.named.items())
         stems = {n: re.sub(r"\W+", "_", name, flags=kind).strip("_")[:_LONGEST_STEM] for n, name in named}
         stems = {n: stem if stem and not stem[0].isdigit() else f"object_{stem or n}" for n, stem in stems.items()}
         while True:
             taken = Counter(stem.casefold() for stem in stems.values())
             bad = [n for n, stem in stems.items() if taken[stem.casefold()] > 1 or _RESERVED.fullmatch(stem)]
             if not bad:
-                return stems
+                return {n: stem for n, stem in stems.items() if n in self.objects}
             stems |= {n: f"{stems[n]}_{n}" for n in bad}
 
 

@@ -50,7 +50,7 @@ class YoloSeg(FileWriter):
 
     def finish(self) -> None:
         """Write `data.yaml`; names are quoted as in JSON, which YAML reads, and comments give the ids of objects."""
-        objects = self._shot.objects.items()
+        objects = self._shot.named.items()
         names = "".join(
             f"  {number - 1}: {json.dumps(name, ensure_ascii=False)}{_OBJECT}"
             f"{', '.join(str(each) for each, called in objects if called == name)}\n"

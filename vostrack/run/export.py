@@ -119,7 +119,8 @@ def _shot(
     name = re.sub(r'[\\/:*?"<>|]', "_", escaped(name)).strip(". ") or "clip"  # folders get it, also in archives
     timed = finished.source if kind.images and finished.source and not finished.source.is_dir() else None
     rate = finished.rate() if kind.images else None
-    return Shot(path, name, finished.size, count, objects, finished.image_name, options, timed, rate, finished.colors)
+    told = finished.image_name, options, timed, rate, finished.colors, finished.objects
+    return Shot(path, name, finished.size, count, objects, *told)
 
 
 def _write(
