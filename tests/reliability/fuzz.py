@@ -17,6 +17,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, seed, settings
@@ -149,8 +150,8 @@ def main(arguments: list[str]) -> int:
 
 def _holds(reader: Reader, options: argparse.Namespace) -> bool:
     """Whether a reader mishandles nothing; what it does is kept and said."""
-    for name, data in replayed(reader):
-        if not _said(reader, data, name):
+    for name, data in replayed(reader):  # an example that is refused would hide what comes behind that
+        if not _said(replace(reader, allowed=()) if name.startswith("good ") else reader, data, name):
             return False
     found = with_atheris(reader, options.examples) if options.engine == "atheris" else with_hypothesis(
         reader, options.examples, options.seed

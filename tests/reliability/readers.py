@@ -40,9 +40,11 @@ from vostrack.cli.settings import (
 )
 from vostrack.errors import VostrackError
 from vostrack.files import OutputRoot, escaped, parse_json, read_json, read_toml
+from vostrack.formats.label_studio import packed
 from vostrack.formats.rle import decoded
 from vostrack.methods import Direction
 from vostrack.run.kept import KeptCells
+from vostrack.run.place import RECORD
 from vostrack.run.signs import SIGNS, Sign, read_signs
 from vostrack.run.state import load_state, save_state
 from vostrack.run.steps import finish_moves
@@ -68,7 +70,7 @@ class Reader:
     Attributes:
         name: of it.
         read: what is called with bytes, and raises nothing but what `allowed` has.
-        good: examples.
+        good: examples, which raise nothing.
         pattern: of the parts of an example that become something else.
         tokens: what they may become.
         allowed: errors that are raised on purpose.
@@ -104,8 +106,8 @@ def _typed() -> Iterator[Reader]:
         ("size", parse_size, ["full", "480"]),
         ("name", lambda text: parse_names([text]), ["dog=#ff0000", "dog=white", "cat=2", "cat=left.png"]),
         ("gone", lambda text: parse_gone([text]), ["dog@131-160", "2@-79", "dog@131"]),
-        ("mask", lambda text: parse_masks([text], ["00001.png", "a:b.png"]), ["40:a.png", "12.5s:a", "00001:a", "x"]),
-        ("head", lambda text: split_head(text, ["1.png", "2.png"]), ["1:a", "2.png:a", "00:00:01:a"]),
+        ("mask", lambda text: parse_masks([text], ["shot_1.png", "a:b.png"]), ["40:a.png", "12.5s:a", "shot_1:a", "x"]),
+        ("head", lambda text: split_head(text, ["1.png", "a.png"]), ["0:a", "a:a", "1.png:a", "00:00:01:a"]),
         ("setting", _settings, ["rate=0.5", "steps=3", "soft=no", "scales=1,2"]),
         ("natural order", lambda text: natural_key(text[:255]), ["frame_10.png", "2.jpg"]),
         ("timecode", lambda text: later_timecode(text, 100, Fraction(30000, 1001)), ["10:00:00:00", "00:00:59;29"]),
@@ -135,16 +137,16 @@ def _values(read: Callable[..., object], *arguments: Any) -> None:
 def _documents() -> Iterator[Reader]:
     """Files of labelling tools, and JSON of any shape."""
     image = {"id": 1, "file_name": "00000.png", "width": 8, "height": 6}
-    packed = {"size": list(SIZE), "counts": "724000g0"}
+    short = {"size": list(SIZE), "counts": "724000g0"}
     listed = {"size": list(SIZE), "counts": [7, 2, 4, 2, 4, 2, 27]}
     named = [{"id": 1, "name": "dog"}]
     coco = {"images": [image], "categories": named, "annotations": [
         {"id": 1, "image_id": 1, "category_id": 1, "segmentation": part, "track_id": 3, "iscrowd": 0}
-        for part in ([BOX], packed, listed)]}  # fmt: skip
+        for part in ([BOX], short, listed)]}  # fmt: skip
     ytvis = {"videos": [{"id": 1, "width": 8, "height": 6, "length": 2, "file_names": ["0.png", "1.png"]}],
              "categories": named, "annotations": [
-                 {"id": 1, "video_id": 1, "category_id": 1, "segmentations": [packed, None]}]}  # fmt: skip
-    sa_v = {"video_height": 6.0, "video_width": 8.0, "video_frame_count": 5.0, "masklet": [[packed], [listed]],
+                 {"id": 1, "video_id": 1, "category_id": 1, "segmentations": [short, None]}]}  # fmt: skip
+    sa_v = {"video_height": 6.0, "video_width": 8.0, "video_frame_count": 5.0, "masklet": [[short], [listed]],
             "masklet_id": [0]}  # fmt: skip
     shape = {"label": "dog", "points": [[1, 1], [4, 1], [4, 3]], "shape_type": "polygon", "group_id": 1}
     labelme = {"imagePath": "0.png", "imageHeight": 6, "imageWidth": 8, "shapes": [shape]}
@@ -153,7 +155,7 @@ def _documents() -> Iterator[Reader]:
         {"type": "polygonlabels", "value": {"points": [[10, 10], [50, 10], [50, 60]], "polygonlabels": ["dog"]}},
         {"type": "rectanglelabels", "value": {"x": 1, "y": 1, "width": 30, "height": 30, "rotation": 0,
                                               "rectanglelabels": ["cat"]}},
-        {"type": "brushlabels", "value": {"format": "rle", "rle": [0, 0, 0, 192, 37, 7], "brushlabels": ["a"]}},
+        {"type": "brushlabels", "value": {"format": "rle", "rle": packed(np.eye(*SIZE, dtype=np.bool_)), "brushlabels": ["a"]}},
     ]  # fmt: skip
     studio = [{"data": {"image": "0.png"}, "annotations": [{"result": [each | size for each in regions]}]}]
     for name, document in (
@@ -162,11 +164,14 @@ def _documents() -> Iterator[Reader]:
         yield Reader(name, _mask, [json.dumps(document).encode()], _LEAF, _JSON_TOKENS)
     yield Reader("cvat", _mask, [_CVAT.encode()], rb'(?<=")[^"]*(?=")|<[^>]*>|\w+')
     yield Reader("yolo", _mask, [b"1 0.125 0.166 0.5 0.166 0.5 0.5\n0 0.5 0.5 0.6 0.5 0.6 0.6\n"], rb"\S+")
-    yield Reader("data.yaml", _classes, [_CLASSES, _CLASSES.split(b"names")[0] + b"names: ['dog', cat, \"b\\n\"]\n"])
-    for kind in (Any, Entry, list[Entry], dict[str, float], tuple[int, ...]):
+    yield Reader("data.yaml", _classes, [_CLASSES, _CLASSES.split(b"names")[0] + b"names: ['dog', cat, \"b\\u00e9\"]\n"])
+    entry = asdict(Entry("a", 3, {"J": 1.0}, None, (1, 2)))
+    for kind, example in (
+        (Any, entry), (Entry, entry), (list[Entry], [entry]), (dict[str, float], {"J": 1.0}), (tuple[int, ...], [1, 2])
+    ):  # fmt: skip
         title = getattr(kind, "__name__", str(kind))
-        example = json.dumps(asdict(Entry("a", 3, {"J": 1.0}, None, (1, 2)))).encode()
-        yield Reader(f"json {title}", partial(_values, partial(parse_json, kind=kind)), [example], _LEAF, _JSON_TOKENS)
+        read = partial(_values, partial(parse_json, kind=kind))
+        yield Reader(f"json {title}", read, [json.dumps(example).encode()], _LEAF, _JSON_TOKENS)
 
 
 _CVAT = """<annotations><meta><task><original_size><width>8</width><height>6</height></original_size></task></meta>
@@ -234,8 +239,8 @@ def _files() -> Iterator[Reader]:
         Step("polygon", id=1, points=[[1.0, 1.0], [4.0, 1.0], [4.0, 3.0]]),
         Step("begin", data=encoded(np.zeros(SIZE, np.uint8)), opens=True),
         Step("fill", id=1, points=[[0.0, 0.0]]), Step("grow", id=1, radius=1.0), Step("smooth", id=1, radius=1.0),
-        Step("merge", id=1, other=2), Step("undo"), Step("redo"), Step("gone", frame=3, id=1, last=9),
-        Step("here", frame=4, id=1), Step("recolor", id=1, color="#ff0000"),
+        Step("merge", id=1, other=2), Step("undo"), Step("gone", frame=3, id=1, last=9),
+        Step("here", frame=4, id=1), Step("recolor", id=1, color="#ff0000"), Step("undo"), Step("redo"),
     ]  # fmt: skip
     journal = b"".join(_line(asdict(step)) for step in steps)
     yield Reader("journal", _file(JOURNAL, lambda folder: Document(SIZE, folder)), [journal], _LEAF, _JSON_TOKENS)
@@ -261,20 +266,20 @@ def _files() -> Iterator[Reader]:
         _LEAF,
         _JSON_TOKENS,
     )
-    moves = {"come_from": ".vostrack/next", "go_to": ".vostrack/steps/0001", "coming": ["summary.json"], "going": []}
+    moves = {"come_from": ".vostrack/next", "go_to": ".vostrack/steps/0001", "coming": ["summary.json", RECORD], "going": []}
     yield Reader("moves", _file(".vostrack/moves.json", finish_moves), [_line(moves)], _LEAF, _JSON_TOKENS)
     with TemporaryDirectory() as folder:
         fakes.write_weights(Path(folder))
         manifest = Path(folder, "manifest.toml").read_bytes()
     yield Reader("manifest", _file("manifest.toml", read_manifest), [manifest], rb'"[^"]*"|[\d.]+|\w+', _JSON_TOKENS)
     yield Reader(
-        "json file", _file("x", lambda folder: _values(read_json, folder / "x", Entry)), [_line({"name": 1})], _LEAF,
+        "json file", _file("x", lambda folder: _values(read_json, folder / "x", Entry)), [_line(asdict(Entry("a", 3, {})))], _LEAF,
         _JSON_TOKENS,
     )  # fmt: skip
     yield Reader(
         "toml file",
         _file("x", lambda folder: _values(read_toml, folder / "x", Entry)),
-        [b'name = "a"\nsize = 3\n'],
+        [b'name = "a"\nsize = 3\n[scores]\nJ = 0.5\n'],
     )
 
 
@@ -305,10 +310,10 @@ def _binary() -> Iterator[Reader]:
         cells(Path(folder)).write(1, torch.full((3, 3, 4), 85, dtype=torch.uint8), (1, 2), (2,))
         kept = Path(folder, cells(Path(folder)).name(1)).read_bytes()
         yield Reader("cells", _file("forward/00001.png", lambda folder: cells(folder).read(1)), [kept], **bytewise)
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+    box = io.BytesIO()
+    with zipfile.ZipFile(box, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("annotations.xml", _CVAT)
-    yield Reader("archive", _mask, [packed.getvalue()], **bytewise)
+    yield Reader("archive", _mask, [box.getvalue()], **bytewise)
     picture = dpx(fakes.pictures(1)[0][:6, :8])
     yield Reader("dpx", _file("x/0.dpx", _clip), [picture], pattern=rb"(?s)(?<![^\0])[^\0]+", tokens=bytewise["tokens"])
 

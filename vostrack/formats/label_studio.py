@@ -200,7 +200,9 @@ def _runs(data: bytes, total: int) -> Iterator[npt.NDArray[np.uint8]]:
         return int(bits[at - count : at], 2)
 
     said, word = number(32), number(5) + 1
-    if said != total or word != _WORD:
+    if word != _WORD:
+        raise ValueError(f"has run lengths of values of {word} bits, not {_WORD}")
+    if said != total:
         raise ValueError(f"has a mask of {said} values, its image {total}")
     sizes, done = [number(4) + 1 for _ in range(4)], 0
     while done < total:

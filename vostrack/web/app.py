@@ -171,14 +171,18 @@ class Page:
             return _refused(MaskError("send JSON"), 415)
         if request.query_params.get("client", "") != self._pen:
             return _refused(MaskError("another tab or window is drawing: this one can only look"), 409)
-        body = b""
+        body, length = b"", 0
         try:
-            async for part in request.stream():
-                body += part
-                if len(body) > _MOST_BYTES:
-                    return _refused(MaskError(f"this is more than {_MOST_BYTES:,} bytes"), 413)
+            async for part in request.stream():  # to the end, or who sends would not hear the answer
+                length += len(part)
+                if length <= _MOST_BYTES:
+                    body += part
+                elif length > 8 * _MOST_BYTES:
+                    break
         except ClientDisconnect:
             return Response()  # which nobody gets
+        if length > _MOST_BYTES:
+            return _refused(MaskError(f"this is more than {_MOST_BYTES:,} bytes"), 413)
 
         def run() -> dict[str, Any]:
             with self._turn if alone else contextlib.nullcontext():
