@@ -155,7 +155,8 @@ def _documents() -> Iterator[Reader]:
         {"type": "polygonlabels", "value": {"points": [[10, 10], [50, 10], [50, 60]], "polygonlabels": ["dog"]}},
         {"type": "rectanglelabels", "value": {"x": 1, "y": 1, "width": 30, "height": 30, "rotation": 0,
                                               "rectanglelabels": ["cat"]}},
-        {"type": "brushlabels", "value": {"format": "rle", "rle": packed(np.eye(*SIZE, dtype=np.bool_)), "brushlabels": ["a"]}},
+        {"type": "brushlabels", "value": {"format": "rle", "rle": packed(np.eye(*SIZE, dtype=np.bool_)),
+                                          "brushlabels": ["a"]}},
     ]  # fmt: skip
     studio = [{"data": {"image": "0.png"}, "annotations": [{"result": [each | size for each in regions]}]}]
     for name, document in (
@@ -164,7 +165,7 @@ def _documents() -> Iterator[Reader]:
         yield Reader(name, _mask, [json.dumps(document).encode()], _LEAF, _JSON_TOKENS)
     yield Reader("cvat", _mask, [_CVAT.encode()], rb'(?<=")[^"]*(?=")|<[^>]*>|\w+')
     yield Reader("yolo", _mask, [b"1 0.125 0.166 0.5 0.166 0.5 0.5\n0 0.5 0.5 0.6 0.5 0.6 0.6\n"], rb"\S+")
-    yield Reader("data.yaml", _classes, [_CLASSES, _CLASSES.split(b"names")[0] + b"names: ['dog', cat, \"b\\u00e9\"]\n"])
+    yield Reader("data.yaml", _classes, [_CLASSES, _CLASSES.split(b"names")[0] + b"names: ['dog', \"b\\u00e9\"]\n"])
     entry = asdict(Entry("a", 3, {"J": 1.0}, None, (1, 2)))
     for kind, example in (
         (Any, entry), (Entry, entry), (list[Entry], [entry]), (dict[str, float], {"J": 1.0}), (tuple[int, ...], [1, 2])
@@ -266,16 +267,20 @@ def _files() -> Iterator[Reader]:
         _LEAF,
         _JSON_TOKENS,
     )
-    moves = {"come_from": ".vostrack/next", "go_to": ".vostrack/steps/0001", "coming": ["summary.json", RECORD], "going": []}
+    coming = ["summary.json", RECORD]
+    moves = {"come_from": ".vostrack/next", "go_to": ".vostrack/steps/0001", "coming": coming, "going": []}
     yield Reader("moves", _file(".vostrack/moves.json", finish_moves), [_line(moves)], _LEAF, _JSON_TOKENS)
     with TemporaryDirectory() as folder:
         fakes.write_weights(Path(folder))
         manifest = Path(folder, "manifest.toml").read_bytes()
     yield Reader("manifest", _file("manifest.toml", read_manifest), [manifest], rb'"[^"]*"|[\d.]+|\w+', _JSON_TOKENS)
     yield Reader(
-        "json file", _file("x", lambda folder: _values(read_json, folder / "x", Entry)), [_line(asdict(Entry("a", 3, {})))], _LEAF,
+        "json file",
+        _file("x", lambda folder: _values(read_json, folder / "x", Entry)),
+        [_line(asdict(Entry("a", 3, {})))],
+        _LEAF,
         _JSON_TOKENS,
-    )  # fmt: skip
+    )
     yield Reader(
         "toml file",
         _file("x", lambda folder: _values(read_toml, folder / "x", Entry)),
