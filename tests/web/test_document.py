@@ -296,6 +296,39 @@ def test_the_beginning_of_a_frame_is_taken_back_with_its_first_stroke(tmp_path: 
     assert state(made) == after
 
 
+def test_of_what_was_predicted_only_what_is_touched_is_drawn(tmp_path: Path) -> None:
+    made, predicted = document(tmp_path), np.zeros(SIZE, np.uint8)
+    predicted[2:5, 2:5], predicted[10:15, 10:15] = 1, 2
+    stroke = Step("brush", 9, 1, [[12.0, 11.0]], radius=1)
+    made.lay(stroke, predicted)
+    made.do(stroke)
+    assert (made.ids(9), made.erased(9)) == ({1}, set())
+    assert not (made.labels(9) == 2).any()
+    there = made.over(9, predicted)
+    assert ((there == 2) == ((predicted == 2) & (there != 1))).all()
+    made.do(Step("gone", 3, 2))
+    made.undo()
+    made.do(Step("erase", 9, 0, [[14.0, 14.0]], radius=1))
+    assert made.ids(9) == {1, 2}
+    assert (made.over(9, np.zeros(SIZE, np.uint8)) == made.labels(9)).all()
+    with pytest.raises(MaskError, match="cat is drawn at frame 9"):
+        made.do(Step("gone", 3, 2))
+    made.undo()
+    made.do(Step("merge", id=2, other=1))
+    assert (made.labels(9) == 1).sum() == 9 + 25
+    assert state(Document(SIZE, tmp_path)) == state(made)
+
+
+def test_a_stroke_that_touches_nothing_says_nothing(tmp_path: Path) -> None:
+    made, predicted = document(tmp_path), np.zeros(SIZE, np.uint8)
+    predicted[2:5, 2:5] = 1
+    made.do(Step("lock", id=1, locked=True))
+    for step in (Step("erase", 4, 1, [[3.0, 3.0]], radius=1), Step("brush", 4, 2, [[3.0, 3.0]], radius=1)):
+        made.lay(step, predicted)
+        made.do(step)
+        assert (made.frames, made.ids(4), made.erased(4)) == ([], set(), set())
+
+
 def test_a_mask_that_was_given_stays_when_a_stroke_is_taken_back(tmp_path: Path) -> None:
     made = document(tmp_path)
     given = np.zeros(SIZE, np.uint8)

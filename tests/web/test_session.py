@@ -479,13 +479,13 @@ def test_a_stroke_looks_at_no_other_frame(session: Session, monkeypatch: pytest.
     for frame in (0, 3, 5):
         draw(session, frame)
     session.state()
-    seen, labels = set(), Document.labels
+    seen, picture = set(), Document.picture
 
     def watched(document: Document, frame: int) -> np.ndarray:
         seen.add(frame)
-        return labels(document, frame)
+        return picture(document, frame)
 
-    monkeypatch.setattr(Document, "labels", watched)
+    monkeypatch.setattr(Document, "picture", watched)
     session.do(Step("erase", 3, 1, [[8, 10]], radius=5))
     assert "-m 3:" in session.state()["command"]
     assert seen == {3}
@@ -502,10 +502,12 @@ def test_what_is_older_than_its_mask_is_told_until_it_is_followed_again(session:
     session.do(Step("erase", 6, 1, [[8, 10]], radius=5))
     assert session.state()["older"] == {1: ((6, None),)}
     session.do(Step("erase", 3, 2, [[60, 44]], radius=3))
-    assert session.state()["older"] == {1: ((6, None),), 2: ((3, 5),)}
-    session.do(Step("gone", 9, 2))
-    assert session.state()["older"][2] == ((3, 5), (9, None))
+    assert session.state()["older"] == {1: ((6, None),), 2: ((3, None),)}
     session.document.undo()
+    session.do(Step("gone", 9, 2))
+    assert session.state()["older"][2] == ((9, None),)
+    session.document.undo()
+    session.do(Step("erase", 3, 2, [[60, 44]], radius=3))
     followed(session)
     assert session.state()["older"] == {}
     session.do(Step("clear", 0, 2))
@@ -558,6 +560,81 @@ def test_a_correction_reaches_the_next_mask_and_its_object_alone(clip: Path, ses
         again.do(Step("lock", id=1, locked=True))
         with pytest.raises(MaskError, match="nothing that may change has changed"):
             again.follow(Wanted(changed=True))
+
+
+CAT = [[40.0, 30.0], [60.0, 30.0], [60.0, 44.0]]
+
+
+@pytest.fixture
+def two(session: Session) -> Session:
+    """The session, with two objects that were followed."""
+    draw(session)
+    session.do(Step("add", name="cat"))
+    session.do(Step("polygon", 0, 2, CAT))
+    followed(session)
+    return session
+
+
+def test_a_correction_is_of_the_objects_that_were_touched_alone(two: Session, clip: Path, tmp_path: Path) -> None:
+    two.do(Step("erase", 6, 1, [[8, 10]], radius=5))
+    assert (two.document.ids(6), two.older()) == ({1}, {1: ((6, None),)})
+    assert (two.labels(6) == 2).any(), "what was predicted is shown below"
+    saved = read_mask(two.save()[6], (48, 64)).labels
+    assert saved.ids == (1,)
+    two.do(Step("gone", 5, 2))
+    assert not (two.labels(6) == 2).any()
+    two.do(Step("here", 8, 2))
+    followed(two)
+    assert Request.kept_in(OutputFolder(two.out))[1].labels[6].ids == (1,)
+    assert dict(two.findings()["confidence"]["2"])[9] < 1
+    masks = {frame: drawn_in(two.out) / f"{frame:05d}.png" for frame in (0, 6)}
+    names: dict[Any, str] = {1: "dog", 2: "cat"}
+    said: dict[str, Any] = {"gone": {2: [(5, 7)]}, "direction": "both"}
+    segment(clip, masks, tmp_path / "by_hand", method="copy", names=names, **said)
+    assert results(two.out) == results(tmp_path / "by_hand")
+
+
+def test_what_is_predicted_below_a_correction_follows_what_is_drawn_elsewhere(two: Session) -> None:
+    two.do(Step("erase", 6, 1, [[8, 10]], radius=5))
+    followed(two)
+    two.do(Step("erase", 3, 2, [[60, 44]], radius=3))
+    followed(two, Wanted(changed=True))
+    for frame in (3, 6, 11):
+        assert ((two.labels(frame) == 2) == (two.labels(3) == 2)).all()
+    before = two.labels(6)
+    two.do(Step("brush", 6, 1, [[58.0, 40.0]], radius=2, only="background"))
+    assert ((two.labels(6) == 2) == (before == 2)).all(), "as it is now, not as it was when the frame was drawn on"
+    two.document.undo()
+    assert (two.labels(6) == before).all()
+
+
+def test_an_object_that_is_painted_over_stays_what_it_was_elsewhere(two: Session) -> None:
+    before = two.predicted(6)
+    two.do(Step("brush", 6, 1, [[45.0, 31.0], [59.0, 31.0]], radius=2))
+    assert two.document.ids(6) == {1}
+    after = two.labels(6)
+    assert (after[before != after] == 1).all()
+    two.do(Step("clear", 8, 2))
+    assert (two.document.ids(8), two.document.erased(8)) == (set(), {2})
+    assert two.state()["drawn"] == [0, 6, 8]
+    assert "--gone 2@8-8" in two.state()["command"]
+    assert "-m 8:" not in two.state()["command"], "an empty mask would say that nothing is there"
+    followed(two, Wanted(changed=True))
+    assert (two.predicted(6) == after).all()
+    assert [{*np.unique(two.predicted(frame)).tolist()} for frame in (5, 8, 9)] == [{0, 1, 2}, {0, 1}, {0, 1, 2}]
+    two.do(Step("polygon", 8, 2, CAT))
+    assert two.document.erased(8) == set()
+
+
+def test_a_journal_whose_corrections_were_of_all_objects_means_what_it_did(two: Session, clip: Path) -> None:
+    seen = encoded(two.predicted(6))
+    for step in (Step("begin", 6, data=seen, opens=True), Step("erase", 6, 1, [[8, 10]], radius=5)):
+        two.document.do(step)
+    followed(two)
+    assert Request.kept_in(OutputFolder(two.out))[1].labels[6].ids == (1, 2)
+    two.close()
+    with closing(Session.open(clip)) as again, pytest.raises(MaskError, match="nothing has changed"):
+        again.follow(COPY)
 
 
 def test_all_anew_keeps_how_the_run_was_made(clip: Path, tmp_path: Path) -> None:

@@ -117,10 +117,10 @@ class Followed:
         also back to the start. Arguments are those of `news`.
         """
         found, masks = dict[int, tuple[Frames, ...]](), {*given}
-        for frame in sorted(masks | self._there):
+        for frame in sorted({*self._document.frames} | self._there):
             for number in self.changed(frame):
                 drawn = [each for each in given if number in self._document.ids(each)]
-                span = _around(frame, drawn, frame not in masks, self.request.span)
+                span = _around(frame, drawn, frame in self._there - masks, self.request.span)
                 found[number] = joined(found.get(number, ()), *span)
         for number in {*self._said, *gone}:
             one, other = (tuple(each.get(number, ())) for each in (self._said, gone))
@@ -130,20 +130,24 @@ class Followed:
 
     def changed(self, frame: int) -> frozenset[int]:
         """Objects whose pixels at a frame are not those that the run was given, or has; looks once at each mask."""
-        since, is_there = self._document.since(frame), frame in self._there
+        document, is_there = self._document, frame in self._there
+        since = document.since(frame)
         found, differing = self._differing.get(frame, (None, frozenset()))
         if found != since:
-            now = self._document.labels(frame)
+            now = document.labels(frame)
             locks = self.request.locks  # what was locked can lack what its mask says
             all_held = any(first <= frame <= last for first, last in locks.frames)
-            held = {number for number in self._document.ids(frame) if all_held or number in locks.objects}
+            held = {number for number in document.ids(frame) if all_held or number in locks.objects}
             has = self._result(frame) if held or not is_there else None
-            before = has if has is not None and not is_there else mask_of(self.known, frame, self._document.size)
+            over = now if has is None else document.over(frame, has)
+            before = mask_of(self.known, frame, document.size)
+            if has is not None and not is_there:
+                before, now = has, over
             differing = _differing(before, now)
             if not differing and (before != now).any():  # what is left open may be of any
-                differing = self._document.ids(frame)
+                differing = document.ids(frame)
             if has is not None:
-                differing |= _differing(has, np.where(now == VOID, has, now)) & held
+                differing |= _differing(has, over) & held
             if has is not None or (is_there and not held):  # else it may be there when it is asked for again
                 self._differing[frame] = since, differing
         return differing

@@ -44,7 +44,7 @@ class Mask:
     """A mask that is drawn.
 
     Attributes:
-        data: its ids, compressed.
+        data: its ids, compressed; also of what was predicted below what is drawn.
         counts: how many pixels each id has, (256,).
         revision: that of the document which made it so.
     """
@@ -55,7 +55,7 @@ class Mask:
 
     @cached_property
     def ids(self) -> frozenset[int]:
-        """Objects that it shows."""
+        """Objects that it shows, drawn or predicted."""
         return _ids_of(self.counts)
 
 
@@ -77,13 +77,13 @@ class Done:
         step: that was done.
         patches: pixels that it changed.
         things: objects on the other side of it.
-        began: frames that have a mask there, each with the objects that it showed when it was begun.
+        drawn: frames that have a mask there, each with the objects that a person drew or erased on it.
     """
 
     step: Step
     patches: list[Patch]
     things: dict[int, Thing]
-    began: dict[int, frozenset[int]]
+    drawn: dict[int, frozenset[int]]
 
 
 class Document:
@@ -107,7 +107,7 @@ class Document:
         self.touched, self.told = set[int](), set[int]()
         self._root = OutputRoot(folder)
         self._masks: dict[int, Mask] = {}
-        self._began: dict[int, frozenset[int]] = {}
+        self._drawn: dict[int, frozenset[int]] = {}
         self._end = 0  # of the steps in the journal, in bytes
         self._done: list[Done] = []
         self._undone: list[Done] = []
@@ -120,8 +120,8 @@ class Document:
 
     @property
     def frames(self) -> list[int]:
-        """Frames that have a mask."""
-        return sorted(self._masks)
+        """Frames that something is drawn or erased on."""
+        return sorted(frame for frame, ids in self._drawn.items() if ids)
 
     @property
     def count(self) -> int:
@@ -136,30 +136,52 @@ class Document:
     def can_redo(self) -> bool:
         return bool(self._undone)
 
-    def labels(self, frame: int) -> Labels:
-        """Ids of a frame, uint8 (H, W), a copy; background where nothing was drawn."""
+    def picture(self, frame: int) -> Labels:
+        """Ids of a frame, uint8 (H, W), a copy: what is drawn, and what was predicted below it."""
         mask = self._masks.get(frame)
         if mask is None:
             return np.zeros(self.size, np.uint8)
         return np.frombuffer(zlib.decompress(mask.data), np.uint8).reshape(self.size).copy()
 
+    def labels(self, frame: int) -> Labels:
+        """Ids of what is drawn on a frame, uint8 (H, W), a copy; background where nothing is."""
+        picture = self.picture(frame)
+        return np.where(self._is_drawn(frame)[picture], picture, 0).astype(np.uint8)
+
+    def over(self, frame: int, below: Labels) -> Labels:
+        """Ids (H, W) with what is drawn on their frame above them, as an engine takes a given mask."""
+        laid = self._laid(frame, below)
+        return np.where(laid == VOID, below, laid)
+
     def ids(self, frame: int) -> frozenset[int]:
-        """Objects that the mask of a frame shows."""
+        """Objects that are drawn on a frame, and not those that were predicted there."""
         mask = self._masks.get(frame)
-        return frozenset() if mask is None else mask.ids
+        return frozenset() if mask is None else mask.ids & self._drawn[frame]
 
     def erased(self, frame: int) -> frozenset[int]:
-        """Objects that the mask of a frame showed when it was begun, and does not show any more."""
-        return self._began.get(frame, frozenset()) - self.ids(frame)
+        """Objects of which nothing is left on a frame that they were drawn or erased on."""
+        return self._drawn.get(frame, frozenset()) - self.ids(frame) - {BACKGROUND}
+
+    def is_empty(self, frame: int) -> bool:
+        """Whether a mask was given for a frame which says that no object is there, and none was drawn since."""
+        return BACKGROUND in self._drawn.get(frame, ()) and not self.ids(frame)
 
     def since(self, frame: int) -> int:
         """The revision from which on the mask of a frame is as it is; -1 where there is none."""
         mask = self._masks.get(frame)
         return -1 if mask is None else mask.revision
 
-    def check(self, step: Step, labels: Labels) -> None:
-        """Raise `MaskError` where a step cannot be done on a frame without a mask that begins with labels."""
-        self._prepared(step, labels)
+    def lay(self, step: Step, predicted: Labels) -> None:
+        """Put labels (H, W) that were predicted for the frame of a step, which comes next, below what is drawn there.
+
+        Raises:
+            MaskError: the step cannot be done then.
+            OutputError: it cannot be written down.
+        """
+        before, laid = self.picture(step.frame), self._laid(step.frame, predicted)
+        if (before != laid).any():
+            self._prepared(step, laid)  # a frame that nothing is drawn on stays as it is
+            self.do(Step("predicted", step.frame, data=encoded(predicted), opens=True))
 
     def do(self, step: Step) -> list[int]:
         """Do a step, and write it down first; gives the frames that changed.
@@ -255,34 +277,52 @@ class Document:
         if step.frame < 0:
             raise MaskError(f"there is no frame {step.frame}")
         if step.kind in OBJECTS:
-            things, patches = OBJECTS[step.kind](dict(self.things), step), list[Patch | None]()
-            began = {frame: ids & {*things} for frame, ids in self._began.items()}  # its id may come again
-            if step.kind in ("delete", "merge", "gone"):
-                for frame in [each for each in self._masks if step.id in self.ids(each)]:
-                    old = self.labels(frame)
-                    new = old if step.kind == "gone" else _relabelled(old, step)
-                    _check_there(things, frame, new)
-                    patches.append(_patch(frame, old, new))
-            return Done(step, [patch for patch in patches if patch], things, began)
+            return self._prepared_of_objects(step)
         if step.kind not in _DRAWN:
             raise MaskError(f"there is no step {shown(step.kind)!r}")
         if step.id and step.id not in self.things:
             raise MaskError(f"there is no object {step.id}: add it first")
-        before = self.labels(step.frame) if before is None else before
+        before = self.picture(step.frame) if before is None else before
         after = self._painted(before, step)
-        _check_there(self.things, step.frame, after)
+        drawn = self._drawn.get(step.frame, frozenset()) | _drawn_by(step, before, after)
+        _check_there(self.things, step.frame, after, drawn)
         patch = _patch(step.frame, before, after)
-        seen = _ids_of(_counts(after)) if step.kind == "begin" else self._began.get(step.frame, frozenset())
-        return Done(step, [patch] if patch else [], dict(self.things), {**self._began, step.frame: seen})
+        return Done(step, [patch] if patch else [], dict(self.things), {**self._drawn, step.frame: drawn})
+
+    def _prepared_of_objects(self, step: Step) -> Done:
+        """What a step about objects changes."""
+        things, patches = OBJECTS[step.kind](dict(self.things), step), list[Patch | None]()
+        part = {step.other} if step.kind == "merge" else set[int]()
+        drawn = {frame: ids | part if step.id in ids else ids for frame, ids in self._drawn.items()}
+        drawn = {frame: ids & {BACKGROUND, *things} for frame, ids in drawn.items()}  # its id may come again
+        if step.kind in ("delete", "merge", "gone"):
+            for frame in [each for each, mask in self._masks.items() if step.id in mask.ids]:
+                old = self.picture(frame)
+                new = old if step.kind == "gone" else _relabelled(old, step)
+                _check_there(things, frame, new, drawn[frame])
+                patches.append(_patch(frame, old, new))
+        return Done(step, [patch for patch in patches if patch], things, drawn)
+
+    def _is_drawn(self, frame: int) -> npt.NDArray[np.bool_]:
+        """Whether pixels of an id are drawn on a frame, (256,)."""
+        found = np.zeros(256, np.bool_)
+        found[[*self._drawn.get(frame, ()), VOID]] = True
+        found[BACKGROUND] = False
+        return found
+
+    def _laid(self, frame: int, below: Labels) -> Labels:
+        """The picture (H, W) of a frame with other labels below what is drawn."""
+        picture, is_drawn = self.picture(frame), self._is_drawn(frame)
+        return np.where(is_drawn[picture], picture, np.where(is_drawn[below], 0, below)).astype(np.uint8)
 
     def _painted(self, before: Labels, step: Step) -> Labels:
         """The labels of a frame after a step that draws."""
         after, own = before.copy(), before == step.id
-        if step.kind == "begin":
+        if step.kind in ("begin", "predicted"):
             labels = decoded(step.data, self.size)
             if unknown := {*np.unique(labels).tolist()} - {BACKGROUND, VOID, *self.things}:
                 raise MaskError(f"there is no object {min(unknown)}: add it first")
-            return labels
+            return labels if step.kind == "begin" else self._laid(step.frame, labels)
         if step.kind == "clear":
             area, number = Area.of(before > 0 if not step.id else own), 0
         else:
@@ -306,7 +346,7 @@ class Document:
             self.touched.add(done.step.frame)
         if done.step.kind in ("gone", "here", "delete", "merge"):
             self.told.add(done.step.id)
-        kept = replace(done, things=dict(self.things), began=self._began)
+        kept = replace(done, things=dict(self.things), drawn=self._drawn)
         self._done.append(kept)
         self.things = done.things
         return self._put(done, after=True)
@@ -330,19 +370,19 @@ class Document:
         if not source:
             return []
         done = source.pop()
-        target.append(replace(done, things=dict(self.things), began=self._began))
+        target.append(replace(done, things=dict(self.things), drawn=self._drawn))
         self.things = dict(done.things)
         return self._put(done, after)
 
     def _put(self, done: Done, after: bool) -> list[int]:
         """Write patches into masks, and keep masks for its frames alone; gives the frames that changed."""
-        frames, revision = {*done.began}, self.revision + 1
-        changed = {*self._masks} ^ frames
+        frames, revision = {*done.drawn}, self.revision + 1
+        changed = {frame for frame in {*self._masks, *frames} if done.drawn.get(frame) != self._drawn.get(frame)}
         for frame in frames - {*self._masks}:
             blank = np.zeros(self.size, np.uint8)
             self._masks[frame] = Mask(zlib.compress(blank.tobytes(), 1), _counts(blank), revision)
         for patch in done.patches:
-            labels, counts = self.labels(patch.frame), self._masks[patch.frame].counts
+            labels, counts = self.picture(patch.frame), self._masks[patch.frame].counts
             old = labels[patch.box]
             data = zlib.decompress(patch.after if after else patch.before)
             new = np.frombuffer(data, np.uint8).reshape(old.shape)
@@ -352,7 +392,9 @@ class Document:
             changed.add(patch.frame)
         for frame in {*self._masks} - frames:
             del self._masks[frame]
-        self._began, self.revision = done.began, revision
+        for frame in changed & frames:
+            self._masks[frame] = replace(self._masks[frame], revision=revision)
+        self._drawn, self.revision = done.drawn, revision
         return sorted(changed)
 
 
@@ -382,10 +424,21 @@ def _ids_of(counts: npt.NDArray[np.int64]) -> frozenset[int]:
     return frozenset(np.flatnonzero(counts).tolist()) - {BACKGROUND, VOID}
 
 
-def _check_there(things: Mapping[int, Thing], frame: int, labels: Labels) -> None:
-    """Raise `MaskError` where labels show an object that is said not to be there."""
+def _drawn_by(step: Step, before: Labels, after: Labels) -> frozenset[int]:
+    """Objects that a step on a frame draws or erases; one that another is painted over stays as it was."""
+    if step.kind == "predicted":
+        return frozenset()
+    if step.kind == "begin":
+        return _ids_of(_counts(after)) or frozenset({BACKGROUND})
+    erased = _ids_of(_counts(before[(before != BACKGROUND) & (after == BACKGROUND)]))
+    own = step.id and step.kind != "erase" and (step.kind == "clear" or (after == step.id).any())
+    return erased | {step.id} if own else erased
+
+
+def _check_there(things: Mapping[int, Thing], frame: int, labels: Labels, drawn: frozenset[int]) -> None:
+    """Raise `MaskError` where labels show an object that is drawn, and said not to be there."""
     for thing in things.values():
-        if thing.is_gone(frame) and (labels == thing.id).any():
+        if thing.id in drawn and thing.is_gone(frame) and (labels == thing.id).any():
             who = shown(thing.name) or f"object {thing.id}"
             raise MaskError(
                 f"{who} is drawn at frame {frame}, where it would be gone: erase it, or say that it is here"
@@ -492,4 +545,5 @@ _DRAWN: Mapping[str, Callable[[tuple[int, int], Labels, Inside, Step], tuple[Are
     "region": _region,
     "clear": _region,
     "begin": _region,
+    "predicted": _region,
 }

@@ -142,10 +142,8 @@ class Session:
         return (self.out / "summary.json").is_file()
 
     def labels(self, frame: int) -> Labels:
-        """Ids of a frame, (H, W): what is drawn, else what was predicted, else background."""
-        if frame in self.document.frames:
-            return self.document.labels(frame)
-        return self.predicted(frame)
+        """Ids of a frame, (H, W): what is drawn, above what was predicted."""
+        return self.document.over(frame, self.predicted(frame))
 
     def predicted(self, frame: int) -> Labels:
         """What was followed at a frame, (H, W); background where nothing was."""
@@ -173,16 +171,15 @@ class Session:
         return self.span.first <= frame and (self.span.last is None or frame <= self.span.last)
 
     def do(self, step: Step) -> list[int]:
-        """Do a step; one that draws on a frame without a mask begins with what was predicted there."""
+        """Do a step; one that draws does so above what was predicted on its frame."""
         count = self.frames.count
         if count is not None and step.frame >= count:
             raise MaskError(f"there is no frame {step.frame}: the last one is {count - 1}")
         draws = bool(step.points) or step.kind in ("holes", "smooth", "grow", "clear", "region")
         if draws and not self._is_inside(step.frame):
             raise MaskError(f"the run covers frames {self.span}: draw on one of those")
-        if draws and step.frame not in self.document.frames and (predicted := self.predicted(step.frame)).any():
-            self.document.check(step, predicted)  # a frame that nothing is drawn on stays as it was predicted
-            self.document.do(Step("begin", step.frame, data=encoded(predicted), opens=True))
+        if draws:
+            self.document.lay(step, self.predicted(step.frame))
         return self.document.do(step)
 
     def propose(self, step: Step) -> str:
@@ -256,9 +253,10 @@ class Session:
             OutputError: that cannot be done. The strokes are in the journal all the same.
         """
         folder = drawn_in(self.out)
-        for frame in self.document.touched - {*self.document.frames}:
+        frames = self._given()
+        for frame in self.document.touched - {*frames}:
             OutputRoot(folder).remove(mask_name(frame))
-        return {frame: self.document.save(folder, frame) for frame in self.document.frames}
+        return {frame: self.document.save(folder, frame) for frame in frames}
 
     def _first_run(self, saved: Mapping[int, DrawnMask], wanted: Wanted) -> dict[str, Any]:
         names = {thing.id: thing.name for thing in self.document.things.values() if thing.name}
@@ -359,7 +357,9 @@ class Session:
 
     def _given(self) -> list[int]:
         """Frames whose masks a run is given: from the first one on that shows an object."""
-        return [*dropwhile(lambda frame: not self.document.ids(frame), self.document.frames)]
+        document = self.document
+        said = [frame for frame in document.frames if document.ids(frame) or document.is_empty(frame)]
+        return [*dropwhile(document.is_empty, said)]
 
     @property
     def _gone(self) -> dict[int, list[Frames]]:
@@ -368,7 +368,7 @@ class Session:
         for number, thing in document.things.items():
             spans = thing.gone
             for frame in document.frames:
-                if frame < start or number in document.erased(frame):
+                if number in document.erased(frame) or (frame < start and document.is_empty(frame)):
                     spans = joined(spans, frame, frame)
             if spans:
                 gone[number] = [*spans]

@@ -27,8 +27,8 @@ class Step:
 
     Attributes:
         kind: "brush", "erase", "polygon", "fill", "holes", "smooth", "grow", "clear", "region" for a frame; "add",
-            "rename", "recolor", "lock", "delete", "merge", "gone", "here" for objects; "begin" for the first step on a
-            frame that had predicted pixels.
+            "rename", "recolor", "lock", "delete", "merge", "gone", "here" for objects; "begin" for a mask that was
+            given; "predicted" for what lies below what is drawn on a frame.
         frame: that it is about; the first one where an object is gone, or here again.
         id: object that it is about; 0 erases.
         points: (x, y) in pixels of the clip.
@@ -39,7 +39,7 @@ class Step:
         locked: whether an object is locked.
         only: where it may paint: over "all" that is not locked, over "background" alone, or over this "id" alone.
         data: pixels, as a PNG of ids or a mask, in base 64.
-        opens: whether a "begin" belongs to the step after it, and is taken back with that.
+        opens: whether a step belongs to the one after it, and is taken back with that.
         last: frame where an object is gone, or here again; None for the end of the clip.
     """
 
