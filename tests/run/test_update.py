@@ -4,7 +4,7 @@ import errno
 import filecmp
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ COUNT = 12
 LAST = COUNT - 1
 OUTPUTS = ("overlay", "objects")
 
+Calls = Callable[[str], list[int]]
+
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
@@ -39,6 +41,18 @@ def run(clip: Path, masks: Any, out: Path, **settings: Any) -> dict[str, Any]:
 
 def record(out: Path) -> dict[str, Any]:
     return dict(json.loads((out / ".vostrack" / "run.json").read_text()))
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Counts the calls of a method from now on."""
+
+    def counted(name: str) -> list[int]:
+        found, called = list[int](), getattr(fakes.FakeMethod, name)
+        monkeypatch.setattr(fakes.FakeMethod, name, lambda *given: (found.append(1), called(*given))[1])
+        return found
+
+    return counted
 
 
 def everything(out: Path) -> dict[str, bytes]:
@@ -118,23 +132,58 @@ def test_an_update_goes_on_as_the_run_was_asked_for(settings: dict[str, Any], cl
     assert everything(tmp_path / "out") == everything(tmp_path / "fresh")
 
 
-def test_only_what_can_change_is_computed(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_can_change_is_computed(clip: Path, tmp_path: Path, calls: Calls) -> None:
     run(clip, truth(), tmp_path / "out", direction="forward")
-    predicted = []
-    predict = fakes.FakeMethod.predict
-    monkeypatch.setattr(fakes.FakeMethod, "predict", lambda *given: (predicted.append(1), predict(*given))[1])
+    predicted = calls("predict")
     vostrack.update(tmp_path / "out", {8: truth(8)})
     assert len(predicted) == COUNT - 8
 
 
+def one(number: int, index: int) -> np.ndarray:
+    return np.where(truth(index) == number, number, 0).astype(np.uint8)
+
+
+def test_where_an_object_is_gone_matters_only_to_what_knows_it(clip: Path, tmp_path: Path, calls: Calls) -> None:
+    masks = {0: truth(), 3: changed(3, 3), 9: one(200, 9)}
+    run(clip, masks, tmp_path / "out", direction="both")
+    predicted = calls("predict")
+    vostrack.update(tmp_path / "out", gone={3: [(5, None)]})
+    assert len(predicted) == COUNT - 5, "nothing that is followed backwards knew it there"
+    run(clip, masks, tmp_path / "fresh", direction="both", gone={3: [(5, None)]})
+    assert everything(tmp_path / "out") == everything(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("direction", ["both", "forward"])
+def test_masks_that_stay_as_they_are_are_not_made(direction: str, clip: Path, tmp_path: Path, calls: Calls) -> None:
+    out = tmp_path / "out"
+    run(clip, truth(), out, direction=direction, outputs=())
+    vostrack.update(out, {4: changed(3, 4)}, lock=[200], lock_ranges=[(0, 3)])
+    before = [labels(out, index) for index in range(COUNT)]
+    enlarged = calls("enlarge")
+    vostrack.update(out, gone={200: [(9, None)]}, lock=[3], lock_ranges=[(0, 8)], unlock=True)
+    assert len(enlarged) == COUNT - 9 + 1, "and one for the mask that was given"
+    after = [labels(out, index) for index in range(COUNT)]
+    assert all(np.array_equal(one, other) for one, other in zip(before[:9], after[:9], strict=True))
+    assert not any((each == 200).any() for each in after[9:])
+    assert all(np.array_equal(one == 3, other == 3) for one, other in zip(before, after, strict=True))
+    vostrack.update(out, unlock=True)
+    run(
+        clip,
+        {0: truth(), 4: changed(3, 4)},
+        tmp_path / "fresh",
+        outputs=(),
+        direction=direction,
+        gone={200: [(9, None)]},
+    )
+    assert everything(out) == everything(tmp_path / "fresh")
+
+
 def test_features_that_the_method_forgets_are_not_computed(
-    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: Calls
 ) -> None:
     run(clip, truth(), tmp_path / "out", direction="forward")
     monkeypatch.setattr(fakes.FakeMethod, "forgets", lambda self, state, ahead: ahead > 3, raising=False)
-    encoded = []
-    encode = fakes.FakeMethod.encode
-    monkeypatch.setattr(fakes.FakeMethod, "encode", lambda *given: (encoded.append(1), encode(*given))[1])
+    encoded = calls("encode")
     vostrack.update(tmp_path / "out", {8: truth(8)})
     assert len(encoded) == 1 + 3 + COUNT - 8
 

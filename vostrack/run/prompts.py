@@ -47,11 +47,15 @@ class Locks:
         locked = {"objects": list(self.objects), "frames": [list(span) for span in self.frames]}
         return {"locks": locked} if self.objects or self.frames else {}
 
+    def hold(self, frame: int) -> bool:
+        """Whether the whole mask of a frame stays."""
+        return any(first <= frame <= last for first, last in self.frames)
+
     def applied(self, prediction: Prediction, earlier: Prediction) -> Prediction:
         """A prediction with what is locked as an earlier one has it, but for objects that are not followed any more."""
         pixels, ids, probs = prediction.labels.pixels, prediction.ids, prediction.probs
         old = torch.where(torch.isin(earlier.labels.pixels, _ids(ids)), earlier.labels.pixels, BACKGROUND)
-        if any(first <= prediction.index <= last for first, last in self.frames):
+        if self.hold(prediction.index):
             pixels = old
         elif self.objects:
             pixels = torch.where(torch.isin(pixels, _ids(self.objects)), BACKGROUND, pixels)

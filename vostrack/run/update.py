@@ -25,7 +25,7 @@ from vostrack.run.cuts import beyond_cuts
 from vostrack.run.export import older
 from vostrack.run.folder import OutputFolder, digest
 from vostrack.run.given import Known, choose_masks
-from vostrack.run.kept import KeptCells
+from vostrack.run.kept import COMPLETE, KeptCells
 from vostrack.run.pipeline import Pipeline, changes, load_pipeline
 from vostrack.run.place import RECORD, REVIEW, check_run
 from vostrack.run.prompts import GoneSpans, Locks, gone_by_id, object_id, said_gone
@@ -197,7 +197,7 @@ class _Correction:
             request.keep_in(folder, given)
             log, measured = ObjectLog(absent, [*given.labels]), self._earlier.signs()
             store = FolderStore(folder, request.outputs, request, stream.fps, look, log, measured)
-            reuse = self._reuse(folder, given.labels, first, last, stream.size)
+            reuse = self._reuse(request, folder, first, last, stream.size)
             passes = request.passes(self._pipeline, given.labels, stream, absent, store, callbacks, reuse)
 
             def locked(prediction: Prediction) -> Prediction:
@@ -309,24 +309,29 @@ class _Correction:
     def _changed(self, prompts: Prompts, before: Gone, absent: Gone) -> tuple[int, int]:
         """The first frame that the pass forwards, and the last that the one backwards, sees in another way than before.
 
-        What is said of frames before the first mask is nothing to the one, and of frames behind the last to the other.
+        Where an object is gone is nothing to the one before its first mask, and to the other behind its last one.
         """
         known, given = self._known.labels, prompts.labels
-        spans = [
-            (frame, frame)
+        frames = [
+            frame
             for frame in {*known, *given}
             if frame not in known or frame not in given or digest(known[frame]) != digest(given[frame])
         ]
         said = [span for each in (before, absent) for many in each.values() for span in many]
         edges = sorted({edge for start, end in said for edge in (start, _ENDLESS if end is None else end + 1)})
-        for start, end in pairwise([*edges, _ENDLESS]):
-            if set(gone_at(before, start)) != set(gone_at(absent, start)):
-                spans.append((start, end - 1))
-        if not spans and not self._unlocks and prompts.names == self._known.names:
+        spans = [
+            (number, start, end - 1)
+            for start, end in pairwise([*edges, _ENDLESS])
+            for number in {*gone_at(before, start)} ^ {*gone_at(absent, start)}
+        ]
+        if not frames and not spans and not self._unlocks and prompts.names == self._known.names:
             raise _NothingChangesError("nothing changes: give a mask, drop one, name or say when an object is gone")
-        begins, ends = min((*known, *given)), max((*known, *given))
-        first = min((max(start, begins) for start, end in spans if end >= begins), default=_ENDLESS)
-        return first, max((min(end, ends) for start, end in spans if start <= ends), default=-1)
+        firsts, lasts = [*frames, _ENDLESS], [*frames, -1]
+        for number, start, end in spans:
+            shows = [frame for each in (known, given) for frame, labels in each.items() if number in labels.ids]
+            firsts += [max(start, min(shows))] if end >= min(shows) else []
+            lasts += [min(end, max(shows))] if start <= max(shows) else []
+        return min(firsts), max(lasts)
 
     def _begun(self, record: Mapping[str, Any], given: Prompts) -> OutputFolder:
         """The folder of the new version, empty or with what an update like this has left."""
@@ -354,28 +359,31 @@ class _Correction:
             there = self._earlier.cells / direction
             for name in os.listdir(there) if there.is_dir() else ():
                 index = int(name[:-4]) if name[:-4].isdecimal() and name.endswith(".png") else None
-                holds = index is not None and (index < first if direction is Direction.FORWARD else index > last)
+                holds = name == COMPLETE and last < 0  # nothing of what was followed backwards is another
+                if index is not None:
+                    holds = index < first if direction is Direction.FORWARD else index > last
                 if holds:
                     _link(OutputRoot(self._path), there / name, folder.cells / direction / name)
 
     def _reuse(
-        self, folder: OutputFolder, given: Mapping[int, LabelMap], first: int, last: int, size: tuple[int, int]
+        self, request: Request, folder: OutputFolder, first: int, last: int, size: tuple[int, int]
     ) -> dict[Direction, Reuse]:
-        """What was said of cells that holds; and where a result follows from such cells alone, the result as it is."""
+        """What was said of cells that holds; and results that are locked, or follow from that alone, as they are."""
         if not self._reusable():
             return {}
-        request, known = self._request, self._known.labels
+        given, known = folder.prompts, self._known.labels
         grid = Propagator(self._pipeline.method, request.config.size).grid(size)
         forward = KeptCells(folder.cells, Direction.FORWARD, given, grid)
         backward = KeptCells(folder.cells, Direction.BACKWARD, given, grid)
         ends = max((*known, *given))
         filtered = self._pipeline.adapt is not None or self._pipeline.refiner() is not None
-        can = not filtered and "probs" not in request.outputs and not self._unlocks
+        can = not filtered and "probs" not in request.outputs
 
         def result(frame: Frame) -> Prediction | None:
             before = frame.index < first or request.direction is Direction.BACKWARD
             after = frame.index > last or frame.index > ends or request.direction is Direction.FORWARD
-            if not (can and before and after):
+            same = before and after and not self._unlocks
+            if not can or not (same or request.locks.hold(frame.index)):
                 return None
             labels = self._earlier.read_prediction(frame).labels
             return Prediction(frame, LabelMap(labels.pixels, known_ids(given, frame.index, request.direction)))

@@ -136,8 +136,7 @@ class Followed:
         if found != since:
             now = document.labels(frame)
             locks = self.request.locks  # what was locked can lack what its mask says
-            all_held = any(first <= frame <= last for first, last in locks.frames)
-            held = {number for number in document.ids(frame) if all_held or number in locks.objects}
+            held = {number for number in document.ids(frame) if locks.hold(frame) or number in locks.objects}
             has = self._result(frame) if held or not is_there else None
             over = now if has is None else document.over(frame, has)
             before = mask_of(self.known, frame, document.size)
