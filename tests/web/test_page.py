@@ -17,6 +17,7 @@ from tests.web.tabs import HEIGHT, IN_A_BROWSER, SECONDS, WIDTH, Tab
 from vostrack.web.session import Session, drawn_in
 from vostrack.web.shapes import brushed
 from vostrack.web.things import Step
+from vostrack.web.work import Progress
 
 pytestmark = IN_A_BROWSER
 
@@ -150,7 +151,7 @@ def test_all_of_it_with_keys_alone(tab: Tab, session: Session) -> None:
     assert found[HEIGHT // 2, WIDTH // 2 : WIDTH // 2 + 20].all()
     follow = session.follow
     session.follow = lambda wanted: follow(type(wanted)(method="copy"))  # type: ignore[method-assign]
-    tab.press("Enter")
+    tab.press("Control+Enter")
     tab.expect(tab.page.locator("#work")).to_have_text("Followed.", timeout=240_000)
     tab.page.locator("#format").focus()
     tab.page.keyboard.type("matte")
@@ -220,21 +221,87 @@ def test_drawn_followed_and_corrected(tab: Tab, session: Session) -> None:
     tab.expect(tab.page.locator("#frame")).to_have_value("11")
     tab.drag((10, 12), (12, 14))
     waited(session, lambda own: 0 < own.sum() < 380, 11)
-    older = tab.page.locator("#older")
-    tab.expect(older).to_have_text("Changed since it was followed: object 1 (from 11 on).")
+    work = tab.page.locator("#work")
+    tab.expect(work).to_have_text("Changed since it was followed: object 1 (from 11 on).")
     tab.expect(tab.page.locator("#time")).to_have_attribute(
         "aria-valuetext", re.compile("changed since it was followed")
     )
     tab.page.locator("#follow").click()
-    tab.expect(tab.page.locator("#work")).to_have_text("Followed.", timeout=240_000)
+    tab.expect(work).to_have_text("Followed.", timeout=240_000)
     assert until(lambda: session.work.progress.number == 2 and not session.work.progress.running, SECONDS)
     assert (session.predicted(11) == session.labels(11)).all()
-    tab.expect(older).to_be_empty()
     assert session.state()["older"] == {}
     tab.page.locator("#format").select_option("matte")
     tab.page.locator("#export").click()
     tab.expect(tab.page.locator("#exported")).to_contain_text("written", timeout=120_000)
     assert Path(f"{session.out}_matte").is_dir()
+
+
+def test_the_end_of_an_outline_starts_no_run(tab: Tab, session: Session) -> None:
+    tab.press("p")
+    tab.click((8, 10), (28, 10), (28, 30))
+    tab.page.keyboard.down("Enter")
+    waited(session, drawn)
+    tab.page.keyboard.down("Enter")  # a key that is held repeats itself
+    tab.page.keyboard.up("Enter")
+    tab.press("Enter", "Control+s")
+    tab.expect(tab.page.locator("#status")).to_contain_text("Saved: 1 mask")
+    assert session.work.progress.number == 0
+
+
+FIXED = "#tools button, #add, #follow, #stop, #anew, #mask-buttons button, #radius, #export, footer button, #speed"
+
+
+def test_buttons_stay_where_they_are(tab: Tab, session: Session) -> None:
+    def places() -> list[list[float]]:
+        script = (
+            "all => all.map(each => each.getBoundingClientRect()).map(box => [box.x, box.y, box.width, box.height])"
+        )
+        found: list[list[float]] = tab.page.locator(FIXED).evaluate_all(script)
+        return found
+
+    tab.shown()
+    start = places()
+    for name in ("dog", "cat with a name that is quite long", "bird", "fish", "fox"):
+        session.do(Step("add", name=name))
+    tab.expect(tab.page.locator("#objects li")).to_have_count(5)
+    assert places() == start
+    tab.drag((20, 16), (40, 16))
+    waited(session, lambda _: bool(session.labels(0).any()))
+    notes = (("object-vanished", "warning", "object 1 vanished at frame 3"),) * 9
+    for state in (
+        Progress(1, True, "following", 3, 12, notes),
+        Progress(1, notes=notes, error="this failed " * 20),
+        Progress(2, stopped=True),
+    ):
+        session.work.progress = state
+        tab.expect(tab.page.locator("#notes li")).to_have_count(len(state.notes))
+        assert places() == start
+    tab.press("k")
+    tab.expect(tab.page.locator("#play")).to_contain_text("pause")
+    assert places() == start
+
+
+def test_notes_are_in_words_of_the_page(tab: Tab, session: Session) -> None:
+    session.do(Step("add", name="dog"))
+    session.work.progress = Progress(notes=(("object-vanished", "warning", "object 1 vanished at frame 3"),))
+    tab.expect(tab.page.locator("#notes li")).to_have_text("dog vanished at frame 3")
+
+
+def test_doubtful_frames_come_in_the_order_in_which_masks_would_help(tab: Tab, session: Session) -> None:
+    found = {"confidence": {}, "suggested": [7, 2, 9], "cuts": []}
+    session.findings = lambda: found  # type: ignore[method-assign]
+    preset = session.follow
+    session.follow = lambda wanted: preset(type(wanted)("copy"))  # type: ignore[method-assign]
+    tab.drag((20, 16), (40, 16))
+    waited(session, drawn)
+    tab.page.locator("#follow").click()
+    tab.expect(tab.page.locator("#suggested")).to_be_enabled(timeout=240_000)
+    for number, frame in enumerate((7, 2, 9), 1):
+        tab.press("j")
+        tab.expect(tab.page.locator("#frame")).to_have_value(str(frame))
+        tab.expect(tab.page.locator("#status")).to_contain_text(f"Doubtful frame {number} of 3; first comes")
+        tab.press("Home")
 
 
 def test_a_stroke_ends_where_the_pointer_was_let_go(tab: Tab, session: Session) -> None:

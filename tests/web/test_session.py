@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import time
 from collections.abc import Iterator
@@ -364,6 +365,21 @@ def test_a_run_is_gone_on_with(clip: Path, tmp_path: Path) -> None:
         assert (again.document.frames, again.labels(4).any()) == ([0, 4], False)
     finally:
         again.close()
+
+
+@pytest.mark.parametrize("told", ["warnings", "damaged"])
+def test_what_was_said_of_a_run_is_told_again(told: str, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    masks: dict[int, Path | np.ndarray] = {0: tmp_path / "masks/dog.png", 11: np.zeros((48, 64), np.uint8)}
+    summary = segment(clip, masks, out, method="copy", direction="forward", gone={1: [(3, 4)]})
+    assert summary["notes"], "it is seen again after it was gone"
+    said = [("warning", each) for each in summary["warnings"]] + [("note", each) for each in summary["notes"]]
+    if told == "damaged":
+        (out / "summary.json").write_text(json.dumps({**summary, "notes": [{"code": 3}]}))
+        said = []
+    with closing(Session.open(out)) as session:
+        notes = session.state()["work"]["notes"]
+    assert [*notes] == [(each["code"], severity, each["text"]) for severity, each in said]
 
 
 @pytest.mark.slow

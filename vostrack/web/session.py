@@ -38,7 +38,7 @@ from vostrack.web.document import Document, Labels, encoded, mask_name
 from vostrack.web.frames import FrameCache
 from vostrack.web.regions import Patches, patches, region
 from vostrack.web.things import Frames, Step, joined, within
-from vostrack.web.work import Work
+from vostrack.web.work import Progress, Work, told_before
 
 _MOST_CLICKS, _MOST_CUT, _ENDLESS = 1000, 4, 1 << 40
 
@@ -128,6 +128,8 @@ class Session:
                 session._begin_with(start)
             if known:
                 session._go_on_from(known[0])
+            if session.is_followed:
+                session.work.progress = Progress(notes=told_before(OutputFolder(folder)))
             failed.pop_all()
         return session
 

@@ -11,13 +11,28 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from vostrack.errors import Cancelled, ChangedError, MaskError, one_line
-from vostrack.notes import Note
+from vostrack.errors import Cancelled, ChangedError, MaskError, VostrackError, one_line
+from vostrack.files import shaped
+from vostrack.notes import NOTE, WARNING, Code, Note
 from vostrack.run.callbacks import Callbacks
+from vostrack.run.folder import OutputFolder
 from vostrack.run.passes import FIRST_PASS
 from vostrack.run.worker import Pipe, follow_parent
 
 _STOP = "stop"
+
+Told = tuple[str, str, str]
+"""Code, severity and text of a note."""
+
+_PLAIN = {
+    "start again with `segment` and `overwrite=True`": "follow all anew",
+    "start again with `overwrite=True`": "follow all anew",
+    " with `overwrite=True`": "",  # the page replaces what it exports
+    "use a smaller `size`, such as 240": "choose a faster preset",
+    ": no-keep does without": "",
+    "; give a mask for a frame after it": "; draw on a frame after it",
+}
+"""What people without a command line read in the place of words of it."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +44,7 @@ class Progress:
         running: whether it goes on.
         phase: that it is in.
         done, total: frames or steps of the phase; None where it is not known.
-        notes: code, severity and text of each.
+        notes: that were told.
         error: why it failed, or "".
         stopped: whether it was stopped.
     """
@@ -39,7 +54,7 @@ class Progress:
     phase: str = ""
     done: int = 0
     total: int | None = None
-    notes: tuple[tuple[str, str, str], ...] = field(default=())
+    notes: tuple[Told, ...] = field(default=())
     error: str = ""
     stopped: bool = False
 
@@ -94,7 +109,7 @@ class Work:
             self._heard.join()
 
     def _listen(self, process: BaseProcess, pipe: Pipe) -> None:
-        ended: dict[str, Any] = {"error": "the process died, perhaps for lack of memory: use a smaller size"}
+        ended: dict[str, Any] = {"error": "the process died, perhaps for lack of memory: choose a faster preset"}
         with suppress(EOFError, OSError):
             while True:
                 kind, told = pipe.recv()
@@ -112,7 +127,7 @@ class _Told(Callbacks):
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
-        self._notes: list[tuple[str, str, str]] = []
+        self._notes: list[Told] = []
         self._phase = FIRST_PASS
 
     def progress(self, done: int, total: int | None) -> None:
@@ -123,12 +138,32 @@ class _Told(Callbacks):
         self._pipe.send(("moved", {"phase": name, "done": 0, "total": None}))
 
     def note(self, note: Note) -> None:
-        text = str(note).replace(" with `overwrite=True`", "")  # the page replaces what it exports
-        self._notes.append((str(note.code), note.code.severity, text))
+        self._notes.append((str(note.code), note.code.severity, _plain(note)))
         self._pipe.send(("moved", {"notes": tuple(self._notes)}))
 
     def cancelled(self) -> bool:
         return self._pipe.poll() and self._pipe.recv() == _STOP
+
+
+def told_before(run: OutputFolder) -> tuple[Told, ...]:
+    """What was said of a complete run when it was made, but for what concerns its exports."""
+    try:
+        summary = run.summary()
+        told = [(each, shaped(note, dict[str, str])) for each in (WARNING, NOTE) for note in summary[f"{each}s"]]
+        return tuple(
+            (note["code"], severity, _plain(note["text"]))
+            for severity, note in told
+            if note["code"] != str(Code.EXPORT_OLDER)  # which may be made again by now
+        )
+    except (VostrackError, ValueError, KeyError):  # whoever goes on with the run says so
+        return ()
+
+
+def _plain(text: str) -> str:
+    """A note or an error, as it reads on a page."""
+    for words, plainer in _PLAIN.items():
+        text = text.replace(words, plainer)
+    return str(text)
 
 
 def _work(pipe: Pipe, kind: str, arguments: dict[str, Any]) -> None:
@@ -149,4 +184,4 @@ def _work(pipe: Pipe, kind: str, arguments: dict[str, Any]) -> None:
     except OSError:
         os._exit(1)  # the parent is gone
     except Exception as error:
-        pipe.send(("ended", {"error": one_line(error)}))
+        pipe.send(("ended", {"error": _plain(one_line(error))}))

@@ -1,7 +1,7 @@
 /** Puts the page together: what is shown follows the server's state, and what is done goes to it in order. */
 
 import * as api from "./api.js";
-import { listed, question } from "./objects.js";
+import { listed, question, title } from "./objects.js";
 import { listen } from "./pointer.js";
 import { Timeline, olderText } from "./timeline.js";
 import { TOOLS } from "./tools.js";
@@ -125,33 +125,42 @@ function update(next) {
 function working() {
   const { work, wanted } = state;
   const progress = /** @type {HTMLProgressElement} */ (at("progress"));
-  progress.hidden = !work.running;
+  progress.classList.toggle("idle", !work.running);
   if (work.total) progress.value = work.done / work.total;
   else progress.removeAttribute("value");
   button("follow").disabled = work.running || !state.pen;
   button("stop").disabled = !work.running || !state.pen;
   button("export").disabled = !state.followed || work.running;
-  at("anew-label").hidden = !state.followed;
+  input("anew").disabled = !state.followed;
   const anew = input("anew").checked || !state.followed;
   input("preset").disabled = input("direction").disabled = !anew;
   input("which").disabled = input("span").disabled = anew;
-  const size = wanted.size ? `, ${wanted.size} pixels` : "";
-  at("made").textContent = state.followed ? `The run: ${wanted.method}, ${wanted.quality}${size}.` : "";
-  at("older").textContent = olderText(state);
+  const size = wanted.size ? `, at ${wanted.size} pixels` : "";
+  const how = wanted.method === "best" ? wanted.quality : `${wanted.method}, ${wanted.quality}`;
+  at("made").textContent = state.followed ? `This run: ${how}${size}.` : "";
+  if (work.running || ended.running || work.number !== ended.number)
+    ended = { number: work.number, running: work.running, revision: state.revision };
+  const failed = ended.revision === state.revision && work.error;
+  const stopped = ended.revision === state.revision && work.stopped;
   const far = work.total ? `: ${work.done} of ${work.total}` : " …";
   at("work").textContent = work.running
     ? `${work.phase}${far}${pace(work)}`
-    : work.error || (work.stopped ? "Stopped. What was done stays." : work.number ? "Followed." : "");
-  at("work").classList.toggle("refused", Boolean(work.error));
+    : failed || (stopped ? "Stopped. What was done stays." : olderText(state) || (state.followed ? "Followed." : ""));
+  at("work").classList.toggle("refused", Boolean(failed) && !work.running);
   const told = work.notes.filter(([code]) => code !== "export-older" || exported !== work.number);
-  const notes = told.map(([code, severity, text]) => {
-    const item = document.createElement("li");
-    item.className = severity;
-    item.textContent = `${text} [${code}]`;
-    return item;
-  });
+  const notes = told.map(([, severity, text]) =>
+    Object.assign(document.createElement("li"), { className: severity, textContent: named(text) }));
   at("notes").replaceChildren(...notes);
 }
+/** The work that ended last, and what was drawn then: once something is drawn, what came of it is past. */
+let ended = { number: 0, running: false, revision: -1 };
+
+/** A text that calls objects by their names. @param {string} text */
+const named = (text) =>
+  text.replace(/\bobject (\d+)\b/g, (words, id) => {
+    const thing = state.things.find((each) => each.id === Number(id));
+    return thing ? title(thing) : words;
+  });
 
 /** The number of the work after which masks were handed over. */
 let exported = -1;
@@ -262,6 +271,7 @@ async function watch() {
     if (ended) {
       findings = await api.findings();
       button("suggested").disabled = !findings.suggested.length;
+      doubted = -1;
       timeline.show(state, findings, frame);
     }
     if (changed) await look();
@@ -394,9 +404,16 @@ at("gone").addEventListener("click", goneFrom);
 at("gone-until").addEventListener("click", goneUntil);
 at("here").addEventListener("click", here);
 at("suggested").addEventListener("click", doubtful);
-function doubtful() {
+/** Which of the doubtful frames was gone to last. */
+let doubted = -1;
+async function doubtful() {
   const { suggested } = findings;
-  if (suggested.length) seek(suggested[(suggested.indexOf(frame) + 1) % suggested.length]);
+  if (!suggested.length) return;
+  const next = (doubted + 1) % suggested.length;
+  await seek(suggested[next]);
+  if (frame !== suggested[next]) return;
+  doubted = next;
+  say(`Doubtful frame ${doubted + 1} of ${suggested.length}; first comes the one where a mask would help most.`);
 }
 for (const { name, meaning } of state.formats) {
   at("format").append(Object.assign(document.createElement("option"), { value: name, textContent: `${name}: ${meaning}` }));
@@ -505,11 +522,12 @@ const KEYS = [
   ["Ctrl+ArrowUp", "Cross far up", () => nudge(0, -10)],
   ["Ctrl+ArrowDown", "Cross far down", () => nudge(0, 10)],
   ["x", "Begin or end a stroke at the cross, or set a corner", press],
-  ["Enter", "End an outline, else follow", () => (tool.isBusy && !drawing ? tool.finish() : follow())],
+  ["Enter", "End an outline, or paint a region", () => tool.isBusy && !drawing && tool.finish()],
+  ["Ctrl+Enter", "Follow", (event) => event.repeat || follow()],
   ["Escape", "Drop what is begun", () => { drawing = false; tool.cancel(); }],
   ["Backspace", "Take back the last corner", () => tool.back()],
   ["k", "Play or pause", play],
-  ["j", "Next doubtful frame", doubtful],
+  ["j", "Next doubtful frame, first where a mask would help most", doubtful],
   ["g", "The chosen object is gone from here on", goneFrom],
   ["u", "It is gone until here", goneUntil],
   ["h", "It is here again from here on", here],

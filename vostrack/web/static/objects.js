@@ -27,14 +27,16 @@ export function listed(list, things, chosen, hidden, act) {
       return made;
     };
     const name = button(title(thing), "Choose", () => act.choose(id));
-    name.className = "name";
+    const lock = button(locked ? "locked" : "lock", locked ? "Unlock" : "Lock", () => act.send({ kind: "lock", id, locked: !locked }));
+    const hide = button(hidden.has(id) ? "○" : "●", hidden.has(id) ? "Show" : "Hide", () => act.hide(id));
+    [name.className, lock.className, hide.className] = ["name", "lock", "hide"];
     name.addEventListener("dblclick", () => act.rename(thing));
     item.append(
       color,
       name,
       button("✎", "Rename", () => act.rename(thing)),
-      button(locked ? "locked" : "lock", locked ? "Unlock" : "Lock", () => act.send({ kind: "lock", id, locked: !locked })),
-      button(hidden.has(id) ? "○" : "●", hidden.has(id) ? "Show" : "Hide", () => act.hide(id)),
+      lock,
+      hide,
       button("⇢", "Make part of the chosen object", () => act.send({ kind: "merge", id, other: chosen })),
       button("✕", "Delete", () => act.send({ kind: "delete", id })),
     );
