@@ -93,6 +93,7 @@ class Code(Enum):
     BATCH_FAILED = WARNING, "a clip failed"
     BATCH_KEPT = WARNING, "a clip keeps results of other inputs or settings"
     BATCH_AGAIN = WARNING, "a clip is tried again"
+    BATCH_UNPAIRED = WARNING, "a clip has no mask, or a mask no clip"
 
     # Scores and benchmarks.
     OBJECTS_NOT_SCORED = WARNING, "objects appear too late to be scored"

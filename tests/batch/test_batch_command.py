@@ -132,14 +132,42 @@ def test_the_progress_of_a_shard_counts_its_own_clips(
     assert lines[-1].startswith("1 clip done, 0 failed")
 
 
-def test_all_masks_that_are_missing_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_has_clips_without_masks_and_says_which(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "masks/dog.png").rename(folder / "masks/bob.png")
+    assert run(["batch", "plan", "videos", "--masks", "masks", "-o", "plan.csv"]) == 0
+    assert (folder / "plan.csv").read_text() == "clip,mask\nvideos/cat.mp4,masks/cat.png\nvideos/dog.mp4,\n"
+    missing, unused, then = capsys.readouterr().err.splitlines()
+    assert re.match(r"warning \[batch-unpaired\] \S*dog.mp4 has no mask in \S*masks: name", missing)
+    assert unused == "warning [batch-unpaired] 1 mask belongs to no clip: bob.png"
+    assert then == "next: fill in 1 mask in plan.csv, then: vostrack batch run plan.csv --out runs"
+    assert run(["batch", "plan", "videos", "--masks", "masks"]) == 0
+    assert capsys.readouterr().out.endswith("videos/dog.mp4,\n")
+    assert run(["batch", "run", "plan.csv", "--out", "runs"]) == 5
+    assert "plan.csv, line 3: it has no mask: name it in the column 'mask'" in capsys.readouterr().err
+
+
+def test_many_clips_without_masks_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(30):
+        (folder / f"videos/{number}.mp4").write_bytes(b"")
+        (folder / f"masks/x{number}.png").write_bytes(b"")
+    assert run(["batch", "plan", "videos", "--masks", "masks", "-o", "plan.csv"]) == 0
+    *named, more, unused, then = capsys.readouterr().err.splitlines()
+    assert len(named) == 20
+    assert more == "warning [batch-unpaired] the masks of 10 more are not clear either"
+    assert re.match(r".* 30 masks belong to no clip: x0.png, (x\d+.png, ){18}x\d+.png and 10 more", unused)
+    assert then.startswith("next: fill in 30 masks in plan.csv")
+
+
+def test_a_folder_whose_masks_are_not_clear_is_not_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("dog", "cat"):
         (folder / f"masks/{name}.png").unlink()
-    for words in (["plan", "videos"], ["run", "videos", "--out", "runs"]):
-        assert run(["batch", *words, "--masks", "masks"]) == 5
-        lines = capsys.readouterr().err.splitlines()
-        assert ["has no mask" in line for line in lines] == [True, True, False]
-        assert lines[2] == "2 faults: there is no plan"
+    assert run(["batch", "run", "videos", "--out", "runs", "--masks", "masks"]) == 5
+    lines = capsys.readouterr().err.splitlines()
+    assert ["has no mask" in line for line in lines] == [True, True, False]
+    assert lines[2] == (
+        "2 faults: nothing was run; mend them, or fill in the masks of a plan: "
+        "vostrack batch plan videos --masks masks -o plan.csv"
+    )
 
 
 def test_a_plan_that_is_there_is_not_replaced(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -132,7 +132,7 @@ def test_clips_are_paired_with_masks_by_name(tmp_path: Path) -> None:
     (masks / "dog.png").rename(masks / "dog_first.png")
     (masks / "cat").mkdir()
     (masks / "cat.png").rename(masks / "cat/00002.png")
-    rows = paired(clips_in(tmp_path / "videos"), masks)
+    rows = paired(clips_in(tmp_path / "videos"), masks).rows
     assert [row["mask"] for row in rows] == [
         [f"2:{masks / 'cat/00002.png'}"],
         str(masks / "dog_first.png"),
@@ -141,12 +141,23 @@ def test_clips_are_paired_with_masks_by_name(tmp_path: Path) -> None:
     written = plan(tmp_path, csv_of(rows))
     as_json = plan(tmp_path, json_of(rows), "plan.jsonl")
     assert [task.masks for task in read_plan(written)] == [task.masks for task in read_plan(as_json)]
-    (masks / "dog.png").write_bytes((masks / "dog_first.png").read_bytes())
-    (masks / "eel.png").unlink()
-    with pytest.raises(PlanError) as caught:
-        paired(clips_in(tmp_path / "videos"), masks)
-    words = ("several masks: dog.png, dog_first.png", "eel.mp4 has no mask")
-    assert all(word in fault for word, fault in zip(words, caught.value.faults, strict=True)), "all at once"
+
+
+def test_clips_whose_mask_is_not_clear_have_an_empty_cell_and_masks_of_no_clip_are_named(tmp_path: Path) -> None:
+    write_clips(tmp_path, {"dog": 3, "cat": 3, "eel": 3})
+    masks = tmp_path / "masks"
+    (masks / "dog_first.png").write_bytes((masks / "dog.png").read_bytes())
+    (masks / "eel.png").rename(masks / "eal.png")
+    (masks / ".DS_Store").write_bytes(b"")
+    pairs = paired(clips_in(tmp_path / "videos"), masks)
+    assert [row["mask"] for row in pairs.rows] == [str(masks / "cat.png"), "", ""]
+    words = ("several masks (dog.png, dog_first.png)", "eel.mp4 has no mask")
+    assert all(word in line for word, line in zip(words, pairs.unclear, strict=True))
+    assert pairs.unused == [masks / "eal.png"]
+    for name, text, line in (("plan.csv", csv_of(pairs.rows), 3), ("plan.jsonl", json_of(pairs.rows), 2)):
+        told = faults(plan(tmp_path, text, name))
+        assert [fault.split(":")[0] for fault in told] == [f"{name}, line {line}", f"{name}, line {line + 1}"]
+        assert all("no mask: name it in the column 'mask'" in fault for fault in told)
 
 
 def test_values_with_a_semicolon_do_not_fit_in_csv(tmp_path: Path) -> None:
@@ -216,7 +227,7 @@ def test_two_clips_of_one_name_in_one_folder_get_folders_of_their_own(tmp_path: 
     clips = [tmp_path / "videos" / name for name in ("dog.mp4", "dog.mkv")]
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks/dog.png").write_bytes(b"")
-    assert [row["out"] for row in paired(clips, tmp_path / "masks")] == ["videos/dog.mp4", "videos/dog.mkv"]
+    assert [row["out"] for row in paired(clips, tmp_path / "masks").rows] == ["videos/dog.mp4", "videos/dog.mkv"]
 
 
 def test_a_plan_is_checked_without_torch(tmp_path: Path) -> None:

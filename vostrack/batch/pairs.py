@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from vostrack.errors import InputError, PlanError
+from vostrack.errors import InputError
 from vostrack.files import shown
 from vostrack.run.place import clip_name
 from vostrack.video.series import ENDINGS, VIDEO_ENDINGS, natural_key
 
 _ADDED = ("_first", "_mask")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Clips and their masks.
+
+    Attributes:
+        rows: of a plan, one for each clip; where the mask is not clear, that cell is empty.
+        unclear: a line for each clip that has no mask, or several.
+        unused: masks of no clip.
+    """
+
+    rows: list[dict[str, str | list[str]]]
+    unclear: list[str]
+    unused: list[Path]
 
 
 def clips_in(folder: Path) -> list[Path]:
@@ -31,8 +47,8 @@ def clips_in(folder: Path) -> list[Path]:
     return sorted(clips, key=lambda path: natural_key(path.name))
 
 
-def paired(clips: Sequence[Path], masks: Path) -> list[dict[str, str | list[str]]]:
-    """Rows of a plan: each clip with its mask, `dog.mp4` with `dog.png`, `dog/00000.png` or `dog_first.png`.
+def paired(clips: Sequence[Path], masks: Path) -> Pairs:
+    """Each clip with its mask, `dog.mp4` with `dog.png`, `dog/00000.png` or `dog_first.png`.
 
     Files in a folder that are named by numbers alone are masks of these frames; other folders are masks themselves,
     with a file for each object. Two clips of one name get folders with that of theirs before it.
@@ -43,10 +59,9 @@ def paired(clips: Sequence[Path], masks: Path) -> list[dict[str, str | list[str]
 
     Raises:
         InputError: the folder cannot be read.
-        PlanError: clips have no mask, or several; it has a line for each.
     """
     try:
-        there = sorted(masks.iterdir())
+        there = sorted(path for path in masks.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise InputError(f"cannot read the folder of masks {shown(masks)!r}: {error.strerror}") from error
     known: dict[str, list[Path]] = {}
@@ -55,23 +70,20 @@ def paired(clips: Sequence[Path], masks: Path) -> list[dict[str, str | list[str]
         for name in {stem, *(stem.removesuffix(added) for added in _ADDED)}:
             known.setdefault(name, []).append(path)
     names = [clip_name(clip) for clip in clips]
-    rows, faults = list[dict[str, str | list[str]]](), list[str]()
+    rows, unclear = list[dict[str, str | list[str]]](), list[str]()
     for clip, name in zip(clips, names, strict=True):
         found = known.get(name, [])
+        row: dict[str, str | list[str]] = {"clip": str(clip), "mask": _cell(found[0]) if len(found) == 1 else ""}
         if len(found) != 1:
-            what = f"several masks: {', '.join(shown(each.name) for each in found)}" if found else "no mask"
-            faults.append(
-                f"{shown(clip)} has {what} in {shown(masks)}: name it {shown(name)}.png, or write the plan by hand"
-            )
-            continue
-        row: dict[str, str | list[str]] = {"clip": str(clip), "mask": _cell(found[0])}
+            several = f"several masks ({', '.join(shown(each.name) for each in found)})" if found else ""
+            what = f"{several or 'no mask'} in {shown(masks)}"
+            unclear.append(f"{shown(clip)} has {what}: {'keep one' if found else f'name it {shown(name)}.png'}")
         if names.count(name) > 1:
             alike = [other for other in clips if (other.parent, clip_name(other)) == (clip.parent, name)]
             row["out"] = f"{clip.parent.name}/{name if len(alike) == 1 else clip.name}"
         rows.append(row)
-    if faults:
-        raise PlanError(faults)
-    return rows
+    used = {path for name in names for path in known.get(name, ())}
+    return Pairs(rows, unclear, [path for path in there if path not in used])
 
 
 def _cell(mask: Path) -> str | list[str]:

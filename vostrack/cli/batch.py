@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from vostrack.cli.console import Form, FrameBar, Stopped, plain, say_next
+from vostrack.cli.console import Form, FrameBar, Stopped, pasted, plain, print_notes, say_next
 from vostrack.cli.help import (
     Command,
     Group,
@@ -30,11 +30,13 @@ from vostrack.cli.help import (
 )
 from vostrack.errors import counted
 from vostrack.files import nearest, shown
+from vostrack.notes import Code, Note
 from vostrack.run.place import address, below
 
 if TYPE_CHECKING:
     from vostrack.batch.away import Scratch
     from vostrack.batch.manifest import Outline
+    from vostrack.batch.pairs import Pairs
     from vostrack.batch.task import Result, Task
     from vostrack.cli.plan import Row
 
@@ -44,6 +46,8 @@ FAILED = 3
 """Exit code where some clips failed, or keep results of other settings."""
 
 _CSV, _JSON = ".csv", (".jsonl", ".ndjson")
+_NOTHING_RUN = " in the plan: nothing was run"
+_MOST_NAMED = 20
 
 Clips = Annotated[
     list[Path],
@@ -223,17 +227,23 @@ def run(
     from vostrack.batch.manifest import Outline
     from vostrack.cli.plan import rows_of, tasks_of
 
-    options, part = _parse_options(option), _parse_shard(shard)
+    options, part, end = _parse_options(option), _parse_shard(shard), _NOTHING_RUN
     if _is_plan(plan):
-        base, rows = plan[0].parent, rows_of(_fetched(plan[0], how.scratch))
+        base, rows, unclear = plan[0].parent, rows_of(_fetched(plan[0], how.scratch)), list[str]()
         if masks:
             raise typer.BadParameter("a plan names the masks itself", param_hint="--masks")
     else:
-        base, rows = Path(), [(str(row["clip"]), row) for row in _found(plan, masks)]
+        pairs = _found(plan, masks)
+        base, unclear = Path(), pairs.unclear
+        rows = [(str(row["clip"]), row) for row in pairs.rows if row["mask"]]
+        _print_unused(pairs, how.quiet)
+        if unclear:
+            words = f"{pasted(plan[0])}{' ...' if plan[1:] else ''} --masks {pasted(masks or base)} -o plan.csv"
+            end = f": nothing was run; mend them, or fill in the masks of a plan: vostrack batch plan {words}"
     tasks, faults = tasks_of(rows, base, options)
     path = str(below(Path.cwd(), plan[0])) if _is_plan(plan) else ""
     outline = Outline(len(rows), str(below(Path.cwd(), base)), options, path)
-    _follow(tasks, faults, out, how, outline, part)
+    _follow(tasks, [*unclear, *faults], out, how, outline, part, end)
 
 
 @app.command("plan", cls=Command)
@@ -261,17 +271,24 @@ def plan(
     if _is_plan(clips):
         raise typer.BadParameter("it is a plan already: give a folder of clips, or clips", param_hint="PLAN")
     as_json = out is not None and out.suffix.lower() in _JSON
-    rows = _found(clips, masks)
+    pairs = _found(clips, masks)
+    rows, unclear = pairs.rows, pairs.unclear
     if out is not None:
         rows = [{name: _from(out, value) for name, value in row.items()} for row in rows]
     text = json_of(rows) if as_json else csv_of(rows)
     if out is None:
         sys.stdout.write(text)
-        return
-    if out.exists() and not overwrite:
+    elif out.exists() and not overwrite:
         raise OutputExistsError(f"{shown(out)} is there already: give another name, or `overwrite=True`")
-    write_text(out, text)
-    say_next(f"look at {out}, then: vostrack batch run {out} --out runs")
+    else:
+        write_text(out, text)
+    print_notes(Note(Code.BATCH_UNPAIRED, line) for line in unclear[:_MOST_NAMED])
+    if (more := len(unclear) - _MOST_NAMED) > 0:
+        print_notes([Note(Code.BATCH_UNPAIRED, f"the masks of {more} more are not clear either")])
+    _print_unused(pairs)
+    if out is not None:
+        do = f"fill in {counted(len(unclear), 'mask')} in" if unclear else "look at"
+        say_next(f"{do} {out}, then: vostrack batch run {out} --out runs")
 
 
 @app.command("status", cls=Command)
@@ -358,6 +375,7 @@ def _follow(
     how: SharedOptions,
     outline: Outline,
     shard: tuple[int, int] | None = None,
+    end: str = _NOTHING_RUN,
 ) -> None:
     """Check tasks, follow them, and say what came of them."""
     from vostrack.batch.away import at_hand
@@ -368,7 +386,7 @@ def _follow(
     from vostrack.errors import PlanError
 
     if faults:
-        _refuse([*faults, *check(tasks, out)[1]])
+        _refuse([*faults, *check(tasks, out)[1]], end)
     failed = kept = 0
     clips = counted(sum(shard is None or shard_of(task, shard[1]) == shard[0] for task in tasks), "clip")
     try:
@@ -391,7 +409,7 @@ def _follow(
         raise typer.Exit(FAILED)
 
 
-def _refuse(faults: Sequence[str], end: str = " in the plan: nothing was run") -> NoReturn:
+def _refuse(faults: Sequence[str], end: str = _NOTHING_RUN) -> NoReturn:
     """Print all faults, a line each, and end."""
     from vostrack.cli import with_flags
     from vostrack.cli.plan import columns
@@ -422,10 +440,9 @@ def _is_plan(paths: Sequence[Path]) -> bool:
     return len(paths) == 1 and paths[0].suffix.lower() in (_CSV, *_JSON)
 
 
-def _found(clips: Sequence[Path], masks: Path | None) -> list[dict[str, str | list[str]]]:
+def _found(clips: Sequence[Path], masks: Path | None) -> Pairs:
     """Rows for a folder of clips, or for clips, and a folder of masks; their paths are absolute."""
     from vostrack.batch.pairs import clips_in, paired
-    from vostrack.errors import PlanError
 
     if masks is None:
         raise typer.BadParameter("say where the masks are, or give a plan (.csv or .jsonl)", param_hint="--masks")
@@ -433,10 +450,16 @@ def _found(clips: Sequence[Path], masks: Path | None) -> list[dict[str, str | li
     if missing := [path for path in clips if not path.exists()]:
         _refuse([f"cannot find {shown(path)!r}{nearest(path)}" for path in missing], ": there is no plan")
     is_folder = len(paths) == 1 and paths[0].is_dir()
-    try:
-        return paired(clips_in(paths[0]) if is_folder else paths, masks.absolute())
-    except PlanError as error:
-        _refuse(error.faults, ": there is no plan")
+    return paired(clips_in(paths[0]) if is_folder else paths, masks.absolute())
+
+
+def _print_unused(pairs: Pairs, quiet: bool = False) -> None:
+    """Say which masks belong to no clip, unless one clip alone was asked for."""
+    if pairs.unused and pairs.rows[1:] and not quiet:
+        names = ", ".join(shown(path.name) for path in pairs.unused[:_MOST_NAMED])
+        more = f" and {len(pairs.unused) - _MOST_NAMED} more" if pairs.unused[_MOST_NAMED:] else ""
+        belong = "mask belongs" if len(pairs.unused) == 1 else "masks belong"
+        print_notes([Note(Code.BATCH_UNPAIRED, f"{len(pairs.unused)} {belong} to no clip: {names}{more}")])
 
 
 def _from(plan: Path, cell: str | list[str]) -> str | list[str]:

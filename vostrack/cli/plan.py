@@ -158,7 +158,7 @@ def tasks_of(rows: Iterable[tuple[str, Row]], base: Path, options: Mapping[str, 
 def _task(row: Row, where: str, base: Path) -> Task:
     for name in ("clip", "mask"):
         if not row.get(name):
-            raise InputError(f"it has no {name}")
+            raise InputError(f"it has no {name}: name it in the column {name!r}")
     context = _command().make_context("segment", _words(row))
     arguments = segment_arguments(context.params, base)
     clip, masks = arguments.pop("clip"), arguments.pop("masks")
