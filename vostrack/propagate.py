@@ -21,7 +21,7 @@ from vostrack.ops.eight_bits import from_codes, to_codes
 from vostrack.ops.grid import at_most, cells, resize, size_of
 from vostrack.ops.labels import correct, one_hot, resize_labels, strongest, without_void
 from vostrack.types import BACKGROUND, VOID, Clip, Frame, LabelMap, Prediction
-from vostrack.video.series import numbered
+from vostrack.video.ranges import beyond, is_gone
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,7 @@ def check_prompts(prompts: Mapping[int, LabelMap], count: int | None = None, fil
             raise MaskError(f"the mask of frame {index} holds {min(unlisted)}, which is not among its ids {given.ids}")
     if count is not None and max(prompts) >= count:
         last = max(prompts)
-        ends = f"but the clip ends with frame {count - 1}{numbered(files, last)}"
-        raise MaskError(f"there is a mask for frame {last}, {ends}")
+        raise MaskError(beyond(f"there is a mask for frame {last}", last, count, files))
 
 
 def known_ids(prompts: Mapping[int, LabelMap], index: int, direction: Direction) -> tuple[int, ...]:
@@ -160,9 +159,7 @@ def check_gone(
                     f"object {number} cannot be gone from frame {first} to frame {last}: give the first first"
                 )
             if count is not None and max(first, last or 0) >= count:
-                until = "on" if last is None else f"to frame {last}"
-                ends = f"but the clip ends with frame {count - 1}{numbered(files, max(first, last or 0))}"
-                raise MaskError(f"object {number} is gone from frame {first} {until}, {ends}")
+                raise MaskError(beyond(is_gone(number, first, last), max(first, last or 0), count, files))
     for index, given in prompts.items():
         shown = set(gone_at(gone, index)) & set(torch.unique(given.pixels).tolist())
         if shown:

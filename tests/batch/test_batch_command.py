@@ -71,7 +71,7 @@ def test_faults_are_a_line_each_and_nothing_is_run(folder: Path, capsys: pytest.
     (folder / "plan.csv").write_text("clip,mask,size\nvideos/dog.mp4,none.png,\nvideos/cat.mp4,masks/cat.png,x\n")
     assert run(["batch", "run", "plan.csv", "--out", "runs"]) == 5
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split(":")[1] for line in lines[:2]] == [" plan.csv, line 3", " plan.csv, line 2"]
+    assert [line.split(":")[1] for line in lines[:2]] == [" plan.csv, line 2", " plan.csv, line 3"]
     assert lines[2] == "2 faults in the plan: nothing was run"
     assert not (folder / "runs").exists()
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -14,7 +15,7 @@ from vostrack import InputError, PlanError, read_plan
 from vostrack.batch.check import check
 from vostrack.batch.pairs import clips_in, paired
 from vostrack.batch.task import Task
-from vostrack.cli.plan import csv_of, json_of, rows_of
+from vostrack.cli.plan import csv_of, json_of, rows_of, tasks_of
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +209,73 @@ def test_clips_and_masks_that_are_not_there_broken_or_of_another_size(folder: Pa
         Task(clip, {0: tmp_path / "black.png"}, "g", {"background": (255, 255, 255)}),
     )
     assert check(black, tmp_path)[1] == []
+
+
+def test_all_that_is_wrong_with_one_row_is_told(folder: Path) -> None:
+    row = {"size": "12", "gone": "dog;cat@1", "range": "5-a", "name": "dog", "probs": "perhaps", "colour": "red"}
+    row |= {"set": ["radios=1", "radius=3", "top_k=x"], "preset": "fast", "overlay": "no", "overlay_labels": "yes"}
+    masks = {"mask": ["0:masks/dog.png", "0:masks/cat.png"]}
+    told = faults(plan(folder, json.dumps({"clip": "videos/dog.mp4", **masks, **row}), "plan.jsonl"))
+    words = ("probs is yes or no", "'colour'", "--size", "--gone", "--range", "--name", "no overlay", "two masks")
+    assert all(sum(word in fault for fault in told) == 1 for word in (*words, "'radios'", "top_k must be")), told
+    assert len(told) == len(words) + 2
+    assert all(fault.startswith("plan.jsonl, line 1: ") for fault in told)
+    same = {"adapt": "yes", "adapt_live": "yes", "size": "12"}
+    told = faults(plan(folder, json.dumps({"clip": "videos/dog.mp4", "mask": "masks/dog.png", **same}), "plan.jsonl"))
+    assert ["exclude each other" in fault for fault in sorted(told)] == [True, False]
+
+
+def test_rows_with_wrong_options_are_checked_on(folder: Path, tmp_path: Path) -> None:
+    rows = ["videos/none.mp4,masks/none.png,12,a", "videos/cat.mp4,masks/cat.png,,a"]
+    rows += ["videos/dog.mp4,,12,b", ",masks/dog.png,12,"]
+    tasks, wrong = tasks_of(rows_of(plan(folder, "\n".join(["clip,mask,size,out", *rows]))), folder, {})
+    told = sorted([*wrong, *check(tasks, tmp_path)[1]])
+    words = (
+        *("--size", "cannot find clip", "cannot find mask"),
+        "as those of",
+        *("--size", "no mask"),
+        *("--size", "no clip"),
+    )
+    assert [fault.split(":")[0][-1] for fault in told] == list("22234455")
+    assert all(any(word in fault for fault in told) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"range": (3, 4)}, "the clip ends with frame 2: give one that starts before that"),
+        ({"range": (1, 9)}, "the clip ends with frame 2: end it there"),
+        ({"range": (2, 1)}, "goes backwards"),
+        ({"start_number": -1}, "start_number must be"),
+        ({"gone": {"dog": [(0, 1), (1, 3)]}}, "dog is gone from frame 1 to frame 3, but the clip ends with frame 2"),
+        ({"gone": {1: [(7, None)]}}, "1 is gone from frame 7 on, but the clip ends with frame 2"),
+        ({"refine": "crv"}, "unknown refinement 'crv'; did you mean 'crf'"),
+        ({"weights": Path("none.safetensors")}, "no weights at none.safetensors"),
+        ({"exports": ["coccoo"]}, "unknown format 'coccoo'; did you mean 'coco'"),
+        ({"fps": 25}, "leave out fps"),
+    ],
+)
+def test_what_a_clip_cannot_have(folder: Path, tmp_path: Path, arguments: dict[str, Any], said: str) -> None:
+    given = (folder / "videos/dog.mp4", {None: folder / "masks/dog.png"})
+    (fault,) = check([Task(*given, "dog", arguments), Task(*given, "fine", {"range": (0, 2)})], tmp_path)[1]
+    assert said in fault
+
+
+def test_masks_of_frames_that_a_clip_does_not_have(folder: Path, tmp_path: Path) -> None:
+    clip, mask = folder / "videos/dog.mp4", folder / "masks/dog.png"
+    (fault,) = check([Task(clip, {0: mask, 7: mask, 3: mask}, "dog")], tmp_path)[1]
+    assert "there is a mask for frame 7, but the clip ends with frame 2" in fault
+    (fault,) = check([Task(clip, {0: mask}, "dog", {"range": (1, 2)})], tmp_path)[1]
+    assert "there is a mask for frame 0, and the range is 1 to 2" in fault
+
+
+def test_all_images_of_a_mask_that_is_a_folder_are_looked_at(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both/a.png").write_bytes((folder / "masks/dog.png").read_bytes())
+    (tmp_path / "both/b.png").write_bytes(b"")
+    Image.new("L", (30, 20), 1).save(tmp_path / "both/c.png")
+    told = check([Task(folder / "videos/dog.mp4", {None: tmp_path / "both"}, "dog")], tmp_path)[1]
+    assert [name in fault for name, fault in zip(("b.png", "c.png"), told, strict=True)] == [True, True]
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "LAB"])

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
 from vostrack.batch import remote
 from vostrack.batch.task import Task
-from vostrack.errors import InputError, VostrackError
-from vostrack.files import shown
+from vostrack.errors import InputError, MethodError, VostrackError, WeightsError, unknown_name
+from vostrack.files import nearest, shown
 from vostrack.formats import format_of
+from vostrack.refine import REFINERS
 from vostrack.run.place import address
 from vostrack.video.images import image_size, is_black
+from vostrack.video.playback import Playback
+from vostrack.video.ranges import beyond, choose, is_gone
 from vostrack.video.reader import Header, read_header
 from vostrack.video.series import ENDINGS
 from vostrack.video.stream import is_stretched, size_text
@@ -31,18 +35,34 @@ def check(tasks: Sequence[Task], out: Path) -> tuple[list[Task], list[str]]:
     Returns:
         The tasks, with the numbers of frames that their headers say, and the faults.
     """
-    faults = [*_name_faults(tasks, out), *_export_faults(tasks)]
+    faults = [*_name_faults(tasks, out), *_value_faults(tasks)]
     away = remote.faults({path for task in tasks for path in task.inputs if address(path)})
     checked = []
     for task in tasks:
-        faults += [f"{_where(task)}: {away[path]}" for path in task.inputs if away.get(path)]
-        try:
-            header = Header((), None) if address(task.clip) else read_header(task.clip)
-            checked.append(replace(task, frames=header.count))
-            faults += [f"{_where(task)}: {fault}" for fault in _mask_faults(task, header)]
-        except (InputError, OSError, ValueError) as error:
-            faults.append(f"{_where(task)}: {error}")
+        header, told = _looked_at(task)
+        faults += [
+            f"{_where(task)}: {fault}" for fault in (*(away[path] for path in task.inputs if away.get(path)), *told)
+        ]
+        checked.append(replace(task, frames=header.count))
     return checked, faults
+
+
+def _looked_at(task: Task) -> tuple[Header, list[str]]:
+    """What a clip says of itself, and what is wrong with it and its masks."""
+    header, told = Header((), None), list[str]()
+    try:
+        playback = Playback(task.arguments.get("deinterlace", False), task.arguments.get("fps"))
+        header = header if address(task.clip) else read_header(task.clip, playback)
+    except (InputError, OSError, ValueError) as error:
+        told.append(str(error))
+    told += _frame_faults(task, header.count)
+    for moment, path in task.masks.items():
+        try:
+            must_show = len(task.masks) == 1 or moment == 0
+            told += [] if address(path) else _mask_faults(task, header, path, must_show)
+        except OSError as error:
+            told.append(f"cannot use mask {shown(path)!r}: {error.strerror}")
+    return header, told
 
 
 def _name_faults(tasks: Sequence[Task], out: Path) -> Iterator[str]:
@@ -75,46 +95,82 @@ def _name_faults(tasks: Sequence[Task], out: Path) -> Iterator[str]:
                 yield f"{_where(task)}: {shown(task.name)!r} lies in results of {_where(other)}: give another out"
 
 
-def _export_faults(tasks: Sequence[Task]) -> Iterator[str]:
-    """Formats that there are not, once each."""
-    wanted: dict[str, Task] = {}
+def _value_faults(tasks: Sequence[Task]) -> Iterator[str]:
+    """Formats and refinements that there are not, and files of weights, once each."""
+    told = set[tuple[str, str]]()
     for task in tasks:
-        for name in task.arguments.get("exports") or ():
-            wanted.setdefault(str(name), task)
-    for name, task in wanted.items():
-        try:
-            format_of(name)
-        except VostrackError as error:
-            yield f"{_where(task)}: {error}"
+        wanted = [("exports", str(name)) for name in task.arguments.get("exports") or ()]
+        wanted += [
+            (kind, str(name)) for kind in ("refine", "weights") if (name := task.arguments.get(kind)) is not None
+        ]
+        for kind, name in wanted:
+            try:
+                if (kind, name) not in told:
+                    _check_value(kind, name)
+            except VostrackError as error:
+                yield f"{_where(task)}: {error}"
+            told.add((kind, name))
 
 
-def _mask_faults(task: Task, header: Header) -> Iterator[str]:
-    """Masks that are not there, show nothing, or have another size or shape than the clip."""
-    for moment, path in task.masks.items():
-        if address(path):
-            continue
-        if not path.exists():
-            yield f"cannot find mask {shown(path)!r}"
-            continue
-        files = sorted(each for each in path.iterdir() if each.suffix.lower() in ENDINGS) if path.is_dir() else [path]
-        image = files[0] if files and files[0].suffix.lower() in ENDINGS else None
-        if image is None:
-            continue  # of another tool, or nothing: that takes reading it
-        must_show = image == path and (len(task.masks) == 1 or moment == 0)
-        try:
-            size, is_empty = image_size(image), must_show and not _read_otherwise(task) and is_black(image)
-        except (InputError, OSError, ValueError) as error:
-            yield str(error).replace("image ", "mask ", 1)
-            continue
-        if is_empty:
-            yield f"mask {shown(image)!r} has no object: all pixels are background; paint the object white"
-        if not header.sizes or size in header.sizes:
-            continue
-        differs = f"mask {shown(image)!r} is {size_text(size)}, the clip is {size_text(header.sizes[0])}"
-        if all(is_stretched(size, other) for other in header.sizes):
-            yield f"{differs}, which has another shape: draw the mask on a frame of this clip"
-        elif not task.arguments.get("resize_mask"):
-            yield f"{differs}: draw it on a frame of the clip, or accept it with `resize_mask=True`"
+def _check_value(kind: str, name: str) -> None:
+    """Raise `VostrackError` where there is nothing of a name."""
+    if kind == "exports":
+        format_of(name)
+    elif kind == "refine" and name not in REFINERS:
+        raise MethodError(unknown_name("refinement", name, REFINERS))
+    elif kind == "weights" and Path(name).suffix and not Path(name).is_file():
+        raise WeightsError(f"there are no weights at {shown(name)}{nearest(Path(name)) or ': check the path'}")
+
+
+def _frame_faults(task: Task, count: int | None) -> Iterator[str]:
+    """Frames that a range, a mask or a span says, of which a clip of so many has none; times take decoding it."""
+    span, moments = task.arguments.get("range"), [*task.masks, *(task.arguments.get("range") or ())]
+    if any(isinstance(moment, Fraction) for moment in moments):
+        return
+    try:
+        chosen, masks = choose(task.clip, span, task.masks, task.arguments.get("start_number"))
+        if count is not None:
+            chosen.check_end(count)
+    except VostrackError as error:
+        yield str(error)
+        return
+    if count is None:
+        return
+    if (last := max(masks, default=0)) >= count:
+        yield beyond(f"there is a mask for frame {last}", last, count)
+    for name, spans in (task.arguments.get("gone") or {}).items():
+        for first, end in spans:
+            if (most := max(first, end or 0)) >= count:
+                yield beyond(is_gone(shown(name), first, end), most, count)
+
+
+def _mask_faults(task: Task, header: Header, path: Path, must_show: bool) -> list[str]:
+    """What is wrong with a mask; that of another tool takes reading it."""
+    if not path.exists():
+        return [f"cannot find mask {shown(path)!r}{nearest(path)}"]
+    is_image, faults = path.is_file(), list[str]()
+    for image in [path] if is_image else sorted(path.iterdir()):
+        if image.suffix.lower() in ENDINGS and not image.name.startswith("."):
+            faults += _image_faults(task, header, image, must_show and is_image)
+    return faults
+
+
+def _image_faults(task: Task, header: Header, image: Path, must_show: bool) -> Iterator[str]:
+    """Whether an image cannot be read, shows nothing, or has another size or shape than the clip."""
+    try:
+        size, is_empty = image_size(image), must_show and not _read_otherwise(task) and is_black(image)
+    except (InputError, OSError, ValueError) as error:
+        yield str(error).replace("image ", "mask ", 1)
+        return
+    if is_empty:
+        yield f"mask {shown(image)!r} has no object: all pixels are background; paint the object white"
+    if not header.sizes or size in header.sizes:
+        return
+    differs = f"mask {shown(image)!r} is {size_text(size)}, the clip is {size_text(header.sizes[0])}"
+    if all(is_stretched(size, other) for other in header.sizes):
+        yield f"{differs}, which has another shape: draw the mask on a frame of this clip"
+    elif not task.arguments.get("resize_mask"):
+        yield f"{differs}: draw it on a frame of the clip, or accept it with `resize_mask=True`"
 
 
 def _read_otherwise(task: Task) -> bool:

@@ -414,12 +414,13 @@ def _refuse(faults: Sequence[str], end: str = _NOTHING_RUN) -> NoReturn:
     from vostrack.cli import with_flags
     from vostrack.cli.plan import columns
     from vostrack.errors import PlanError
+    from vostrack.video.series import natural_key
 
     def said(match: re.Match[str]) -> str:
         name = match[1]
         return f"'yes' in a column {name!r}, or --option {name}=yes" if name in columns() else match[0]
 
-    for fault in faults:
+    for fault in sorted(faults, key=natural_key):  # as the lines of the plan are
         print(f"error: {plain(with_flags(re.sub('`([a-z_]+)=True`', said, fault)))}", file=sys.stderr)
     print(f"{counted(len(faults), 'fault')}{end}", file=sys.stderr)
     raise typer.Exit(PlanError.exit_code)

@@ -24,7 +24,10 @@ from vostrack.run.place import below, clip_name
 
 Row = Mapping[str, Any]
 
-_MOST_BYTES, _MOST_VALUES = 1 << 30, 1000
+_MOST_BYTES, _MOST_VALUES, _MOST_TRIED = 1 << 30, 1000, 64
+_MASK, _ANY = "--mask=", "-"
+_ANY_MASK = f"{_MASK}{_ANY}"
+"""Stands where there is none, to find what else is wrong with a row."""
 _NOT_IN_PLANS = {"overwrite", "resume", "json", "progress", "quiet", "help", "install_completion", "show_completion"}
 JSON_ENDINGS = (".jsonl", ".ndjson")
 
@@ -125,12 +128,15 @@ def json_of(rows: Sequence[Row]) -> str:
 
 
 def tasks_of(rows: Iterable[tuple[str, Row]], base: Path, options: Mapping[str, str]) -> tuple[list[Task], list[str]]:
-    """Tasks from rows, and the faults of those that are wrong.
+    """Tasks from rows, and all that is wrong with these.
 
     Args:
         rows: where each stands, and its cells by column.
         base: what relative paths begin at.
         options: for rows that say nothing else.
+
+    Returns:
+        The tasks; where there are faults, some are for `check` alone, as they lack what is wrong.
     """
     tasks, faults, told = [], list[str](), set[str]()
     alike: dict[str, Mapping[str, Any]] = {}  # most clips of a plan have the same arguments: they share them
@@ -141,30 +147,56 @@ def tasks_of(rows: Iterable[tuple[str, Row]], base: Path, options: Mapping[str, 
             if column not in told:  # once, not for each row
                 told.add(column)
                 faults.append(f"{where}: {unknown_name('column', column, (*columns(),))}")
-        try:
-            task = _task(cells, where, base)
+        task, wrong = _task(cells, where, base)
+        faults += [f"{where}: {fault}" for fault in wrong]
+        if task is not None:
             tasks.append(replace(task, arguments=alike.setdefault(repr(task.arguments), task.arguments)))
-        except (VostrackError, typer.BadParameter) as error:
-            faults.append(f"{where}: {_said(error)}")
-        except OSError as error:
-            faults.append(f"{where}: {input_error(error)}")
-        except Exception as error:
-            if not hasattr(error, "format_message"):  # Click's errors have no public class in common
-                raise
-            faults.append(f"{where}: {_said(error)}")
     return tasks, faults
 
 
-def _task(row: Row, where: str, base: Path) -> Task:
-    for name in ("clip", "mask"):
-        if not row.get(name):
-            raise InputError(f"it has no {name}: name it in the column {name!r}")
-    context = _command().make_context("segment", _words(row))
-    arguments = segment_arguments(context.params, base)
+def _task(row: Row, where: str, base: Path) -> tuple[Task | None, list[str]]:
+    """The task of a row, if its clip can be one, and what is wrong with the row."""
+    faults = [f"it has no {name}: name it in the column {name!r}" for name in ("clip", "mask") if not row.get(name)]
+    words = _words(row, faults)
+    while isinstance(arguments := _arguments(words, base), str):
+        faults.append(arguments)
+        words = _without(words, arguments, base)
     clip, masks = arguments.pop("clip"), arguments.pop("masks")
     for name in ("out", "overwrite", "resume"):
         del arguments[name]
-    return Task(clip, masks, name_of(row, base), arguments, dict(row), where=where)
+    if words[-1] == _ANY:
+        return None, faults
+    masks = {} if _ANY_MASK in words else masks
+    return Task(clip, masks, name_of(row, base), arguments, dict(row), where=where), faults
+
+
+def _arguments(words: Sequence[str], base: Path) -> dict[str, Any] | str:
+    """What `vostrack.segment` is called with for words of the command line, the clip last; or what is wrong."""
+    try:
+        *options, clip = words
+        context = _command().make_context("segment", [*options, "--", clip])
+        return segment_arguments(context.params, base)
+    except OSError as error:
+        return str(input_error(error))
+    except Exception as error:
+        if not (isinstance(error, VostrackError) or hasattr(error, "format_message")):  # Click's have no public class
+            raise
+        return _said(error)
+
+
+def _without(words: Sequence[str], fault: str, base: Path) -> list[str]:
+    """Words without the one that a fault is about, as far as that is found; nothing else is wrong with what is left."""
+    nothing = [_ANY_MASK, _ANY]
+    if len(words) > _MOST_TRIED:
+        return nothing
+    for number, word in enumerate(words[:-1]):
+        rest = [*words[:number], *words[number + 1 :]]
+        if word.startswith(_MASK) and not any(each.startswith(_MASK) for each in rest):
+            rest.insert(0, _ANY_MASK)
+        if _arguments(rest, base) != fault:
+            return rest
+    rest = [*words[:-1], _ANY]
+    return nothing if _arguments(rest, base) == fault else rest
 
 
 def name_of(row: Row, base: Path) -> str:
@@ -191,9 +223,9 @@ def _name(column: str) -> str:
     return column.removeprefix("--").replace("-", "_")
 
 
-def _words(row: Row) -> list[str]:
-    """What a row would be on the command line."""
-    words: list[str] = []
+def _words(row: Row, faults: list[str]) -> list[str]:
+    """What a row would be on the command line, the clip last; what can be none is added to the faults."""
+    words = [] if row.get("mask") else [_ANY_MASK]
     for column, cell in row.items():
         name = _name(column)
         if name in ("clip", "out"):
@@ -202,14 +234,16 @@ def _words(row: Row) -> list[str]:
         if param.is_flag:
             truth = TRUTH.get(str(cell).strip().lower())
             if truth is None:
-                raise InputError(f"{column} is yes or no, not {shown(cell)}")
-            words += [param.opts[0]] if truth else param.secondary_opts[:1]
+                faults.append(f"{column} is yes or no, not {shown(cell)}")
+            else:
+                words += [param.opts[0]] if truth else param.secondary_opts[:1]
             continue
         values = cell if isinstance(cell, list) else str(cell).split(";") if param.multiple else [str(cell)]
         if len(values) > (_MOST_VALUES if param.multiple else 1):
-            raise InputError(f"{column} has {len(values)} values")
-        words += [f"{param.opts[0]}={str(value).strip()}" for value in values]
-    return [*words, "--", str(row["clip"])]
+            faults.append(f"{column} has {len(values)} values")
+        else:
+            words += [f"{param.opts[0]}={str(value).strip()}" for value in values]
+    return [*words, str(row.get("clip") or _ANY)]
 
 
 def _said(error: Exception) -> str:

@@ -8,22 +8,24 @@ from __future__ import annotations
 import operator
 import sys
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from vostrack.errors import InputError, MaskError, VostrackError
 from vostrack.files import shown
 from vostrack.notes import Code, Note
 from vostrack.types import Frame, FrameStream
-from vostrack.video.masks import GivenMask
 from vostrack.video.reader import open_clip
 from vostrack.video.series import numbered
 from vostrack.video.stream import NOMINAL_RATE, ClipStream, file_names
+
+if TYPE_CHECKING:  # which takes torch
+    from vostrack.video.masks import GivenMask
 
 Moment = int | Fraction
 """The number of a frame, from 0, or a time in seconds from the first frame, which is a `Fraction`."""
@@ -32,7 +34,9 @@ Range = tuple[Moment | None, Moment | None]
 """The first and the last frame of a part of a clip, both in it, or the times that these lie between; None is open."""
 
 
-GivenMasks = GivenMask | Mapping[int, GivenMask] | Mapping[Fraction, GivenMask] | Mapping[Moment | None, GivenMask]
+GivenMasks: TypeAlias = (
+    "GivenMask | Mapping[int, GivenMask] | Mapping[Fraction, GivenMask] | Mapping[Moment | None, GivenMask]"
+)
 """Masks by moment; None, and one mask alone, are for the first frame."""
 
 
@@ -71,10 +75,15 @@ class Span:
         """
         if self == Span():
             return stream
-        if stream.count is not None and max(self.first, self.last or 0) >= stream.count:
-            beyond = self.first if self.first >= stream.count else self.last or 0
-            raise InputError(self._beyond(stream.count) + numbered(file_names(stream), beyond))
+        if stream.count is not None:
+            self.check_end(stream.count, file_names(stream))
         return _Part(stream, self)
+
+    def check_end(self, count: int, files: Sequence[str] = ()) -> None:
+        """Raise `InputError` where a clip of so many frames, whose files are named so, ends before these."""
+        if max(self.first, self.last or 0) >= count:
+            beyond = self.first if self.first >= count else self.last or 0
+            raise InputError(self._beyond(count) + numbered(files, beyond))
 
     def check(self, masks: Mapping[int, object]) -> None:
         """Raise `MaskError` where a mask is given for a frame that is not among these."""
@@ -182,6 +191,16 @@ def choose(
         found[frame] = mask
     span.check(found)
     return span, found
+
+
+def beyond(what: str, frame: int, count: int, files: Sequence[str] = ()) -> str:
+    """What is said of something at a frame that a clip of so many frames, whose files are named so, does not have."""
+    return f"{what}, but the clip ends with frame {count - 1}{numbered(files, frame)}"
+
+
+def is_gone(name: object, first: int, last: int | None) -> str:
+    """What is said of an object that is not there in some frames."""
+    return f"object {name} is gone from frame {first} {'on' if last is None else f'to frame {last}'}"
 
 
 def two_masks(frame: Moment | None, one: object, other: object) -> str:

@@ -60,8 +60,7 @@ def open_clip(path: str | os.PathLike[str], playback: Playback = NORMAL) -> Clip
     except (OSError, ValueError) as error:
         raise InputError(_not_found(text, error)) from error
     if stat.S_ISDIR(info.st_mode):
-        if playback.deinterlace:
-            raise InputError(f"{text!r} is a folder of images, and only videos are deinterlaced: leave that out")
+        _check_playback(source, playback)
         return FolderStream(source, rate=playback.rate)
     if not stat.S_ISREG(info.st_mode):
         raise InputError(f"clip {text!r} is neither a file nor a folder; save the video to a file first")
@@ -78,8 +77,7 @@ def open_clip(path: str | os.PathLike[str], playback: Playback = NORMAL) -> Clip
         raise InputError(f"{text!r} is a list that names other files; give the video itself")
     if head.startswith(_ARCHIVE):
         raise InputError(f"{text!r} is an archive; unpack it and give the folder with the frames")
-    if playback.fps is not None:
-        raise InputError(f"{text!r} is a video, which has a frame rate of its own: leave out fps")
+    _check_playback(source, playback)
     if animated and playback.deinterlace:
         raise InputError(f"{text!r} is an animated WebP, which is not interlaced: leave out to deinterlace it")
     return AnimationStream(source) if animated else VideoStream(source, playback.deinterlace)
@@ -98,13 +96,23 @@ class Header:
     count: int | None
 
 
-def read_header(path: str | os.PathLike[str]) -> Header:
+def _check_playback(source: Path, playback: Playback) -> None:
+    """Refuse to deinterlace a folder of images, and to give a video another rate."""
+    if playback.deinterlace and source.is_dir():
+        raise InputError(f"{str(source)!r} is a folder of images, and only videos are deinterlaced: leave that out")
+    if playback.fps is not None and not source.is_dir():
+        raise InputError(f"{str(source)!r} is a video, which has a frame rate of its own: leave out fps")
+
+
+def read_header(path: str | os.PathLike[str], playback: Playback = NORMAL) -> Header:
     """Look at a clip without decoding it: quick enough for thousands. Most clips that pass can be opened.
 
     Raises:
-        InputError: there is nothing at `path`, or nothing that is a clip.
+        InputError: there is nothing at `path`, or nothing that is a clip, or it cannot be read in this way.
     """
     source = Path(path)
+    if source.exists():
+        _check_playback(source, playback)
     if source.is_dir():
         files, _ = frame_files(source)
         size = image_size(files[0])
