@@ -212,7 +212,14 @@ def test_clips_and_masks_that_are_not_there_broken_or_of_another_size(folder: Pa
 
 
 def test_all_that_is_wrong_with_one_row_is_told(folder: Path) -> None:
-    row = {"size": "12", "gone": "dog;cat@1", "range": "5-a", "name": "dog", "probs": "perhaps", "colour": "red"}
+    row: dict[str, Any] = {
+        "size": "12",
+        "gone": "dog;cat@1",
+        "range": "5-a",
+        "name": "dog",
+        "probs": "perhaps",
+        "colour": "red",
+    }
     row |= {"set": ["radios=1", "radius=3", "top_k=x"], "preset": "fast", "overlay": "no", "overlay_labels": "yes"}
     masks = {"mask": ["0:masks/dog.png", "0:masks/cat.png"]}
     told = faults(plan(folder, json.dumps({"clip": "videos/dog.mp4", **masks, **row}), "plan.jsonl"))
