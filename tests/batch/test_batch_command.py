@@ -183,6 +183,23 @@ def test_a_plan_has_paths_from_its_own_folder_on(folder: Path) -> None:
     assert (folder / "plan.csv").read_text() == "clip,mask\nvideos/dog.mp4,masks/dog.png\n"
 
 
+def test_results_do_not_go_among_clips_or_masks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for out, kind in (("videos", "clips"), ("masks/../videos/", "clips"), ("masks", "masks")):
+        assert run(["batch", "run", "videos", "--masks", "masks", "--out", out]) == 2
+        said = capsys.readouterr().err
+        assert f"--out: the {kind} are there, and results would be taken for {kind}: give another folder" in said
+    clips = [str(folder / f"videos/{name}.mp4") for name in ("dog", "cat")]
+    assert run(["batch", "run", *clips, "--masks", "masks", "--out", "videos"]) == 2
+    assert sorted(path.name for path in (folder / "videos").iterdir()) == ["cat.mp4", "dog.mp4"]
+
+
+def test_the_results_of_a_batch_are_no_masks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("runs", "dog"):
+        (folder / "masks" / name / ".batch").mkdir(parents=True)
+    assert run(["batch", "plan", "videos", "--masks", "masks", "-o", "plan.csv"]) == 0
+    assert capsys.readouterr().err == "next: look at plan.csv, then: vostrack batch run plan.csv --out runs\n"
+
+
 def test_clips_that_are_not_there_are_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["batch", "run", "vidoes", "--masks", "masks", "--out", "runs"]) == 5
     assert "cannot find 'vidoes'; did you mean videos?" in capsys.readouterr().err

@@ -298,6 +298,16 @@ def test_formats_that_there_are_not_are_told_once(folder: Path, tmp_path: Path) 
     assert "coccoo" in fault
 
 
+def test_results_do_not_go_into_a_clip_or_a_mask(folder: Path) -> None:
+    clip, mask = folder / "eel", folder / "masks/dog.png"
+    clip.mkdir()
+    Image.new("RGB", SIZE[::-1]).save(clip / "00000.png")
+    told = check([Task(clip, {0: mask}, "eel"), Task(folder / "videos/dog.mp4", {0: mask}, "masks")], folder)[1]
+    assert ["eel lies in the folder of its results" in told[0], "dog.png lies in the folder of" in told[1]] == [
+        True
+    ] * 2
+
+
 def test_two_clips_of_one_name_in_one_folder_get_folders_of_their_own(tmp_path: Path) -> None:
     clips = [tmp_path / "videos" / name for name in ("dog.mp4", "dog.mkv")]
     (tmp_path / "masks").mkdir()

@@ -40,6 +40,7 @@ def check(tasks: Sequence[Task], out: Path) -> tuple[list[Task], list[str]]:
     checked = []
     for task in tasks:
         header, told = _looked_at(task)
+        told += _place_faults(task, out)
         faults += [
             f"{_where(task)}: {fault}" for fault in (*(away[path] for path in task.inputs if away.get(path)), *told)
         ]
@@ -93,6 +94,14 @@ def _name_faults(tasks: Sequence[Task], out: Path) -> Iterator[str]:
         for parent in PurePosixPath(folded).parents:
             if other := taken.get(str(parent)):
                 yield f"{_where(task)}: {shown(task.name)!r} lies in results of {_where(other)}: give another out"
+
+
+def _place_faults(task: Task, out: Path) -> Iterator[str]:
+    """Inputs that lie where results of the clip would go."""
+    here = os.path.abspath(out / task.name)
+    for path in task.inputs:
+        if f"{os.path.abspath(path)}{os.sep}".startswith(f"{here}{os.sep}"):
+            yield f"{shown(path)} lies in the folder of its results, {shown(task.name)!r}: give another out"
 
 
 def _value_faults(tasks: Sequence[Task]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vostrack.batch.manifest import HIDDEN
 from vostrack.errors import InputError
 from vostrack.files import shown
 from vostrack.run.place import clip_name
@@ -61,7 +62,8 @@ def paired(clips: Sequence[Path], masks: Path) -> Pairs:
         InputError: the folder cannot be read.
     """
     try:
-        there = sorted(path for path in masks.iterdir() if not path.name.startswith("."))
+        files = [path for path in masks.iterdir() if not path.name.startswith(".")]
+        there = sorted(path for path in files if not (path / HIDDEN).is_dir())  # results of a batch are no masks
     except OSError as error:
         raise InputError(f"cannot read the folder of masks {shown(masks)!r}: {error.strerror}") from error
     known: dict[str, list[Path]] = {}

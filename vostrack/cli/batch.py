@@ -234,6 +234,7 @@ def run(
             raise typer.BadParameter("a plan names the masks itself", param_hint="--masks")
     else:
         pairs = _found(plan, masks)
+        _check_apart(out, plan, masks or Path())
         base, unclear = Path(), pairs.unclear
         rows = [(str(row["clip"]), row) for row in pairs.rows if row["mask"]]
         _print_unused(pairs, how.quiet)
@@ -452,6 +453,15 @@ def _found(clips: Sequence[Path], masks: Path | None) -> Pairs:
         _refuse([f"cannot find {shown(path)!r}{nearest(path)}" for path in missing], ": there is no plan")
     is_folder = len(paths) == 1 and paths[0].is_dir()
     return paired(clips_in(paths[0]) if is_folder else paths, masks.absolute())
+
+
+def _check_apart(out: Path, clips: Sequence[Path], masks: Path) -> None:
+    """Refuse to write results where the same command would take them for clips or masks."""
+    folders = {(clip if len(clips) == 1 and clip.is_dir() else clip.parent).resolve(): "clips" for clip in clips}
+    kind = ({masks.resolve(): "masks"} | folders).get(out.resolve())
+    if kind is not None:
+        said = f"the {kind} are there, and results would be taken for {kind}: give another folder, such as runs"
+        raise typer.BadParameter(said, param_hint="--out")
 
 
 def _print_unused(pairs: Pairs, quiet: bool = False) -> None:
