@@ -44,7 +44,14 @@ def test_a_batch_from_plan_to_report(folder: Path, capsys: pytest.CaptureFixture
     capsys.readouterr()
 
     assert run(["batch", "status", "runs", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"done": 2, "failed": 1, "left": 0, "warned": 0, "kept": 0}
+    assert json.loads(capsys.readouterr().out) == {
+        "done": 2,
+        "failed": 1,
+        "left": 0,
+        "warned": 0,
+        "kept": 0,
+        "others": 0,
+    }
     plan = (folder / "plan.csv").read_text()
     (folder / "plan.csv").write_text(plan.replace("masks/eel.png", "masks/cat.png"))  # its line is mended
     kept = (folder / "runs/.batch/all/plan.json").read_text()

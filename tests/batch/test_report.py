@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from vostrack import OutputError
-from vostrack.batch.manifest import Manifest, Outline, Shard, latest, manifests
+from vostrack.batch.manifest import Manifest, Outline, Shard, failures, latest, manifests
 from vostrack.batch.report import Counts, status_of, write_report
 from vostrack.batch.task import Result, Status
 
@@ -17,9 +17,9 @@ def ended(name: str, **more: Any) -> Result:
     return Result(name, f"{name}.mp4", **({"status": Status.DONE, "key": "k"} | more))
 
 
-def batch(folder: Path, *results: Result, shard: Shard | None = None, clips: int = 4) -> Manifest:
+def batch(folder: Path, *results: Result, shard: Shard | None = None, clips: int = 4, names: str = "") -> Manifest:
     manifest = Manifest(folder, shard)
-    with manifest.locked(Outline(clips)):
+    with manifest.locked(Outline(clips, names=[*names])):
         for result in results:
             manifest.add(result)
     return manifest
@@ -39,7 +39,7 @@ def test_shards_are_taken_together_and_the_latest_end_counts(tmp_path: Path) -> 
     batch(tmp_path, ended("c", ended=3.0), shard=Shard(2, 2), clips=2)
     batch(tmp_path, ended("a", ended=4.0), clips=1)
     results, _ = status_of(tmp_path)
-    assert {name: result.status for name, result in results.items()} == dict.fromkeys("abc", Status.DONE)
+    assert {result.name: result.status for result, _ in results} == dict.fromkeys("abc", Status.DONE)
 
 
 def test_lists_that_others_have_written(tmp_path: Path) -> None:
@@ -89,6 +89,29 @@ def test_a_clip_whose_results_were_begun_again_is_not_done(tmp_path: Path) -> No
     batch(tmp_path, ended("a"), ended("b"), clips=2)
     (tmp_path / "a").mkdir()
     assert status_of(tmp_path)[1] == Counts(done=1, failed=0, left=1, warned=0)
+
+
+def test_clips_that_are_not_in_the_plan_are_told_apart(tmp_path: Path) -> None:
+    batch(tmp_path, ended("a", status=Status.FAILED, confidence=0.1), ended("b"), clips=2, names="ab")
+    batch(tmp_path, ended("c"), ended("d", status=Status.FAILED, message="why"), clips=4, names="bcde")
+    counts = write_report(tmp_path)
+    assert counts == Counts(done=2, failed=1, left=1, warned=0, others=1)
+    assert str(counts) == "2 clips done, 1 failed, 1 left; 1 more clip here is not in the plan"
+    told = json.loads((tmp_path / "batch.json").read_text())["clips"]
+    assert [(clip["name"], clip["in_plan"]) for clip in told] == [("d", True), ("b", True), ("c", True), ("a", False)]
+    table = (tmp_path / "batch.csv").read_text().splitlines()
+    assert [row.rpartition(",")[2] for row in table] == ["in_plan", "yes", "yes", "yes", "no"]
+    page = (tmp_path / "batch.html").read_text()
+    assert "2 of 4 clips are done" in page
+    assert page.count("not in the plan") == 2
+    (again,) = (results for _, results in failures(manifests(tmp_path)))
+    assert [result.name for result in again] == ["d"]
+
+
+def test_shards_have_parts_of_one_plan(tmp_path: Path) -> None:
+    batch(tmp_path, ended("a"), shard=Shard(1, 2), clips=1, names="a")
+    batch(tmp_path, ended("b"), shard=Shard(2, 2), clips=2, names="bc")
+    assert status_of(tmp_path)[1] == Counts(done=2, failed=0, left=1, warned=0)
 
 
 def test_a_folder_without_a_batch(tmp_path: Path) -> None:

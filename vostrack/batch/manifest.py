@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -47,6 +47,7 @@ class Outline:
         base: what paths in rows begin at.
         options: what holds for all rows, by name.
         plan: path of the file, if there is one.
+        names: of the clips; none where they are not known.
         anew: when a batch that replaces earlier results, and has not come to its end, was begun; else 0.
     """
 
@@ -54,6 +55,7 @@ class Outline:
     base: str = "."
     options: dict[str, str] = field(default_factory=dict)
     plan: str = ""
+    names: list[str] = field(default_factory=list)
     anew: float = 0.0
 
 
@@ -172,12 +174,19 @@ def latest(lists: list[Manifest]) -> dict[str, Result]:
     return found
 
 
+def in_plan(lists: list[Manifest], results: Mapping[str, Result]) -> set[str]:
+    """Names of those results that are of the plan, in all its parts; others are of an earlier one."""
+    names = {name for each in lists for name in each.outline().names}
+    return {*results} & names if names else {*results}
+
+
 def failures(lists: list[Manifest]) -> list[tuple[Outline, list[Result]]]:
     """What is kept of each plan, and how its clips ended that failed last."""
     last = latest(lists)
+    last = {name: last[name] for name in in_plan(lists, last)}
     found = []
     for each in lists:
         own = {result.name: result for result in each.results()}
-        failed = [result for name, result in own.items() if last[name] == result and result.status == Status.FAILED]
+        failed = [result for name, result in own.items() if last.get(name) == result and result.status == Status.FAILED]
         found.append((each.outline(), failed))
     return found

@@ -9,12 +9,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from PIL import Image
 
-from vostrack.batch.manifest import HIDDEN, latest, manifests
+from vostrack.batch.manifest import HIDDEN, in_plan, latest, manifests
 from vostrack.batch.task import Result, Status
 from vostrack.errors import OutputError, counted, damage_as
 from vostrack.files import OutputRoot, PartialFile, escaped, lock_folder, open_regular, partial_name, plain
@@ -25,7 +25,7 @@ from vostrack.run.signs import LOW
 PAGE, TABLE, RESULTS = "batch.html", "batch.csv", "batch.json"
 COLUMNS = (
     *("name", "clip", "status", "frames", "seconds", "objects", "confidence", "warnings", "error", "message"),
-    *("exit_code", "attempts", "worker"),
+    *("exit_code", "attempts", "worker", "in_plan"),
 )
 
 _HERE = f"{HIDDEN}/report"
@@ -36,34 +36,48 @@ _MOST_SHOWN, _MOST_BYTES = 500, 4 << 20
 
 @dataclass(frozen=True)
 class Counts:
-    """How many clips are done, failed, not yet ended, or keep other results; how many done ones have warnings."""
+    """How many clips of a plan are done, failed, not yet ended, or keep other results; how many have warnings.
+
+    `others` are here and not in the plan.
+    """
 
     done: int
     failed: int
     left: int
     warned: int
     kept: int = 0
+    others: int = 0
 
     def __str__(self) -> str:
         warned = f", {self.warned} with warnings" if self.warned else ""
         kept = f", {self.kept} with results of other settings" if self.kept else ""
         left = f", {self.left} left" if self.left else ""
-        return f"{counted(self.done, 'clip')} done{warned}, {self.failed} failed{kept}{left}"
+        are = f"{counted(self.others, 'more clip')} here {'is' if self.others == 1 else 'are'}"
+        others = f"; {are} not in the plan" if self.others else ""
+        return f"{counted(self.done, 'clip')} done{warned}, {self.failed} failed{kept}{left}{others}"
 
 
-def status_of(out: Path) -> tuple[dict[str, Result], Counts]:
+class Ended(NamedTuple):
+    """How a clip ended, and whether it is in the plan."""
+
+    result: Result
+    in_plan: bool
+
+
+def status_of(out: Path) -> tuple[list[Ended], Counts]:
     """How the clips of a batch, or of all its shards, ended last, and how many; raises `OutputError` for no batch."""
     lists = manifests(out)
-    results = latest(lists)
-    results = {name: result for name, result in results.items() if not _is_begun_again(out, result)}
+    results = {name: result for name, result in latest(lists).items() if not _is_begun_again(out, result)}
+    names = in_plan(lists, results)
+    own = [results[name] for name in names]
     done, failed, kept = (
-        sum(result.status == status for result in results.values())
-        for status in (Status.DONE, Status.FAILED, Status.KEPT)
+        sum(result.status == status for result in own) for status in (Status.DONE, Status.FAILED, Status.KEPT)
     )
     # A plan may have been worked on as a whole, and in shards.
     clips = max(sum(each.outline().clips for each in lists if bool(each.shard) == shards) for shards in (True, False))
-    warned = sum(bool(result.warnings) for result in results.values())
-    return results, Counts(done, failed, max(clips - len(results), 0), warned, kept)
+    warned = sum(bool(result.warnings) for result in own)
+    counts = Counts(done, failed, max(clips - len(own), 0), warned, kept, len(results) - len(own))
+    return [Ended(result, name in names) for name, result in results.items()], counts
 
 
 def _is_begun_again(out: Path, result: Result) -> bool:
@@ -84,22 +98,22 @@ def write_report(out: Path) -> Counts:
     root = OutputRoot(out)
     with lock_folder(root.at(_HERE), waits=True):  # shards may come to their end at once
         results, counts = status_of(out)
-        for name, data in _contents(root, sorted(results.values(), key=_need), counts).items():
+        for name, data in _contents(root, sorted(results, key=_need), counts).items():
             with PartialFile(root.at(name), len(data), root.at(f"{_HERE}/{partial_name()}")) as path:
                 path.write_bytes(data)
     return counts
 
 
-def _contents(root: OutputRoot, ordered: Sequence[Result], counts: Counts) -> dict[str, bytes]:
+def _contents(root: OutputRoot, ordered: Sequence[Ended], counts: Counts) -> dict[str, bytes]:
     """What the files of a report hold, by name."""
-    told = {"counts": vars(counts), "clips": [vars(result) for result in ordered]}
+    told = {"counts": vars(counts), "clips": [{**vars(each.result), "in_plan": each.in_plan} for each in ordered]}
     shown = ordered[:_MOST_SHOWN]
     page = (
         templates(__package__)
         .get_template(f"{PAGE}.j2")
         .render(
             counts=counts,
-            clips=[_clip(root, result) for result in shown],
+            clips=[{**_clip(root, each.result), "in_plan": each.in_plan} for each in shown],
             more=len(ordered) - len(shown),
             low=LOW,
         )
@@ -111,18 +125,20 @@ def _contents(root: OutputRoot, ordered: Sequence[Result], counts: Counts) -> di
     }
 
 
-def _need(result: Result) -> tuple[bool, float, int, str]:
-    """Failed clips first, then by confidence and warnings."""
+def _need(each: Ended) -> tuple[bool, bool, float, int, str]:
+    """Failed clips first, then by confidence and warnings; those that are not in the plan last."""
+    result = each.result
     confidence = 1.0 if result.confidence is None else result.confidence
-    return result.status == Status.DONE, confidence, -len(result.warnings), result.name
+    return not each.in_plan, result.status == Status.DONE, confidence, -len(result.warnings), result.name
 
 
-def _table(results: Sequence[Result]) -> str:
+def _table(results: Sequence[Ended]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for result in results:
-        cells: Mapping[str, Any] = {**vars(result), "warnings": " ".join(_codes(result))}
+    for result, is_planned in results:
+        told = {"warnings": " ".join(_codes(result)), "in_plan": "yes" if is_planned else "no"}
+        cells: Mapping[str, Any] = {**vars(result), **told}
         writer.writerow(["" if cells[name] is None else cells[name] for name in COLUMNS])
     return file.getvalue()
 

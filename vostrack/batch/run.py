@@ -76,14 +76,14 @@ def run_batch(
     callbacks = checked_callbacks(callbacks)
     tasks = [each for each in map(as_task, plan) if part is None or shard_of(each, part.of) == part.number]
     manifest = AwayManifest(folder, scratch, part) if address(folder) else Manifest(folder, part)
+    if outline is None or part is not None:
+        outline = replace(outline or Outline(0), clips=len(tasks), names=[task.name for task in tasks])
     removed = {} if overwrite or address(folder) else _removed(tasks, manifest)
     tasks, faults = check([task for task in tasks if task.name not in removed], folder)
     if faults:
         raise PlanError(faults)
     driver = _Driver(manifest, callbacks, overwrite, fail_fast, fallback_size)
     make = pool or (lambda path: LocalPool(path, jobs, scratch))
-    if outline is None or part is not None:
-        outline = replace(outline or Outline(0), clips=len(tasks))
     return driver.run(tasks, make, outline, removed.values())
 
 

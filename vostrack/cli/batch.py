@@ -243,7 +243,7 @@ def run(
             end = f": nothing was run; mend them, or fill in the masks of a plan: vostrack batch plan {words}"
     tasks, faults = tasks_of(rows, base, options)
     path = str(below(Path.cwd(), plan[0])) if _is_plan(plan) else ""
-    outline = Outline(len(rows), str(below(Path.cwd(), base)), options, path)
+    outline = Outline(len(rows), str(below(Path.cwd(), base)), options, path, [task.name for task in tasks])
     _follow(tasks, [*unclear, *faults], out, how, outline, part, end)
 
 
