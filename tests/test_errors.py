@@ -4,7 +4,16 @@ import copy
 
 import pytest
 
-from vostrack.errors import ChangedError, ExportError, InputError, MaskError, PlanError, damage_as, one_line
+from vostrack.errors import (
+    ChangedError,
+    ExportError,
+    InputError,
+    MaskError,
+    PlanError,
+    damage_as,
+    one_line,
+    unknown_name,
+)
 
 
 def test_what_a_decoder_raises_becomes_one_error() -> None:
@@ -36,3 +45,9 @@ def test_too_little_memory_is_said_with_what_to_do() -> None:
 def test_errors_go_from_process_to_process(error: Exception) -> None:
     again = copy.copy(error)  # as `pickle` does it
     assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+def test_a_name_is_meant_in_any_case() -> None:
+    said = "unknown format 'COCO'; did you mean 'coco'? (choose from: coco, cvat)"
+    assert unknown_name("format", "COCO", ("cvat", "coco")) == said
+    assert unknown_name("format", "xyz", ("cvat", "coco")) == "unknown format 'xyz' (choose from: coco, cvat)"

@@ -196,7 +196,8 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:
         valid: all names that would have been right.
     """
     names = sorted(valid)
-    close = difflib.get_close_matches(name, names, n=1)
+    folded = {each.casefold(): each for each in names}
+    close = [folded[each] for each in difflib.get_close_matches(name.casefold(), folded, n=1)]
     name = name if len(name) <= 60 else f"{name[:56]} ..."
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return f"unknown {kind} {name!r}{hint} (choose from: {', '.join(names)})"

@@ -113,6 +113,10 @@ def test_a_path_that_no_system_takes_is_a_fault_of_its_row(folder: Path, capsys:
             ["run", "plan.csv", "--out", "runs", "--no-overlay"],
             "--no-overlay is an option of each clip: use a column",
         ),
+        (
+            ["run", "plan.csv", "--out", "runs", "--format", "coco"],
+            "--format is an option of each clip: use a column 'export' of the plan, or --option export=VALUE",
+        ),
         (["run", "plan.csv", "--out"], "'--out' requires an argument"),
         (["plan", "plan.csv"], "a plan already"),
         (["status", "videos"], "holds no batch"),

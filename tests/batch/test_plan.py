@@ -121,6 +121,16 @@ def test_an_unknown_column_is_told_once(folder: Path) -> None:
     assert "no mask" in told[1]
 
 
+def test_what_is_wrong_with_options_for_all_rows_is_told_once(folder: Path) -> None:
+    rows = "videos/dog.mp4,masks/dog.png,anchors,a\nvideos/cat.mp4,masks/cat.png,,b\n"
+    path = plan(folder, f"clip,mask,method,out\n{rows}")
+    tasks, told = tasks_of(rows_of(path), folder, {"size": "12", "formats": "coco", "set": "agility=3", "gone": "1@0"})
+    assert sorted(fault.split(":")[0] for fault in told) == ["--option", "--option", "plan.csv, line 2"]
+    words = ("unknown column 'formats'; did you mean 'export'?", "unknown setting of anchors 'agility'", "--size")
+    assert all(sum(word in fault for fault in told) == 1 for word in words)
+    assert [task.arguments["gone"] for task in tasks] == [{1: [(0, 0)]}] * 2
+
+
 def test_what_a_plan_may_not_say(folder: Path) -> None:
     for name in ("overwrite", "resume", "quiet", "help", "json"):
         (fault,) = faults(plan(folder, f"clip,mask,{name}\nvideos/dog.mp4,masks/dog.png,yes\n"))

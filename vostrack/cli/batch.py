@@ -193,7 +193,8 @@ class _Run(Command):
             return super().parse_args(ctx, args)
         except Exception as error:  # Click's own has no public class
             flag, own = getattr(error, "option_name", ""), {each for param in self.params for each in _flags(param)}
-            name = next((name for name, param in columns().items() if flag in _flags(param)), None)
+            names = {each: name for name, param in columns().items() for each in _flags(param)}
+            name = {"--format": "export", **names}.get(flag)
             if name and flag not in own:
                 where = f"use a column {name!r} of the plan, or --option {name}=VALUE for all clips"
                 vars(error).update(message=f"{flag} is an option of each clip: {where}", possibilities=[])

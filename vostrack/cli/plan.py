@@ -25,6 +25,7 @@ from vostrack.run.place import below, clip_name
 Row = Mapping[str, Any]
 
 _MOST_BYTES, _MOST_VALUES, _MOST_TRIED = 1 << 30, 1000, 64
+_UNKNOWN, _EXPORT = "unknown column", ("exports", "format", "formats")
 _MASK, _ANY = "--mask=", "-"
 _ANY_MASK = f"{_MASK}{_ANY}"
 """Stands where there is none, to find what else is wrong with a row."""
@@ -139,16 +140,15 @@ def tasks_of(rows: Iterable[tuple[str, Row]], base: Path, options: Mapping[str, 
         The tasks; where there are faults, some are for `check` alone, as they lack what is wrong.
     """
     tasks, faults, told = [], list[str](), set[str]()
+    for_all = {*_task({"clip": _ANY, "mask": _ANY, **options}, "", base)[1]}
     alike: dict[str, Mapping[str, Any]] = {}  # most clips of a plan have the same arguments: they share them
     for where, row in rows:
-        cells = {**options, **row}
-        for column in [column for column in cells if _name(column) not in columns()]:
-            del cells[column]
-            if column not in told:  # once, not for each row
-                told.add(column)
-                faults.append(f"{where}: {unknown_name('column', column, (*columns(),))}")
-        task, wrong = _task(cells, where, base)
-        faults += [f"{where}: {fault}" for fault in wrong]
+        task, wrong = _task({**options, **row}, where, base)
+        for fault in wrong:
+            if fault not in told:
+                faults.append(f"{'--option' if fault in for_all else where}: {fault}")
+            if fault in for_all or fault.startswith(_UNKNOWN):  # once, not for each row
+                told.add(fault)
         if task is not None:
             tasks.append(replace(task, arguments=alike.setdefault(repr(task.arguments), task.arguments)))
     return tasks, faults
@@ -230,7 +230,10 @@ def _words(row: Row, faults: list[str]) -> list[str]:
         name = _name(column)
         if name in ("clip", "out"):
             continue
-        param = columns()[name]
+        if (param := columns().get(name)) is None:
+            meant = f"{column!r}; did you mean 'export'?" if name in _EXPORT else ""
+            faults.append(f"{_UNKNOWN} {meant}" if meant else unknown_name("column", column, columns()))
+            continue
         if param.is_flag:
             truth = TRUTH.get(str(cell).strip().lower())
             if truth is None:
