@@ -9,7 +9,7 @@
     │   └── OutputExistsError     9   a result is there already and nobody asked to overwrite it
     │       └── InUseError        9   another process works in the folder
     ├── WeightsError              8   weights are missing, damaged or made for another network
-    ├── MethodError               2   an unknown method, or options that it does not have
+    ├── MethodError               2   an unknown method or format, or options that it does not have
     ├── DatasetError              5   a dataset folder is not laid out as expected
     │   └── NoObjectError         5   a sequence's masks hold no object, so that there is nothing to follow or score
     ├── PlanError                 5   a plan of many clips has faults
@@ -97,7 +97,7 @@ class WeightsError(VostrackError):
 
 
 class MethodError(VostrackError):
-    """A method, a refinement or a device, or an option of one, is not known."""
+    """A method, a refinement, a format or a device, or an option of one, is not known."""
 
     exit_code = 2
 

@@ -485,6 +485,8 @@ def shown(text: object) -> str:
 
 def nearest(path: Path) -> str:
     """What a path that is not there may have meant, for a message; empty if nothing beside it has a similar name."""
+    if os.path.lexists(path):
+        return ""
     with contextlib.suppress(OSError, ValueError), os.scandir(path.parent) as entries:
         names = [entry.name for _, entry in zip(range(_MOST_NAMES), entries, strict=False) if entry.name != path.name]
         for close in difflib.get_close_matches(path.name, names, n=1, cutoff=0.7):

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import truth
-from tests.formats.samples import write_masks
+from tests.fakes import SIZE, truth, write_clip
+from tests.formats.samples import clip_folder, write_masks
 from vostrack.cli import run
 from vostrack.formats import FORMATS
 
@@ -47,7 +47,8 @@ def test_it_says_what_was_written_and_what_comes_next(said: Any) -> None:
     code, printed, words = said("run", "--format", "cvat", "--range", "1", "--only", "3,object_200")
     assert (code, printed) == (0, "")
     assert "1 frame, 2 objects: run_cvat.xml\n" in words
-    assert "next: upload to a CVAT task run_cvat.xml\n" in words
+    assert "next: in a CVAT task " in words
+    assert "Upload annotations, CVAT 1.1: run_cvat.xml; its images: vostrack export run --format frames " in words
     assert Path("run_cvat.xml").is_file()
     code, printed, words = said("run", "--format", "davis", "-o", "a.zip", "--json", "-q")
     assert (code, words) == (0, "")
@@ -59,12 +60,15 @@ def test_it_says_what_was_written_and_what_comes_next(said: Any) -> None:
     [
         (("run",), 2, "give a --format; --list shows all formats"),
         (("--format", "cvat"), 2, "give a RUN"),
-        (("run", "--format", "cvta"), 1, "unknown format 'cvta'; did you mean 'cvat'"),
+        (("run", "--format", "cvta"), 2, "unknown format 'cvta'; did you mean 'cvat'"),
         (("run", "--format", "cvat", "--only", "dog"), 4, "there is no object dog"),
-        (("run", "--format", "cvat", "--feather", "2"), 1, "cvat does not take --feather; these do: prores4444"),
+        (("run", "--format", "cvat", "--feather", "2"), 2, "cvat does not take --feather; these do: prores4444"),
         (("run", "--format", "matte", "--grow", "2", "--shrink", "2"), 2, "give --grow or --shrink, not both"),
         (("run", "--format", "matte"), 5, "give it as --clip"),
-        (("nowhere", "--format", "cvat"), 5, "nowhere is no folder"),
+        (("run", "--format", "cvat", "--fps", "24"), 2, "cvat has no frame rate: leave out --fps"),
+        (("nowhere", "--format", "cvat"), 5, "cannot find nowhere: give the output folder of a run"),
+        (("runs", "--format", "cvat"), 5, "cannot find runs; did you mean run?\n"),
+        (("run/00000.png", "--format", "cvat"), 5, "00000.png is a file: give the output folder of a run"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(arguments: Any, code: int, words: str, said: Any) -> None:
@@ -72,6 +76,22 @@ def test_what_cannot_be_is_refused_in_one_line(arguments: Any, code: int, words:
     assert (found, printed) == (code, "")
     assert words in told
     assert told.count("\n") == 1
+
+
+def test_objects_may_be_typed_with_a_space_after_the_comma(said: Any) -> None:
+    code, printed, _ = said("run", "--format", "cvat", "--only", "3, object_200", "--json")
+    assert (code, [*json.loads(printed)["objects"]]) == (0, ["200", "3"])
+
+
+@pytest.mark.parametrize("name", ["coco", "cvat", "label-studio", "ytvis"])
+def test_a_file_that_names_images_says_where_they_are(name: str, said: Any) -> None:
+    write_clip(Path("clip.mp4"), 2)
+    clip_folder(Path("images"), ["00000", "00001"], SIZE)
+    exported = ("run", "--format", name, "--overwrite", "--range", "0-1", "--start-number", "7")
+    frames = "its images: vostrack export run --format frames --range 0-1 --start-number 7"
+    assert f"{frames} --clip CLIP\n" in said(*exported)[2]
+    assert f"{frames} --clip clip.mp4\n" in said(*exported, "--clip", "clip.mp4")[2]
+    assert "its images are in images\n" in said(*exported, "--clip", "images")[2]
 
 
 def test_nothing_is_replaced_unasked(said: Any) -> None:

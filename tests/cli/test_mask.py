@@ -85,6 +85,8 @@ def test_what_is_in_an_image_is_said(said: Any) -> None:
         (lambda: coco_file("a.json", [0], (96, 128)), ["a.json", "clip.mp4"], "128x96, .*or use --resize-mask"),
         (lambda: Path("a.json").write_text("{}"), ["a.json", "clip.mp4"], "none of COCO"),
         (lambda: None, ["a.png"], r"a\.png"),
+        (lambda: Path("data.yaml").write_text("names: [dog]"), ["data.yaml"], "give their folder, \\."),
+        (lambda: Path("classes.txt").write_text("dog"), ["classes.txt"], "it names the classes of YOLO labels"),
         (lambda: Path("00000.txt").write_text("0 0.1 0.1 0.5 0.1 0.5 0.5\n"), ["00000.txt"], "give the clip too"),
     ],
 )
@@ -126,7 +128,10 @@ def test_masks_are_written_as_palette_images(said: Any) -> None:
     assert "masks of 2 frames: give a folder as --out, such as a" in error
     code, _, notes = said("mask", "convert", "3:a.json", "clip.mp4", "-o", "a.png")
     assert code == 0
-    assert "-m 3:a.png --name dog=4" in notes
+    assert "-m 3:a.png --name dog=4\n" in notes
+    Path("clip_vostrack/masks").mkdir(parents=True)
+    _, _, notes = said("mask", "convert", "3:a.json", "clip.mp4", "-o", "b.png")
+    assert "-m 3:b.png --name dog=4 -o OUT\n" in notes, "where the usual folder is taken"
 
 
 def test_a_mask_is_not_written_over_itself(said: Any) -> None:

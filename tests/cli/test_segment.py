@@ -67,6 +67,13 @@ def test_one_command_gives_masks_an_overlay_and_a_line_for_people(vostrack: Run,
     assert f"next: look at {Path('out', 'masks')}; to" in vostrack(*segment("-o", "out", "--no-overlay"))[2]
 
 
+def test_where_all_masks_were_given_there_is_no_frame_to_mend(vostrack: Run) -> None:
+    masks = [word for frame in (1, 2, 3) for word in ("-m", f"{frame}:first.png")]
+    said = vostrack(*segment(*masks))[2]
+    assert "to hand them over: vostrack export clip_vostrack --format FORMAT\n" in said
+    assert "mend" not in said
+
+
 def test_json_prints_the_summary_on_stdout_and_nothing_else(vostrack: Run) -> None:
     code, printed, said = vostrack(*segment("--json", "-o", "out", "--set", "rate=0.2", "--size", "32"))
     summary = json.loads(printed)
@@ -195,7 +202,7 @@ def test_a_run_can_be_exported_at_once(vostrack: Run) -> None:
     Path("dog_cvat.xml").unlink()
     assert vostrack(*segment(*wanted, "--resume"))[0] == 0
     assert Path("dog_cvat.xml").is_file()
-    refused(vostrack(*segment("-o", "cat", "--export", "cvta")), 1, "unknown format 'cvta'; did you mean 'cvat'")
+    refused(vostrack(*segment("-o", "cat", "--export", "cvta")), 2, "unknown format 'cvta'; did you mean 'cvat'")
     Path("cat_cvat.xml").write_text("mine")
     refused(
         vostrack(*segment("-o", "cat", "--export", "cvat")), 9, "cat_cvat.xml is there already: choose another --out"

@@ -174,7 +174,7 @@ def test_a_run_that_is_not_there_is_told_with_the_one_that_is_meant(command: str
     Path("dog_vostrack").mkdir()
     code, words = said(*command.split(), "dog_vostrak")
     assert code != 0
-    assert "; did you mean dog_vostrack?: give the output folder of a run" in words
+    assert "; did you mean dog_vostrack?\n" in words
     if "export" not in command:
         assert "is not the output folder of a run: give the one that" in said(*command.split(), "clip.mp4")[1]
 

@@ -112,6 +112,20 @@ def test_a_folder_of_masks_is_exported_like_a_run(tmp_path: Path) -> None:
         vostrack.export(run, "frames")
 
 
+def test_the_folder_of_the_masks_of_a_run_stands_for_the_run(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert vostrack.export(run / "masks", "coco", tmp_path / "a.json")["objects"]["3"] == "dog"
+    monkeypatch.chdir(run / "masks")
+    made = vostrack.export(".", "frames", tmp_path / "b")
+    assert (made["objects"]["3"], made["clip"]) == ("dog", str(tmp_path / "clip.mp4"))
+    with pytest.raises(OutputError, match="would be among the inputs"):
+        vostrack.export(".", "frames", "b")
+    (run / "summary.json").unlink()
+    made = vostrack.export(run / "masks", "coco", tmp_path / "c.json")
+    assert made["objects"]["3"] == "object_3", "a run that is not complete may be exported as a folder"
+
+
 def test_nothing_is_replaced_unasked(run: Path, tmp_path: Path) -> None:
     for kind, out in (("coco", tmp_path / "a.json"), ("frames", tmp_path / "frames")):
         vostrack.export(run, kind, out)
@@ -184,13 +198,13 @@ def test_a_run_that_is_damaged_or_not_complete_is_refused(run: Path, tmp_path: P
     (run / "summary.json").unlink()
     with pytest.raises(OutputError, match="not complete"):
         vostrack.export(run, "coco", tmp_path / "a.json")
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match=r"cannot find .*nowhere: give the output folder"):
         vostrack.export(tmp_path / "nowhere", "coco", tmp_path / "a.json")
 
 
 def test_a_clip_that_was_moved_is_named_and_another_one_refused(run: Path, tmp_path: Path) -> None:
     shutil.move(tmp_path / "clip.mp4", tmp_path / "moved.mp4")
-    with pytest.raises(InputError, match=r"cannot find clip|cannot read"):
+    with pytest.raises(InputError, match=r"cannot find the clip .*clip\.mp4: say where it is with `clip`"):
         vostrack.export(run, "frames", tmp_path / "a")
     assert vostrack.export(run, "coco", tmp_path / "a.json")["frames"] == COUNT, "it needs no clip"
     assert vostrack.export(run, "frames", tmp_path / "b", clip=tmp_path / "moved.mp4")["frames"] == COUNT

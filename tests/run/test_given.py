@@ -63,6 +63,15 @@ def test_a_file_of_one_image_is_for_the_frame_before_it(tmp_path: Path) -> None:
     assert list(prompts(tmp_path / "clip.mp4", {40: path}).labels) == [40]
 
 
+def test_ids_that_no_file_gives_follow_the_names_and_not_the_order_of_drawing(tmp_path: Path) -> None:
+    classes = {"categories": [{"id": n, "name": name} for n, name in enumerate(["dog", "cat", "ant10", "ant9"])]}
+    for order in ([0, 1, 2, 3], [3, 1, 0, 2]):
+        boxes = [[[x, 0, x + 2, 0, x + 2, 2, x, 2]] for x in (0, 2, 4, 6)]
+        shapes = [{"category_id": n, "image_id": n // 2, "segmentation": boxes[n]} for n in order]
+        path = coco(tmp_path / "a.json", ["00000.jpg", "00003.jpg"], shapes, **classes)
+        assert prompts(tmp_path / "clip.mp4", path).names == {1: "ant9", 2: "ant10", 3: "cat", 4: "dog"}
+
+
 def test_images_of_one_frame_are_named(tmp_path: Path) -> None:
     both = [{}, {"image_id": 1}]
     path = coco(tmp_path / "a.json", ["00003.jpg", "00003.png"], both)
@@ -146,7 +155,7 @@ def test_crowds_are_void_and_what_lies_later_is_above(tmp_path: Path) -> None:
     above = {"category_id": 2, "segmentation": [[2, 2, 6, 2, 6, 3, 2, 3]]}
     found = prompts(tmp_path / "clip.mp4", coco(tmp_path / "a.json", ["a.jpg"], [crowd, {}, above]))
     expected = np.zeros(SIZE, np.uint8)
-    expected[:2], expected[1:3, 1:4], expected[2, 2:6] = 255, 1, 2
+    expected[:2], expected[1:3, 1:4], expected[2, 2:6] = 255, 2, 1
     assert np.array_equal(found.labels[0].pixels.numpy(), expected)
     assert "2 pixels belong to several objects" in " ".join(found.notes)
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json as json_text
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from vostrack.cli.console import Form, FrameBar, Stopped, say_next
+from vostrack.cli.console import Form, FrameBar, Stopped, near, pasted, say_next
 from vostrack.cli.help import Fps, Json, MovedClip, Overwrite, Progress, Quiet, StartNumber, in_input, in_output, in_run
-from vostrack.cli.settings import parse_object, parse_range, parse_rate
+from vostrack.cli.settings import parse_objects, parse_range, parse_rate
 from vostrack.errors import counted
 from vostrack.files import escaped
 from vostrack.formats import FORMATS
@@ -89,7 +90,7 @@ def export(
                 run,
                 format_,
                 out,
-                only=[parse_object(name) for name in (only or "").split(",") if name],
+                only=parse_objects(only),
                 range=parse_range(range_),
                 start_number=start_number,
                 clip=clip,
@@ -113,7 +114,21 @@ def export(
     elif not quiet and progress is not Form.JSONL:
         objects = counted(len(made["objects"]), "object")
         print(f"{counted(made['frames'], 'frame')}, {objects}: {escaped(made['out'])}", file=sys.stderr)
-        say_next(f"{FORMATS[format_].opens} {made['out']}")
+        say_next(_opening(made, run, {"--range": range_, "--start-number": start_number, "--clip": clip}))
+
+
+def _opening(made: dict[str, Any], run: Path, chosen: dict[str, Any]) -> str:
+    """What to do with an export, and where the images are that it names; `chosen` are options that name them too."""
+    kind = FORMATS[made["format"]]
+    text = kind.opens.format(out=made["out"])
+    if not kind.names_images:
+        return text
+    source = Path(made["clip"] or "CLIP")
+    if made["clip"] and source.is_dir():
+        return f"{text}; its images are in {near(source)}"
+    chosen["--clip"] = chosen["--clip"] or (None if source.exists() else "CLIP")
+    options = "".join(f" {flag} {shlex.quote(str(value))}" for flag, value in chosen.items() if value is not None)
+    return f"{text}; its images: vostrack export {pasted(run)} --format frames{options}"
 
 
 def _print_list() -> None:

@@ -122,6 +122,7 @@ def convert(
         vostrack mask convert 40:labelme.json dog.mp4 -o 40.png
     """
     from vostrack.run.mask_report import write_masks
+    from vostrack.run.place import default_folder, held
 
     if out is None:
         raise typer.BadParameter("say where to, as in -o masks or -o mask.png", param_hint="--out")
@@ -131,7 +132,8 @@ def convert(
     print(f"{counted(len(written), 'mask')}: {shown(out)}", file=sys.stderr)
     frame = "" if out.is_dir() else f"{next(iter(report.given.labels))}:"
     names = "".join(f" --name {shlex.quote(f'{title}={number}')}" for number, title in report.given.names.items())
-    say_next(f"vostrack segment {shlex.quote(str(clip or 'CLIP'))} -m {shlex.quote(f'{frame}{out}')}{names}")
+    given = f"{shlex.quote(str(clip or 'CLIP'))} -m {shlex.quote(f'{frame}{out}')}{names}"
+    say_next(f"vostrack segment {given}{' -o OUT' if clip and held(default_folder(clip)) else ''}")
 
 
 def _report(

@@ -61,7 +61,8 @@ def rows_of(plan: Path) -> list[tuple[str, Row]]:
         with open_regular(plan) as file:
             data = file.read(_MOST_BYTES + 1)
     except FileNotFoundError:
-        raise InputError(f"cannot find plan {shown(plan)!r}{nearest(plan)}: give a CSV file or JSON Lines") from None
+        hint = nearest(plan) or ": give a CSV file or JSON Lines"
+        raise InputError(f"cannot find plan {shown(plan)!r}{hint}") from None
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(f"cannot read plan {shown(plan)!r}: {shown(why)}") from error

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from vostrack.adapt.config import PRESETS
-from vostrack.cli.console import Form, FrameBar, mending, printed_summary
+from vostrack.cli.console import Form, FrameBar, mending, pasted, printed_summary
 from vostrack.cli.help import (
     DEFAULT_SIZE,
     Background,
@@ -310,12 +310,15 @@ def _readable(path: Path) -> bool:
 
 
 def _mend(run: Path) -> str:
-    """How to mend a frame of a run, as an example the one whose mask would help most."""
+    """How to mend a frame of a run, as an example the one whose mask would help most; else how to hand masks over."""
     from vostrack.errors import VostrackError
     from vostrack.run.suggestions import read_rows, suggest
 
     try:
-        frame = next((each.frame for each in suggest(run, 1)), read_rows(run)[-1].frame)
+        rows = read_rows(run)
+        if all(row.confidence == 1 for row in rows):  # nothing was predicted
+            return f"to hand them over: vostrack export {pasted(run)} --format FORMAT"
+        frame = next((each.frame for each in suggest(run, 1)), rows[-1].frame)
         return f"to mend a frame, such as {frame}: {mending(run, frame)}"
     except VostrackError:  # what is there of an earlier run may be less than this
         return ""

@@ -77,6 +77,11 @@ def parse_object(text: str) -> int | str:
     return int(text) if text.isdecimal() and len(text) < 10 else text
 
 
+def parse_objects(text: str | None) -> list[int | str]:
+    """Ids and names, separated by commas: `dog, 2`."""
+    return [parse_object(part.strip()) for part in (text or "").split(",") if part.strip()]
+
+
 def parse_gone(texts: Pairs) -> dict[int | str, list[tuple[int, int | None]]]:
     """When objects are not there, by id or name, from `dog@131-160`, `dog@131-`, `dog@-79` or `dog@131`."""
     gone: dict[int | str, list[tuple[int, int | None]]] = {}

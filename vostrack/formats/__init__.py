@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vostrack.config import Config, changed, setting
-from vostrack.errors import OutputError, VostrackError, unknown_name
+from vostrack.errors import MethodError, OutputError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,12 @@ class Format:
         name: on the command line.
         who: whom it is for.
         what: is written.
-        opens: what to do with it, before its name.
+        opens: what to do with it; `{out}` stands for its path.
         home: module of this package and class of the writer.
         ending: of the file; empty for a folder.
         endings: what a file may end with instead; an empty one stands for a folder.
         images: whether the frames themselves are needed.
+        names_images: whether it names images that lie elsewhere.
         options: names of the `ExportOptions` that it takes.
         package, extra: that it needs, and the extra of vostrack that brings it.
     """
@@ -55,6 +56,7 @@ class Format:
     ending: str = ""
     endings: tuple[str, ...] = ()
     images: bool = False
+    names_images: bool = False
     options: tuple[str, ...] = ()
     package: str = ""
     extra: str = ""
@@ -76,13 +78,13 @@ class Format:
         """Options with some changed.
 
         Raises:
-            VostrackError: there is no such option, this format does not take it, or its value is out of range.
+            MethodError: there is no such option, this format does not take it, or its value is out of range.
         """
         chosen = changed(ExportOptions(), options, "the export")
         for name in options:
             if name not in self.options and getattr(chosen, name) != getattr(ExportOptions(), name):
                 takes = ", ".join(each.name for each in FORMATS.values() if name in each.options)
-                raise VostrackError(f"{self.name} does not take `{name}`; these do: {takes}")
+                raise MethodError(f"{self.name} does not take `{name}`; these do: {takes}")
         return chosen
 
 
@@ -92,63 +94,74 @@ FORMATS: Mapping[str, Format] = {
     each.name: each
     for each in (
         Format(
-            "prores4444", _EDITORS, "ProRes 4444 with alpha and sound", "import", "movies:Prores4444", ".mov",
+            "prores4444", _EDITORS, "ProRes 4444 with alpha and sound", "import {out}, whose alpha is straight",
+            "movies:Prores4444", ".mov", images=True, options=(*_EDGES, "each"),
+        ),
+        Format(
+            "ffv1", _EDITORS, "FFV1 with alpha and sound, lossless", "import {out}, whose alpha is straight",
+            "movies:Ffv1", ".mkv", images=True, options=(*_EDGES, "each"),
+        ),
+        Format(
+            "webm", _EDITORS, "VP9 with alpha, for browsers", "open {out} in a browser", "movies:Webm", ".webm",
             images=True, options=(*_EDGES, "each"),
         ),
         Format(
-            "ffv1", _EDITORS, "FFV1 with alpha and sound, lossless", "import", "movies:Ffv1", ".mkv",
-            images=True, options=(*_EDGES, "each"),
-        ),
-        Format(
-            "webm", _EDITORS, "VP9 with alpha, for browsers", "open in a browser", "movies:Webm", ".webm",
-            images=True, options=(*_EDGES, "each"),
-        ),
-        Format(
-            "matte-movie", _EDITORS, "a grey movie, ProRes 422 HQ", "import as a luma matte", "movies:MatteMovie",
+            "matte-movie", _EDITORS, "a grey movie, ProRes 422 HQ", "import {out} as a luma matte", "movies:MatteMovie",
             ".mov", images=True, options=(*_EDGES, "each"),
         ),
         Format(
-            "matte", _EDITORS, "PNGs, white with soft edges on black, a folder for each object", "import as sequences",
-            "pictures:Matte", images=True, options=(*_EDGES, "bits"),
+            "matte", _EDITORS, "PNGs, white with soft edges on black, a folder for each object",
+            "import the sequences in {out}", "pictures:Matte", images=True, options=(*_EDGES, "bits"),
         ),
         Format(
-            "png-rgba", _EDITORS, "cut-outs as PNG with alpha", "import as a sequence", "pictures:PngRgba",
+            "png-rgba", _EDITORS, "cut-outs as PNG with alpha", "import {out} as a sequence", "pictures:PngRgba",
             images=True, options=(*_EDGES, "each"),
         ),
         Format(
-            "exr", _EDITORS, "OpenEXR: the frame in linear light, objects as layers", "read in a compositor", "exr:Exr",
+            "exr", _EDITORS, "OpenEXR: the frame in linear light, objects as layers",
+            "read {out} as a sequence in linear light", "exr:Exr",
             images=True, options=_EDGES, package="OpenEXR", extra="exr",
         ),
         Format(
-            "coco", _LABELLERS, "COCO instances: RLE or polygons, boxes, areas", "load", "coco:Coco", ".json",
-            options=("polygons",), package="pycocotools", extra="coco",
-        ),
-        Format("cvat", _LABELLERS, "CVAT for images 1.1: XML with masks", "upload to a CVAT task", "cvat:Cvat", ".xml"),
-        Format(
-            "label-studio", _LABELLERS, "Label Studio: a task a frame, with brush masks", "import into Label Studio",
-            "label_studio:LabelStudio", ".json",
+            "coco", _LABELLERS, "COCO instances: RLE or polygons, boxes, areas", "load {out}", "coco:Coco", ".json",
+            names_images=True, options=("polygons",), package="pycocotools", extra="coco",
         ),
         Format(
-            "labelme", _LABELLERS, "LabelMe: a JPEG and a JSON file a frame", "run labelme on", "labelme:Labelme",
+            "cvat", _LABELLERS, "CVAT for images 1.1: XML with masks",
+            "in a CVAT task with a label for each object's name, Upload annotations, CVAT 1.1: {out}", "cvat:Cvat",
+            ".xml", names_images=True,
+        ),
+        Format(
+            "label-studio", _LABELLERS, "Label Studio: a task a frame, with brush masks",
+            "import {out} into a Label Studio project with an Image `image` and BrushLabels `tag`",
+            "label_studio:LabelStudio", ".json", names_images=True,
+        ),
+        Format(
+            "labelme", _LABELLERS, "LabelMe: a JPEG and a JSON file a frame", "labelme {out}", "labelme:Labelme",
             images=True,
         ),
-        Format("frames", _LABELLERS, "the frames as JPEG, for the others", "look at", "frames:Frames", images=True),
         Format(
-            "yolo-seg", _TRAINERS, "YOLO segmentation: images, polygons, data.yaml", "train on the data.yaml in",
-            "yolo_seg:YoloSeg", images=True,
+            "frames", _LABELLERS, "the frames as JPEG, for the others", "put {out} where your tool reads images",
+            "frames:Frames", images=True,
         ),
         Format(
-            "ytvis", _TRAINERS, "YouTube-VIS: masks over time, with classes", "load", "ytvis:Ytvis", ".json",
+            "yolo-seg", _TRAINERS, "YOLO segmentation: images, polygons, data.yaml",
+            "name other images as `val` in {out}/data.yaml, then train on it", "yolo_seg:YoloSeg", images=True,
+        ),
+        Format(
+            "ytvis", _TRAINERS, "YouTube-VIS: masks over time, with classes", "load {out}", "ytvis:Ytvis", ".json",
+            names_images=True, package="pycocotools", extra="coco",
+        ),
+        Format(
+            "sa-v", _TRAINERS, "SA-V: masklets, as of SAM 2", "load {out}", "sa_v:SaV", ".json",
             package="pycocotools", extra="coco",
         ),
         Format(
-            "sa-v", _TRAINERS, "SA-V: masklets, as of SAM 2", "load", "sa_v:SaV", ".json",
-            package="pycocotools", extra="coco",
+            "davis", _TRAINERS, "DAVIS: palette PNGs, for its server", "submit {out}", "layouts:Davis", ".zip", ("",),
         ),
-        Format("davis", _TRAINERS, "DAVIS: palette PNGs, for its server", "send in", "layouts:Davis", ".zip", ("",)),
         Format(
-            "youtube-vos", _TRAINERS, "YouTube-VOS: palette PNGs, for its server", "send in", "layouts:YoutubeVos",
-            ".zip", ("",),
+            "youtube-vos", _TRAINERS, "YouTube-VOS: palette PNGs, for its server", "submit {out}",
+            "layouts:YoutubeVos", ".zip", ("",),
         ),
     )
 }  # fmt: skip
@@ -156,7 +169,7 @@ FORMATS: Mapping[str, Format] = {
 
 
 def format_of(name: str) -> Format:
-    """The format of a name; raises `VostrackError` where there is none."""
+    """The format of a name; raises `MethodError` where there is none."""
     if name not in FORMATS:
-        raise VostrackError(unknown_name("format", str(name), FORMATS))
+        raise MethodError(unknown_name("format", str(name), FORMATS))
     return FORMATS[name]

@@ -68,6 +68,8 @@ def _file(path: Path) -> Drawings | None:
     for fits, read in _CONTENTS:
         if fits(head):
             return read(path)
+    if path.name in _module("yolo_seg").CLASSES:
+        raise ValueError(f"it names the classes of YOLO labels: give their folder, {shown(path.parent)}")
     return None
 
 

@@ -107,7 +107,9 @@ def _drawn(shares: Corners, size: tuple[int, int]) -> Bools:
     return filled(shares * size[::-1], size)
 
 
-_CLASSES = "classes.txt"
+_CLASSES, _YAML = "classes.txt", ("data.yaml", "dataset.yaml", "data.yml")
+CLASSES = (_CLASSES, *_YAML)
+"""Files that name classes."""
 
 
 def _names(folder: Path) -> tuple[dict[int, str], dict[int, int]]:
@@ -117,7 +119,7 @@ def _names(folder: Path) -> tuple[dict[int, str], dict[int, int]]:
         ValueError: it cannot be read.
     """
     for place in (folder, folder.parent):
-        for name in ("data.yaml", "dataset.yaml", "data.yml"):
+        for name in _YAML:
             if (place / name).is_file():
                 return _from_yaml(_text(place / name, _LARGEST), name)
         if (place / _CLASSES).is_file():

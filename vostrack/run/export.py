@@ -16,7 +16,16 @@ import numpy as np
 import torch
 
 from vostrack import __version__
-from vostrack.errors import Cancelled, ExportError, InputError, MaskError, OutputError, VostrackError, exit_code
+from vostrack.errors import (
+    Cancelled,
+    ExportError,
+    InputError,
+    MaskError,
+    MethodError,
+    OutputError,
+    VostrackError,
+    exit_code,
+)
 from vostrack.files import OutputRoot, escaped, read_json, shown
 from vostrack.formats import FORMATS, ExportOptions, Format, format_of
 from vostrack.formats.base import Shot
@@ -71,10 +80,11 @@ def export(
         options: of the format: `hard`, `feather`, `grow`, `bits`, `each`, `polygons`.
 
     Returns:
-        `format`, `out`, `frames`, `objects`, the names by id, and `warnings` and `notes` as in a summary.
+        `format`, `out`, `clip` (or None), `frames`, `objects`, the names by id, and `warnings` and `notes` as in a
+        summary.
 
     Raises:
-        VostrackError: there is no such format, or it does not take such an option.
+        MethodError: there is no such format, or it does not take such an option.
         OutputError: the run is not complete or damaged, or nothing can be written there.
         InputError, MaskError: the clip cannot be read; there is no such frame or object.
         Cancelled: the callbacks said so; nothing has the name that was wanted.
@@ -82,7 +92,7 @@ def export(
     kind = format_of(format)
     chosen, make, callbacks = kind.choose(options), kind.writer(), checked_callbacks(callbacks)
     if fps is not None and not kind.images:
-        raise VostrackError(f"{kind.name} has no frame rate: leave out fps")
+        raise MethodError(f"{kind.name} has no frame rate: leave out `fps`")
     finished = Finished(Path(run), None if clip is None else Path(os.path.abspath(clip)), fps)
     span = _span(finished, range, start_number)
     objects = _objects(finished, only)
@@ -107,7 +117,9 @@ def export(
         notes.append(Note(Code.EXPORT_EDGES, text))
     for note in notes:
         callbacks.note(note)
-    return {"format": kind.name, "out": str(path), "frames": shot.count, "objects": named, **by_severity(notes)}
+    source = finished.source and str(finished.source)
+    said = {"frames": shot.count, "objects": named, **by_severity(notes)}
+    return {"format": kind.name, "out": str(path), "clip": source, **said}
 
 
 def _shot(
@@ -155,10 +167,11 @@ class Exports:
         """Take names of formats, and the output folder of the run.
 
         Raises:
-            VostrackError: there is no such format, or a package that it needs is not there.
+            MethodError: there is no such format.
+            OutputError: a package that it needs is not there.
         """
         if isinstance(names, str) or not isinstance(names, Iterable):
-            raise VostrackError(f"exports must be a list of names such as ['coco'], not {names!r}")
+            raise MethodError(f"exports must be a list of names such as ['coco'], not {names!r}")
         self.run, self._places = run, dict[Format, Path]()
         for kind in map(format_of, names):
             kind.writer()

@@ -25,7 +25,7 @@ from vostrack.propagate import Propagator, known_ids
 from vostrack.run.folder import OutputFolder, fingerprint
 from vostrack.run.kept import BothWays, KeptCells
 from vostrack.run.pipeline import PipelineConfig, load_pipeline
-from vostrack.run.place import HIDDEN, MOVES
+from vostrack.run.place import HIDDEN, MOVES, check_clip
 from vostrack.run.request import Request
 from vostrack.run.steps import finish_moves
 from vostrack.types import VOID, Frame, LabelMap, Prediction
@@ -64,7 +64,7 @@ class Finished:
         """Read what there is.
 
         Args:
-            path: output folder of a run, or a folder of palette PNGs.
+            path: output folder of a run, or `masks` in it, or a folder of palette PNGs.
             clip: where the clip is, if not where it was.
             fps: of a folder of images, if not that of the run.
 
@@ -72,6 +72,7 @@ class Finished:
             OutputError: the run is damaged or not complete.
             InputError: there is no such folder, or nothing in it.
         """
+        path = _run_of(path)
         self.path, self.first = path, 0
         self.source: Path | None = None
         self._request: Request | None = None
@@ -82,7 +83,8 @@ class Finished:
         elif path.is_dir():
             self._read_folder()
         else:
-            raise InputError(f"{shown(path)} is no folder{nearest(path)}: give the output folder of a run")
+            what = f"{shown(path)} is a file" if path.exists() else f"cannot find {shown(path)}"
+            raise InputError(f"{what}{nearest(path) or ': give the output folder of a run'}")
         self.source = clip or self.source
         known = self._request.playback if self._request else NORMAL
         self._playback = known if fps is None else replace(known, fps=fps)
@@ -184,6 +186,7 @@ class Finished:
     def _known_source(self) -> Path:
         if self.source is None:
             raise InputError(f"{shown(self.path)} does not say which clip it is of: give it as `clip`")
+        check_clip(self.source)
         return self.source
 
     def _image_names(self) -> list[str]:
@@ -242,6 +245,13 @@ class Finished:
         if size is not None and not {0, *self.objects} >= set(np.flatnonzero(np.bincount(pixels.ravel())).tolist()):
             raise OutputError(f"{shown(path)} holds an object that the run does not know")
         return pixels
+
+
+def _run_of(path: Path) -> Path:
+    """The run that a folder of masks belongs to, which knows their names and their clip; else the folder."""
+    place = Path(os.path.abspath(path))
+    is_run = (place.parent / HIDDEN).is_dir() and (place.parent / "summary.json").is_file()
+    return place.parent if place.name == "masks" and is_run else path
 
 
 def _unfitted(config: PipelineConfig) -> PipelineConfig:

@@ -27,7 +27,7 @@ from vostrack.video.mask_labels import listed
 from vostrack.video.masks import DrawnMask, GivenMask, MaskFile
 from vostrack.video.object_names import Painted, fixed_ids
 from vostrack.video.ranges import GivenMasks, Range, Span, choose, two_masks
-from vostrack.video.series import frame_files
+from vostrack.video.series import frame_files, natural_key
 
 _MOST_PIXELS = 1 << 31
 """Of all masks together, which are held in memory."""
@@ -263,6 +263,7 @@ def _ids(found: Found, known: Known, others: bool) -> tuple[dict[Identity, int],
     if len(shapes) > MAX_OBJECTS:
         raise MaskError(f"there are {len(shapes)} objects, and at most {MAX_OBJECTS} can be followed: give fewer")
     taken = {*ids.values(), *known.ids, *known.names}
+    new.sort(key=lambda identity: natural_key(identity[0]))  # files may draw the same objects in any order
     for identity in new:
         number = shapes[identity][0].number
         if number is not None and number not in taken and 1 <= number <= MAX_OBJECTS:

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from vostrack.errors import OutputError, OutputExistsError
+from vostrack.errors import InputError, OutputError, OutputExistsError
 from vostrack.files import nearest, shown
 
 RESULTS = ("masks", "objects", "probs", "overlay.mp4", "summary.json", "confidence.csv")
@@ -52,9 +52,15 @@ def check_free(path: Path, overwrite: bool, resume: bool) -> None:
 def check_run(path: Path) -> None:
     """Raise `OutputError` where there is no output folder of a run."""
     if not path.exists():
-        raise OutputError(f"cannot find {shown(path)}{nearest(path)}: give the output folder of a run")
+        raise OutputError(f"cannot find {shown(path)}{nearest(path) or ': give the output folder of a run'}")
     if not (path / HIDDEN).is_dir():
         raise OutputError(f"{shown(path)} is not the output folder of a run: give the one that `segment` wrote")
+
+
+def check_clip(source: Path) -> None:
+    """Raise `InputError` where the clip of a run is not where it was."""
+    if not source.exists():
+        raise InputError(f"cannot find the clip {shown(source)}: say where it is with `clip`")
 
 
 def address(path: str | Path) -> str | None:

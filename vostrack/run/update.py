@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from vostrack.errors import InputError, MaskError, OutputError, counted
+from vostrack.errors import MaskError, OutputError, counted
 from vostrack.files import OutputRoot, lock_folder, output_error, shown
 from vostrack.methods import Direction
 from vostrack.methods.base import Stepping
@@ -27,7 +27,7 @@ from vostrack.run.folder import OutputFolder, digest
 from vostrack.run.given import Known, choose_masks
 from vostrack.run.kept import COMPLETE, KeptCells
 from vostrack.run.pipeline import Pipeline, changes, load_pipeline
-from vostrack.run.place import RECORD, REVIEW, check_run
+from vostrack.run.place import RECORD, REVIEW, check_clip, check_run
 from vostrack.run.prompts import GoneSpans, Locks, gone_by_id, object_id, said_gone
 from vostrack.run.request import Request
 from vostrack.run.segment import FolderStore, named_objects, redraw, write_run
@@ -130,8 +130,7 @@ def clip_of(run: str | os.PathLike[str]) -> Path:
     with lock_folder(path):
         finish_moves(path)
         source = Request.kept_in(OutputFolder(path))[0].source
-    if not source.exists():
-        raise InputError(f"the clip {shown(source)} is not there any more: say where it is with `clip`")
+    check_clip(source)
     return source
 
 
