@@ -106,6 +106,8 @@ def test_a_method_that_cannot_be_imported_is_explained(points: list[EntryPoint],
 def test_unknown_names_suggest_the_closest() -> None:
     with pytest.raises(MethodError, match=r"unknown method 'ankors'; did you mean 'anchors'\?"):
         method_class("ankors")
+    with pytest.raises(MethodError, match=r"unknown method 'ANCHORS'; did you mean 'anchors'\?"):
+        method_class("ANCHORS")
     with pytest.raises(MethodError, match=r"unknown preset of fake 'slwo'; did you mean 'slow'\?"):
         configure(NAME, "slwo")
     with pytest.raises(MethodError, match=r"unknown setting of fake 'step'; did you mean 'steps'\? \(choose"):

@@ -115,7 +115,8 @@ def test_a_folder_of_masks_is_exported_like_a_run(tmp_path: Path) -> None:
 def test_the_folder_of_the_masks_of_a_run_stands_for_the_run(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert vostrack.export(run / "masks", "coco", tmp_path / "a.json")["objects"]["3"] == "dog"
+    made = vostrack.export(run / "masks", "coco")
+    assert (made["objects"]["3"], made["out"]) == ("dog", str(tmp_path / "run_coco.json"))
     monkeypatch.chdir(run / "masks")
     made = vostrack.export(".", "frames", tmp_path / "b")
     assert (made["objects"]["3"], made["clip"]) == ("dog", str(tmp_path / "clip.mp4"))

@@ -162,3 +162,9 @@ def test_the_order_of_names_without_numbers_is_said(tmp_path: Path) -> None:
 def test_a_folder_of_videos_is_told_to_give_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"found \.mp4; give the video itself, such as clip\.mp4"):
         chosen(tmp_path, "clip.mp4")
+
+
+def test_the_folder_of_a_run_is_told_to_give_the_clip(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(InputError, match="is what a run wrote, and holds no frames: give the clip of the run"):
+        chosen(tmp_path, "summary.json", "overlay.mp4")

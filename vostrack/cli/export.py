@@ -10,11 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from vostrack.cli.console import Form, FrameBar, Stopped, near, pasted, say_next
+from vostrack.cli.console import Form, FrameBar, Stopped, near, pasted, plain, say_next
 from vostrack.cli.help import Fps, Json, MovedClip, Overwrite, Progress, Quiet, StartNumber, in_input, in_output, in_run
 from vostrack.cli.settings import parse_objects, parse_range, parse_rate
 from vostrack.errors import counted
-from vostrack.files import escaped
 from vostrack.formats import FORMATS
 
 
@@ -113,14 +112,15 @@ def export(
         print(json_text.dumps(made, indent=2, sort_keys=True))
     elif not quiet and progress is not Form.JSONL:
         objects = counted(len(made["objects"]), "object")
-        print(f"{counted(made['frames'], 'frame')}, {objects}: {escaped(made['out'])}", file=sys.stderr)
+        print(f"{counted(made['frames'], 'frame')}, {objects}: {plain(near(Path(made['out'])))}", file=sys.stderr)
         say_next(_opening(made, run, {"--range": range_, "--start-number": start_number, "--clip": clip}))
 
 
 def _opening(made: dict[str, Any], run: Path, chosen: dict[str, Any]) -> str:
     """What to do with an export, and where the images are that it names; `chosen` are options that name them too."""
     kind = FORMATS[made["format"]]
-    text = kind.opens.format(out=made["out"])
+    names = dict.fromkeys(made["objects"].values())
+    text = kind.opens.format(out=near(Path(made["out"])), names=", ".join(names))
     if not kind.names_images:
         return text
     source = Path(made["clip"] or "CLIP")

@@ -38,7 +38,7 @@ class Format:
         name: on the command line.
         who: whom it is for.
         what: is written.
-        opens: what to do with it; `{out}` stands for its path.
+        opens: what to do with it; `{out}` stands for its path, `{names}` for those of objects.
         home: module of this package and class of the writer.
         ending: of the file; empty for a folder.
         endings: what a file may end with instead; an empty one stands for a folder.
@@ -128,12 +128,12 @@ FORMATS: Mapping[str, Format] = {
         ),
         Format(
             "cvat", _LABELLERS, "CVAT for images 1.1: XML with masks",
-            "in a CVAT task with a label for each object's name, Upload annotations, CVAT 1.1: {out}", "cvat:Cvat",
+            "in a CVAT task with the labels {names}: Actions, Upload annotations, CVAT 1.1, {out}", "cvat:Cvat",
             ".xml", names_images=True,
         ),
         Format(
             "label-studio", _LABELLERS, "Label Studio: a task a frame, with brush masks",
-            "import {out} into a Label Studio project with an Image `image` and BrushLabels `tag`",
+            "import {out} into a Label Studio project with an Image `image` and BrushLabels `tag`: {names}",
             "label_studio:LabelStudio", ".json", names_images=True,
         ),
         Format(

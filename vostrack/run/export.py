@@ -96,7 +96,7 @@ def export(
     finished = Finished(Path(run), None if clip is None else Path(os.path.abspath(clip)), fps)
     span = _span(finished, range, start_number)
     objects = _objects(finished, only)
-    path = Path(out) if out is not None else default_out(Path(run), kind, chosen.each)
+    path = Path(out) if out is not None else default_out(finished.path, kind, chosen.each)
     _check_place(path, finished)
     is_folder = _is_folder(path, kind, chosen.each)
     by_frame = is_folder and not (chosen.each and kind.ending)

@@ -249,9 +249,9 @@ class Finished:
 
 def _run_of(path: Path) -> Path:
     """The run that a folder of masks belongs to, which knows their names and their clip; else the folder."""
-    place = Path(os.path.abspath(path))
-    is_run = (place.parent / HIDDEN).is_dir() and (place.parent / "summary.json").is_file()
-    return place.parent if place.name == "masks" and is_run else path
+    place = path if path.name else Path(os.path.abspath(path))
+    run = place.parent
+    return run if place.name == "masks" and (run / HIDDEN).is_dir() and (run / "summary.json").is_file() else path
 
 
 def _unfitted(config: PipelineConfig) -> PipelineConfig:

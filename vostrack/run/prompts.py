@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import torch
 
-from vostrack.errors import MaskError, VostrackError, unknown_name
+from vostrack.errors import MaskError, MethodError, unknown_name
 from vostrack.files import shown
 from vostrack.methods import Direction, OnCut
 from vostrack.notes import Code, Note
@@ -71,19 +71,19 @@ def _ids(numbers: Sequence[int]) -> torch.Tensor:
 
 
 def checked_direction(name: str) -> Direction:
-    """The direction of a name; raises `VostrackError`."""
+    """The direction of a name; raises `MethodError`."""
     try:
         return Direction(name)
     except ValueError:
-        raise VostrackError(unknown_name("direction", str(name), list(map(str, Direction)))) from None
+        raise MethodError(unknown_name("direction", str(name), list(map(str, Direction)))) from None
 
 
 def checked_on_cut(name: str) -> OnCut:
-    """What to do at a cut, by name; raises `VostrackError`."""
+    """What to do at a cut, by name; raises `MethodError`."""
     try:
         return OnCut(name)
     except ValueError:
-        raise VostrackError(unknown_name("way to go on at a cut", str(name), list(map(str, OnCut)))) from None
+        raise MethodError(unknown_name("way to go on at a cut", str(name), list(map(str, OnCut)))) from None
 
 
 def gone_by_id(gone: GoneSpans | None, given: Prompts, count: int | None = None, files: Sequence[str] = ()) -> Gone:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from vostrack.adapt.adaptation import AdaptState
-from vostrack.errors import Cancelled, InputError, VostrackError, unknown_name
+from vostrack.errors import Cancelled, InputError, MethodError, unknown_name
 from vostrack.files import OutputRoot, lock_folder
 from vostrack.methods import DEFAULT, WORKING_SIZE, OnCut
 from vostrack.notes import Code, Note, by_severity
@@ -204,17 +204,17 @@ def _check_types(clip: object, **flags: object) -> None:
         raise InputError(f"segment takes the path of a clip, not a {type(clip).__name__}: use track for frames")
     for name, flag in flags.items():
         if not isinstance(flag, bool):
-            raise VostrackError(f"{name} must be True or False, not {flag!r}")
+            raise MethodError(f"{name} must be True or False, not {flag!r}")
 
 
 def _outputs(names: Iterable[str]) -> list[str]:
     """Names of writers, sorted, masks among them."""
     if isinstance(names, str) or not isinstance(names, Iterable):
-        raise VostrackError(f"outputs must be a list of names such as ['overlay'], not {names!r}")
+        raise MethodError(f"outputs must be a list of names such as ['overlay'], not {names!r}")
     wanted = sorted({"masks", *names})
     for name in wanted:
         if name not in OUTPUTS:
-            raise VostrackError(unknown_name("output", name, OUTPUTS))
+            raise MethodError(unknown_name("output", name, OUTPUTS))
     return wanted
 
 
@@ -222,7 +222,7 @@ def _style(name: str) -> Style:
     try:
         return Style(name)
     except ValueError:
-        raise VostrackError(unknown_name("overlay style", str(name), map(str, Style))) from None
+        raise MethodError(unknown_name("overlay style", str(name), map(str, Style))) from None
 
 
 class FolderStore:

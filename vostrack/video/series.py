@@ -130,6 +130,8 @@ def _ending(entries: Sequence[Path], endings: Sequence[str]) -> list[Path]:
 
 
 def _no_images(folder: Path, entries: Sequence[Path]) -> str:
+    if {"masks", "summary.json"} <= {entry.name for entry in entries}:
+        return f"folder {str(folder)!r} is what a run wrote, and holds no frames: give the clip of the run"
     found = ", ".join(sorted({shown(entry.suffix.lower() or entry.name) for entry in entries})[:5]) or "nothing"
     videos = sorted(entry.name for entry in entries if entry.suffix.lower() in (*VIDEO_ENDINGS, ".gif"))
     fix = f"give the video itself, such as {shown(videos[0])}" if videos else "give the folder that the frames lie in"
