@@ -47,10 +47,8 @@ def test_it_says_what_was_written_and_what_comes_next(said: Any) -> None:
     code, printed, words = said("run", "--format", "cvat", "--range", "1", "--only", "3,object_200")
     assert (code, printed) == (0, "")
     assert "1 frame, 2 objects: run_cvat.xml\n" in words
-    assert (
-        "with the labels object_3, object_200: Actions, Upload annotations, CVAT 1.1, run_cvat.xml; its images: vostrack export run --format frames "
-        in words
-    )
+    told = "with the labels object_3, object_200: Actions, Upload annotations, CVAT 1.1, run_cvat.xml; its images: "
+    assert f"next: in a CVAT task {told}vostrack export run --format frames " in words
     assert Path("run_cvat.xml").is_file()
     code, printed, words = said("run", "--format", "davis", "-o", "a.zip", "--json", "-q")
     assert (code, words) == (0, "")

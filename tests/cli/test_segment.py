@@ -278,8 +278,11 @@ def test_a_mask_that_cannot_be_used(vostrack: Run) -> None:
     refused(vostrack(*segment(mask="none.png")), 4, "none.png")
     refused(vostrack(*segment(mask="9:first.png")), 4, "mask for frame 9")
     refused(vostrack(*segment(mask="clip.mp4")), 4, "clip.mp4")
-    changed = "clip and mask have changed places: give clip.mp4 --mask first.png"
-    refused(vostrack(*segment(mask="clip.mp4", clip="first.png")), 4, changed)
+    Path("a.json").write_text("{}")
+    for clip in ("first.png", "a.json"):
+        changed = f"clip.mp4 and {clip} have changed places: the video is the clip"
+        refused(vostrack(*segment(mask="clip.mp4", clip=clip)), 4, changed)
+        refused(vostrack("mask", "check", "clip.mp4", clip), 4, changed)
     assert not list(Path().glob("*_vostrack"))
 
 

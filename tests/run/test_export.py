@@ -127,6 +127,20 @@ def test_the_folder_of_the_masks_of_a_run_stands_for_the_run(
     assert made["objects"]["3"] == "object_3", "a run that is not complete may be exported as a folder"
 
 
+def test_a_folder_of_neither_a_run_nor_masks_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    for name in ("labels/0.txt", "layers/0.exr"):
+        folder = (tmp_path / name).parent
+        folder.mkdir()
+        (tmp_path / name).touch()
+        with pytest.raises(InputError, match="is no output folder of a run, and holds no palette PNGs"):
+            vostrack.export(folder, "coco", tmp_path / "a.json")
+    write_mask(tmp_path / "masks" / "0.png")
+    write_mask(tmp_path / "masks" / "1.png", truth()[1:])
+    with pytest.raises(OutputError, match=r"1\.png cannot be exported: it has another size than the first one$"):
+        vostrack.export(tmp_path / "masks", "coco", tmp_path / "a.json")
+
+
 def test_nothing_is_replaced_unasked(run: Path, tmp_path: Path) -> None:
     for kind, out in (("coco", tmp_path / "a.json"), ("frames", tmp_path / "frames")):
         vostrack.export(run, kind, out)
@@ -174,8 +188,8 @@ def test_what_breaks_off_leaves_nothing(kind: str, run: Path, tmp_path: Path) ->
         ({"format": "coko"}, "unknown format 'coko'; did you mean 'coco'"),
         ({"format": "coco", "feather": 2.0}, "coco does not take `feather`"),
         ({"format": "coco", "colour": 2}, "colour"),
-        ({"format": "coco", "out": "a.xml"}, "needs a name with .json"),
-        ({"format": "frames", "out": "a.json"}, "needs a name with no ending, for a folder"),
+        ({"format": "coco", "out": "a.xml"}, "coco needs a name that ends with .json"),
+        ({"format": "frames", "out": "a.json"}, "needs a name without an ending, for a folder"),
         ({"format": "frames", "out": "run"}, "would be among the inputs"),
         ({"format": "frames", "out": "run/masks/x"}, "would be among the inputs"),
     ],

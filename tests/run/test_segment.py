@@ -34,6 +34,7 @@ from vostrack.files import write_bytes
 from vostrack.methods import METHODS
 from vostrack.notes import Note, by_severity
 from vostrack.run.callbacks import Callbacks
+from vostrack.run.pipeline import changes
 from vostrack.run.place import default_folder
 from vostrack.run.segment import segment
 from vostrack.video import writer
@@ -440,7 +441,7 @@ def test_resuming_with_other_inputs_or_settings_names_what_differs(clip: Path, m
     before = tree(out)
     other = write_mask(tmp_path / "other.png", truth(1))
     longer = write_clip(tmp_path / "longer.mp4", 13)
-    for changes, words in (
+    for changed, words in (
         ({"mask": other}, r"the mask of frame 0 \(.*other\.png\)"),
         ({"mask": {0: mask, 4: other}}, r"the mask of frame 4 \(.*other\.png\)"),
         ({"clip": longer}, "clip"),
@@ -449,7 +450,7 @@ def test_resuming_with_other_inputs_or_settings_names_what_differs(clip: Path, m
         ({"outputs": ("masks",)}, "outputs"),
         ({"no_background": True}, "reading"),
     ):
-        arguments: dict[str, Any] = {"clip": clip, "mask": mask, "out": out} | changes
+        arguments: dict[str, Any] = {"clip": clip, "mask": mask, "out": out} | changed
         with pytest.raises(OutputError, match=rf"cannot resume in .*, since this changed: .*{words}.*; use"):
             run(**arguments, resume=True)
     with pytest.raises(OutputError, match=r'since this changed: method from "fake" to "copy"; use'):
@@ -461,6 +462,10 @@ def test_resuming_with_other_inputs_or_settings_names_what_differs(clip: Path, m
 @pytest.mark.parametrize(
     "damage", ["one bit", "cut", "empty", "missing", "smaller", "no palette", "other objects", "folder"]
 )
+def test_another_number_of_threads_is_told_with_what_sets_it() -> None:
+    assert changes({"threads": 2}, {"threads": 1}) == "threads from 2 to 1 (set OMP_NUM_THREADS=2)"
+
+
 def test_a_mask_that_was_damaged_meanwhile_is_not_resumed_from(
     clip: Path, mask: Path, tmp_path: Path, damage: str
 ) -> None:

@@ -23,7 +23,7 @@ from vostrack.cli.help import (
     ResizeMask,
     in_output,
 )
-from vostrack.cli.segment import frame_names, parse_masks
+from vostrack.cli.segment import check_order, frame_names, parse_masks
 from vostrack.cli.settings import parse_color, parse_names
 from vostrack.errors import MaskError, OutputError, counted
 from vostrack.files import escaped, shown
@@ -150,6 +150,8 @@ def _report(
     from vostrack.video.ground import Reading
 
     masks = parse_masks([path], frame_names(clip) if clip is not None else ())
+    if clip is not None:
+        check_order(clip, masks)
     reading = Reading(resize_mask, parse_color(background), invert_mask, no_background)
     return check_mask(masks, clip, names=parse_names(names), reading=reading)
 

@@ -210,7 +210,7 @@ def segment_arguments(options: Mapping[str, Any], base: Path = Path()) -> dict[s
     given, parsed = SimpleNamespace(**options), _parsed(options)
     clip = below(base, given.clip)
     masks = parse_masks(given.mask, frame_names(clip), base)
-    _check_order(clip, masks)
+    check_order(clip, masks)
     form = "clip" if given.adapt else "live" if given.adapt_live else None
     settings: dict[str, Any] = parse_all_settings(
         given.method,
@@ -446,15 +446,15 @@ def frame_names(clip: Path) -> list[str]:
     return [path.name for path in frame_files(clip)[0]] if clip.is_dir() else []
 
 
-def _check_order(clip: Path, masks: Mapping[Moment | None, Path]) -> None:
-    """Refuse a video as the mask of an image: neither can be meant so."""
+def check_order(clip: Path, masks: Mapping[Moment | None, Path]) -> None:
+    """Refuse a video as the mask of a file that is none: neither can be meant so."""
     from vostrack.errors import MaskError
     from vostrack.files import shown
-    from vostrack.video.series import ENDINGS, VIDEO_ENDINGS
+    from vostrack.video.series import VIDEO_ENDINGS
 
     videos = [mask for mask in masks.values() if mask.suffix.lower() in VIDEO_ENDINGS]
-    if videos and clip.suffix.lower() in ENDINGS:
-        raise MaskError(f"clip and mask have changed places: give {shown(videos[0])} --mask {shown(clip)}")
+    if videos and clip.is_file() and clip.suffix.lower() not in VIDEO_ENDINGS:
+        raise MaskError(f"{shown(videos[0])} and {shown(clip)} have changed places: the video is the clip")
 
 
 def _exists(path: Path) -> bool:

@@ -280,8 +280,8 @@ def _is_folder(path: Path, kind: Format, each: bool) -> bool:
     others = {ending for other in FORMATS.values() for ending in (other.ending, *other.endings)} - {""}
     if "" in endings and ending not in others:
         return True
-    wanted = " or ".join(ending or "no ending, for a folder" for ending in endings)
-    raise OutputError(f"{shown(path)}: {kind.name} needs a name with {wanted}")
+    wanted = " or ".join(f"that ends with {each}" if each else "without an ending, for a folder" for each in endings)
+    raise OutputError(f"{shown(path)}: {kind.name} needs a name {wanted}")
 
 
 def _check_place(path: Path, finished: Finished) -> None:

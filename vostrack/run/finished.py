@@ -114,6 +114,9 @@ class Finished:
         self._request = request
 
     def _read_folder(self) -> None:
+        if not any(path.suffix.lower() == ".png" for path in self.path.iterdir()):
+            what = f"{shown(self.path)} is no output folder of a run, and holds no palette PNGs"
+            raise InputError(f"{what}: give one that does")
         self._paths, _ = frame_files(self.path)
         self.names, self._given = [path.stem for path in self._paths], Prompts({}, [], {}, {}, [])
         ids = {int(number) for path in self._paths for number in np.unique(self._mask(path, None))}
@@ -240,7 +243,8 @@ class Finished:
             if size is not None and pixels.shape != size:
                 raise ValueError("it has another size than the first one")
         except (OSError, ValueError, InputError) as error:
-            raise OutputError(f"{shown(path)} cannot be exported: {shown(error)}; resume the run to mend it") from error
+            fix = "; resume the run to mend it" if self.is_run else ""
+            raise OutputError(f"{shown(path)} cannot be exported: {shown(error)}{fix}") from error
         pixels[pixels == VOID] = 0
         if size is not None and not {0, *self.objects} >= set(np.flatnonzero(np.bincount(pixels.ravel())).tolist()):
             raise OutputError(f"{shown(path)} holds an object that the run does not know")

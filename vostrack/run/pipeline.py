@@ -188,7 +188,8 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any], most: int = 6) ->
         if earlier.get(name) != later.get(name) and not name.startswith(own):
             texts = [json.dumps(each.get(name)) for each in (earlier, later)]
             values = f" from {texts[0]} to {texts[1]}" if max(map(len, texts)) <= 24 else ""
-            words.append(shown(f"{name[:60]}{values}"))
+            fix = f" (set OMP_NUM_THREADS={texts[0]})" if name == "threads" else ""
+            words.append(shown(f"{name[:60]}{values}{fix}"))
     return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
