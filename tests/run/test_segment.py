@@ -435,6 +435,10 @@ def test_resuming_what_was_never_begun_begins(clip: Path, mask: Path, tmp_path: 
     assert run(clip, mask, tmp_path / "killed", resume=True)["frames"] == COUNT
 
 
+def test_another_number_of_threads_is_told_with_what_sets_it() -> None:
+    assert changes({"threads": 2}, {"threads": 1}) == "threads from 2 to 1 (set OMP_NUM_THREADS=2)"
+
+
 def test_resuming_with_other_inputs_or_settings_names_what_differs(clip: Path, mask: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     interrupted(clip, mask, out, 5)
@@ -462,10 +466,6 @@ def test_resuming_with_other_inputs_or_settings_names_what_differs(clip: Path, m
 @pytest.mark.parametrize(
     "damage", ["one bit", "cut", "empty", "missing", "smaller", "no palette", "other objects", "folder"]
 )
-def test_another_number_of_threads_is_told_with_what_sets_it() -> None:
-    assert changes({"threads": 2}, {"threads": 1}) == "threads from 2 to 1 (set OMP_NUM_THREADS=2)"
-
-
 def test_a_mask_that_was_damaged_meanwhile_is_not_resumed_from(
     clip: Path, mask: Path, tmp_path: Path, damage: str
 ) -> None:
