@@ -65,10 +65,12 @@ Root = Annotated[
 Split = Annotated[str | None, in_input("--split", metavar="NAME", help="Its split.", show_default="the validation set")]
 Sequences = Annotated[
     str | None,
-    in_input("--sequences", metavar="NAMES", help="Only these, separated by commas.", show_default="all"),
+    in_input("--sequences", metavar="NAMES", help="Only these sequences, separated by commas.", show_default="all"),
 ]
-Limit = Annotated[int | None, in_input("--limit", metavar="N", min=1, help="Only the first N.", show_default="all")]
-AllowSubset = Annotated[bool, in_input("--allow-subset", help="Leave out sequences that are not there.")]
+Limit = Annotated[
+    int | None, in_input("--limit", metavar="N", min=1, help="Only the first N sequences.", show_default="all")
+]
+AllowSubset = Annotated[bool, in_input("--allow-subset", help="Leave out sequences that are missing.")]
 
 
 @app.command("run", cls=Command)
@@ -100,7 +102,7 @@ def run(
         str | None,
         in_method(
             metavar="FILE",
-            help="Of methods that name none: a file, a name or `random`.",
+            help="Weights of methods that name none: a file, a name or `random`.",
             show_default="the method's own",
         ),
     ] = None,
@@ -194,7 +196,7 @@ def adaptation(
     device: Device = "auto",
     every: Annotated[int, in_run("--every", metavar="N", min=1, help="Steps from one measurement to the next.")] = 20,
 ) -> None:
-    """Plot how well an adapted method does by steps of training, next to the method alone.
+    """Plot how well an adapted method does over its steps of training, next to the method alone.
 
     Examples:
         vostrack benchmark adaptation davis17 --root DAVIS --limit 3
@@ -224,8 +226,8 @@ def adaptation(
 
 @app.command("compare", cls=Command)
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="FIRST", help="Folder of a variant's results.", show_default=False)],
-    second: Annotated[Path, typer.Argument(metavar="SECOND", help="Folder of another's.", show_default=False)],
+    first: Annotated[Path, typer.Argument(metavar="FIRST", help="Results of a variant.", show_default=False)],
+    second: Annotated[Path, typer.Argument(metavar="SECOND", help="Results of another variant.", show_default=False)],
     json: Json = False,
 ) -> None:
     """Say which sequences got better or worse, and whether the mean difference may be noise.

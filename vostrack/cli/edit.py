@@ -37,15 +37,15 @@ def edit(
     ] = 0,
     browser: Annotated[bool, in_run("--browser/--no-browser", help="Open the page in a browser.")] = True,
 ) -> None:
-    """Draw masks on a page in your browser, follow and correct them.
+    """Draw masks on a page in your browser, follow objects, and correct.
 
     Examples:
         vostrack edit dog.mp4
         vostrack edit dog_vostrack
         vostrack edit dog.mp4 --mask first.png --no-browser
 
-    The page is for this machine alone. What is drawn is kept in OUT_drawn. Ctrl-C ends the program; the same
-    command goes on.
+    Only this machine can open the page. Drawings are kept in OUT_drawn. Ctrl-C ends the program; the same command
+    continues.
     """
     try:
         from vostrack.web.server import serve

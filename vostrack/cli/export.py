@@ -28,12 +28,13 @@ def export(
             "--format",
             "-f",
             metavar="FORMAT",
-            help="One of those that --list shows.",
+            help="A format; --list shows all.",
             autocompletion=lambda: [*FORMATS],
         ),
     ] = "",
     out: Annotated[
-        Path | None, in_output("--out", "-o", metavar="PATH", help="What to write.", show_default="beside the run")
+        Path | None,
+        in_output("--out", "-o", metavar="PATH", help="File or folder to write.", show_default="beside the run"),
     ] = None,
     only: Annotated[
         str | None,
@@ -41,28 +42,30 @@ def export(
     ] = None,
     range_: Annotated[
         str | None,
-        in_input("--range", metavar="A-B", help="Frames, as 40-60, 40- or 1.5s-4s, both ends in.", show_default="all"),
+        in_input(
+            "--range", metavar="A-B", help="Frames: 40-60, 40- or 1.5s-4s, both ends included.", show_default="all"
+        ),
     ] = None,
     clip: MovedClip = None,
     start_number: StartNumber = None,
     fps: Fps = None,
-    hard: Annotated[bool, in_output("--hard", help="Edges as in the masks, not soft.")] = False,
+    hard: Annotated[bool, in_output("--hard", help="Hard edges, as in the masks.")] = False,
     feather: Annotated[float, in_output("--feather", metavar="PX", min=0, max=100, help="Blur edges.")] = 0.0,
     grow: Annotated[int, in_output("--grow", metavar="PX", min=0, max=100, help="Make objects larger.")] = 0,
     shrink: Annotated[int, in_output("--shrink", metavar="PX", min=0, max=100, help="Make objects smaller.")] = 0,
-    bits: Annotated[int, in_output("--bits", metavar="N", help="Of a pixel in PNGs: 8 or 16.")] = 8,
-    each: Annotated[bool, in_output("--each", help="A movie for each object.")] = False,
-    polygons: Annotated[bool, in_output("--polygons", help="Polygons in COCO, not run lengths.")] = False,
+    bits: Annotated[int, in_output("--bits", metavar="N", help="Depth of PNGs of `matte`: 8 or 16.")] = 8,
+    each: Annotated[bool, in_output("--each", help="A movie, or a folder of cut-outs, for each object.")] = False,
+    polygons: Annotated[bool, in_output("--polygons", help="Polygons in COCO instead of run lengths.")] = False,
     overwrite: Overwrite = False,
     resume: Annotated[
-        bool, in_run("--resume", help="Go on with an interrupted export; one that is a single file starts again.")
+        bool, in_run("--resume", help="Go on with an interrupted export; a single file starts again.")
     ] = False,
     list_: Annotated[bool, in_run("--list", help="Show all formats.")] = False,
     json: Json = False,
     progress: Progress = Form.AUTO,
     quiet: Quiet = False,
 ) -> None:
-    """Write the masks of a run in a format of another tool.
+    """Write the masks of a run in the format of another tool.
 
     Examples:
         vostrack export --list
@@ -71,7 +74,7 @@ def export(
         vostrack export dog_vostrack --format matte --bits 16 --feather 1.5
         vostrack export dog_vostrack --format exr --range 40-60 --start-number 1001
 
-    Masks that somebody retouched are exported as they are now. Nothing is under its final name before it is complete.
+    Retouched masks are exported as they are now. An export gets its final name when it is complete.
     """
     if list_:
         _print_list()

@@ -21,7 +21,7 @@ from vostrack.run.place import default_folder
 def frame(
     clip: ClipPath,
     number: Annotated[
-        str, typer.Argument(metavar="FRAME", help="A frame from 0, a time as 12.5s, or the name of an image.")
+        str, typer.Argument(metavar="FRAME", help="Number from 0, time such as 12.5s, or name of an image.")
     ] = "0",
     deinterlace: Deinterlace = False,
     out: Annotated[
@@ -38,8 +38,8 @@ def frame(
         vostrack frame dog.mp4 00:00:12.5
         vostrack frame frames/ shot_1004
 
-    A time means the frame that is shown then. Paint on the image, which is upright and at full size: each object in a
-    flat colour, all else black. Give it as the mask of that frame.
+    A time means the frame that is shown then. The image is upright and at full size: paint each object on it in a flat
+    colour and all else black, and give it as the mask of that frame.
     """
     from vostrack.run.inspection import check_output, read_frames, write_picture
     from vostrack.video.playback import Playback

@@ -24,7 +24,10 @@ ClipPath = Annotated[Path, typer.Argument(metavar="CLIP", help="A video or a fol
 FrameRange = Annotated[
     str | None,
     in_input(
-        "--range", metavar="A-B", help="Frames to follow, as 40-60, 40- or 1.5s-4s, both ends in.", show_default="all"
+        "--range",
+        metavar="A-B",
+        help="Frames to follow: 40-60, 40- or 1.5s-4s, both ends included.",
+        show_default="all",
     ),
 ]
 StartNumber = Annotated[
@@ -33,18 +36,14 @@ StartNumber = Annotated[
         "--start-number",
         metavar="N",
         min=0,
-        help="Number of the first frame in what is written.",
+        help="Number of the first frame in file names.",
         show_default="its own",
     ),
 ]
-Deinterlace = Annotated[
-    bool, in_input("--deinterlace", help="Make whole frames of the half frames of an interlaced video.")
-]
+Deinterlace = Annotated[bool, in_input("--deinterlace", help="Make whole frames from interlaced video.")]
 Fps = Annotated[
     str | None,
-    in_output(
-        "--fps", metavar="RATE", help="Frames a second of a folder of images: 25, 24000/1001.", show_default="24"
-    ),
+    in_output("--fps", metavar="RATE", help="Frame rate of a folder of images: 25, 24000/1001.", show_default="24"),
 ]
 Names = Annotated[
     list[str] | None,
@@ -60,18 +59,18 @@ Background = Annotated[
     in_input(
         "--background",
         metavar="COLOUR",
-        help="What is background in the masks: white, 68,1,84, ...",
+        help="Background colour of masks: white, 68,1,84 or #440154.",
         show_default="black",
     ),
 ]
-InvertMask = Annotated[bool, in_input("--invert-mask", help="Swap object and background.")]
-NoBackground = Annotated[bool, in_input("--no-background", help="Objects may fill the frame.")]
+InvertMask = Annotated[bool, in_input("--invert-mask", help="Swap object and background in masks.")]
+NoBackground = Annotated[bool, in_input("--no-background", help="Masks have no background: objects fill the frame.")]
 Method = Annotated[
     str,
     in_method(
         "--method",
         metavar="NAME",
-        help="How objects are followed; see `vostrack methods`.",
+        help="Method that follows objects; see `vostrack methods`.",
         autocompletion=lambda: list(registered()),
     ),
 ]
@@ -80,7 +79,7 @@ Weights = Annotated[
     in_method(
         "--weights",
         metavar="FILE",
-        help="A file of weights, or a name; see `vostrack weights`.",
+        help="File or name of weights; see `vostrack weights`.",
         show_default="the method's own",
     ),
 ]
@@ -93,7 +92,7 @@ Size = Annotated[
     ),
 ]
 DEFAULT_SIZE = str(WORKING_SIZE.default)
-Device = Annotated[str, in_run("--device", metavar="NAME", help="Where it computes: auto, cpu, cuda or mps.")]
+Device = Annotated[str, in_run("--device", metavar="NAME", help="Where to compute: auto, cpu, cuda or mps.")]
 Jobs = Annotated[int, in_run("--jobs", "-j", metavar="N", min=1, help="Number of processes.")]
 Overwrite = Annotated[bool, in_output("--overwrite", help="Replace earlier results.")]
 OverlayStyle = Annotated[
@@ -105,13 +104,13 @@ OverlayLabels = Annotated[
 Json = Annotated[bool, in_output("--json", help="Print the results as JSON on stdout.")]
 Gone = Annotated[
     list[str] | None,
-    in_input("--gone", metavar="OBJECT@FRAMES", help="Object that is not there: 2@131-160, dog@131-. Repeatable."),
+    in_input("--gone", metavar="OBJECT@FRAMES", help="Frames without an object: 2@131-160, dog@131-. Repeatable."),
 ]
 MovedClip = Annotated[
     Path | None, in_input("--clip", metavar="CLIP", help="Where the clip is now.", show_default="where it was")
 ]
 Progress = Annotated[
-    Form, in_run("--progress", metavar="FORM", help="A bar or lines (auto), or jsonl: JSON lines on stderr.")
+    Form, in_run("--progress", metavar="FORM", help="`auto` for a bar or lines, `jsonl` for JSON lines on stderr.")
 ]
 Quiet = Annotated[bool, in_run("--quiet", "-q", help="Print errors only.")]
 

@@ -39,8 +39,8 @@ class Shown(StrEnum):
 
 _NEXT = {
     Shown.match: "open it: a line from green to yellow joins a pixel and its match",
-    Shown.similarity: "open it: at the left a pixel, at the right what is similar to it, from black over red to white",
-    Shown.features: "open it: what the method takes for alike has like colours, in both frames",
+    Shown.similarity: "open it: a pixel on the left, what is similar to it on the right, from black through red to white",
+    Shown.features: "open it: what looks alike to the method has similar colours in both frames",
 }
 
 
@@ -62,7 +62,7 @@ def inspect(
     invert_mask: InvertMask = False,
     no_background: NoBackground = False,
     show: Annotated[
-        Shown, in_input("--show", help="`match` asks where the method looks; the others take any method.")
+        Shown, in_input("--show", help="`match` needs `rpm-net`; the others take any method.")
     ] = Shown.match,
     out: Annotated[
         Path | None,
@@ -80,11 +80,11 @@ def inspect(
         vostrack inspect dog.mp4 --frame 12 --reference 7 --point 420,260
         vostrack inspect dog.mp4 --frame 12 --show similarity --method best
 
-    `match`: where `rpm-net` looks for the matches of some pixels, over both frames and over their features. Green is a
-    pixel of the frame, red what is sampled for it, yellow its match in the reference frame.
+    `match`: where `rpm-net` looks for the matches of some pixels, drawn over both frames and over their features. Green
+    is a pixel of the frame, red what is sampled for it, yellow its match in the reference frame.
 
-    `similarity`: for each pixel, how similar the features of the reference frame are to its own; yellow is the most
-    similar cell. `features`: their three principal components as colours.
+    `similarity`: how similar the features of the reference frame are to those of each pixel; yellow is the most similar
+    cell. `features`: their three principal components as colours.
 
     Without --point and --mask, points lie all over the frame.
     """

@@ -35,13 +35,15 @@ app = typer.Typer(name="mask", cls=Group, no_args_is_help=True)
 MaskPath = Annotated[str, typer.Argument(metavar="[FRAME:]PATH", help="As for `segment --mask`.", show_default=False)]
 OwnClip = Annotated[
     Path | None,
-    typer.Argument(metavar="[CLIP]", help="Its clip; without one, its own size.", show_default=False),
+    typer.Argument(
+        metavar="[CLIP]", help="Its clip; without one, frames and size are not checked.", show_default=False
+    ),
 ]
 
 
 @app.callback()
 def mask() -> None:
-    """Check what masks say, or convert those of other tools.
+    """Check masks, or convert those of other tools.
 
     Examples:
         vostrack mask check first.png dog.mp4
@@ -66,14 +68,14 @@ def check(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Say what is in a mask: its kind, objects, names and sizes, what a run would read, and what is wrong.
+    """Say what a run would read in a mask, and what is wrong with it.
 
     Examples:
         vostrack mask check first.png dog.mp4
         vostrack mask check 40:labelme.json dog.mp4 --preview preview.png
         vostrack mask check labels/ dog.mp4 --json
 
-    The exit code is 4 where the mask cannot be used.
+    The exit code is 4 if the mask cannot be used.
     """
     from vostrack.run.inspection import check_output, write_picture
 
@@ -115,7 +117,7 @@ def convert(
     no_background: NoBackground = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write masks as palette PNGs, whose values are the ids of objects: a file, or a folder of 00040.png for frame 40.
+    """Write masks as palette PNGs, whose values are object ids: one file, or a folder with 00040.png for frame 40.
 
     Examples:
         vostrack mask convert annotations.json dog.mp4 -o masks

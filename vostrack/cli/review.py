@@ -33,8 +33,8 @@ def review(
         vostrack review dog_vostrack
         vostrack review dog_vostrack -o dog.html --clip moved/dog.mp4
 
-    It has the confidence and the area of each object over time, pictures of the frames to look at first, and for each
-    the commands that mend it. It is one file that needs no network.
+    The page shows the confidence and area of each object over time, the frames to look at first, and the commands that
+    mend them. It is one file and needs no network.
     """
     from vostrack.run.inspection import check_output
     from vostrack.run.review import review as write
@@ -52,13 +52,13 @@ def suggest(
     count: Annotated[int, in_output("--count", "-n", metavar="N", min=1, max=100, help="Number of frames.")] = 3,
     quiet: Quiet = False,
 ) -> None:
-    """Print the frames whose masks would help a run most, best first.
+    """Print the frames where a mask would help a run most, best first.
 
     Examples:
         vostrack suggest dog_vostrack
         vostrack suggest dog_vostrack -n 1
 
-    They are those around which masks are probably wrong, apart from each other and from the given masks.
+    Masks around these frames are probably wrong. The frames lie apart from each other and from given masks.
     """
     from vostrack.run.suggestions import suggest as find
 

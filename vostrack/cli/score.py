@@ -20,10 +20,10 @@ _rule = partial(typer.Option, rich_help_panel="Rules")
 def score(
     results: Annotated[
         Path,
-        typer.Argument(metavar="RESULTS", help="Folder of SEQUENCE/FRAME.png; or of one run.", show_default=False),
+        typer.Argument(metavar="RESULTS", help="Folder of SEQUENCE/FRAME.png, or a run.", show_default=False),
     ],
     ground_truth: Annotated[
-        Path, typer.Argument(metavar="TRUTH", help="Folder of SEQUENCE/FRAME.png; or one sequence.", show_default=False)
+        Path, typer.Argument(metavar="TRUTH", help="Folder of SEQUENCE/FRAME.png, or one sequence.", show_default=False)
     ],
     sequences: Annotated[
         list[str] | None,
@@ -33,7 +33,8 @@ def score(
         Path | None, in_output("--json", metavar="FILE", help="Also write the scores to this file.", show_default=False)
     ] = None,
     official_decay: Annotated[
-        bool, _rule("--official-decay", help="Keep the official code's overflow above 256 frames in the decay.")
+        bool,
+        _rule("--official-decay", help="Compute the decay like the official code, which overflows above 256 frames."),
     ] = False,
     late_objects: Annotated[
         bool, _rule("--late-objects", help="Score objects that appear after the first frame, as YouTube-VOS does.")
@@ -43,15 +44,15 @@ def score(
     ] = False,
     jobs: Jobs = 1,
 ) -> None:
-    """Score masks against ground truth: J and F as for DAVIS.
+    """Score masks against ground truth: J and F as in DAVIS.
 
     Examples:
         vostrack score results/ DAVIS/Annotations/480p --json scores.json
         vostrack score dog_vostrack/ DAVIS/Annotations/480p/dog
 
     Masks are PNG files of object ids, also in DAVIS's colours, or of 0 and 255 for one object. DAVIS's official rule
-    knows only objects of the first frame, and leaves out the first and the last one; a note says where there are other
-    objects, and --late-objects scores them too.
+    leaves out the first and the last frame, and objects that the first frame lacks; a note names those, and
+    --late-objects scores them too.
     """
     from vostrack.benchmark.score import Rules, main_value, score_folders
 

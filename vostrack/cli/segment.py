@@ -74,8 +74,8 @@ def segment(
             "--mask",
             "-m",
             metavar="[FRAME:]PATH",
-            help="Objects in the first frame: an image, in flat colours on black, or a folder with a file for each. "
-            "Or annotations, a matte, layers. For another frame: 40:PATH, 12.5s:PATH, or its name. Repeatable.",
+            help="Mask of the first frame: an image in flat colours on black, a folder with a file for each object, "
+            "annotations, a matte or EXR layers. For another frame: 40:PATH, 12.5s:PATH or NAME:PATH. Repeatable.",
         ),
     ],
     name: Names = None,
@@ -84,13 +84,17 @@ def segment(
         Direction,
         in_input(
             "--direction",
-            help="Follow objects from the frames with masks backwards too, or one way only.",
+            help="Which way objects are followed from given masks.",
         ),
     ] = Direction.BOTH,
     gone: Gone = None,
     on_cut: Annotated[
         OnCut,
-        in_input("--on-cut", metavar="WAY", help="At a scene cut, continue with a warning, or stop: empty masks."),
+        in_input(
+            "--on-cut",
+            metavar="WAY",
+            help="At a scene cut: `continue` with a warning, or `stop`, with empty masks from there on.",
+        ),
     ] = OnCut.CONTINUE,
     resize_mask: ResizeMask = False,
     background: Background = None,
@@ -113,13 +117,13 @@ def segment(
         in_output(
             "--export",
             metavar="FORMAT",
-            help="Also write what `vostrack export --list` shows, beside OUT. Repeatable.",
+            help="Also export, beside OUT; `vostrack export --list` shows formats. Repeatable.",
             autocompletion=lambda: [*FORMATS],
         ),
     ] = None,
     keep: Annotated[
         bool,
-        in_output("--keep/--no-keep", help="Keep what `vostrack update`, and smooth edges in exports, need."),
+        in_output("--keep/--no-keep", help="Keep what `vostrack update` and soft edges in exports need."),
     ] = True,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -134,12 +138,10 @@ def segment(
     ] = None,
     adapt: Annotated[
         bool,
-        in_refinement(
-            "--adapt", help="Mend bad masks in a second pass, after learning from all of them; good ones get worse."
-        ),
+        in_refinement("--adapt", help="Learn from all masks and follow again: bad masks get better, good ones worse."),
     ] = False,
     adapt_live: Annotated[
-        bool, in_refinement("--adapt-live", help="The same in one pass, from earlier frames only.")
+        bool, in_refinement("--adapt-live", help="The same in one pass, learning from earlier frames only.")
     ] = False,
     adapt_preset: Annotated[
         str, in_refinement(metavar="NAME", help=f"Named settings of the adaptation: {', '.join(PRESETS)}.")
@@ -151,7 +153,7 @@ def segment(
     refine: Annotated[
         str | None,
         in_refinement(
-            "--refine", metavar="crf", help="Fit the borders of the masks to edges of the image.", show_default="no"
+            "--refine", metavar="crf", help="Fit the borders of masks to edges in the image.", show_default="no"
         ),
     ] = None,
     refine_set: Annotated[
@@ -159,7 +161,7 @@ def segment(
         in_refinement("--refine-set", metavar="KEY=VALUE", help="Change a setting of the refinement. Repeatable."),
     ] = None,
     refine_feedback: Annotated[
-        bool, in_refinement("--refine-feedback", help="Let the method go on with the refined masks.")
+        bool, in_refinement("--refine-feedback", help="Let the method continue from refined masks.")
     ] = False,
     device: Device = "auto",
     resume: Annotated[bool, in_run("--resume", help="Go on with an interrupted run.")] = False,

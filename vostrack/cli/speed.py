@@ -86,11 +86,9 @@ def presets(
     invert_mask: InvertMask = False,
     no_background: NoBackground = False,
     objects: Annotated[
-        str, in_input("--objects", metavar="N,N,...", help="Numbers of objects, beside that of the mask.")
+        str, in_input("--objects", metavar="N,N,...", help="Numbers of objects, besides that of the mask.")
     ] = "1,4,16",
-    frames: Annotated[
-        int, in_input(metavar="N", min=1, max=1000, help="Frames to time, after those that fill the memory.")
-    ] = 6,
+    frames: Annotated[int, in_input(metavar="N", min=1, max=1000, help="Frames to time once the memory is full.")] = 6,
     json: Json = False,
     method: Method = DEFAULT,
     preset: Annotated[
@@ -107,16 +105,16 @@ def presets(
     minutes: Annotated[float, in_run(metavar="N", min=0, help="How long the whole clip may take.")] = 10,
     device: Device = "auto",
 ) -> None:
-    """Time each preset by parts, say how long the whole clip would take, and recommend a preset.
+    """Time each preset part by part, estimate the whole clip, and recommend a preset.
 
     Examples:
         vostrack speed
         vostrack speed dog.mp4 --mask first.png
         vostrack speed dog.mp4 -m first.png --objects 1 --minutes 30
 
-    A few frames are followed as by `vostrack segment`, each preset in a process of its own; the results are dropped.
-    For other numbers of objects than that of the mask, all its objects together are cut into so many parts of one area.
-    Without a clip, that of the demo is made, its objects taken as one. Let nothing else run meanwhile.
+    Each preset follows a few frames in a process of its own; nothing is written. For other numbers of objects, those of
+    the mask are cut into that many parts of equal area. Without a clip, that of the demo is used, with its objects as
+    one. Let nothing else run meanwhile.
     """
     from vostrack.benchmark.speed import SpeedTask, time_presets
     from vostrack.methods import configure, method_class
@@ -282,8 +280,8 @@ def on_device(
         vostrack speed device
         vostrack speed device --device cuda --json
 
-    The clip is that of the demo, drawn at each size; its objects are cut into as many as are wanted. Columns are those
-    of `vostrack speed`; with CUDA, MiB is the peak memory of the device.
+    The clip is that of the demo, drawn at each size, with its objects cut into the number wanted. Columns are those of
+    `vostrack speed`; with CUDA, MiB is the peak memory of the device.
     """
     from vostrack.benchmark.speed import SpeedTask, time_presets
     from vostrack.run.pipeline import PipelineConfig

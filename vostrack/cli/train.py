@@ -54,7 +54,8 @@ def train(
         _input("Folder of videos or of frame folders. Repeatable.", "--data", "-d", metavar="DIR", show_default=_DATA),
     ] = None,
     stills: Annotated[
-        list[Path] | None, _input("Folder of images, set in motion. Repeatable.", metavar="DIR", show_default="none")
+        list[Path] | None,
+        _input("Folder of still images, which are set in motion. Repeatable.", metavar="DIR", show_default="none"),
     ] = None,
     clips: Annotated[int | None, _setting("Input", _DEFAULTS, "clips", metavar="N", show_default="all")] = None,
     cache: Annotated[Path | None, _input("Folder for decoded frames.", metavar="DIR", show_default="OUT/cache")] = None,
@@ -102,7 +103,7 @@ def train(
     micro_batches: Annotated[int, _setting("Run", _DEFAULTS, "micro_batches", metavar="N")] = _DEFAULTS.micro_batches,
     compiled: Annotated[bool, _setting("Run", _DEFAULTS, "compile", "--compile")] = _DEFAULTS.compile,
 ) -> None:
-    """Train a method's weights on footage; most methods need no masks.
+    """Train a method's weights on footage, for most methods without masks.
 
     Examples:
         vostrack train --data footage/ --max-minutes 60
@@ -110,7 +111,7 @@ def train(
         vostrack train --data footage/ --max-minutes 60 --resume
 
     The run folder gets checkpoint.pt, metrics.jsonl, pictures and, at the end, METHOD.safetensors for
-    `vostrack segment --weights`. What is not given, the method's recipe says.
+    `vostrack segment --weights`. Options that you leave out come from the method's recipe.
 
     Several GPUs: torchrun --nproc-per-node 2 -m vostrack train ...
     """

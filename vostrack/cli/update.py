@@ -25,18 +25,20 @@ def update(
             "--mask",
             "-m",
             metavar="FRAME:PATH",
-            help="Mask of another frame, or a new one in the place of an earlier one. Repeatable.",
+            help="Mask of another frame, or one that replaces an earlier mask. Repeatable.",
         ),
     ] = None,
     name: Names = None,
     gone: Gone = None,
     drop_mask: Annotated[
         list[str] | None,
-        in_input("--drop-mask", metavar="FRAME", help="Take back the mask of a frame: 40, 12.5s, its name."),
+        in_input(
+            "--drop-mask", metavar="FRAME", help="Take back the mask of a frame: 40, 12.5s or the name of its image."
+        ),
     ] = None,
     drop_gone: Annotated[
         list[str] | None,
-        in_input("--drop-gone", metavar="OBJECT", help="Take back all that was said of when an object is gone."),
+        in_input("--drop-gone", metavar="OBJECT", help="Take back every --gone of an object."),
     ] = None,
     clip: MovedClip = None,
     lock: Annotated[
@@ -47,13 +49,13 @@ def update(
         list[str] | None,
         in_output("--lock-range", metavar="A-B", help="Keep the masks of these frames as they are. Repeatable."),
     ] = None,
-    unlock: Annotated[bool, in_output("--unlock", help="Let go what earlier updates have locked.")] = False,
+    unlock: Annotated[bool, in_output("--unlock", help="Release what earlier updates locked.")] = False,
     undo: Annotated[bool, in_run("--undo", help="Take back the last update.")] = False,
     json: Json = False,
     progress: Progress = Form.AUTO,
     quiet: Quiet = False,
 ) -> None:
-    """Correct a run; only what a new mask changes is computed.
+    """Correct a run, computing only what the new masks change.
 
     Examples:
         vostrack update dog_vostrack -m 40:fix.png
@@ -63,7 +65,7 @@ def update(
         vostrack update dog_vostrack --name dog=1
         vostrack update dog_vostrack --undo
 
-    The result is that of a run with all masks from the start. The run stays as it is until the new one is complete.
+    The result equals a run that had all masks from the start. The run stays as it is until the update is complete.
     """
     from vostrack.errors import MaskError
     from vostrack.files import shown

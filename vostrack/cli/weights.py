@@ -18,7 +18,7 @@ app = typer.Typer(name="weights", cls=DefaultGroup)
 
 @app.callback()
 def weights() -> None:
-    """List weights, check, join or convert them.
+    """List, check, join or convert weights.
 
     Examples:
         vostrack weights --verify
@@ -33,7 +33,7 @@ def weights() -> None:
 @app.command("list", cls=Command)
 def list_(
     which: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Show all that is known of these: a name, or a weights file.")
+        str | None, typer.Argument(metavar="NAME", help="Name or file of weights to show in full.")
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check the size and hash of every file.")] = False,
 ) -> None:
@@ -95,7 +95,7 @@ def join(
     method: Annotated[str, typer.Option("--method", metavar="NAME", help="Whose weights to make.")] = "best",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier file.")] = False,
 ) -> None:
-    """Make the weights of `best` from those of the methods whose networks it has.
+    """Make the weights of `best` from those of the methods whose networks it uses.
 
     Examples:
         vostrack weights join anchors.safetensors mast-mem.safetensors out.safetensors
@@ -118,7 +118,7 @@ def join(
 
 @app.command("convert", cls=Command)
 def convert(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What the package's authors give, such as a .pth.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Checkpoint of the authors, such as a .pth file.")],
     out: Annotated[
         Path | None, typer.Argument(metavar="OUT", help="The file to write; beside FILE if left out.")
     ] = None,

@@ -22,29 +22,29 @@ class TrainConfig(Config):
     seed: int = setting(0, "seed of all randomness")
     max_minutes: float | None = setting(
         None,
-        "time after which the run ends, half of it for decoding at most; the learning rate falls towards that end",
+        "time limit, of which decoding takes half at most; the learning rate falls towards its end",
         above=0,
         unit="minutes",
     )
-    clips: int | None = setting(None, "clips and images that the seed draws from the footage; all if not given", low=1)
+    clips: int | None = setting(None, "number of clips and images that are drawn at random from the footage", low=1)
     cache_size: float = setting(
         20.0,
-        "size that decoded frames may have; fewer are kept if they would take more",
+        "most disk space for decoded frames; fewer are kept if all would take more",
         above=0,
         high=1_000_000,
         unit="GB",
     )
-    evaluate_every: int = setting(200, "steps from one evaluation to the next, if there is footage for it", low=1)
-    patience: int | None = setting(None, "evaluations in a row without gain that end the run", low=1)
+    evaluate_every: int = setting(200, "steps between evaluations, if there is footage for them", low=1)
+    patience: int | None = setting(None, "evaluations in a row without gain after which the run ends", low=1)
     picture_minutes: float = setting(10.0, "time between pictures of predictions; 0 for none", low=0, unit="minutes")
     save_minutes: float = setting(2.0, "time between checkpoints", low=0, unit="minutes")
     precision: str = setting(
         "auto",
-        "bits of losses and gradients; auto is bf16 where the device is quick at it, and else 32",
+        "precision of losses and gradients; auto is bf16 where that is fast, else 32",
         choices=("auto", "32", "bf16", "16"),
     )
     micro_batches: int = setting(
-        0, "parts that a batch is computed in, a multiple of the number of processes; 0 for one a process", low=0
+        0, "parts that a batch is split into, a multiple of the number of processes; 0 for one a process", low=0
     )
     compile: bool = setting(False, "compile the network")
 
