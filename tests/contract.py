@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vostrack.device import to_device
-from vostrack.methods.base import Method, Shrinking, Windowing
+from vostrack.methods.base import Forgetting, Method, Shrinking, Windowing
 from vostrack.ops.labels import one_hot
 from vostrack.run.state import load_state, save_state
 
@@ -197,6 +197,25 @@ class Contract:
             found = method.enlarge(probs, picture).argmax(0)
             assert (found & truth[1].long()).sum() / (found | truth[1].long()).sum() > 0.7
             state = method.remember(state, features, probs)
+
+    @pytest.mark.parametrize("given", [True, False])
+    def test_a_frame_that_is_forgotten_may_be_passed_over(self, given: bool, method: Method[Any]) -> None:
+        if not isinstance(method, Forgetting):
+            pytest.skip("looks at all frames")
+        said, passed = follow(method, method.begin(encoded(method, 0), labels()), 0, 12)[1], 0
+        seen, state = (method.begin(encoded(method, 0), labels()) for _ in range(2))
+        for step, probs in enumerate(said):
+            features = encoded(method, 0, step + 1)
+            seen = method.remember(seen, features, probs)
+            if method.forgets(state, None if given else len(said) - step):
+                state, passed = method.passed(state, probs), passed + 1
+            else:
+                state = method.remember(state, features, probs)
+        assert passed or not given
+        if given:
+            seen, state = (method.begin(encoded(method, 0, 13), labels(), each) for each in (seen, state))
+        for first, second in zip(follow(method, seen, 1, 3)[1], follow(method, state, 1, 3)[1], strict=True):
+            assert torch.equal(first, second)
 
     def test_the_state_does_not_grow(self, method: Method[Any], tmp_path: Path) -> None:
         state = method.begin(encoded(method, 0), labels())

@@ -119,6 +119,19 @@ class FakeMethod:
         return F.avg_pool2d(probs[None], STRIDE, ceil_mode=True)[0]
 
 
+def forget(monkeypatch: pytest.MonkeyPatch, frames: int) -> None:
+    """Let the fake method say that it forgets what lies so many frames back, or before a given mask."""
+
+    def forgets(self: FakeMethod, state: FakeState, ahead: int | None) -> bool:
+        return ahead is None or ahead > frames
+
+    def passed(self: FakeMethod, state: FakeState, probs: Tensor) -> FakeState:
+        return replace(state, seen=state.seen + 1)
+
+    monkeypatch.setattr(FakeMethod, "forgets", forgets, raising=False)
+    monkeypatch.setattr(FakeMethod, "passed", passed, raising=False)
+
+
 def _means(features: Tensor, weights: Tensor) -> Tensor:
     return torch.einsum("chw,khw->kc", features, weights) / weights.sum((1, 2)).clamp(min=1e-6)[:, None]
 

@@ -68,15 +68,16 @@ class Said(NamedTuple):
 
 @dataclass(frozen=True)
 class Reuse:
-    """What an earlier pass over the same frames has said, which holds up to the first frame that is new.
+    """What an earlier pass over the same frames has said, as far as it holds.
 
     Attributes:
-        ahead: frames from one that is given to the first new one; 0 or less where that is reached.
-        said: what was predicted for a frame; None where nothing was.
+        ahead: frames from one that is given to the first for which nothing that was said holds, 0 or less where that
+            is reached; None where a mask is given first.
+        said: what was predicted for a frame; None where nothing was, or it does not hold.
         result: the final prediction of a frame, where nothing can have changed it; None elsewhere.
     """
 
-    ahead: Callable[[int], int]
+    ahead: Callable[[int], int | None]
     said: Callable[[int], Said | None]
     result: Callable[[Frame], Prediction | None] = lambda frame: None
 
@@ -218,7 +219,7 @@ class Propagator:
         self.keep_probs = keep_probs
         self.position = position or EnginePosition()
         self._feedback, self._gone, self._keep, self._merge = feedback, gone or {}, keep, merge
-        self._reuse, self._blank = reuse, torch.empty(0)
+        self._reuse = reuse
 
     def run(self, clip: Clip, backwards: bool = False) -> Iterator[Prediction]:
         """Propagate.
@@ -270,7 +271,7 @@ class Propagator:
                 return self._refined_alike(self._shown(frame, image, None))
             if isinstance(self.method, Stepping):
                 return self._whole_step(self.method, frame, image, given)
-            features = self._features(frame, image, given)
+            features = self._features(image, given)
             if state is None:
                 assert given is not None
                 return self._take(frame, features, image, given, None)
@@ -301,32 +302,20 @@ class Propagator:
             self.position = EnginePosition(self.method.hide(state, gone), ids, done)
 
     def _passed_over(self, frame: Frame) -> Prediction | None:
-        """What an earlier pass found for a frame, where its picture is not needed to go on; else None."""
+        """A frame of which an earlier pass has said all, where the method will forget how it looks; else None."""
         state, ids, done = self.position.state, self.position.ids, self.position.done
-        if state is None or self._reuse is None or self._feedback or isinstance(self.method, Stepping):
+        if state is None or self._reuse is None or not isinstance(self.method, Forgetting):
             return None
-        features = self._blanks(frame, self.working_size(size_of(frame.image)))
-        result = self._reuse.result(frame) if features is not None else None
-        said = self._said_before(frame) if result else None
-        if features is None or result is None or said is None:
+        if not self.method.forgets(state, self._reuse.ahead(frame.index)) or not (said := self._said_before(frame)):
             return None
-        self.position = EnginePosition(self.method.remember(state, features, said.cells), ids, done + 1)
-        return result if self.keep_probs else replace(result, probs=None)
+        shown = self._reuse.result(frame) or self._shown(frame, self._working(frame.image), said)
+        self.position = EnginePosition(self.method.passed(state, said.cells), ids, done + 1)
+        return shown if self.keep_probs else replace(shown, probs=None)
 
     def _needed(self, size: tuple[int, int]) -> tuple[slice, slice]:
         """Rows and columns of the part of an image (H, W) that the method needs features of."""
         window = self.method.window(self.position.state, size) if isinstance(self.method, Windowing) else None
         return window or (slice(0, size[0]), slice(0, size[1]))
-
-    def _blanks(self, frame: Frame, size: tuple[int, int]) -> Tensor | None:
-        """Zeros for the features of a frame (H, W) at which nobody will look; None where somebody will."""
-        assert not isinstance(self.method, Stepping)
-        if not (self._reuse and len(self._blank) and isinstance(self.method, Forgetting)):
-            return None
-        if not self.method.forgets(self.position.state, self._reuse.ahead(frame.index)):
-            return None
-        rows, columns = (part.stop - part.start for part in self._needed(size))
-        return self._blank.expand(-1, *cells((rows, columns), self.method.stride))
 
     def _whole_step(self, method: Stepping, frame: Frame, image: Tensor, given: LabelMap | None) -> Prediction:
         """A frame through a method that does all in one step: its cells are pixels of the working size."""
@@ -347,22 +336,15 @@ class Propagator:
         pixels = without_void(correct(shown.labels.pixels, given.pixels, given.ids))
         return replace(shown, labels=LabelMap(pixels, shown.ids))
 
-    def _features(self, frame: Frame, image: Tensor, given: LabelMap | None) -> Tensor:
-        """Features of a frame; zeros where nobody will look at them, since what was said of its cells is known."""
+    def _features(self, image: Tensor, given: LabelMap | None) -> Tensor:
+        """Features of a frame whose mask was given, else of what the method needs of it."""
         assert not isinstance(self.method, Stepping)
-        if given is None and self._said_before(frame) and (blank := self._blanks(frame, size_of(image))) is not None:
-            return blank
         part = image if given is not None else image[(slice(None), *self._needed(size_of(image)))]
-        features = self.method.encode(part)
-        if self._reuse and not len(self._blank):
-            self._blank = features.new_zeros(len(features), 1, 1)
-        return features
+        return self.method.encode(part)
 
     def _said_before(self, frame: Frame) -> Said | None:
         """What an earlier pass said of a frame, where that holds."""
-        if self._reuse is None or self._reuse.ahead(frame.index) <= 0:
-            return None
-        said = self._reuse.said(frame.index)
+        said = self._reuse.said(frame.index) if self._reuse else None
         return said and said._replace(cells=said.cells.to(self.device))
 
     def _said(self, state: Any, features: Tensor, cells: Tensor, ids: tuple[int, ...]) -> Said:

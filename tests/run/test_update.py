@@ -136,7 +136,7 @@ def test_only_what_can_change_is_computed(clip: Path, tmp_path: Path, calls: Cal
     run(clip, truth(), tmp_path / "out", direction="forward")
     predicted = calls("predict")
     vostrack.update(tmp_path / "out", {8: truth(8)})
-    assert len(predicted) == COUNT - 8
+    assert len(predicted) == COUNT - 9, "what is behind the mask"
 
 
 def one(number: int, index: int) -> np.ndarray:
@@ -182,10 +182,14 @@ def test_features_that_the_method_forgets_are_not_computed(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: Calls
 ) -> None:
     run(clip, truth(), tmp_path / "out", direction="forward")
-    monkeypatch.setattr(fakes.FakeMethod, "forgets", lambda self, state, ahead: ahead > 3, raising=False)
+    fakes.forget(monkeypatch, 3)
     encoded = calls("encode")
-    vostrack.update(tmp_path / "out", {8: truth(8)})
+    vostrack.update(tmp_path / "out", gone={3: [(8, 9)]})
     assert len(encoded) == 1 + 3 + COUNT - 8
+    vostrack.update(tmp_path / "out", drop_gone=[3])
+    encoded.clear()
+    vostrack.update(tmp_path / "out", {8: truth(8)})
+    assert len(encoded) == 1 + COUNT - 8, "a mask lets the method forget all before"
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "sorted palette", "clear"])

@@ -121,7 +121,7 @@ def test_an_update_that_was_stopped_goes_on_where_features_are_forgotten(
     clip: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(passes, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(fakes.FakeMethod, "forgets", lambda self, state, ahead: ahead > 3, raising=False)
+    fakes.forget(monkeypatch, 3)
     run(clip, truth(), out, direction="forward")
     with pytest.raises(Stop):
         vostrack.update(out, {10: truth(10)}, callbacks=StopAfter(4))

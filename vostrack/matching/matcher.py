@@ -210,11 +210,17 @@ class SoftMatcher:
                 hidden[number] = state.sets.covered(number + 1, cells[masks[number]]) < self.config.likeness
         return hidden
 
-    def forgets(self, state: MatchingState, ahead: int) -> bool:
+    def forgets(self, state: MatchingState, ahead: int | None) -> bool:
         """See `base.Forgetting`."""
-        config = self.config
-        learns = config.foreground_update or config.background_update
+        if ahead is None:
+            return True
+        learns = self.config.foreground_update or self.config.background_update
         return not learns and ahead > (state.recent.capacity if state.recent else 0)
+
+    def passed(self, state: MatchingState, probs: Tensor) -> MatchingState:
+        """See `base.Forgetting`."""
+        places = state.places.after(masks_of(probs.argmax(0), len(probs)))
+        return replace(state, places=places, recent=state.recent and state.recent.passed())
 
     def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
         """Bilinear from cells to pixels, then along the edges of the image (He et al., "Guided Image Filtering")."""

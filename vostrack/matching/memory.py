@@ -55,6 +55,10 @@ class FrameBank:
         slot = self.filled if self.filled < self.capacity else self.oldest
         self.keys[:, :, slot] = key.permute(1, 2, 0)
         self.values[:, :, slot] = value.permute(1, 2, 0)
+        return self.passed()
+
+    def passed(self) -> Self:
+        """The same after a frame that nobody will look at: its slot holds anything."""
         if self.filled < self.capacity:
             return replace(self, filled=self.filled + 1)
         return replace(self, oldest=(self.oldest + 1) % self.capacity)

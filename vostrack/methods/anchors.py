@@ -140,9 +140,13 @@ class AnchorsMethod:
         key = project(features, state.axes).to(state.given.keys.dtype)
         return replace(state, recent=state.recent.add(key, probs))
 
-    def forgets(self, state: AnchorsState, ahead: int) -> bool:
+    def forgets(self, state: AnchorsState, ahead: int | None) -> bool:
         """See `base.Forgetting`."""
-        return ahead > state.recent.capacity
+        return ahead is None or ahead > state.recent.capacity
+
+    def passed(self, state: AnchorsState, probs: Tensor) -> AnchorsState:
+        """See `base.Forgetting`."""
+        return replace(state, recent=state.recent.passed())
 
     def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
         """Bilinear from cells to pixels."""

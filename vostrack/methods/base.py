@@ -141,16 +141,25 @@ class Shrinking(Protocol):
 class Forgetting(Protocol):
     """A method that says which frames its state no longer depends on, so that a state can be made again quickly."""
 
-    def forgets(self, state: Any, ahead: int) -> bool:
+    def forgets(self, state: Any, ahead: int | None) -> bool:
         """Whether it no longer matters, after some more frames, what features the next frame had.
 
         Args:
             state: of the clip so far.
-            ahead: frames that are remembered from then on, that one among them. Where masks are given in between, more
-                may be forgotten than this says.
+            ahead: frames that are remembered from then on, that one among them; None where a mask is given before
+                anything is predicted.
 
         Returns:
-            True only if the state is then the same, bit by bit, with any features.
+            True only if what is predicted from then on is the same, bit by bit, with any features.
+        """
+        ...
+
+    def passed(self, state: Any, probs: Tensor) -> Any:
+        """What `remember` makes of a frame whose features will be forgotten, with some of any kind.
+
+        Args:
+            state: of the clip so far.
+            probs: (K, h, w), what was predicted.
         """
         ...
 

@@ -197,11 +197,17 @@ class MastMethod:
             state = replace(state, pinned=(*state.pinned, entry))
         return self._advance(state, entry)
 
-    def forgets(self, state: MastState, ahead: int) -> bool:
+    def forgets(self, state: MastState, ahead: int | None) -> bool:
         """See `base.Forgetting`."""
         config, number = self.config, state.next
+        if ahead is None:
+            return number not in config.first
         is_spread = bool(config.spread) and number % spacing(number + ahead, config.spread) == 0
         return ahead > max(config.recent) and number not in config.first and not is_spread
+
+    def passed(self, state: MastState, probs: Tensor) -> MastState:
+        """See `base.Forgetting`."""
+        return self._advance(state, replace(state.pinned[0], number=state.next))
 
     def enlarge(self, probs: Tensor, image: Tensor) -> Tensor:
         """Bilinear from cells to pixels."""

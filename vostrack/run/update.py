@@ -188,15 +188,20 @@ class _Correction:
             record = self._pipeline.record() | request.record(given.labels, absent)
             self._check_same(record)
             first, last = self._changed(given, before, absent)
+            # A mask is looked at when all is said of the cells of its frame; who is gone there is known before.
+            until, since = (
+                frame + step * (set(gone_at(before, frame)) == set(gone_at(absent, frame)))
+                for frame, step in ((first, 1), (last, -1))
+            )
             look = replace(request.look, colors=given.colors, names=given.names, shift=request.span.shift)
             if not self._unlocks and not changes(self._record, record):
                 return self._renamed(replace(request, look=look), given, record, stream, callbacks)
             folder = self._begun(record, given)
-            self._link_cells(folder, first, last)
+            self._link_cells(folder, until, since, whole=last < 0)
             request.keep_in(folder, given)
             log, measured = ObjectLog(absent, [*given.labels]), self._earlier.signs()
             store = FolderStore(folder, request.outputs, request, stream.fps, look, log, measured)
-            reuse = self._reuse(request, folder, first, last, stream.size)
+            reuse = self._reuse(request, folder, (first, last), (until, since), stream.size)
             passes = request.passes(self._pipeline, given.labels, stream, absent, store, callbacks, reuse)
 
             def locked(prediction: Prediction) -> Prediction:
@@ -350,26 +355,40 @@ class _Correction:
         refiner = self._pipeline.refiner()
         return not isinstance(self._pipeline.method, Stepping) and not (refiner and refiner.feedback)
 
-    def _link_cells(self, folder: OutputFolder, first: int, last: int) -> None:
-        """What was said of cells before the first change, or, backwards, after the last one, holds."""
+    def _link_cells(self, folder: OutputFolder, until: int, since: int, whole: bool) -> None:
+        """What was said of cells before a frame holds, and backwards what was said after another, or all of it."""
         if not self._reusable():
             return
         for direction in (Direction.FORWARD, Direction.BACKWARD):
             there = self._earlier.cells / direction
             for name in os.listdir(there) if there.is_dir() else ():
                 index = int(name[:-4]) if name[:-4].isdecimal() and name.endswith(".png") else None
-                holds = name == COMPLETE and last < 0  # nothing of what was followed backwards is another
+                holds = name == COMPLETE and whole
                 if index is not None:
-                    holds = index < first if direction is Direction.FORWARD else index > last
+                    holds = index < until if direction is Direction.FORWARD else index > since
                 if holds:
                     _link(OutputRoot(self._path), there / name, folder.cells / direction / name)
 
     def _reuse(
-        self, request: Request, folder: OutputFolder, first: int, last: int, size: tuple[int, int]
+        self,
+        request: Request,
+        folder: OutputFolder,
+        changes: tuple[int, int],
+        holds: tuple[int, int],
+        size: tuple[int, int],
     ) -> dict[Direction, Reuse]:
-        """What was said of cells that holds; and results that are locked, or follow from that alone, as they are."""
+        """What was said of cells that holds; and results that are locked, or follow from that alone, as they are.
+
+        Args:
+            request: what is asked for.
+            folder: of the new version.
+            changes: as `_changed` gives them.
+            holds: the frame before which, forwards, and after which, backwards, what was said of cells holds.
+            size: (H, W) of frames.
+        """
         if not self._reusable():
             return {}
+        (first, last), (until, since) = changes, holds
         given, known = folder.prompts, self._known.labels
         grid = Propagator(self._pipeline.method, request.config.size).grid(size)
         forward = KeptCells(folder.cells, Direction.FORWARD, given, grid)
@@ -388,8 +407,15 @@ class _Correction:
             return Prediction(frame, LabelMap(labels.pixels, known_ids(given, frame.index, request.direction)))
 
         return {
-            Direction.FORWARD: Reuse(lambda index: first - index, forward.read, result),
-            Direction.BACKWARD: Reuse(lambda index: index - last, backward.read),
+            Direction.FORWARD: Reuse(
+                lambda index: None if any(index < mask < until for mask in given) else until - index,
+                lambda index: forward.read(index) if index < until else None,
+                result,
+            ),
+            Direction.BACKWARD: Reuse(
+                lambda index: None if any(since < mask < index for mask in given) else index - since,
+                lambda index: backward.read(index) if index > since else None,
+            ),
         }
 
 
