@@ -127,8 +127,7 @@ class SoftMatcher:
     def _window(self, state: MatchingState) -> Place | None:
         """The same in cells; None where all of the frame is read."""
         config = self.config
-        is_local = config.outlier_removal and not config.background_update and not config.foreground_update
-        if not is_local or not config.surround:
+        if not config.surround or not config.outlier_removal or config.foreground_update:
             return None
         return state.places.window(self._reach(state), self.stride, config.surround)
 
@@ -148,7 +147,7 @@ class SoftMatcher:
     def labelled(self, state: MatchingState, query: Tensor, further: list[Tensor]) -> Tensor:
         """The prediction for what `query` gives, with further similarities (N, L) with cells of each label, or none."""
         config, outside = self.config, self._outside(state)
-        wanted = self._wanted(outside)
+        wanted = self._wanted(state, outside)
         chosen = wanted[0].flatten()
         recent = self._recent(state, query, wanted)
         further = [x[cells] for x, cells in zip(further, wanted.flatten(1), strict=False)]
@@ -185,7 +184,7 @@ class SoftMatcher:
         outliers, nothing = self._outliers(state, probs), torch.zeros_like(masks)
         sure = self._sure(masks, probs) & ~outliers if self.config.foreground_update else nothing
         sets = state.sets.counted(
-            _rows(grid[:, ::_SAMPLE, ::_SAMPLE]),
+            _rows(grid[:, ::_SAMPLE, ::_SAMPLE])[there[0, ::_SAMPLE, ::_SAMPLE].flatten() > 0],
             self.config.top_k,
             self.config.others_are_background,
             self.config.top_share,
@@ -264,14 +263,16 @@ class SoftMatcher:
         """How far each object can be from its last place (O,), in cells."""
         return state.places.reach(self.config.max_displacement, self.config.agility)
 
-    def _wanted(self, outside: Tensor) -> Tensor:
+    def _wanted(self, state: MatchingState, outside: Tensor) -> Tensor:
         """bool (K, h, w): cells to match with each label, with the background those that matter to any.
 
         What an object cannot have reached is not the object, whatever it looks like. But where outliers are added to
         the background, what they would have been taken for must be known.
         """
         if self.config.background_update:
-            return outside.new_ones(len(outside) + 1, *outside.shape[1:])
+            everything = outside.new_ones(len(outside) + 1, *outside.shape[1:])
+            window = self._window(state)
+            return everything if window is None else everything & _inside(window, outside)
         reached = ~outside
         near = reached.any(0, keepdim=True)
         return torch.cat((near, near.expand_as(reached) if self.config.others_are_background else reached))
@@ -323,6 +324,13 @@ class SoftMatcher:
         """bool (O, h, w): cells of the final masks that are probable and far from the border."""
         inner = erode(masks, in_cells(self.config.erosion, masks.shape[1:]))
         return inner & (unfuse(probs, self.config.foreground_threshold) > _logit(self.config.confident_threshold))
+
+
+def _inside(window: Place, like: Tensor) -> Tensor:
+    """bool (h, w): the cells of a window, of a grid such as that of (any, h, w)."""
+    there = like.new_zeros(like.shape[1:], dtype=torch.bool)
+    there[window] = True
+    return there
 
 
 def _rows(features: Tensor) -> Tensor:

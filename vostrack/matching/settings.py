@@ -62,7 +62,7 @@ class EdgeConfig(Config, group="edges"):
 class UpdateConfig(Config, group="published parts"):
     """How VideoMatch updates what it matches with, and fits features to the first frame."""
 
-    background_update: bool = setting(True, "outliers join the background's features; the whole frame is matched")
+    background_update: bool = setting(True, "outliers join the background's features; all that is encoded is matched")
     foreground_update: bool = setting(False, "sure cells join their object's features")
     confident_threshold: float = setting(0.95, "probability above which a cell is sure", above=0, below=1)
     erosion: float = setting(10.0, "least distance of a sure cell from the border", low=0, unit=AT_480)
@@ -115,7 +115,7 @@ class SoftMatcherConfig(UpdateConfig, EdgeConfig, RecentConfig, GridConfig, grou
     max_displacement: float = setting(100.0, "most that an object moves in a frame", above=0, unit=AT_480)
     surround: int = setting(
         0,
-        "pixels encoded around the rectangle that objects can have reached; all with 0 or with either update",
+        "pixels encoded around the rectangle that objects can have reached; all with 0 or `foreground_update`",
         low=0,
         group="features",
     )
