@@ -91,7 +91,7 @@ def test_outliers_come_from_what_was_seen() -> None:
     methods = Colours(**learning), Colours(surround=0, **learning)
     parts, wholes = (run(method)[1].position.state.sets.background for method in methods)
     for part, whole in zip(parts, wholes, strict=True):
-        assert 0 < part.filled <= whole.filled
+        assert part.filled == pytest.approx(whole.filled, rel=0.05)
         assert part.used.norm(dim=1).min() > 0.9, "cells that were not seen have no features"
         assert part.hits.sum() > 0
 
