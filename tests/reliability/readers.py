@@ -54,7 +54,8 @@ from vostrack.video.movie import later_timecode
 from vostrack.video.reader import open_clip
 from vostrack.video.series import natural_key
 from vostrack.web.changes import ONCE, Once
-from vostrack.web.document import JOURNAL, Document, encoded
+from vostrack.web.document import JOURNAL, Document
+from vostrack.web.strokes import encoded
 from vostrack.web.things import Step
 from vostrack.weights import read_details, read_manifest
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from vostrack import MaskError, OutputError, read_mask
 from vostrack.files import OutputRoot
-from vostrack.web.document import JOURNAL, Document, encoded
+from vostrack.web.document import JOURNAL, Document
+from vostrack.web.strokes import encoded
 from vostrack.web.things import Step
 
 SIZE = (24, 32)

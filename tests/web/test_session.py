@@ -26,9 +26,10 @@ from vostrack.types import VOID
 from vostrack.video.masks import read_prompts
 from vostrack.video.palette import palette_image
 from vostrack.web.changes import ONCE
-from vostrack.web.document import JOURNAL, Document, encoded
+from vostrack.web.document import JOURNAL, Document
 from vostrack.web.frames import FrameCache
 from vostrack.web.session import Session, Wanted, drawn_in, held
+from vostrack.web.strokes import decoded, encoded
 from vostrack.web.things import Step
 from vostrack.web.work import Progress
 
@@ -472,8 +473,6 @@ def test_a_folder_of_others_is_left_alone_and_two_pages_do_not_share_one(clip: P
 
 
 def test_clicks_propose_the_square(session: Session) -> None:
-    from vostrack.web.document import decoded
-
     data = session.propose(Step("region", 0, points=[[18.0, 20.0], [50.0, 40.0]], data="10"))
     found, square = decoded(data, (48, 64)) > 0, np.zeros((48, 64), np.bool_)
     square[10:30, 8:28] = True

@@ -25,8 +25,8 @@ from starlette.routing import Route
 
 from vostrack.errors import MaskError, VostrackError
 from vostrack.files import parse_json
-from vostrack.web.document import png
 from vostrack.web.session import Session, Wanted
+from vostrack.web.strokes import png
 from vostrack.web.things import Step
 
 _MOST_BYTES, _PEN_SECONDS = 8 << 20, 8.0

@@ -16,7 +16,8 @@ from vostrack.run.request import Request
 from vostrack.types import BACKGROUND, VOID
 from vostrack.video.masks import Prompts
 from vostrack.video.ranges import Span
-from vostrack.web.document import Document, Labels
+from vostrack.web.document import Document
+from vostrack.web.strokes import Labels
 from vostrack.web.things import Frames, joined, without
 
 ONCE = "once.json"

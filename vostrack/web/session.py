@@ -34,9 +34,10 @@ from vostrack.video.ranges import Span
 from vostrack.video.reader import open_clip
 from vostrack.video.stream import NOMINAL_RATE
 from vostrack.web.changes import ONCE, Followed, Once, mask_of, outside, said
-from vostrack.web.document import Document, Labels, encoded, mask_name
+from vostrack.web.document import Document, mask_name
 from vostrack.web.frames import FrameCache
 from vostrack.web.regions import Patches, patches, region
+from vostrack.web.strokes import Labels, encoded
 from vostrack.web.things import Frames, Step, joined, within
 from vostrack.web.work import Progress, Work, told_before
 
