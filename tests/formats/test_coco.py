@@ -66,3 +66,12 @@ def test_parts_are_polygons_and_a_hole_is_joined_to_its_rim() -> None:
         one, other = (found["segmentation"] for found in json.loads(path.read_text())["annotations"])
     assert [len(polygon) for polygon in one] == [20]
     assert other == [[1, 1, 4, 1, 4, 3, 1, 3], [6, 5, 9, 5, 9, 8, 6, 8]]
+
+
+@pytest.mark.parametrize(("kind", "ending"), [("coco", ".json"), ("ytvis", ".json"), ("cvat", ".xml")])
+def test_images_of_several_clips_are_told_apart_by_folders(kind: str, ending: str) -> None:
+    frames = [np.ones((6, 8), np.uint8)] * 2
+    with exported(frames, kind, ending, folders=True) as path, exported(frames, kind, ending) as plain:
+        text, without = path.read_text(), plain.read_text()
+    assert text.count("clip/00000.png") == text.count("clip/00001.png") == 1
+    assert text.replace("clip/0000", "0000") == without

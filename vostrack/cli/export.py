@@ -56,6 +56,9 @@ def export(
     bits: Annotated[int, in_output("--bits", metavar="N", help="Depth of PNGs of `matte`: 8 or 16.")] = 8,
     each: Annotated[bool, in_output("--each", help="A movie, or a folder of cut-outs, for each object.")] = False,
     polygons: Annotated[bool, in_output("--polygons", help="Polygons in COCO instead of run lengths.")] = False,
+    folders: Annotated[
+        bool, in_output("--folders", help="Images as dog/00000.jpg in COCO, CVAT and YouTube-VIS, for several clips.")
+    ] = False,
     overwrite: Overwrite = False,
     resume: Annotated[
         bool, in_run("--resume", help="Go on with an interrupted export; a single file starts again.")
@@ -106,6 +109,7 @@ def export(
                 bits=bits,
                 each=each,
                 polygons=polygons,
+                folders=folders,
             )
         except Stopped as stop:
             if each or FORMATS[format_].ending:  # else files of frames stay, and can be gone on with

@@ -25,6 +25,7 @@ class ExportOptions(Config):
     bits: int = setting(8, "of a pixel", choices=(8, 16))
     each: bool = setting(False, "whether each object gets a file of its own")
     polygons: bool = setting(False, "whether masks are polygons")
+    folders: bool = setting(False, "whether images are named with a folder, that of their clip")
 
 
 _EDGES = ("hard", "feather", "grow")
@@ -124,12 +125,12 @@ FORMATS: Mapping[str, Format] = {
         ),
         Format(
             "coco", _LABELLERS, "COCO instances: RLE or polygons, boxes, areas", "load {out}", "coco:Coco", ".json",
-            names_images=True, options=("polygons",), package="pycocotools", extra="coco",
+            names_images=True, options=("polygons", "folders"), package="pycocotools", extra="coco",
         ),
         Format(
             "cvat", _LABELLERS, "CVAT for images 1.1: XML with masks",
             "in a CVAT task with the labels {names}: Actions, Upload annotations, CVAT 1.1, {out}", "cvat:Cvat",
-            ".xml", names_images=True,
+            ".xml", names_images=True, options=("folders",),
         ),
         Format(
             "label-studio", _LABELLERS, "Label Studio: a task a frame, with brush masks",
@@ -150,7 +151,7 @@ FORMATS: Mapping[str, Format] = {
         ),
         Format(
             "ytvis", _TRAINERS, "YouTube-VIS: masks over time, with classes", "load {out}", "ytvis:Ytvis", ".json",
-            names_images=True, package="pycocotools", extra="coco",
+            names_images=True, options=("folders",), package="pycocotools", extra="coco",
         ),
         Format(
             "sa-v", _TRAINERS, "SA-V: masklets, as of SAM 2", "load {out}", "sa_v:SaV", ".json",

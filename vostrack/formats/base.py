@@ -86,7 +86,8 @@ class Shot:
 
     def image_of(self, prediction: Prediction) -> str:
         """Name of the image that a frame is in."""
-        return self.file_name(prediction.index, prediction.frame.name)
+        name = self.file_name(prediction.index, prediction.frame.name)
+        return f"{self.name}/{name}" if self.options.folders else name
 
     def stems(self, ascii_only: bool = False) -> dict[int, str]:
         """By id, what files and layers of an object are called: letters, digits, `_`; no two are alike in any case.

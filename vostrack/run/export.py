@@ -77,7 +77,7 @@ def export(
         resume: whether an export that was broken off goes on: in a folder with files for each frame, those that are
             complete stay; others start at the first frame, with a note.
         callbacks: what is called on the way.
-        options: of the format: `hard`, `feather`, `grow`, `bits`, `each`, `polygons`.
+        options: of the format: `hard`, `feather`, `grow`, `bits`, `each`, `polygons`, `folders`.
 
     Returns:
         `format`, `out`, `clip` (or None), `frames`, `objects`, the names by id, and `warnings` and `notes` as in a
