@@ -39,7 +39,7 @@ class Shown(StrEnum):
 
 _NEXT = {
     Shown.match: "open it: a line from green to yellow joins a pixel and its match",
-    Shown.similarity: "open it: a pixel on the left; on the right what is similar to it, black through red to white",
+    Shown.similarity: "open it: on the right is what resembles the pixel on the left, from black through red to white",
     Shown.features: "open it: what looks alike to the method has similar colours in both frames",
 }
 
