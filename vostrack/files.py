@@ -289,7 +289,7 @@ def _acquire(name: Path, waits: bool) -> tuple[int, bool]:
         descriptor = os.open(name, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise OSError(errno.EEXIST, "it is no regular file; delete it")
+                raise OSError(errno.EEXIST, "it is not a regular file; delete it")
             locked = _try_lock(descriptor, name, waits)
             # The owner before us may have deleted the file after we opened it: then we hold a file without a name.
             if not locked or sys.platform == "win32" or _same_file(descriptor, name):

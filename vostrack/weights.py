@@ -329,7 +329,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if any(len(text) > _MOST_TEXT for text in (*metadata, *metadata.values())):
-                raise ValueError("it says too much of itself")
+                raise ValueError("its header is too large")
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
         short = shown(error)[:200]

@@ -169,8 +169,8 @@ def test_a_live_adaptation_that_the_clip_is_too_short_for_says_so(
 def test_settings_that_go_with_no_adaptation_are_refused(clip: Path, masks: dict[int, Path], tmp_path: Path) -> None:
     for settings, words in (
         ({"adapt": "life"}, "did you mean 'live'"),
-        ({"adapt": None, "adapt_settings": OPTIONS}, "there is no adaptation to set size, "),
-        ({"adapt": None, "adapt_preset": "paper"}, "there is no adaptation to set the preset paper of"),
+        ({"adapt": None, "adapt_settings": OPTIONS}, "no adaptation was chosen for size, "),
+        ({"adapt": None, "adapt_preset": "paper"}, "no adaptation was chosen for the preset paper"),
         ({"adapt_preset": "papers"}, "unknown preset of the adaptation 'papers'; did you mean 'paper'"),
         ({"adapt_settings": {"steps": 1}}, "unknown setting of adaptation 'steps'"),
         ({"adapt_settings": {"size": 1}}, "size must be from 64 to 2048, not 1"),

@@ -92,7 +92,7 @@ def test_all_faults_are_told_with_their_lines(folder: Path) -> None:
     [
         ("", "first line must name columns"),
         ("video,mask\na,b\n", "clip among them"),
-        ("clip;mask\na;b\n", "semicolons part its columns: save it with commas"),
+        ("clip;mask\na;b\n", "semicolons separate its columns: save it with commas"),
         ("clip\tmask\na\tb\n", "separated by commas"),
         ("clip,mask,mask\na,b,c\n", "two columns have one name"),
         ("clip,mask\na,b,c\n", "line 2 has more or fewer cells"),
@@ -269,7 +269,7 @@ def test_rows_with_wrong_options_are_checked_on(folder: Path, tmp_path: Path) ->
         ({"refine": "crv"}, "unknown refinement 'crv'; did you mean 'crf'"),
         ({"weights": Path("none.safetensors")}, "no weights at none.safetensors"),
         ({"exports": ["coccoo"]}, "unknown format 'coccoo'; did you mean 'coco'"),
-        ({"fps": 25}, "leave out fps"),
+        ({"fps": 25}, "leave out `fps`"),
     ],
 )
 def test_what_a_clip_cannot_have(folder: Path, tmp_path: Path, arguments: dict[str, Any], said: str) -> None:

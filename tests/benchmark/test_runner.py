@@ -405,7 +405,7 @@ def test_mask_of_another_size_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "a:", "a b", "a,b", "../a", "a:b:c"])
 def test_texts_that_are_no_variants_are_refused(text: str) -> None:
-    with pytest.raises(MethodError, match="is no variant"):
+    with pytest.raises(MethodError, match="is not a variant"):
         parse_variants([text])
 
 

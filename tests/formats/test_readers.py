@@ -281,7 +281,7 @@ def coco_with(segmentation: Any, name: str = "dog") -> str:
         ("a.json", coco_with([[1, 1, 2, 2, "x", 1]]), "expected float"),
         ("a.json", coco_with([[1, 1, 4, 4, 3, 2]]).replace("4", "NaN", 1), "not finite|expected"),
         ("a.json", coco_with({"size": [6, 8], "counts": [5]}), "run lengths of 5 pixels in all, and should have 48"),
-        ("a.json", coco_with({"size": [6, 8], "counts": [-5, 53]}), "no list of whole numbers"),
+        ("a.json", coco_with({"size": [6, 8], "counts": [-5, 53]}), "not a list of whole numbers"),
         ("a.json", coco_with({"size": [6, 8], "counts": [1 << 30, 48]}), "should have 48"),
         ("a.json", coco_with({"size": [6, 8], "counts": "~~"}), "damaged"),
         ("a.json", coco_with({"size": [6, 8], "counts": "oooooooooo0"}), "too long"),
@@ -356,7 +356,7 @@ def test_layers_of_compositors(tmp_path: Path) -> None:
         patch.setattr("vostrack.formats.exr.MOST_VALUES", 9)
         with pytest.raises(MaskError, match="36 values in all"):
             prompts("clip.mp4", tmp_path / "a.exr")
-    refused = {"b": "damaged OpenEXR", "c": "no object as a layer", "d": "no finite numbers", "e": "damaged"}
+    refused = {"b": "damaged OpenEXR", "c": "no object as a layer", "d": "not finite", "e": "damaged"}
     for name, words in refused.items():
         with pytest.raises(MaskError, match=words):
             prompts("clip.mp4", tmp_path / f"{name}.exr", (2, 3))
@@ -389,7 +389,7 @@ BOX_IN_CVAT = '<box label="dog" xtl="1" ytl="1" xbr="4" ybr="3"/>'
 def test_a_video_of_pictures_is_no_mask(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(80, 180, (3, 32, 48, 3), np.uint8)
     write_video(tmp_path / "a.mp4", list(noise))
-    with pytest.raises(MaskError, match=r"a\.mp4: it shows a picture, and no matte"):
+    with pytest.raises(MaskError, match=r"a\.mp4: it shows a picture, not a matte"):
         prompts("clip.mp4", tmp_path / "a.mp4", (32, 48))
     (tmp_path / "b.mov").write_bytes(b"\0\0\0\x14ftypqt  " + b"x" * 100)
     with pytest.raises(MaskError, match=r"b\.mov: "):
@@ -402,7 +402,7 @@ def test_a_folder_of_frames_is_no_mask(tmp_path: Path) -> None:
     for index, picture in enumerate(noise):
         Image.fromarray(picture).save(tmp_path / "clip" / f"{index:05d}.png")
     assert read_drawings(tmp_path / "clip") is None
-    with pytest.raises(MaskError, match=r"00000\.png: it shows a picture, and no matte"):
+    with pytest.raises(MaskError, match=r"00000\.png: it shows a picture, not a matte"):
         read_drawings(tmp_path)
 
 

@@ -70,9 +70,9 @@ def test_a_checkpoint_that_runs_code_is_not_run(tmp_path: Path) -> None:
     [
         ([1, 2], "it is not a network's tensors by name"),
         ({1: torch.ones(1)}, "it is not a network's tensors by name"),
-        (state() | {"epoch\x1b": 3}, "is no plain tensor"),
-        (state() | {"0.bias": torch.ones(4).to_sparse()}, "0.bias is no plain tensor"),
-        (state() | {"0.bias": torch.ones(4, device="meta")}, "0.bias is no plain tensor"),
+        (state() | {"epoch\x1b": 3}, "is not a plain tensor"),
+        (state() | {"0.bias": torch.ones(4).to_sparse()}, "0.bias is not a plain tensor"),
+        (state() | {"0.bias": torch.ones(4, device="meta")}, "0.bias is not a plain tensor"),
         (state() | {"0.bias": torch.ones(5)}, r"0.bias is [5], expected [4]"),
         (state() | {"0.bias": torch.ones(1).expand(10**12)}, r"0.bias is [1000000000000]"),
         (state() | {"0.bias": torch.full((4,), float("nan"))}, "not finite"),

@@ -133,7 +133,7 @@ def test_a_folder_of_neither_a_run_nor_masks_is_refused(tmp_path: Path) -> None:
         folder = (tmp_path / name).parent
         folder.mkdir()
         (tmp_path / name).touch()
-        with pytest.raises(InputError, match="is no output folder of a run, and holds no palette PNGs"):
+        with pytest.raises(InputError, match="is not the output folder of a run, and holds no palette PNGs"):
             vostrack.export(folder, "coco", tmp_path / "a.json")
     write_mask(tmp_path / "masks" / "0.png")
     write_mask(tmp_path / "masks" / "1.png", truth()[1:])

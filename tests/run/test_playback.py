@@ -123,14 +123,14 @@ def test_a_rate_is_typed_as_people_write_it(folder: Path, tmp_path: Path) -> Non
 
 
 def test_what_a_clip_has_of_its_own_or_cannot_have_is_refused(clip: Path, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a video, which has a frame rate of its own: leave out fps"):
+    with pytest.raises(InputError, match="a video, which has a frame rate of its own: leave out `fps`"):
         run(clip, truth(), tmp_path / "a", fps=25)
-    with pytest.raises(InputError, match="only videos are deinterlaced"):
+    with pytest.raises(InputError, match="only videos are interlaced"):
         run(folder, truth(), tmp_path / "a", deinterlace=True)
     with pytest.raises(InputError, match="given by its path"):
         vostrack.track(pictures(2), truth(), method=NAME, deinterlace=True)
     run(clip, truth(), tmp_path / "a")
-    with pytest.raises(InputError, match="leave out fps"):
+    with pytest.raises(InputError, match="leave out `fps`"):
         vostrack.export(tmp_path / "a", "ffv1", tmp_path / "a.mkv", fps=25)
     with pytest.raises(VostrackError, match="coco has no frame rate"):
         vostrack.export(tmp_path / "a", "coco", tmp_path / "a.json", fps=25)

@@ -76,7 +76,7 @@ def adaptation_config(
     if form is None:
         if settings or preset != "default":
             given = ", ".join(settings or ()) or f"the preset {preset}"
-            raise MethodError(f"there is no adaptation to set {given} of: ask for one (clip or live)")
+            raise MethodError(f"no adaptation was chosen for {given}: choose clip or live")
         return None
     if form not in ADAPTATIONS:
         raise MethodError(unknown_name("adaptation", form, ADAPTATIONS))

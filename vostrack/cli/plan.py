@@ -89,7 +89,7 @@ def _csv_rows(text: str) -> Iterator[tuple[int, Row]]:
     reader = csv.DictReader(io.StringIO(text), strict=True)
     names = [name.strip() for name in reader.fieldnames or ()]
     if len(names) == 1 and ";" in names[0]:
-        raise ValueError("semicolons part its columns: save it with commas, since `;` parts the values in a cell")
+        raise ValueError("semicolons separate its columns: save it with commas, since `;` separates values in a cell")
     if "clip" not in names:
         raise ValueError(f"its first line must name columns, separated by commas, clip among them; found {names[:4]}")
     if len({*names}) < len(names):

@@ -42,7 +42,7 @@ def _parse(text: str, size: int | None, device: str, weights: str | None) -> Var
 
     match = _FORMAT.fullmatch(text)
     if match is None:
-        raise MethodError(f"{text!r} is no variant: expected METHOD, METHOD:PRESET or METHOD:PRESET,KEY=VALUE")
+        raise MethodError(f"{text!r} is not a variant: expected METHOD, METHOD:PRESET or METHOD:PRESET,KEY=VALUE")
     # A comma inside of a value belongs to it: only one before "KEY=" parts two options.
     pairs = [pair.partition("=") for pair in re.split(r",(?=[\w-]+=)", match[3])[1:]]
     options = {key.replace("-", "_"): value for key, _, value in pairs}

@@ -115,7 +115,7 @@ def _layer(path: Path, channel: str, corner: tuple[int, int], size: tuple[int, i
         raise ValueError("has pixels that are damaged")
     values = parts[0].channels[channel].pixels
     if values.ndim != 2 or not np.isfinite(values).all():
-        raise ValueError("has values that are no finite numbers")
+        raise ValueError("has values that are not finite")
     if values.dtype == np.uint32:
         values = values > 0
     mask = np.zeros(size, np.bool_)

@@ -155,7 +155,7 @@ def _shape(region: _Region, size: tuple[int, int] | None, place: str) -> Shape |
     if kind == "brushlabels":
         rle = value.get("rle")
         if value.get("format") != "rle" or not isinstance(rle, list):
-            raise ValueError(f"{place} has a mask that is no run lengths")
+            raise ValueError(f"{place} has a mask that is not run lengths")
         return Shape(name, number_of(region.id), partial(_brushed, rle), place)
     percent = {key: shaped(value[key], float, key) for key in _PERCENT if key in value}
     scale = np.array(size[::-1]) / 100
@@ -182,7 +182,7 @@ _PERCENT = ("x", "y", "width", "height", "rotation", "radiusX", "radiusY")
 def _brushed(data: list[Any], size: tuple[int, int]) -> Bools:
     """A mask from bytes, by the last of its four channels; raises `ValueError`."""
     if not all(type(byte) is int and 0 <= byte < 256 for byte in data):
-        raise ValueError("has run lengths that are no list of bytes")
+        raise ValueError("has run lengths that are not a list of bytes")
     total = 4 * size[0] * size[1]
     values = np.concatenate([*_runs(bytes(data), total)])
     return values.reshape(*size, 4)[..., 3] > 0

@@ -98,5 +98,5 @@ def white(pixels: Bytes) -> Bools:
     darkest, brightest = pixels.min(2), pixels.max(2)
     unlike = (darkest > _GREYS[0]) & (brightest < _GREYS[1]) | (brightest - darkest > _COLORED)
     if unlike.mean() > _MOST_GREY:
-        raise ValueError("it shows a picture, and no matte: expected transparency, or white objects on black")
+        raise ValueError("it shows a picture, not a matte: expected transparency, or white objects on black")
     return np.asarray(darkest > 127)

@@ -50,7 +50,7 @@ def _lengths(counts: object) -> npt.NDArray[np.int64]:
 def from_list(counts: object) -> npt.NDArray[np.int64]:
     """Run lengths from JSON; raises `ValueError` where they are none."""
     if not isinstance(counts, list) or not all(type(count) is int and 0 <= count < 1 << 31 for count in counts):
-        raise ValueError("has run lengths that are no list of whole numbers from 0")
+        raise ValueError("has run lengths that are not a list of whole numbers from 0")
     return np.array(counts, np.int64)
 
 

@@ -51,7 +51,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         for name, tensor in loaded.items():
             plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu"
             if not plain or tensor.is_quantized:
-                raise ValueError(f"{name[:60]} is no plain tensor")
+                raise ValueError(f"{name[:60]} is not a plain tensor")
     return dict(loaded)
 
 
@@ -64,4 +64,4 @@ def _check_parts(file: BinaryIO) -> None:
     if sum(part.file_size for part in parts) > MOST_BYTES:
         raise ValueError(f"it has more than {MOST_BYTES >> 30} GiB")
     if any(part.file_size > _MOST_STRUCTURE for part in parts if part.filename.endswith(".pkl")):
-        raise ValueError("it says too much of itself")
+        raise ValueError("its header is too large")

@@ -115,7 +115,7 @@ class Finished:
 
     def _read_folder(self) -> None:
         if not any(path.suffix.lower() == ".png" for path in self.path.iterdir()):
-            what = f"{shown(self.path)} is no output folder of a run, and holds no palette PNGs"
+            what = f"{shown(self.path)} is not the output folder of a run, and holds no palette PNGs"
             raise InputError(f"{what}: give one that does")
         self._paths, _ = frame_files(self.path)
         self.names, self._given = [path.stem for path in self._paths], Prompts({}, [], {}, {}, [])

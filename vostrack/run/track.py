@@ -192,7 +192,7 @@ def _open(frames: Iterable[Any] | str | os.PathLike[str], playback: Playback) ->
     if isinstance(frames, str | os.PathLike):
         return open_clip(frames, playback)
     if playback.deinterlace:
-        raise InputError("only a video that is given by its path is deinterlaced: leave that out, or give the path")
+        raise InputError("only a video given by its path is deinterlaced: leave out `deinterlace`, or give the path")
     return frames if isinstance(frames, FrameStream) else ArrayStream(frames)
 
 

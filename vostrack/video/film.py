@@ -86,7 +86,7 @@ def _dpx_header(file: BinaryIO, path: Path) -> tuple[tuple[int, int], int]:
     head = file.read(_DPX_HEADER)
     order = _DPX_ORDERS.get(head[:4])
     if order is None or len(head) < _DPX_HEADER:
-        raise ValueError("it is no DPX file, or it breaks off")
+        raise ValueError("it is not a DPX file, or it breaks off")
     width, height = struct.unpack_from(f"{order}II", head, _DPX_SIZE)
     check_size((height, width), f"image {str(path)!r}")
     return (height, width), head[_DPX_TRANSFER]

@@ -79,7 +79,7 @@ def open_clip(path: str | os.PathLike[str], playback: Playback = NORMAL) -> Clip
         raise InputError(f"{text!r} is an archive; unpack it and give the folder with the frames")
     _check_playback(source, playback)
     if animated and playback.deinterlace:
-        raise InputError(f"{text!r} is an animated WebP, which is not interlaced: leave out to deinterlace it")
+        raise InputError(f"{text!r} is an animated WebP, which is not interlaced: leave out `deinterlace`")
     return AnimationStream(source) if animated else VideoStream(source, playback.deinterlace)
 
 
@@ -99,9 +99,9 @@ class Header:
 def _check_playback(source: Path, playback: Playback) -> None:
     """Refuse to deinterlace a folder of images, and to give a video another rate."""
     if playback.deinterlace and source.is_dir():
-        raise InputError(f"{str(source)!r} is a folder of images, and only videos are deinterlaced: leave that out")
+        raise InputError(f"{str(source)!r} is a folder, and only videos are interlaced: leave out `deinterlace`")
     if playback.fps is not None and not source.is_dir():
-        raise InputError(f"{str(source)!r} is a video, which has a frame rate of its own: leave out fps")
+        raise InputError(f"{str(source)!r} is a video, which has a frame rate of its own: leave out `fps`")
 
 
 def read_header(path: str | os.PathLike[str], playback: Playback = NORMAL) -> Header:
