@@ -75,11 +75,13 @@ class Reuse:
             is reached; None where a mask is given first.
         said: what was predicted for a frame; None where nothing was, or it does not hold.
         result: the final prediction of a frame, where nothing can have changed it; None elsewhere.
+        is_over: whether neither a frame nor those that come after it are needed of the pass.
     """
 
     ahead: Callable[[int], int | None]
     said: Callable[[int], Said | None]
     result: Callable[[Frame], Prediction | None] = lambda frame: None
+    is_over: Callable[[int], bool] = lambda index: False
 
 
 class Merged(NamedTuple):
@@ -242,7 +244,9 @@ class Propagator:
         count = self.position.done
         for frame in clip.frames:
             count = frame.index + 1
-            yield self._step(frame, clip.prompts.get(frame.index))
+            if backwards and self._reuse and self._reuse.is_over(frame.index):
+                break
+            yield self._left(frame) or self._step(frame, clip.prompts.get(frame.index))
         if not backwards:
             check_prompts(clip.prompts, count)
 
@@ -257,6 +261,13 @@ class Propagator:
                     shown = self._corrected_by(given, shown, image)
                 self.position = replace(self.position, done=self.position.done + 1)
                 yield self._refined_alike(shown)
+
+    def _left(self, frame: Frame) -> Prediction | None:
+        """The result of a frame that the method need not see, since nothing that comes needs it; else None."""
+        result = self._reuse.result(frame) if self._reuse and self._reuse.is_over(frame.index) else None
+        if result:
+            self.position = replace(self.position, done=self.position.done + 1)
+        return result
 
     def _step(self, frame: Frame, given: LabelMap | None) -> Prediction:
         # no_grad rather than inference_mode: tensors made in the latter cannot enter the gradient scope of adaptation.

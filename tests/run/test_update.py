@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import filecmp
 import json
 import os
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -160,12 +162,11 @@ def test_masks_that_stay_as_they_are_are_not_made(direction: str, clip: Path, tm
     vostrack.update(out, {4: changed(3, 4)}, lock=[200], lock_ranges=[(0, 3)])
     before = [labels(out, index) for index in range(COUNT)]
     enlarged = calls("enlarge")
-    vostrack.update(out, gone={200: [(9, None)]}, lock=[3], lock_ranges=[(0, 8)], unlock=True)
+    vostrack.update(out, gone={200: [(9, None)]}, lock_ranges=[(0, 8)], unlock=True)
     assert len(enlarged) == COUNT - 9 + 1, "and one for the mask that was given"
     after = [labels(out, index) for index in range(COUNT)]
     assert all(np.array_equal(one, other) for one, other in zip(before[:9], after[:9], strict=True))
     assert not any((each == 200).any() for each in after[9:])
-    assert all(np.array_equal(one == 3, other == 3) for one, other in zip(before, after, strict=True))
     vostrack.update(out, unlock=True)
     run(
         clip,
@@ -175,6 +176,79 @@ def test_masks_that_stay_as_they_are_are_not_made(direction: str, clip: Path, tm
         direction=direction,
         gone={200: [(9, None)]},
     )
+    assert everything(out) == everything(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("direction", ["both", "forward", "backward"])
+def test_what_only_locked_frames_need_is_not_computed(direction: str, clip: Path, tmp_path: Path, calls: Calls) -> None:
+    out, fresh = tmp_path / "out", tmp_path / "fresh"
+    run(clip, {LAST: truth(LAST), 0: truth()}, out, direction=direction, outputs=())
+    before = [labels(out, index) for index in range(COUNT)]
+    predicted = calls("predict")
+    vostrack.update(out, {6: changed(3, 6)}, lock_ranges=[(0, 4), (9, LAST)])
+    assert len(predicted) == {"both": 2 + 1, "forward": 2, "backward": 1}[direction], "nor is the frame of the new mask"
+    masks = {0: truth(), 6: changed(3, 6), LAST: truth(LAST)}
+    run(clip, masks, fresh, direction=direction, outputs=())
+    for index in range(COUNT):
+        expected = labels(fresh, index) if 5 <= index <= 8 else before[index]
+        assert np.array_equal(labels(out, index), expected)
+    vostrack.update(out, {2: truth(2)}, lock_ranges=[(0, 1), (5, LAST)], unlock=True)
+    vostrack.update(out, unlock=True)
+    run(clip, masks | {2: truth(2)}, fresh, direction=direction, outputs=(), overwrite=True)
+    assert everything(out) == everything(fresh)
+    for _ in range(3):
+        vostrack.undo(out)
+    assert all(np.array_equal(labels(out, index), before[index]) for index in range(COUNT))
+
+
+@pytest.mark.parametrize("direction", ["both", "forward"])
+def test_where_all_is_locked_or_gone_nothing_is_computed(
+    direction: str, clip: Path, tmp_path: Path, calls: Calls
+) -> None:
+    out = tmp_path / "out"
+    run(clip, truth(), out, direction=direction)
+    before = [labels(out, index) for index in range(COUNT)]
+    predicted = calls("predict")
+    vostrack.update(out, gone={3: [(5, None)]}, lock=[200], lock_ranges=[(0, 4)])
+    assert not predicted
+    for index in range(COUNT):
+        left = np.where(before[index] == 3, 0, before[index]) if index >= 5 else before[index]
+        assert np.array_equal(labels(out, index), left)
+    vostrack.update(out, unlock=True)
+    run(clip, truth(), tmp_path / "fresh", direction=direction, gone={3: [(5, None)]})
+    assert everything(out) == everything(tmp_path / "fresh")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(8))
+def test_any_updates_with_locks_end_in_the_run_with_all_that_was_said(seed: int, clip: Path, tmp_path: Path) -> None:
+    chance, out = random.Random(seed), tmp_path / "out"
+    settings: dict[str, Any] = {"outputs": (), "direction": chance.choice(["both", "both", "forward", "backward"])}
+    masks, gone = {chance.randrange(COUNT): truth(), chance.randrange(COUNT): truth()}, dict[Any, Any]()
+    run(clip, masks, out, **settings)
+    for _ in range(4):
+        frame, number = chance.randrange(COUNT), chance.choice([3, 200])
+        drawn = changed if frame in masks else one  # no object goes
+        correction: dict[str, Any] = {"masks": {frame: drawn(number, frame)}}
+        if chance.random() < 0.3 and frame not in masks and number not in gone:
+            correction = {"gone": {number: [(frame, chance.choice([frame, None]))]}}
+        first = chance.randrange(COUNT)
+        spans = [(0, first - 1)] * (first > 0) + [(chance.randrange(first, COUNT), LAST)][: chance.randrange(2)]
+        before = [labels(out, index) for index in range(COUNT)]
+        locks: dict[str, Any] = {"lock": [203 - number] * chance.randrange(2), "lock_ranges": spans}
+        try:
+            vostrack.update(out, **correction, **locks, unlock=chance.random() < 0.8)
+        except MaskError:  # an object that is drawn where it is gone
+            continue
+        masks |= correction.get("masks", {})
+        gone |= correction.get("gone", {})
+        for index in {index for a, b in spans for index in range(a, b + 1)}:
+            assert np.array_equal(labels(out, index), before[index])
+        for index, was in enumerate(before if locks["lock"] else ()):
+            assert np.array_equal(labels(out, index) == 203 - number, was == 203 - number)
+    with contextlib.suppress(MaskError):  # nothing is locked
+        vostrack.update(out, unlock=True)
+    run(clip, masks, tmp_path / "fresh", gone=gone, **settings)
     assert everything(out) == everything(tmp_path / "fresh")
 
 

@@ -254,6 +254,17 @@ def test_a_damaged_summary_gets_no_names(odd: dict[str, Any], clip: Path, out: P
         vostrack.update(out, names={3: "dog"})
 
 
+@pytest.mark.parametrize("text", ["", "nowhere", "9" * 30])
+def test_where_cells_are_old_is_read_with_care(text: str, clip: Path, out: Path, tmp_path: Path) -> None:
+    run(clip, {0: truth()}, out, direction="forward")
+    vostrack.update(out, {4: elsewhere(3, 4)}, lock_ranges=[(6, 11)])
+    stale = out / ".vostrack/cells/forward/stale"
+    assert stale.read_text() == "6"
+    stale.write_text(text)
+    with pytest.raises(OutputError, match="stale is damaged") if not text.isdigit() else contextlib.nullcontext():
+        vostrack.update(out, gone={200: [(9, None)]})
+
+
 def test_cells_without_a_label_are_refused(clip: Path, out: Path) -> None:
     run(clip, {0: truth()}, out)
     path = out / ".vostrack" / "cells" / "forward" / "00003.png"

@@ -35,7 +35,7 @@ from vostrack.files import (
 from vostrack.methods import Direction
 from vostrack.propagate import EnginePosition, known_ids
 from vostrack.run.confidence import CSV, Row, csv_text
-from vostrack.run.kept import COMPLETE
+from vostrack.run.kept import COMPLETE, STALE
 from vostrack.run.pipeline import changes
 from vostrack.run.place import EXPORTS, HIDDEN, RECORD, REQUEST, RESULTS, STATE, check_free, check_run, held
 from vostrack.run.signs import SIGNS, FrameSigns, read_signs
@@ -339,7 +339,8 @@ class OutputFolder:
         for folder in folders:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 there = os.listdir(self._root.at(folder))
-                names += [f"{folder}/{name}" for name in there if re.fullmatch(rf"[0-9]{{5,}}\.png|{COMPLETE}", name)]
+                ours = rf"[0-9]{{5,}}\.png|{COMPLETE}|{STALE}"
+                names += [f"{folder}/{name}" for name in there if re.fullmatch(ours, name)]
         return names
 
     def _forget(self) -> None:

@@ -9,6 +9,7 @@ import io
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +36,16 @@ _SHARE = 1 / 6
 COMPLETE = "complete"
 """The file that says that a pass has come to its end."""
 
+STALE = "stale"
+"""The file that says from which frame on a pass was not made again, since all masks from there on are locked."""
+
 
 class KeptCells:
-    """Probabilities of cells, by frame, of a pass in one direction."""
+    """Probabilities of cells, by frame, of a pass in one direction.
+
+    Attributes:
+        direction, prompts: as given.
+    """
 
     def __init__(
         self, folder: Path, direction: Direction, prompts: Mapping[int, LabelMap], grid: tuple[int, int]
@@ -50,7 +58,7 @@ class KeptCells:
             prompts: the given masks by frame.
             grid: cells (h, w) of a frame.
         """
-        self.direction, self._prompts, self._grid = direction, prompts, grid
+        self.direction, self.prompts, self._grid = direction, prompts, grid
         self._root = OutputRoot(folder)
 
     def name(self, index: int) -> str:
@@ -72,7 +80,7 @@ class KeptCells:
         Raises:
             OutputError: the file is damaged.
         """
-        path, ids = self._root.at(self.name(index)), self._ids(index)
+        path, ids = self._root.at(self.name(index)), self.ids(index)
         if not ids:
             return None
         fault = f"{shown(path)} is damaged"
@@ -106,10 +114,60 @@ class KeptCells:
         """Say that the pass has come to its end."""
         self._root.write(f"{self.direction}/{COMPLETE}", b"")
 
-    def _ids(self, index: int) -> tuple[int, ...]:
+    @property
+    def stale(self) -> int | None:
+        """From which frame on, in the order of the pass, what is kept is of an earlier one; raises `OutputError`."""
+        path = self._root.at(f"{self.direction}/{STALE}")
+        try:
+            with open_regular(path) as file:
+                return int(file.read(20))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            fix = "start again with `overwrite=True`"
+            raise OutputError(f"{shown(path)} is damaged ({shown(error)}); {fix}") from error
+
+    def leave(self, index: int) -> None:
+        """Say from which frame on what is kept is of an earlier pass."""
+        self._root.write(f"{self.direction}/{STALE}", str(index).encode())
+
+    def ids(self, index: int) -> tuple[int, ...]:
         """Ids that were followed when a frame was predicted, before its own mask was looked at."""
         before = index + 1 if self.direction is Direction.BACKWARD else index - 1
-        return known_ids(self._prompts, before, self.direction)
+        return known_ids(self.prompts, before, self.direction)
+
+
+@dataclass(frozen=True)
+class Renewed:
+    """Frames that passes are made again for.
+
+    Attributes:
+        frames: of the run.
+        settled: those whose masks follow from the earlier ones, since all that they show is locked or gone.
+        changes: the first frame that the pass forwards, and the last that the one backwards, sees in another way.
+        holding: the frame before which, forwards, and after which, backwards, what was said of cells holds.
+        ends: the last frame that the pass forwards, and the first that the one backwards, is needed for.
+    """
+
+    frames: range
+    settled: frozenset[int]
+    changes: tuple[int, int]
+    holding: tuple[int, int]
+    ends: tuple[int, int]
+
+    def holds(self, direction: Direction, index: int) -> bool:
+        """Whether what the pass has said of a frame is what it would say now."""
+        return index < self.holding[0] if direction is Direction.FORWARD else index > self.holding[1]
+
+    def is_over(self, direction: Direction, index: int) -> bool:
+        """Whether nothing that can change comes from a frame on."""
+        return index > self.ends[0] if direction is Direction.FORWARD else index < self.ends[1]
+
+    def stale(self, direction: Direction) -> int:
+        """From which frame on, in the order of the pass, what was said does not hold and is not said again."""
+        if direction is Direction.FORWARD:
+            return max(self.holding[0], self.ends[0] + 1)
+        return min(self.holding[1], self.ends[1] - 1)
 
 
 def forecast(grid: tuple[int, int], channels: int, frames: int) -> int:

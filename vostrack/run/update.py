@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import filecmp
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,13 @@ from vostrack.files import OutputRoot, lock_folder, output_error, shown
 from vostrack.methods import Direction
 from vostrack.methods.base import Stepping
 from vostrack.notes import Code, Note
-from vostrack.propagate import Gone, Propagator, Reuse, check_prompts, gone_at, known_ids
+from vostrack.propagate import Gone, Propagator, Reuse, Said, check_prompts, gone_at, known_ids
 from vostrack.run.callbacks import Callbacks, checked_callbacks
 from vostrack.run.cuts import beyond_cuts
 from vostrack.run.export import older
 from vostrack.run.folder import OutputFolder, digest
 from vostrack.run.given import Known, choose_masks
-from vostrack.run.kept import COMPLETE, KeptCells
+from vostrack.run.kept import COMPLETE, KeptCells, Renewed
 from vostrack.run.pipeline import Pipeline, changes, load_pipeline
 from vostrack.run.place import RECORD, REVIEW, check_clip, check_run
 from vostrack.run.prompts import GoneSpans, Locks, gone_by_id, object_id, said_gone
@@ -41,7 +42,10 @@ from vostrack.video.series import numbered
 from vostrack.video.writer import WRITERS, Destination, ThreadedWriter
 
 _ENDLESS = 1 << 60
+_WAYS = (Direction.FORWARD, Direction.BACKWARD)
 Spans = Sequence[tuple[int, int | None]]
+Kept = Mapping[Direction, tuple[KeptCells, KeptCells]]
+"""What the passes of a run and of its new version keep."""
 
 
 def update(
@@ -187,9 +191,9 @@ class _Correction:
             absent = beyond_cuts(cuts, given.labels, gone_by_id(request.gone, given, whole.count, whole.files))
             record = self._pipeline.record() | request.record(given.labels, absent)
             self._check_same(record)
-            first, last = self._changed(given, before, absent)
+            changed = first, last = self._changed(given, before, absent)
             # A mask is looked at when all is said of the cells of its frame; who is gone there is known before.
-            until, since = (
+            holds = (
                 frame + step * (set(gone_at(before, frame)) == set(gone_at(absent, frame)))
                 for frame, step in ((first, 1), (last, -1))
             )
@@ -197,11 +201,14 @@ class _Correction:
             if not self._unlocks and not changes(self._record, record):
                 return self._renamed(replace(request, look=look), given, record, stream, callbacks)
             folder = self._begun(record, given)
-            self._link_cells(folder, until, since, whole=last < 0)
+            grid = Propagator(self._pipeline.method, request.config.size).grid(stream.size)
+            cells = {way: (self._kept(self._earlier, way, grid), self._kept(folder, way, grid)) for way in _WAYS}
+            renewed = self._renewed(request, absent, cells, *changed, *holds)
+            self._link_cells(folder, cells, renewed)
             request.keep_in(folder, given)
             log, measured = ObjectLog(absent, [*given.labels]), self._earlier.signs()
             store = FolderStore(folder, request.outputs, request, stream.fps, look, log, measured)
-            reuse = self._reuse(request, folder, (first, last), (until, since), stream.size)
+            reuse = self._reuse(request, cells, renewed)
             passes = request.passes(self._pipeline, given.labels, stream, absent, store, callbacks, reuse)
 
             def locked(prediction: Prediction) -> Prediction:
@@ -355,67 +362,81 @@ class _Correction:
         refiner = self._pipeline.refiner()
         return not isinstance(self._pipeline.method, Stepping) and not (refiner and refiner.feedback)
 
-    def _link_cells(self, folder: OutputFolder, until: int, since: int, whole: bool) -> None:
-        """What was said of cells before a frame holds, and backwards what was said after another, or all of it."""
+    def _kept(self, folder: OutputFolder, direction: Direction, grid: tuple[int, int]) -> KeptCells:
+        return KeptCells(folder.cells, direction, folder.prompts, grid)
+
+    def _can_take_results(self, request: Request) -> bool:
+        """Whether results of the earlier version can be taken as they are."""
+        filtered = self._pipeline.adapt is not None or self._pipeline.refiner() is not None
+        return not filtered and "probs" not in request.outputs and self._reusable()
+
+    def _renewed(
+        self, request: Request, absent: Gone, kept: Kept, first: int, last: int, until: int, since: int
+    ) -> Renewed:
+        """What passes are made again for; the last four as for `Renewed`, but for what is kept of earlier passes."""
+        stale = {way: earlier.stale for way, (earlier, _) in kept.items()}
+        if (forward := stale[Direction.FORWARD]) is not None:
+            first, until = min(first, forward), min(until, forward)
+        if (backward := stale[Direction.BACKWARD]) is not None:
+            last, since = max(last, backward), max(since, backward)
+        given, locks = kept[Direction.FORWARD][1].prompts, request.locks
+
+        def is_settled(frame: int) -> bool:
+            shown = {*known_ids(given, frame, request.direction)}
+            return locks.hold(frame) or shown <= {*locks.objects, *gone_at(absent, frame)}
+
+        frames = range(request.span.first, request.span.first + len(self._earlier.frame_names()))
+        can = locks.record() and self._can_take_results(request)
+        settled = frozenset(filter(is_settled, frames if can else ()))
+        open_ = [frame for frame in frames if frame not in settled]
+        ends = max(open_, default=-1), min(open_, default=_ENDLESS)
+        return Renewed(frames, settled, (first, last), (until, since), ends)
+
+    def _link_cells(self, folder: OutputFolder, kept: Kept, renewed: Renewed) -> None:
+        """What was said of cells stays where it holds, and where it is not said again."""
         if not self._reusable():
             return
-        for direction in (Direction.FORWARD, Direction.BACKWARD):
+        for direction, (earlier, new) in kept.items():
             there = self._earlier.cells / direction
             for name in os.listdir(there) if there.is_dir() else ():
                 index = int(name[:-4]) if name[:-4].isdecimal() and name.endswith(".png") else None
-                holds = name == COMPLETE and whole
+                stays = name == COMPLETE and renewed.changes[1] < 0  # nothing of what was followed backwards is another
                 if index is not None:
-                    holds = index < until if direction is Direction.FORWARD else index > since
-                if holds:
+                    same = renewed.is_over(direction, index) and earlier.ids(index) == new.ids(index)
+                    stays = renewed.holds(direction, index) or same
+                if stays:
                     _link(OutputRoot(self._path), there / name, folder.cells / direction / name)
+            if (stale := renewed.stale(direction)) in renewed.frames:
+                new.leave(stale)
 
-    def _reuse(
-        self,
-        request: Request,
-        folder: OutputFolder,
-        changes: tuple[int, int],
-        holds: tuple[int, int],
-        size: tuple[int, int],
-    ) -> dict[Direction, Reuse]:
-        """What was said of cells that holds; and results that are locked, or follow from that alone, as they are.
-
-        Args:
-            request: what is asked for.
-            folder: of the new version.
-            changes: as `_changed` gives them.
-            holds: the frame before which, forwards, and after which, backwards, what was said of cells holds.
-            size: (H, W) of frames.
-        """
+    def _reuse(self, request: Request, kept: Kept, renewed: Renewed) -> dict[Direction, Reuse]:
+        """What was said of cells that holds; and results that are locked, or follow from that alone, as they are."""
         if not self._reusable():
             return {}
-        (first, last), (until, since) = changes, holds
-        given, known = folder.prompts, self._known.labels
-        grid = Propagator(self._pipeline.method, request.config.size).grid(size)
-        forward = KeptCells(folder.cells, Direction.FORWARD, given, grid)
-        backward = KeptCells(folder.cells, Direction.BACKWARD, given, grid)
-        ends = max((*known, *given))
-        filtered = self._pipeline.adapt is not None or self._pipeline.refiner() is not None
-        can = not filtered and "probs" not in request.outputs
+        given, (first, last), (until, since) = kept[Direction.FORWARD][1].prompts, renewed.changes, renewed.holding
+        ends = max((*self._known.labels, *given))
+        can = self._can_take_results(request)
 
         def result(frame: Frame) -> Prediction | None:
             before = frame.index < first or request.direction is Direction.BACKWARD
             after = frame.index > last or frame.index > ends or request.direction is Direction.FORWARD
             same = before and after and not self._unlocks
-            if not can or not (same or request.locks.hold(frame.index)):
+            if not can or not (same or frame.index in renewed.settled):
                 return None
-            labels = self._earlier.read_prediction(frame).labels
-            return Prediction(frame, LabelMap(labels.pixels, known_ids(given, frame.index, request.direction)))
+            earlier = self._earlier.read_prediction(frame)
+            ids = known_ids(given, frame.index, request.direction)
+            return Locks(ids).applied(Prediction(frame, LabelMap(earlier.labels.pixels, ids)), earlier)
 
+        def said(way: Direction, index: int) -> Said | None:
+            return kept[way][1].read(index) if renewed.holds(way, index) else None
+
+        aheads: tuple[Callable[[int], int | None], ...] = (
+            lambda index: None if any(index < mask < until for mask in given) else until - index,
+            lambda index: None if any(since < mask < index for mask in given) else index - since,
+        )
         return {
-            Direction.FORWARD: Reuse(
-                lambda index: None if any(index < mask < until for mask in given) else until - index,
-                lambda index: forward.read(index) if index < until else None,
-                result,
-            ),
-            Direction.BACKWARD: Reuse(
-                lambda index: None if any(since < mask < index for mask in given) else index - since,
-                lambda index: backward.read(index) if index > since else None,
-            ),
+            way: Reuse(ahead, partial(said, way), found, partial(renewed.is_over, way))
+            for way, ahead, found in zip(_WAYS, aheads, (result, lambda frame: None), strict=True)
         }
 
 
