@@ -10,10 +10,11 @@ from pathlib import Path
 from vostrack.batch.manifest import HIDDEN
 from vostrack.errors import InputError
 from vostrack.files import shown
+from vostrack.notes import Code, Note
 from vostrack.run.place import clip_name
 from vostrack.video.series import ENDINGS, VIDEO_ENDINGS, natural_key
 
-_ADDED = ("_first", "_mask")
+_ADDED, _MOST_NAMED = ("_first", "_mask"), 20
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,20 @@ class Pairs:
     rows: list[dict[str, str | list[str]]]
     unclear: list[str]
     unused: list[Path]
+
+    def notes(self) -> list[Note]:
+        """What a plan made of them lacks, and which masks are in none; of many things the first are named."""
+        lines, more = self.unclear[:_MOST_NAMED], len(self.unclear) - _MOST_NAMED
+        lines += [f"the masks of {more} more are not clear either"] if more > 0 else []
+        return [*(Note(Code.BATCH_UNPAIRED, line) for line in lines), *self.unused_notes()]
+
+    def unused_notes(self) -> list[Note]:
+        """Which masks belong to no clip; none, where one clip alone was asked for."""
+        if not self.unused or len(self.rows) == 1:
+            return []
+        names, more = ", ".join(shown(path.name) for path in self.unused[:_MOST_NAMED]), len(self.unused) - _MOST_NAMED
+        belong = "1 mask belongs" if len(self.unused) == 1 else f"{len(self.unused)} masks belong"
+        return [Note(Code.BATCH_UNPAIRED, f"{belong} to no clip: {names}{f' and {more} more' if more > 0 else ''}")]
 
 
 def clips_in(folder: Path) -> list[Path]:

@@ -30,7 +30,6 @@ from vostrack.cli.help import (
 )
 from vostrack.errors import counted
 from vostrack.files import nearest, shown
-from vostrack.notes import Code, Note
 from vostrack.run.place import address, below
 
 if TYPE_CHECKING:
@@ -47,7 +46,6 @@ FAILED = 3
 
 _CSV, _JSON = ".csv", (".jsonl", ".ndjson")
 _NOTHING_RUN = " in the plan: nothing was run"
-_MOST_NAMED = 20
 
 Clips = Annotated[
     list[Path],
@@ -238,7 +236,8 @@ def run(
         _check_apart(out, plan, masks or Path())
         base, unclear = Path(), pairs.unclear
         rows = [(str(row["clip"]), row) for row in pairs.rows if row["mask"]]
-        _print_unused(pairs, how.quiet)
+        if not how.quiet:
+            print_notes(pairs.unused_notes())
         if unclear:
             words = f"{pasted(plan[0])}{' ...' if plan[1:] else ''} --masks {pasted(masks or base)} -o plan.csv"
             end = f": nothing was run; mend them, or fill in the masks of a plan: vostrack batch plan {words}"
@@ -284,10 +283,7 @@ def plan(
         raise OutputExistsError(f"{shown(out)} is there already: give another name, or `overwrite=True`")
     else:
         write_text(out, text)
-    print_notes(Note(Code.BATCH_UNPAIRED, line) for line in unclear[:_MOST_NAMED])
-    if (more := len(unclear) - _MOST_NAMED) > 0:
-        print_notes([Note(Code.BATCH_UNPAIRED, f"the masks of {more} more are not clear either")])
-    _print_unused(pairs)
+    print_notes(pairs.notes())
     if out is not None:
         do = f"fill in {counted(len(unclear), 'mask')} in" if unclear else "look at"
         say_next(f"{do} {out}, then: vostrack batch run {out} --out runs")
@@ -463,15 +459,6 @@ def _check_apart(out: Path, clips: Sequence[Path], masks: Path) -> None:
     if kind is not None:
         said = f"the {kind} are there, and results would be taken for {kind}: give another folder, such as runs"
         raise typer.BadParameter(said, param_hint="--out")
-
-
-def _print_unused(pairs: Pairs, quiet: bool = False) -> None:
-    """Say which masks belong to no clip, unless one clip alone was asked for."""
-    if pairs.unused and pairs.rows[1:] and not quiet:
-        names = ", ".join(shown(path.name) for path in pairs.unused[:_MOST_NAMED])
-        more = f" and {len(pairs.unused) - _MOST_NAMED} more" if pairs.unused[_MOST_NAMED:] else ""
-        belong = "mask belongs" if len(pairs.unused) == 1 else "masks belong"
-        print_notes([Note(Code.BATCH_UNPAIRED, f"{len(pairs.unused)} {belong} to no clip: {names}{more}")])
 
 
 def _from(plan: Path, cell: str | list[str]) -> str | list[str]:

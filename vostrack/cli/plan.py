@@ -24,7 +24,7 @@ from vostrack.run.place import below, clip_name
 
 Row = Mapping[str, Any]
 
-_MOST_BYTES, _MOST_VALUES, _MOST_TRIED = 1 << 30, 1000, 64
+_MOST_BYTES, _MOST_VALUES, _MOST_TRIED = 1 << 30, 1000, 24
 _UNKNOWN, _EXPORT = "unknown column", ("exports", "format", "formats")
 _MASK, _ANY = "--mask=", "-"
 _ANY_MASK = f"{_MASK}{_ANY}"
