@@ -263,6 +263,7 @@ def test_rows_with_wrong_options_are_checked_on(folder: Path, tmp_path: Path) ->
         ({"range": (3, 4)}, "the clip ends with frame 2: give one that starts before that"),
         ({"range": (1, 9)}, "the clip ends with frame 2: end it there"),
         ({"range": (2, 1)}, "goes backwards"),
+        ({"range": 5}, "a range is its first and its last frame"),
         ({"start_number": -1}, "start_number must be"),
         ({"gone": {"dog": [(0, 1), (1, 3)]}}, "dog is gone from frame 1 to frame 3, but the clip ends with frame 2"),
         ({"gone": {1: [(7, None)]}}, "1 is gone from frame 7 on, but the clip ends with frame 2"),
@@ -276,6 +277,12 @@ def test_what_a_clip_cannot_have(folder: Path, tmp_path: Path, arguments: dict[s
     given = (folder / "videos/dog.mp4", {None: folder / "masks/dog.png"})
     (fault,) = check([Task(*given, "dog", arguments), Task(*given, "fine", {"range": (0, 2)})], tmp_path)[1]
     assert said in fault
+
+
+def test_values_of_another_shape_are_left_to_the_clip(folder: Path, tmp_path: Path) -> None:
+    for arguments in ({"gone": 5}, {"gone": {1: 5}}, {"gone": {1: [(0, "x")]}}, {"exports": 5}, {"deinterlace": 5}):
+        told = check([Task(folder / "videos/dog.mp4", {None: folder / "masks/dog.png"}, "dog", arguments)], tmp_path)[1]
+        assert len(told) == ("deinterlace" in arguments)
 
 
 def test_masks_of_frames_that_a_clip_does_not_have(folder: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
@@ -40,10 +41,8 @@ def check(tasks: Sequence[Task], out: Path) -> tuple[list[Task], list[str]]:
     checked = []
     for task in tasks:
         header, told = _looked_at(task)
-        told += _place_faults(task, out)
-        faults += [
-            f"{_where(task)}: {fault}" for fault in (*(away[path] for path in task.inputs if away.get(path)), *told)
-        ]
+        told += [*_place_faults(task, out), *(away[path] for path in task.inputs if away.get(path))]
+        faults += [f"{_where(task)}: {fault}" for fault in told]
         checked.append(replace(task, frames=header.count))
     return checked, faults
 
@@ -108,17 +107,15 @@ def _value_faults(tasks: Sequence[Task]) -> Iterator[str]:
     """Formats and refinements that there are not, and files of weights, once each."""
     told = set[tuple[str, str]]()
     for task in tasks:
-        wanted = [("exports", str(name)) for name in task.arguments.get("exports") or ()]
-        wanted += [
-            (kind, str(name)) for kind in ("refine", "weights") if (name := task.arguments.get(kind)) is not None
-        ]
-        for kind, name in wanted:
+        exports = task.arguments.get("exports")
+        wanted = {("exports", str(name)) for name in (exports if isinstance(exports, list | tuple | set) else ())}
+        wanted |= {(kind, str(task.arguments[kind])) for kind in ("refine", "weights") if task.arguments.get(kind)}
+        for kind, name in sorted(wanted - told):
+            told.add((kind, name))
             try:
-                if (kind, name) not in told:
-                    _check_value(kind, name)
+                _check_value(kind, name)
             except VostrackError as error:
                 yield f"{_where(task)}: {error}"
-            told.add((kind, name))
 
 
 def _check_value(kind: str, name: str) -> None:
@@ -133,8 +130,8 @@ def _check_value(kind: str, name: str) -> None:
 
 def _frame_faults(task: Task, count: int | None) -> Iterator[str]:
     """Frames that a range, a mask or a span says, of which a clip of so many has none; times take decoding it."""
-    span, moments = task.arguments.get("range"), [*task.masks, *(task.arguments.get("range") or ())]
-    if any(isinstance(moment, Fraction) for moment in moments):
+    span = task.arguments.get("range")
+    if any(isinstance(moment, Fraction) for moment in (*task.masks, *(span if isinstance(span, tuple) else ()))):
         return
     try:
         chosen, masks = choose(task.clip, span, task.masks, task.arguments.get("start_number"))
@@ -147,10 +144,11 @@ def _frame_faults(task: Task, count: int | None) -> Iterator[str]:
         return
     if (last := max(masks, default=0)) >= count:
         yield beyond(f"there is a mask for frame {last}", last, count)
-    for name, spans in (task.arguments.get("gone") or {}).items():
-        for first, end in spans:
-            if (most := max(first, end or 0)) >= count:
-                yield beyond(is_gone(shown(name), first, end), most, count)
+    with suppress(AttributeError, TypeError, ValueError):  # of another shape: the run of the clip refuses it
+        for name, spans in (task.arguments.get("gone") or {}).items():
+            for first, end in spans:
+                if (most := max(first, end or 0)) >= count:
+                    yield beyond(is_gone(shown(name), first, end), most, count)
 
 
 def _mask_faults(task: Task, header: Header, path: Path, must_show: bool) -> list[str]:
