@@ -65,6 +65,7 @@ def test_it_says_what_was_written_and_what_comes_next(said: Any) -> None:
         (("run", "--format", "cvat", "--feather", "2"), 2, "cvat does not take --feather; these do: prores4444"),
         (("run", "--format", "matte", "--grow", "2", "--shrink", "2"), 2, "give --grow or --shrink, not both"),
         (("run", "--format", "matte"), 5, "give it as --clip"),
+        (("run", "--format", "cvat", "--clip", "nowhere.mp4"), 5, "nowhere.mp4: say where it is with --clip"),
         (("run", "--format", "cvat", "--fps", "24"), 2, "cvat has no frame rate: leave out --fps"),
         (("nowhere", "--format", "cvat"), 5, "cannot find nowhere: give the output folder of a run"),
         (("runs", "--format", "cvat"), 5, "cannot find runs; did you mean run?\n"),

@@ -156,12 +156,16 @@ def test_nothing_is_replaced_unasked(run: Path, tmp_path: Path) -> None:
         vostrack.export(run, "frames", tmp_path / "frames", overwrite=True)
     os.utime(mended, (times, times))
     (tmp_path / "frames" / "mine.txt").write_text("mine")
-    with pytest.raises(OutputExistsError, match="holds other files than an earlier export"):
+    with pytest.raises(OutputExistsError, match=r"holds files that no export wrote, such as mine\.txt"):
         vostrack.export(run, "frames", tmp_path / "frames", overwrite=True)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "mine.txt").write_text("mine")
-    with pytest.raises(OutputExistsError):
-        vostrack.export(run, "frames", tmp_path / "folder", overwrite=True)
+    (tmp_path / "file").write_text("mine")
+    for name, words in (("folder", "no export wrote, such as mine"), ("file", "is there already, and is not a folder")):
+        with pytest.raises(OutputExistsError, match=words):
+            vostrack.export(run, "frames", tmp_path / name, overwrite=True)
+    (tmp_path / "empty").mkdir()
+    assert vostrack.export(run, "frames", tmp_path / "empty")["frames"] == COUNT
     assert not list(tmp_path.glob(".vostrack-*"))
 
 

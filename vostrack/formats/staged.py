@@ -184,7 +184,7 @@ def _place(path: Path) -> Path:
 
 def check_free(path: Path, is_folder: bool, overwrite: bool) -> None:
     """Raise `OutputExistsError` where something is at a path already that must not be replaced."""
-    if not os.path.lexists(path):
+    if not os.path.lexists(path) or (is_folder and _is_folder(path) and not _files_below(path)):
         return
     if reason := _foreign(path, is_folder):
         raise OutputExistsError(f"{shown(path)} {reason}: choose another `out`, or move it away")
@@ -196,14 +196,16 @@ def check_free(path: Path, is_folder: bool, overwrite: bool) -> None:
 def _foreign(path: Path, is_folder: bool) -> str:
     """Why what is at a path is not what an earlier export has left there; "" where it is."""
     if not is_folder:
-        return "is there already, and is no file" if path.is_symlink() or not path.is_file() else ""
+        return "is there already, and is not a file" if path.is_symlink() or not path.is_file() else ""
+    if not _is_folder(path):
+        return "is there already, and is not a folder"
     try:
         made, ended = read_json(path / MADE, list[str]), (path / MADE).stat().st_mtime_ns
     except (OSError, ValueError):
         made, ended = [], 0
-    there = [] if path.is_symlink() or not path.is_dir() else _files_below(path)
-    if not there or set(there) - {*made, MADE}:
-        return "holds other files than an earlier export"
+    there = _files_below(path)
+    if others := sorted(set(there) - {*made, MADE}):
+        return f"holds files that no export wrote, such as {shown(others[0])}"
     changed = next((name for name in there if (path / name).lstat().st_mtime_ns > ended), "")  # the record came last
     return f"was changed after it was exported ({shown(changed)})" if changed else ""
 

@@ -85,6 +85,8 @@ class Finished:
         else:
             what = f"{shown(path)} is a file" if path.exists() else f"cannot find {shown(path)}"
             raise InputError(f"{what}{nearest(path) or ': give the output folder of a run'}")
+        if clip is not None:
+            check_clip(clip)
         self.source = clip or self.source
         known = self._request.playback if self._request else NORMAL
         self._playback = known if fps is None else replace(known, fps=fps)
