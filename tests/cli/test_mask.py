@@ -134,6 +134,21 @@ def test_masks_are_written_as_palette_images(said: Any) -> None:
     assert "-m 3:b.png --name dog=4 -o OUT\n" in notes, "where the usual folder is taken"
 
 
+def test_masks_of_a_folder_of_images_are_named_like_its_frames(said: Any) -> None:
+    Path("frames").mkdir()
+    for number in (7, 8):
+        Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(f"frames/img_{number}.png")
+    coco_file("a.json", [8])
+    Path("a.json").write_text(Path("a.json").read_text().replace("00008.jpg", "img_8.png"))
+    _, _, notes = said("mask", "convert", "a.json", "frames", "-o", "masks")
+    assert [path.name for path in Path("masks").glob("*.png")] == ["img_8.png"]
+    assert "vostrack segment frames -m masks --name dog=4" in notes
+    code, _, notes = said("segment", "frames", "-m", "masks", "--name", "dog=4", "--method", "fake", "-o", "run")
+    assert code == 0, notes
+    assert [*json.loads(said("mask", "check", "run", "frames", "--json")[1])["objects"]] == ["4"]
+    assert "say which frame" not in said("update", "run", "-m", "masks")[2]
+
+
 def test_a_mask_is_not_written_over_itself(said: Any) -> None:
     palette_image(truth(0)).save("mask.png")
     code, _, error = said("mask", "convert", "mask.png", "clip.mp4", "-o", "mask.png", "--overwrite")

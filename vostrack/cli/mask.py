@@ -117,7 +117,7 @@ def convert(
     no_background: NoBackground = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write masks as palette PNGs, whose values are object ids: one file, or a folder with 00040.png for frame 40.
+    """Write masks as palette PNGs, whose values are object ids: one file, or a folder named by frame.
 
     Examples:
         vostrack mask convert annotations.json dog.mp4 -o masks
@@ -129,12 +129,13 @@ def convert(
     if out is None:
         raise typer.BadParameter("say where to, as in -o masks or -o mask.png", param_hint="--out")
     report = _report(path, clip, name, resize_mask, background, invert_mask, no_background)
-    written = write_masks(report.given, out, overwrite, [Path(path), *([clip] if clip else [])])
+    inputs, names = [Path(path), *([clip] if clip else [])], frame_names(clip) if clip else ()
+    written = write_masks(report.given, out, overwrite, inputs, names)
     print_notes(report.given.notes)
     print(f"{counted(len(written), 'mask')}: {shown(out)}", file=sys.stderr)
     frame = "" if out.is_dir() else f"{next(iter(report.given.labels))}:"
-    names = "".join(f" --name {shlex.quote(f'{title}={number}')}" for number, title in report.given.names.items())
-    given = f"{shlex.quote(str(clip or 'CLIP'))} -m {shlex.quote(f'{frame}{out}')}{names}"
+    called = "".join(f" --name {shlex.quote(f'{title}={number}')}" for number, title in report.given.names.items())
+    given = f"{shlex.quote(str(clip or 'CLIP'))} -m {shlex.quote(f'{frame}{out}')}{called}"
     say_next(f"vostrack segment {given}{' -o OUT' if clip and held(default_folder(clip)) else ''}")
 
 

@@ -93,7 +93,7 @@ def update(
     names = frame_names(clip or clip_of(run))
     masks: dict[Any, Path] = dict(parse_masks(mask or (), names))
     dropped: list[Any] = [parse_frame(text, names, "--drop-mask") for text in drop_mask or ()]
-    if None in masks and read_drawings(masks[None]) is None:
+    if None in masks and read_drawings(masks[None], {Path(name).stem for name in names}) is None:
         file = masks[None].name
         number = next(reversed(re.findall(r"[0-9]{1,9}", masks[None].stem)), "40")
         raise MaskError(f"say which frame {shown(file)} is for, as in -m {int(number)}:{shown(file)}")

@@ -63,13 +63,16 @@ class YoutubeVos(Davis):
     inside = "Annotations/"
 
 
-def read(files: Mapping[str, Callable[[], bytes]], place: Path, flat: bool = True) -> Drawings | None:
+def read(
+    files: Mapping[str, Callable[[], bytes]], place: Path, flat: bool = True, named: bool = False
+) -> Drawings | None:
     """Masks of many frames, an image each: palette images in the folder of a clip, or mattes in that of an object.
 
     Args:
         files: what gives the bytes of images, by their paths in the folder.
         place: the folder.
         flat: whether images that lie in no folder below may be objects of one frame instead; then the answer is None.
+        named: whether images are named like frames: those with a palette are none of these.
 
     Raises:
         ValueError: one cannot be read, or there are several kinds.
@@ -95,15 +98,15 @@ def read(files: Mapping[str, Callable[[], bytes]], place: Path, flat: bool = Tru
         if before.size != size:
             raise ValueError(f"{path} has another size than others of its frame")
         images[clip, stem] = replace(before, shapes=[*before.shapes, *shapes])
-    if flat and set(folders.values()) == {""} and not _are_frames(list(images.values()), modes == {True}):
+    if flat and set(folders.values()) == {""} and not _are_frames(list(images.values()), modes == {True}, named):
         return None
     kind = "palette images" if modes == {True} else "mattes"
     return Drawings(place, kind, list(images.values()))
 
 
-def _are_frames(images: list[Drawing], indexed: bool) -> bool:
+def _are_frames(images: list[Drawing], indexed: bool, named: bool) -> bool:
     """Whether images are frames, and not an object each: they are numbered so, and objects lie on one another."""
-    if indexed and any(len(image.shapes) > 1 for image in images):
+    if indexed and (named or any(len(image.shapes) > 1 for image in images)):
         return True
     if not all(re.fullmatch("[0-9]{4,}", image.name) for image in images):
         return False

@@ -10,7 +10,7 @@ import importlib.util
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -42,19 +42,21 @@ class _Summary:
     objects: dict[str, dict[str, Any]]
 
 
-def read_drawings(path: Path) -> Drawings | None:
+def read_drawings(path: Path, frames: Collection[str] = ()) -> Drawings | None:
     """What a file or folder holds, if it is in the format of another tool; None if it is an image, or a folder of some.
 
     Nothing is drawn yet. A file that is not there is no such file.
 
     Args:
         path: of it; untrusted.
+        frames: names of the frames of the clip, without endings: palette images that are named so are their masks,
+            unless the names are numbers below 1000, which may be those of objects.
 
     Raises:
         MaskError: it is in such a format, and cannot be read.
     """
     try:
-        return _folder(path) if path.is_dir() else _file(path)
+        return _folder(path, frames) if path.is_dir() else _file(path)
     except (ValueError, OSError) as error:
         raise MaskError(f"mask {shown(path)} cannot be read: {shown(error)}") from error
 
@@ -73,7 +75,7 @@ def _file(path: Path) -> Drawings | None:
     return None
 
 
-def _folder(folder: Path) -> Drawings | None:
+def _folder(folder: Path, frames: Collection[str] = ()) -> Drawings | None:
     if (folder / "masks").is_dir() and (folder / "summary.json").is_file():
         return _run(folder)
     entries = [path for _, path in zip(range(MOST_IMAGES), folder.iterdir(), strict=False)]
@@ -90,7 +92,8 @@ def _folder(folder: Path) -> Drawings | None:
         return _read("movies", movies, folder)
     if not images and (labels := _module("yolo_seg").label_files(folder)):
         return _read("yolo_seg", folder, labels)
-    return _pictures(folder, images)
+    names = {path.stem for path in images}
+    return _pictures(folder, images, names <= {*frames} and not all(re.fullmatch("[0-9]{1,3}", name) for name in names))
 
 
 def _run(folder: Path) -> Drawings | None:
@@ -99,7 +102,8 @@ def _run(folder: Path) -> Drawings | None:
     names = {
         number: checked_name(each["name"], f"object {number}") for number, each in objects.items() if each.get("name")
     }
-    masks = _folder(folder / "masks")
+    files = [path for path in (folder / "masks").iterdir() if path.suffix.lower() == ".png"]
+    masks = _pictures(folder / "masks", files, named=True)
     if masks is None:
         return None
     images = [
@@ -118,15 +122,16 @@ def _together(folder: Path, files: Sequence[Drawings]) -> Drawings:
     return Drawings(folder, kinds[0], images, [note for file in files for note in file.notes])
 
 
-def _pictures(folder: Path, images: Sequence[Path]) -> Drawings | None:
-    """Images of many frames; None where they are objects of one frame, or where there are none."""
+def _pictures(folder: Path, images: Sequence[Path], named: bool) -> Drawings | None:
+    """Images of many frames, perhaps `named` like them; None where they are objects of one frame, or there are none."""
     below = () if images else (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
     found = [path for _, path in zip(range(MOST_IMAGES), below, strict=False)] or images
     names = sorted((path.relative_to(folder).as_posix() for path in found), key=natural_key)
     if not names or (images and not _may_be_frames(images)):
         return None
     try:
-        read: Drawings | None = _module("layouts").read({n: partial(_bytes, folder / n) for n in names}, folder)
+        files = {name: partial(_bytes, folder / name) for name in names}
+        read: Drawings | None = _module("layouts").read(files, folder, named=named)
         return read
     except ValueError:
         if images:

@@ -84,7 +84,7 @@ def choose_masks(
     """
     known = known or Known()
     given: Mapping[Any, GivenMask] = masks if isinstance(masks, Mapping) else {None: masks}
-    files = {moment: file for moment, mask in given.items() if (file := _file(mask)) is not None}
+    files = {moment: file for moment, mask in given.items() if (file := _file(mask, clip)) is not None}
     bare = files.get(None)
     rest = {moment: mask for moment, mask in given.items() if moment is not None or bare is None}
     span, by_frame = choose(clip, chosen, rest, start_number)
@@ -103,9 +103,14 @@ def choose_masks(
     return span, dict(sorted((others | _drawn(found, known, bool(others), bare, frames)).items()))
 
 
-def _file(mask: object) -> Drawings | None:
+def _file(mask: object, clip: object) -> Drawings | None:
     """A file of another tool, if a mask is one."""
-    return read_drawings(Path(mask)) if isinstance(mask, str | Path) else None
+    if not isinstance(mask, str | Path):
+        return None
+    frames = set[str]()
+    if isinstance(clip, str | os.PathLike) and Path(mask).is_dir() and Path(clip).is_dir():
+        frames = {frame.stem for frame in frame_files(Path(clip))[0]}
+    return read_drawings(Path(mask), frames)
 
 
 class _Frames:

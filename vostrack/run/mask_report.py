@@ -124,7 +124,9 @@ def check_mask(
         return MaskReport(kind, stream.size, given)
 
 
-def write_masks(given: Prompts, out: Path, overwrite: bool = False, inputs: Sequence[Path] = ()) -> list[Path]:
+def write_masks(
+    given: Prompts, out: Path, overwrite: bool = False, inputs: Sequence[Path] = (), names: Sequence[str] = ()
+) -> list[Path]:
     """Write masks as palette PNGs, whose values are ids: one file, or a folder of `00040.png` for frame 40.
 
     Args:
@@ -132,6 +134,7 @@ def write_masks(given: Prompts, out: Path, overwrite: bool = False, inputs: Sequ
         out: a name with `.png` for the mask of one frame; else a folder.
         overwrite: whether what an earlier call wrote is replaced.
         inputs: files that are never replaced.
+        names: of the images of a clip, in order: masks in a folder are named like them.
 
     Returns:
         What was written.
@@ -141,11 +144,11 @@ def write_masks(given: Prompts, out: Path, overwrite: bool = False, inputs: Sequ
         OutputError: it cannot be written, or something is there.
     """
     if out.suffix.lower() != ".png":
+        files = {frame: f"{Path(names[frame]).stem if names else f'{frame:05d}'}.png" for frame in given.labels}
         with staged(out, True, {}, overwrite=overwrite) as stage:
-            folder = stage.path
             for frame, labels in given.labels.items():
-                write_bytes(folder / f"{frame:05d}.png", _png(labels))
-        return [out / f"{frame:05d}.png" for frame in given.labels]
+                write_bytes(stage.path / files[frame], _png(labels))
+        return [out / name for name in files.values()]
     if len(given.labels) > 1:
         frames = f"there are masks of {len(given.labels)} frames"
         raise MaskError(f"{frames}: give a folder as `out`, such as {shown(out.stem)}")
