@@ -58,15 +58,22 @@ class BestConfig(SoftMatcherConfig, group="features"):
     )
 
 
-# Without outliers in the background, what no object can have reached need not be matched, and an update makes no
-# features again. What one network learned of the directions that vary least is uncertain: fewer of them count, and
-# less.
-_QUICK = BestConfig(agility=2.0, background_update=False)
+# Without outliers in the background, what no object can have reached need not be matched. What one network learned of
+# the directions that vary least is uncertain: fewer of them count, and less.
 PRESETS = {
     "default": BestConfig(),
     "accurate": BestConfig(),
-    "balanced": replace(_QUICK, surround=64),
-    "fast": replace(_QUICK, network=ONE, views=1, axes=64, whitening=0.6, template_share=0.26, absence=0.92),
+    "balanced": BestConfig(agility=2.0, surround=64),
+    "fast": BestConfig(
+        network=ONE,
+        views=1,
+        axes=64,
+        whitening=0.6,
+        template_share=0.26,
+        agility=2.0,
+        absence=0.92,
+        background_update=False,
+    ),
 }
 
 
