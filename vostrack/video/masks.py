@@ -300,7 +300,7 @@ def _open_image(path: Path, request: _Request) -> tuple[Image.Image, bool, bool]
 
     with damage_as(refusal, MaskError):
         if not path.is_file():  # a pipe or a device could block or never end
-            fix = nearest(path) or "; expected an image file, or a folder with one file per object"
+            fix = nearest(path) or "; expected an image, a folder of masks or a file of annotations"
             raise MaskError(f"{where} is missing{fix}")
         if path.stat().st_size > _MAX_BYTES:
             raise MaskError(f"{where} is larger than {_MAX_BYTES >> 20} MB; save it as a PNG with flat colours")
