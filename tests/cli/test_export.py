@@ -95,6 +95,15 @@ def test_a_file_that_names_images_says_where_they_are(name: str, said: Any) -> N
     assert "its images are in images\n" in said(*exported, "--clip", "images")[2]
 
 
+def test_images_that_are_named_with_a_folder_are_put_in_one(said: Any) -> None:
+    write_clip(Path("clip.mp4"), 2)
+    exported = said("run", "--format", "coco", "--folders", "--clip", "clip.mp4", "--out", "a.json")[2]
+    assert "its images: vostrack export run --format frames --clip clip.mp4 --out images/clip\n" in exported
+    named = {image["file_name"] for image in json.loads(Path("a.json").read_text())["images"]}
+    assert said("run", "--format", "frames", "--clip", "clip.mp4", "--out", "images/clip")[0] == 0
+    assert all(Path("images", name).is_file() for name in named)
+
+
 def test_nothing_is_replaced_unasked(said: Any) -> None:
     assert said("run", "--format", "cvat")[0] == 0
     code, _, words = said("run", "--format", "cvat")

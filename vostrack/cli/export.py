@@ -120,11 +120,15 @@ def export(
     elif not quiet and progress is not Form.JSONL:
         objects = counted(len(made["objects"]), "object")
         print(f"{counted(made['frames'], 'frame')}, {objects}: {plain(near(Path(made['out'])))}", file=sys.stderr)
-        say_next(_opening(made, run, {"--range": range_, "--start-number": start_number, "--clip": clip}))
+        chosen = {"--range": range_, "--start-number": start_number, "--clip": clip}
+        say_next(_opening(made, run, folders, chosen))
 
 
-def _opening(made: dict[str, Any], run: Path, chosen: dict[str, Any]) -> str:
-    """What to do with an export, and where the images are that it names; `chosen` are options that name them too."""
+def _opening(made: dict[str, Any], run: Path, folders: bool, chosen: dict[str, Any]) -> str:
+    """What to do with an export, and where the images are that it names, with the folder of their clip or without.
+
+    `chosen` are options that name them too.
+    """
     kind = FORMATS[made["format"]]
     names = dict.fromkeys(made["objects"].values())
     text = kind.opens.format(out=near(Path(made["out"])), names=", ".join(names))
@@ -132,7 +136,9 @@ def _opening(made: dict[str, Any], run: Path, chosen: dict[str, Any]) -> str:
         return text
     source = Path(made["clip"] or "CLIP")
     if made["clip"] and source.is_dir():
-        return f"{text}; its images are in {near(source)}"
+        return f"{text}; its images are in {near(source.parent if folders else source)}"
+    if folders:
+        chosen["--out"] = f"images/{source.stem}"
     chosen["--clip"] = chosen["--clip"] or (None if source.exists() else "CLIP")
     options = "".join(f" {flag} {shlex.quote(str(value))}" for flag, value in chosen.items() if value is not None)
     return f"{text}; its images: vostrack export {pasted(run)} --format frames{options}"
