@@ -223,4 +223,4 @@ def test_the_command_line_takes_addresses(
     assert store.exists("clips/runs/a/dog/masks/00000.png")
     command = [sys.executable, "-m", "vostrack", "batch", "status", "s3://clips/runs", "--json"]
     told = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert json.loads(told.stdout) == {"done": 1, "failed": 0, "left": 0, "warned": 0, "kept": 0}
+    assert json.loads(told.stdout) == {"done": 1, "failed": 0, "left": 0, "warned": 0, "kept": 0, "others": 0}
