@@ -27,7 +27,7 @@ from vostrack.video.ground import Color
 from vostrack.video.masks import DrawnMask, MaskFile
 from vostrack.video.palette import PALETTE, palette_image
 from vostrack.web.shapes import Area
-from vostrack.web.strokes import STROKES, Labels, decoded, encoded
+from vostrack.web.strokes import STROKES, Labels, decoded, encoded, only
 from vostrack.web.things import OBJECTS, Step, Thing
 
 JOURNAL = "journal.jsonl"
@@ -140,11 +140,12 @@ class Document:
 
     def labels(self, frame: int) -> Labels:
         """Ids of what is drawn on a frame, uint8 (H, W), a copy; background where nothing is."""
-        picture = self.picture(frame)
-        return np.where(self._is_drawn(frame)[picture], picture, 0).astype(np.uint8)
+        return only(self.picture(frame), self._own(frame))
 
     def over(self, frame: int, below: Labels) -> Labels:
         """Ids (H, W) with what is drawn on their frame above them, as an engine takes a given mask."""
+        if frame not in self._masks:
+            return below
         laid = self._laid(frame, below)
         return np.where(laid == VOID, below, laid)
 
@@ -298,17 +299,14 @@ class Document:
                 patches.append(_patch(frame, old, new))
         return Done(step, [patch for patch in patches if patch], things, drawn)
 
-    def _is_drawn(self, frame: int) -> npt.NDArray[np.bool_]:
-        """Whether pixels of an id are drawn on a frame, (256,)."""
-        found = np.zeros(256, np.bool_)
-        found[[*self._drawn.get(frame, ()), VOID]] = True
-        found[BACKGROUND] = False
-        return found
+    def _own(self, frame: int) -> set[int]:
+        """Ids whose pixels on a frame are not those that were predicted there."""
+        return {*self._drawn.get(frame, ()), VOID}
 
     def _laid(self, frame: int, below: Labels) -> Labels:
         """The picture (H, W) of a frame with other labels below what is drawn."""
-        picture, is_drawn = self.picture(frame), self._is_drawn(frame)
-        return np.where(is_drawn[picture], picture, np.where(is_drawn[below], 0, below)).astype(np.uint8)
+        own, drawn = self._own(frame), self.labels(frame)
+        return np.where(drawn > 0, drawn, only(below, {*range(VOID)} - own))
 
     def _painted(self, before: Labels, step: Step) -> Labels:
         """The labels of a frame after a step that draws."""

@@ -37,7 +37,7 @@ from vostrack.web.changes import ONCE, Followed, Once, mask_of, outside, said
 from vostrack.web.document import Document, mask_name
 from vostrack.web.frames import FrameCache
 from vostrack.web.regions import Patches, patches, region
-from vostrack.web.strokes import Labels, encoded
+from vostrack.web.strokes import Labels, encoded, only
 from vostrack.web.things import Frames, Step, joined, within
 from vostrack.web.work import Progress, Work, told_before
 
@@ -94,6 +94,7 @@ class Session:
         self.work = Work()
         self._cut: dict[int, Patches] = {}
         self._names: list[str] = []
+        self._read: tuple[Any, Any] = (None, None)  # the result that was looked at last
         self._once = Once.kept_in(drawn_in(out))
         self._followed: tuple[Any, Followed] | None = None
         self._command: tuple[Any, str] = (None, "")
@@ -153,8 +154,7 @@ class Session:
         labels = self._result(frame)
         if labels is None:
             return np.zeros(self.document.size, np.uint8)
-        there = [thing.id for thing in self.document.things.values() if not thing.is_gone(frame)]
-        return np.where(np.isin(labels, there), labels, 0).astype(np.uint8)
+        return only(labels, (thing.id for thing in self.document.things.values() if not thing.is_gone(frame)))
 
     def _result(self, frame: int) -> Labels | None:
         """The mask of a frame that the run has, (H, W); None where it cannot be read. Does not wait for the clip."""
@@ -164,8 +164,14 @@ class Session:
                 self._names = OutputFolder(self.out).frame_names()
             if not 0 <= place < len(self._names):
                 return None
-            with Image.open(self.out / "masks" / f"{self._names[place]}.png", formats=["PNG"]) as image:
-                labels = np.array(image)
+            path = self.out / "masks" / f"{self._names[place]}.png"
+            told = path.stat()
+            state = path, told.st_mtime_ns, told.st_ino, told.st_size
+            found, labels = self._read
+            if found != state:
+                with Image.open(path, formats=["PNG"]) as image:
+                    labels = np.array(image)
+                self._read = state, labels
             return labels if labels.dtype == np.uint8 and labels.shape == self.document.size else None
         return None
 

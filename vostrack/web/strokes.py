@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,14 @@ from vostrack.web.things import Step
 Labels = npt.NDArray[np.uint8]
 
 _MOST_POINTS, _MOST_RADIUS = 100_000, 2000
+
+
+def only(labels: Labels, ids: Iterable[int]) -> Labels:
+    """Labels (H, W) of some ids, others become background."""
+    table = np.zeros(256, np.uint8)
+    for number in ids:
+        table[number] = number
+    return table[labels]
 
 
 def decoded(data: str, size: tuple[int, int]) -> Labels:
