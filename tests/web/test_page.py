@@ -406,6 +406,30 @@ def test_styles_hidden_objects_and_the_frame_beside(tab: Tab, session: Session) 
     tab.expect(tab.page.locator("#frame")).to_have_value("11")
 
 
+def test_the_outline_of_the_frame_before_and_the_whole_frame_again(tab: Tab, session: Session) -> None:
+    def shown() -> str:
+        found: str = tab.page.evaluate("() => document.getElementById('view').toDataURL()")
+        return found
+
+    tab.drag((20, 16), (40, 16))
+    waited(session, drawn)
+    tab.page.mouse.move(*tab.at(30, 16))
+    tab.press("ArrowRight")
+    tab.expect(tab.page.locator("#frame")).to_have_value("1")
+    tab.shown()
+    bare = shown()
+    tab.press("o")
+    assert until(lambda: shown() != bare, SECONDS)
+    tab.press("o")
+    assert until(lambda: shown() == bare, SECONDS)
+    tab.page.keyboard.down("Control")
+    tab.page.mouse.wheel(0, -300)
+    tab.page.keyboard.up("Control")
+    assert until(lambda: shown() != bare, SECONDS)
+    tab.press("0")
+    assert until(lambda: shown() == bare, SECONDS)
+
+
 def test_what_is_begun_stays_on_its_frame(tab: Tab, session: Session) -> None:
     tab.press("p")
     tab.click((8, 10), (28, 10))
