@@ -316,6 +316,7 @@ def _binary() -> Iterator[Reader]:
         cells(Path(folder)).write(1, torch.full((3, 3, 4), 85, dtype=torch.uint8), (1, 2), (2,))
         kept = Path(folder, cells(Path(folder)).name(1)).read_bytes()
         yield Reader("cells", _file("forward/00001.png", lambda folder: cells(folder).read(1)), [kept], **bytewise)
+        yield Reader("stale cells", _file("forward/stale", lambda folder: cells(folder).stale), [b"12"], **bytewise)
     box = io.BytesIO()
     with zipfile.ZipFile(box, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("annotations.xml", _CVAT)
