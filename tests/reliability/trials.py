@@ -9,6 +9,7 @@ import fnmatch
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -50,6 +51,10 @@ _ENCODED = ("*overlay.mp4",)
 
 _LOGS = ("*/.vostrack/frames.jsonl", "*/.vostrack/signs.jsonl", "*/batch.jsonl")
 """Lists to which lines are added: what was done again is there twice, and a line that was cut off stays."""
+
+
+_TRACKED = re.compile(r'Traceback.*\n +File ".*resource_tracker\.py", .*\n.*\nKeyError: .*\n')
+"""What Python itself says of semaphores where the process that keeps a list of them was killed."""
 
 
 class Lost(Exception):
@@ -154,7 +159,7 @@ class Place:
 
     def check_told(self, ended: Ended) -> None:
         """Raise `Lost` where a process that lost one that worked for it has not ended in a documented way."""
-        code, said = ended.code, ended.said
+        code, said = ended.code, _TRACKED.sub("", ended.said)
         if code not in DOCUMENTED or "Traceback" in said or (code not in (0, SOME_FAILED) and "error: " not in said):
             raise Lost(f"it ended with {code} when one that worked for it was killed: {said[-2000:]}")
 
