@@ -282,17 +282,22 @@ class Propagator:
                 return self._refined_alike(self._shown(frame, image, None))
             if isinstance(self.method, Stepping):
                 return self._whole_step(self.method, frame, image, given)
-            features = self._features(image, given)
             if state is None:
                 assert given is not None
-                return self._take(frame, features, image, given, None)
+                return self._take(frame, self.method.encode(image), image, given, None)
             said, codes = self._said_before(frame), None
+            features = None if said and given is not None else self._features(image)
             if said is None:
+                assert features is not None
                 codes = self._codes(self.method.predict(state, features), frame, ids)
                 said = self._said(state, features, from_codes(codes), ids)
             if given is not None:
                 self._kept(frame, codes, said)
+                # Whether a mask was given or not, the same is said of a frame: all of it is looked at only now.
+                if features is None or features.shape[1:] != cells(size_of(image), self.method.stride):
+                    features = self.method.encode(image)
                 return self._take(frame, features, image, given, said)
+            assert features is not None
             if self._feedback:
                 prediction = self._feedback(self._enlarged(frame, image, said.cells, ids))
                 codes = self._codes(self._refined(said.cells, prediction, size_of(image)), frame, ids)
@@ -347,11 +352,10 @@ class Propagator:
         pixels = without_void(correct(shown.labels.pixels, given.pixels, given.ids))
         return replace(shown, labels=LabelMap(pixels, shown.ids))
 
-    def _features(self, image: Tensor, given: LabelMap | None) -> Tensor:
-        """Features of a frame whose mask was given, else of what the method needs of it."""
+    def _features(self, image: Tensor) -> Tensor:
+        """Features of what the method needs of a frame."""
         assert not isinstance(self.method, Stepping)
-        part = image if given is not None else image[(slice(None), *self._needed(size_of(image)))]
-        return self.method.encode(part)
+        return self.method.encode(image[(slice(None), *self._needed(size_of(image)))])
 
     def _said_before(self, frame: Frame) -> Said | None:
         """What an earlier pass said of a frame, where that holds."""

@@ -242,6 +242,13 @@ def test_all_that_is_wrong_with_one_row_is_told(folder: Path) -> None:
     assert ["exclude each other" in fault for fault in sorted(told)] == [True, False]
 
 
+def test_a_row_is_not_told_what_is_wrong_with_it_for_another_method(folder: Path) -> None:
+    rows = "clip,mask,method,preset\nvideos/dog.mp4,masks/dog.png,copy,fasst\n"
+    wrong = tasks_of(rows_of(plan(folder, rows)), folder, {})[1]
+    assert len(wrong) == 1
+    assert "unknown preset of copy 'fasst'" in wrong[0]
+
+
 def test_rows_with_wrong_options_are_checked_on(folder: Path, tmp_path: Path) -> None:
     rows = ["videos/none.mp4,masks/none.png,12,a", "videos/cat.mp4,masks/cat.png,,a"]
     rows += ["videos/dog.mp4,,12,b", ",masks/dog.png,12,"]

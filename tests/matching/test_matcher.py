@@ -83,7 +83,7 @@ def test_a_window_gives_the_masks_that_the_whole_frame_does(settings: dict[str, 
 def test_frames_with_a_mask_are_seen_whole() -> None:
     method = Colours()
     run(method, given=(0, 3))
-    assert [size == SIZE for size in method.seen] == [True, False, False, True, False, False, False]
+    assert [size == SIZE for size in method.seen] == [True, False, False, False, True, False, False, False]
 
 
 def test_outliers_come_from_what_was_seen() -> None:
@@ -94,6 +94,16 @@ def test_outliers_come_from_what_was_seen() -> None:
         assert part.filled == pytest.approx(whole.filled, rel=0.05)
         assert part.used.norm(dim=1).min() > 0.9, "cells that were not seen have no features"
         assert part.hits.sum() > 0
+
+
+def test_the_same_is_said_of_a_frame_whether_its_mask_was_given_or_not() -> None:
+    def said(given: tuple[int, ...]) -> list[Tensor]:
+        found = list[Tensor]()
+        engine = Propagator(Colours(), keep=lambda index, codes, ids, hidden: found.append(codes))
+        list(engine.run(Clip(frames(4), {index: moved(index)[1] for index in given})))
+        return found
+
+    assert all(torch.equal(one, other) for one, other in zip(said((0,)), said((0, 3)), strict=True))
 
 
 @pytest.mark.parametrize("settings", [{"surround": 0}, {"outlier_removal": False}, {"foreground_update": True}])

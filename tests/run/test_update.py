@@ -155,6 +155,34 @@ def test_where_an_object_is_gone_matters_only_to_what_knows_it(clip: Path, tmp_p
     assert everything(tmp_path / "out") == everything(tmp_path / "fresh")
 
 
+@pytest.mark.parametrize(
+    ("direction", "masks", "update", "held"),
+    [
+        ("both", {0: one(200, 0), 5: one(3, 5)}, {"drop_masks": [5], "lock": [200]}, ()),
+        ("both", {0: one(200, 0), 5: one(3, 5)}, {"masks": {5: one(200, 5)}, "lock": [200]}, ()),
+        ("forward", {5: truth(5), 7: truth(7)}, {"drop_masks": [5], "lock_ranges": [(9, 11)]}, (9, 10, 11)),
+        ("backward", {4: truth(4), 8: truth(8)}, {"drop_masks": [8], "lock_ranges": [(0, 1)]}, (0, 1)),
+    ],
+)
+def test_what_is_not_followed_any_more_is_in_no_mask_whatever_is_locked(
+    direction: str, masks: Any, update: Any, held: tuple[int, ...], clip: Path, tmp_path: Path
+) -> None:
+    out, fresh = tmp_path / "out", tmp_path / "fresh"
+    run(clip, masks, out, direction=direction, outputs=())
+    vostrack.update(out, **update)
+    left = {frame: mask for frame, mask in masks.items() if frame not in update.get("drop_masks", ())}
+    run(clip, left | update.get("masks", {}), fresh, direction=direction, outputs=())
+    for index in set(range(COUNT)) - {*held}:
+        assert {*np.unique(labels(out, index))} <= {*np.unique(labels(fresh, index)), *update.get("lock", ())}
+    vostrack.update(out, {10: truth(10)})
+
+
+def test_a_name_outlives_the_mask_that_told_of_it(clip: Path, tmp_path: Path) -> None:
+    run(clip, {0: truth(), 4: one(3, 4)}, tmp_path / "out", names={3: "dog", 200: "cat"})
+    summary = vostrack.update(tmp_path / "out", {6: truth(6)}, drop_masks=[0])
+    assert {key: each["name"] for key, each in summary["objects"].items()} == {"3": "dog", "200": "cat"}
+
+
 @pytest.mark.parametrize("direction", ["both", "forward"])
 def test_masks_that_stay_as_they_are_are_not_made(direction: str, clip: Path, tmp_path: Path, calls: Calls) -> None:
     out = tmp_path / "out"

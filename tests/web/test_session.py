@@ -652,6 +652,26 @@ def test_a_journal_whose_corrections_were_of_all_objects_means_what_it_did(two: 
         again.follow(COPY)
 
 
+def test_what_was_drawn_by_mistake_is_not_older_than_it_is(session: Session) -> None:
+    draw(session)
+    session.do(Step("add", name="cat"))
+    session.do(Step("polygon", 0, 2, CAT))
+    session.do(Step("clear", 0, 1))
+    followed(session)
+    assert session.older() == {}
+
+
+def test_a_frame_that_an_older_page_gave_an_empty_mask_is_as_it_was(two: Session, clip: Path) -> None:
+    seen = encoded(two.predicted(6))
+    for step in (Step("begin", 6, data=seen, opens=True), Step("clear", 6, 1), Step("clear", 6, 2)):
+        two.document.do(step)
+    two.close()
+    update(two.out, {6: np.zeros((48, 64), np.uint8)}, gone={1: [(6, 6)], 2: [(6, 6)]})
+    with closing(Session.open(clip)) as again:
+        assert again.older() == {}
+        again.export("davis")
+
+
 def test_all_anew_keeps_how_the_run_was_made(clip: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"outputs": ["masks"], "on_cut": "stop", "keep": False, "direction": "forward"}
     segment(clip, tmp_path / "masks/dog.png", tmp_path / "run", method="copy", size=24, **settings)

@@ -186,16 +186,25 @@ def _arguments(words: Sequence[str], base: Path) -> dict[str, Any] | str:
 
 
 def _without(words: Sequence[str], fault: str, base: Path) -> list[str]:
-    """Words without the one that a fault is about, as far as that is found; nothing else is wrong with what is left."""
+    """Words without the one that a fault is about, as far as that is found; nothing else is wrong with what is left.
+
+    Without its method, a row would be told what is wrong with it for another one: that goes last.
+    """
     nothing = [_ANY_MASK, _ANY]
     if len(words) > _MOST_TRIED:
         return nothing
+    found = list[list[str]]()
     for number, word in enumerate(words[:-1]):
         rest = [*words[:number], *words[number + 1 :]]
         if word.startswith(_MASK) and not any(each.startswith(_MASK) for each in rest):
             rest.insert(0, _ANY_MASK)
-        if _arguments(rest, base) != fault:
+        left = _arguments(rest, base)
+        if not isinstance(left, str):
             return rest
+        if left != fault:
+            found.insert(len(found) if word.startswith("--method=") else 0, rest)
+    if found:
+        return found[0]
     rest = [*words[:-1], _ANY]
     return nothing if _arguments(rest, base) == fault else rest
 

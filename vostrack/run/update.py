@@ -180,6 +180,7 @@ class _Correction:
             kept = self._without(drop_masks, whole.files)
             reading, stored = request.reading, whole.stored_size
             given = read_prompts(request.masks, whole.size, reading, stored, kept, request.names)
+            given = given._replace(names=self._names_of(given))
             check_prompts(given.labels, whole.count, whole.files)
             cuts = request.cuts(callbacks)
             before = beyond_cuts(cuts, self._known.labels, gone_by_id(request.gone, self._known))
@@ -293,6 +294,12 @@ class _Correction:
             names={number: name for number, name in known.names.items() if number in ids},
             empty=[frame for frame in known.empty if frame not in drop_masks],
         )
+
+    def _names_of(self, given: Prompts) -> dict[int, str]:
+        """Names of objects; one keeps its own though the mask that told of it is replaced by another in its colour."""
+        known, ids = self._known, known_ids(given.labels, 0, Direction.BOTH)
+        same = (number for number in ids if known.colors.get(number) == given.colors.get(number))
+        return {number: known.names[number] for number in same if number in known.names} | given.names
 
     def _locks(self, lock: Collection[int | str], ranges: Sequence[tuple[int, int]], given: Prompts) -> Locks:
         ids = known_ids(self._known.labels, 0, Direction.BOTH)
@@ -425,7 +432,8 @@ class _Correction:
                 return None
             earlier = self._earlier.read_prediction(frame)
             ids = known_ids(given, frame.index, request.direction)
-            return Locks(ids).applied(Prediction(frame, LabelMap(earlier.labels.pixels, ids)), earlier)
+            nothing = LabelMap(torch.zeros_like(earlier.labels.pixels), ids)
+            return Locks(ids).applied(Prediction(frame, nothing), earlier)
 
         def said(way: Direction, index: int) -> Said | None:
             return kept[way][1].read(index) if renewed.holds(way, index) else None

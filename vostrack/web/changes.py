@@ -86,9 +86,13 @@ class Followed:
         present = {number for frame in given for number in document.ids(frame)}
         moved = {number for number in {*before, *gone} & present if before.get(number) != gone.get(number)}
         names = {thing.id: thing.name for thing in document.things.values() if thing.id in present and thing.name}
+
+        def is_said(frame: int) -> bool:  # in another way than by an empty mask
+            return all(any(a <= frame and (b is None or frame <= b) for a, b in gone.get(n, ())) for n in present)
+
         return {
             "masks": [frame for frame in given if frame not in self._there or self.changed(frame)],
-            "drop_masks": sorted(self._there - {*given}),
+            "drop_masks": sorted(self._there - {*given} - {*filter(is_said, self.known.empty)}),
             "gone": {number: spans for number, spans in gone.items() if number in moved},
             "drop_gone": sorted(moved & {*before}),
             "names": {number: name for number, name in names.items() if self.known.names.get(number) != name},
@@ -123,7 +127,8 @@ class Followed:
                 drawn = [each for each in given if number in self._document.ids(each)]
                 span = _around(frame, drawn, frame in self._there - masks, self.request.span)
                 found[number] = joined(found.get(number, ()), *span)
-        for number in {*self._said, *gone}:
+        present = {number for frame in given for number in self._document.ids(frame)}
+        for number in {*self._said, *gone} & present:
             one, other = (tuple(each.get(number, ())) for each in (self._said, gone))
             for span in (*_but(one, other), *_but(other, one)):
                 found[number] = joined(found.get(number, ()), *span)
