@@ -128,7 +128,7 @@ def test_a_run_gets_other_names_by_an_update(labels: bool, clip: Path, mask: Pat
     summary = vostrack.update(out, names=others, callbacks=heard)
     fresh = run(clip, mask, tmp_path / "fresh", names={RED: "wolf", GREEN: "lynx"}, **options)
     assert "no mask changed; names are 1 = wolf, 2 = lynx" in heard.notes
-    assert "review.html is of the run as it was before and goes with it: make it again" in heard.notes
+    assert "review.html showed the run as it was before, and is put aside: make it again" in heard.notes
     assert results(out) == results(tmp_path / "fresh")
     assert summary["objects"] == fresh["objects"]
     assert summary["seconds_per_frame"] == first["seconds_per_frame"], "nothing was followed again"

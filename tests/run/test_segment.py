@@ -422,7 +422,7 @@ def test_what_is_made_again_of_a_complete_run_follows_masks_that_were_retouched(
     for told, frames, count in ((summary, "in frame 5", 1), (looks[1], "in frame 5", 1), (looks[2], "5 to frame 6", 2)):
         assert told["objects"]["200"]["visible_frames"] == COUNT - count
         (hidden,) = [note["text"] for note in told["warnings"] if note["code"] == "object-hidden"]
-        assert f"{frames}, and came back" in hidden
+        assert f"{frames}, and one again" in hidden
     retouched.write_bytes(b"no mask")
     (out / "overlay.mp4").unlink()
     with pytest.raises(OutputError, match=r"00005\.png is damaged .*remove it to have it made again"):

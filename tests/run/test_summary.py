@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from vostrack.notes import Code
+from vostrack.notes import Code, Note
+from vostrack.run.segment import with_names
 from vostrack.run.signs import FrameSigns, Sign
 from vostrack.run.summary import ObjectLog, doubts, peak_rss_mb
 from vostrack.types import Frame, LabelMap, Prediction
@@ -45,12 +46,12 @@ def test_an_object_that_vanishes_is_reported() -> None:
 
 
 def test_times_out_of_sight_are_reported_but_not_without_end() -> None:
-    hidden = "object 2 was out of sight from frame 1 to frame 2, and came back at frame 3"
+    hidden = "object 2 has no mask from frame 1 to frame 2, and one again from frame 3 on"
     assert list(log({2: [3, 0, 0, 3, 3]}).notes()) == [hidden]
-    assert list(log({2: [3, 0, 3]}).notes()) == ["object 2 was out of sight in frame 1, and came back at frame 2"]
+    assert list(log({2: [3, 0, 3]}).notes()) == ["object 2 has no mask in frame 1, and one again from frame 2 on"]
     lines = list(log({2: [3, 0] * 8 + [1]}).notes())
     assert len(lines) == 6
-    assert lines[-1] == "object 2 was out of sight 3 more times"
+    assert lines[-1] == "object 2 has no mask 3 more times"
 
 
 def test_an_object_that_comes_back_after_it_was_said_to_be_gone_is_noted() -> None:
@@ -62,7 +63,13 @@ def test_an_object_that_comes_back_after_it_was_said_to_be_gone_is_noted() -> No
         "object 2 came back at frame 3, after frames in which it was said to be gone",
     )
     (note,) = log({2: [3, 0, 0, 3]}, ObjectLog({2: [(1, 1)]})).notes()
-    assert note == "object 2 was out of sight in frame 2, and came back at frame 3"
+    assert note == "object 2 has no mask in frame 2, and one again from frame 3 on"
+
+
+def test_notes_say_what_objects_are_called() -> None:
+    note = with_names(Note(Code.OBJECT_SWAPPED, "object 2 may have swapped with object 12 at frame 3"), {2: "dog\n"})
+    assert note == "object 2 (dog\\n) may have swapped with object 12 at frame 3"
+    assert note.code is Code.OBJECT_SWAPPED
 
 
 def test_an_object_that_was_never_there_has_no_frames() -> None:

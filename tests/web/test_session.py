@@ -100,6 +100,8 @@ def test_drawn_followed_corrected_gone_and_exported(session: Session, clip: Path
     told = session.state()
     assert (told["followed"], told["drawn"], told["things"][0]["gone"]) == (True, [0, 6], ((9, None),))
     assert "--gone 1@9-" in told["command"]
+    assert told["command"].startswith("vostrack segment ")
+    assert told["command"].endswith(f"-o {session.out}_again")
     found = session.findings()
     assert (len(found["confidence"]["1"]), found["cuts"]) == (12, [])
     assert Path(session.export("matte")).is_dir()
@@ -543,6 +545,7 @@ def test_a_correction_reaches_the_next_mask_and_its_object_alone(clip: Path, ses
     session.do(Step("erase", 4, 1, [[8, 10]], radius=5))
     session.do(Step("erase", 10, 2, [[60, 44]], radius=3))
     followed(session, Wanted(objects=[1], changed=True))
+    assert session.state()["command"].startswith('# as with "All anew": what was kept as it was is followed again\n')
     assert [bool((session.predicted(frame) != before[frame]).any()) for frame in range(12)] == [
         4 <= frame <= 6
         for frame in range(12)  # 7 is nearer to the next mask

@@ -69,10 +69,11 @@ def command(
     gone: Mapping[int, Sequence[tuple[int, int | None]]],
     wanted: Wanted,
     span: Span,
+    out: Path,
 ) -> str:
-    """The command that follows what is drawn on the page."""
-    words = ["vostrack segment", shlex.quote(str(clip))]
-    words += [f"-m {frame}:{shlex.quote(str(path))}" for frame, path in masks.items()]
+    """The command that follows what is drawn on the page, into another folder than that of the page's own run."""
+    words = ["vostrack segment", pasted(clip)]
+    words += [f"-m {frame}:{pasted(path)}" for frame, path in masks.items()]
     words += [f"--name {shlex.quote(f'{name}={number}')}" for number, name in names.items()]
     for number, spans in gone.items():
         words += [f"--gone {number}@{first}-{'' if end is None else end}" for first, end in spans]
@@ -83,6 +84,7 @@ def command(
     for name in ("method", "preset", "size", "direction"):
         value = getattr(wanted, name)
         words += [f"--{name} {'full' if value is None else value}"] if value != getattr(default, name) else []
+    words += [f"-o {pasted(out.with_name(f'{out.name}_again'))}"] if out.exists() else []
     return " ".join(words)
 
 

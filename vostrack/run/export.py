@@ -227,7 +227,7 @@ def older(run: Path) -> list[Note]:
     for kind in FORMATS.values():
         for path in dict.fromkeys(default_out(run, kind, each) for each in (False, True)):
             if os.path.lexists(path):
-                text = f"{shown(path)} is of the run as it was before: export it again with `overwrite=True`"
+                text = f"{shown(path)} may be of the run as it was before: export it again with `overwrite=True`"
                 notes.append(Note(Code.EXPORT_OLDER, text))
     return notes
 

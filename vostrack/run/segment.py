@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -16,7 +17,7 @@ import torch
 
 from vostrack.adapt.adaptation import AdaptState
 from vostrack.errors import Cancelled, InputError, MethodError, unknown_name
-from vostrack.files import OutputRoot, lock_folder
+from vostrack.files import OutputRoot, lock_folder, shown
 from vostrack.methods import DEFAULT, WORKING_SIZE, OnCut
 from vostrack.notes import Code, Note, by_severity
 from vostrack.propagate import EnginePosition, check_prompts
@@ -314,7 +315,7 @@ def write_run(
     passes.seconds["write"] += writing.seconds
     rows, found = store.judged()
     for note in (*writing.notes, *log.notes(), *found):
-        passes.note(note)
+        passes.note(with_names(note, store.look.names))
     if not log.frames:
         raise InputError(f"{stream.name} has no frames: check the file")
     total = time.perf_counter() - start - passes.skipped
@@ -376,6 +377,16 @@ def redraw(stream: FrameStream, draw: Callable[[Frame], None], callbacks: Callba
         callbacks.progress(done, stream.count)
         if callbacks.cancelled():
             raise Cancelled(f"cancelled after {done} frames: the overlay is as it was")
+
+
+def with_names(note: Note, names: Mapping[int, str]) -> Note:
+    """A note on objects, which says also what they are called."""
+
+    def called(found: re.Match[str]) -> str:
+        name = names.get(int(found[1]))
+        return f"{found[0]} ({shown(name)})" if name else found[0]
+
+    return Note(note.code, re.sub(r"\bobject (\d+)\b", called, note))
 
 
 def named_objects(objects: Mapping[str, Any], look: Look) -> dict[str, Any]:

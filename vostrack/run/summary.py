@@ -58,18 +58,18 @@ class ObjectLog:
         return {str(number): {**track.report(), **(more or {}).get(str(number), {})} for number, track in tracks}
 
     def notes(self) -> Iterator[Note]:
-        """One for each object that vanished or was out of sight for a while."""
+        """One for each object that vanished or had no mask for a while."""
         for object_id, track in sorted(self._areas.items()):
             for start, end in track.gaps[:_MOST_GAPS]:
                 when = f"in frame {start}" if start == end else f"from frame {start} to frame {end}"
-                text = f"object {object_id} was out of sight {when}, and came back at frame {end + 1}"
+                text = f"object {object_id} has no mask {when}, and one again from frame {end + 1} on"
                 yield Note(Code.OBJECT_HIDDEN, text)
             for frame in [frame for frame in track.back if frame not in self.given][:_MOST_GAPS]:
                 text = f"object {object_id} came back at frame {frame}, after frames in which it was said to be gone"
                 yield Note(Code.OBJECT_BACK, text)
             if len(track.gaps) > _MOST_GAPS:
                 more = len(track.gaps) - _MOST_GAPS
-                yield Note(Code.OBJECT_HIDDEN, f"object {object_id} was out of sight {more} more times")
+                yield Note(Code.OBJECT_HIDDEN, f"object {object_id} has no mask {more} more times")
             if track.until is not None and track.until < self._last:
                 yield Note(Code.OBJECT_VANISHED, f"object {object_id} vanished at frame {track.until + 1}")
 

@@ -462,7 +462,7 @@ def spans(frames: Sequence[int]) -> str:
 
 def _older(run: Path) -> list[Note]:
     """Notes on what lies beside a run, or in it, and is of the version that goes."""
-    page = f"{REVIEW} is of the run as it was before and goes with it: make it again"
+    page = f"{REVIEW} showed the run as it was before, and is put aside: make it again"
     return older(run) + ([Note(Code.EXPORT_OLDER, page)] if os.path.lexists(run / REVIEW) else [])
 
 

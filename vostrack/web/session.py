@@ -68,7 +68,7 @@ class Wanted:
 
 
 Command = Callable[
-    [Path, Mapping[int, Path], Mapping[int, str], Mapping[int, list[tuple[int, int | None]]], Wanted, Span], str
+    [Path, Mapping[int, Path], Mapping[int, str], Mapping[int, list[tuple[int, int | None]]], Wanted, Span, Path], str
 ]
 
 
@@ -82,7 +82,7 @@ class Session:
         document: what is drawn.
         work: what is being followed.
         command: gives the command that does the same, from clip, masks by frame, names by id, spans by id, how to
-            follow, and which frames.
+            follow, which frames, and the folder of the run.
         span: which frames of the clip its run is of.
     """
 
@@ -441,15 +441,25 @@ class Session:
 
     def as_command(self) -> str:
         """The command that does the same, if whoever opened the page says how."""
-        state = self.document.revision, self.wanted
+        state = self.document.revision, self.wanted, self.work.progress.number, self.work.progress.running
         if self._command[0] != state:
             frames = self._given()
             there, things = self._present(frames), self.document.things.values()
             masks = {frame: drawn_in(self.out) / mask_name(frame) for frame in frames}
             names = {thing.id: thing.name for thing in things if thing.name and thing.id in there}
             gone = {number: spans for number, spans in self._gone.items() if number in there}
-            self._command = state, self.command(self.clip, masks, names, gone, self.wanted, self.span)
+            text = self.command(self.clip, masks, names, gone, self.wanted, self.span, self.out)
+            if text and self._is_held():
+                text = f'# as with "All anew": what was kept as it was is followed again\n{text}'
+            self._command = state, text
         return self._command[1]
+
+    def _is_held(self) -> bool:
+        """Whether the run has masks that stay as they were."""
+        try:
+            return self.is_followed and bool(self._asked_for().request.locks.record())
+        except VostrackError:  # an update puts its results in their place
+            return False
 
     def _begin_with(self, given: Prompts) -> None:
         """Make objects and masks of what was given to a run."""

@@ -157,7 +157,7 @@ let ended = { number: 0, running: false, revision: -1 };
 
 /** A text that calls objects by their names. @param {string} text */
 const named = (text) =>
-  text.replace(/\bobject (\d+)\b/g, (words, id) => {
+  text.replace(/\bobject (\d+)( \([^()]*\))?/g, (words, id) => {
     const thing = state.things.find((each) => each.id === Number(id));
     return thing ? title(thing) : words;
   });
