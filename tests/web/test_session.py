@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from tests.forks import fork
-from tests.runs import results, until
+from tests.runs import labels, results, until
 from vostrack import InputError, MaskError, OutputError, OutputExistsError, read_mask, segment, update
 from vostrack.cli.edit import command
 from vostrack.ops.color import rgb_to_lab
@@ -653,6 +653,16 @@ def test_a_journal_whose_corrections_were_of_all_objects_means_what_it_did(two: 
     two.close()
     with closing(Session.open(clip)) as again, pytest.raises(MaskError, match="nothing has changed"):
         again.follow(COPY)
+
+
+def test_frames_that_a_correction_spared_can_be_followed_after_all(two: Session, clip: Path, tmp_path: Path) -> None:
+    two.do(Step("erase", 6, 1, [[8, 10]], radius=5))
+    followed(two, Wanted(method="copy", changed=True))
+    before = two.predicted(5)
+    followed(two, Wanted(method="copy", first=0, last=6))
+    assert (two.predicted(5) != before).any(), "nearer to the mask that was corrected"
+    segment(clip, two.save(), tmp_path / "fresh", method="copy", names={1: "dog", 2: "cat"})
+    assert all((two.predicted(frame) == labels(tmp_path / "fresh", frame)).all() for frame in range(12))
 
 
 def test_what_was_drawn_by_mistake_is_not_older_than_it_is(session: Session) -> None:

@@ -292,7 +292,8 @@ class Session:
         """Arguments of an update, which keeps what is locked, and what is not wanted; and what that is for once."""
         followed, given, gone = self._asked_for(), self._given(), self._gone
         news, locks = followed.news(given, gone), followed.request.locks
-        if not any(news.values()):
+        spared_once = not wanted.changed and self._once != Once()  # whoever chooses frames wants these now
+        if not any(news.values()) and not spared_once:
             raise MaskError("nothing has changed since it was followed: correct a frame first")
         arguments = {"run": self.out, "clip": self.clip}
         older = followed.older(given, gone)
@@ -302,7 +303,7 @@ class Session:
         last = max(self.frames.count or _ENDLESS, self.frames.ready) - 1
         spared = outside(spans, last)
         news = followed.some(news, objects, spared)
-        if not any(news.values()):
+        if not any(news.values()) and not spared_once:
             raise MaskError("nothing that may change has changed: unlock it, or choose other objects or frames")
         known = {number for labels in followed.known.labels.values() for number in labels.ids}
         # A choice of frames and objects holds once; frames that were locked elsewhere stay locked.
