@@ -79,7 +79,10 @@ def test_faults_are_a_line_each_and_nothing_is_run(folder: Path, capsys: pytest.
     assert run(["batch", "run", "plan.csv", "--out", "runs"]) == 5
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(":")[1] for line in lines[:2]] == [" plan.csv, line 2", " plan.csv, line 3"]
-    assert lines[2] == "2 faults in the plan: nothing was run"
+    assert lines[2:] == [
+        "2 faults in the plan: nothing was run",
+        "next: mend what these lines name, then the same command",
+    ]
     assert not (folder / "runs").exists()
 
 
@@ -214,6 +217,11 @@ def test_the_results_of_a_batch_are_no_masks(folder: Path, capsys: pytest.Captur
 def test_clips_that_are_not_there_are_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["batch", "run", "vidoes", "--masks", "masks", "--out", "runs"]) == 5
     assert "cannot find 'vidoes'; did you mean videos?" in capsys.readouterr().err
+    (folder / "plan.csv").write_text("clip,mask\n")
+    assert run(["batch", "run", "plan.cvs", "--out", "runs"]) == 5
+    assert (
+        capsys.readouterr().err == "error: cannot find 'plan.cvs'; did you mean plan.csv?\n1 fault: there is no plan\n"
+    )
 
 
 def test_what_python_began_python_tries_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,7 +95,7 @@ def test_all_faults_are_told_with_their_lines(folder: Path) -> None:
         ("clip;mask\na;b\n", "semicolons separate its columns: save it with commas"),
         ("clip\tmask\na\tb\n", "separated by commas"),
         ("clip,mask,mask\na,b,c\n", "two columns have one name"),
-        ("clip,mask\na,b,c\n", "line 2 has more or fewer cells"),
+        ("clip,mask\na,b,c\n", "line 2 has 3 cells, the first has 2: quote cells with commas"),
         ("clip,mask\n", "names no clip"),
     ],
 )
@@ -113,6 +113,26 @@ def test_a_plan_that_is_not_there_is_told_with_one_that_is(tmp_path: Path) -> No
         read_plan(tmp_path / "folder.csv")
 
 
+def test_cells_that_lack_at_the_end_of_a_line_are_empty(folder: Path) -> None:
+    text = "clip,mask,method,size\nvideos/dog.mp4,masks/dog.png\nvideos/cat.mp4,masks/cat.png,copy\n"
+    assert [task.arguments["method"] for task in read_plan(plan(folder, text))] == ["best", "copy"]
+    (fault,) = faults(plan(folder, "clip,mask,method\nvideos/dog.mp4\n"))
+    assert "it has no mask" in fault
+
+
+def test_a_name_and_an_object_that_are_exchanged_are_a_fault_of_the_plan(folder: Path, tmp_path: Path) -> None:
+    rows = "videos/dog.mp4,masks/dog.png,1=swan\nvideos/cat.mp4,masks/cat.png,swan=1;dog=#ffffff\n"
+    told = check(read_plan(plan(folder, f"clip,mask,name\n{rows}")), tmp_path)[1]
+    fault = "no mask has the colour, id or file swan (named 1); exchange them if swan is the name of 1"
+    assert told == [f"plan.csv, line 2: {fault}"]
+
+
+def test_an_option_that_there_is_not_is_told_once(folder: Path) -> None:
+    rows = rows_of(plan(folder, "clip,mask\nvideos/dog.mp4,masks/dog.png\nvideos/cat.mp4,masks/cat.png\n"))
+    (fault,) = tasks_of(rows, folder, {"presett": "fast"})[1]
+    assert fault.startswith("--option: unknown option 'presett'; did you mean 'preset'?")
+
+
 def test_an_unknown_column_is_told_once(folder: Path) -> None:
     rows = "videos/dog.mp4,masks/dog.png,red\n" * 3
     told = faults(plan(folder, f"clip,mask,colour\n{rows}videos/dog.mp4,masks/dog.png,\nvideos/dog.mp4,,red\n"))
@@ -126,7 +146,11 @@ def test_what_is_wrong_with_options_for_all_rows_is_told_once(folder: Path) -> N
     path = plan(folder, f"clip,mask,method,out\n{rows}")
     tasks, told = tasks_of(rows_of(path), folder, {"size": "12", "formats": "coco", "set": "agility=3", "gone": "1@0"})
     assert sorted(fault.split(":")[0] for fault in told) == ["--option", "--option", "plan.csv, line 2"]
-    words = ("unknown column 'formats'; did you mean 'export'?", "unknown setting of anchors 'agility'", "--size")
+    words = (
+        "--option: unknown option 'formats'; did you mean 'export'?",
+        "unknown setting of anchors 'agility'",
+        "--size",
+    )
     assert all(sum(word in fault for fault in told) == 1 for word in words)
     assert [task.arguments["gone"] for task in tasks] == [{1: [(0, 0)]}] * 2
 

@@ -95,7 +95,10 @@ def test_an_unknown_command_is_an_error_of_usage(capsys: pytest.CaptureFixture[s
 def test_a_clip_in_the_place_of_a_command_is_known(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["my dog.mp4", "--mask", "first.png"]) == 2
     said = capsys.readouterr().err
-    assert "No such command 'my dog.mp4'. Did you mean vostrack segment 'my dog.mp4'? (see `vostrack --help`)" in said
+    assert (
+        "error: no such command 'my dog.mp4'; did you mean vostrack segment 'my dog.mp4'? (see `vostrack --help`)"
+        in said
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,12 +144,22 @@ def test_errors_become_one_line_and_a_code(
         run(["--debug", "weights"])
 
 
-def test_ctrl_c_outside_of_a_run_ends_with_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_outside_of_a_run_ends_with_its_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def stop() -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("vostrack.weights.available", stop)
     assert run(["weights"]) == 130
+    assert capsys.readouterr().err == "stopped: go on with the same command\n"
+
+
+@pytest.mark.parametrize("arguments", [["batch", "run", "plan.csv", "--out", "runs"], ["weights"]])
+def test_ctrl_c_while_the_program_starts_says_how_to_go_on(arguments: list[str]) -> None:
+    begin = "import os, signal, vostrack.__main__; os.kill(os.getpid(), signal.SIGINT)"
+    ended = subprocess.run([sys.executable, "-c", begin, *arguments], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (130, "stopped: go on with the same command\n")
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

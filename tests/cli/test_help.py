@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -49,6 +50,17 @@ def test_examples_come_first_a_line_each(command: str, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("command", COMMANDS)
 def test_flags_have_no_type(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "<bool>" not in "\n".join(page(command, monkeypatch))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_arguments_have_no_type_and_no_braces(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = page(command, monkeypatch)
+    usage = " ".join(lines[: lines.index("Examples:")])
+    assert not re.search(r"[{}]|\[\[", usage)
+    starts = [number for number, line in enumerate(lines) if "─ Arguments ─" in line]
+    for start in starts:
+        end = next(number for number, line in enumerate(lines) if number > start and line.startswith("╰"))
+        assert not re.search("<.*>", "\n".join(lines[start:end]))
 
 
 @pytest.mark.parametrize(

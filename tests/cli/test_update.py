@@ -81,6 +81,7 @@ def test_objects_get_names(said: Any) -> None:
     code, words = said("update", "out", "--name", "dog=3", "--name", "cat=200")
     assert code == 0, words
     assert "note [run-changed] no mask changed; names are 3 = dog, 200 = cat\n" in words
+    assert words.endswith("next: to take the names back: vostrack update out --undo\n")
     assert said("update", "out", "--gone", "cat@6-", "--name", "cow=dog")[0] == 0
     assert said("update", "out", "--gone", "cow@6-")[0] == 0
     assert not labels(Path("out"), 6).any()
@@ -155,6 +156,8 @@ def test_what_comes_next_can_be_pasted(start: str, said: Any) -> None:
         code, words = said("suggest", "my run")
     assert code == 0, words
     frame, update = pasted(words)
+    if start == "suggest":
+        assert re.search(rf"\nnext: paint frame {frame[2]}( first)?: vostrack frame 'my clip.mp4' ", words)
     code, words = said(*frame)
     assert code == 0, words
     number = frame[2]
@@ -194,7 +197,7 @@ def test_a_run_that_is_not_there_is_told_with_the_one_that_is_meant(command: str
         (("--drop-mask", "3"), "no mask was given for frame 3"),
         (("--drop-mask", "x"), "expected a frame such as 40"),
         (("--name", "dog"), "expected NAME=COLOUR or NAME=ID"),
-        (("--name", "dog=7"), "no mask has 7, which is named dog: there are 3, 200"),
+        (("--name", "dog=7"), "no mask has the id or grey 7 (named dog): there are 2 objects, 3, 200"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(said: Any, arguments: tuple[str, ...], words: str) -> None:

@@ -135,7 +135,7 @@ class Judge:
         except PermissionError:
             return None
         ended, said = self.run(case, sample.command, environment=sample.environment)
-        if re.search("No such (command|option)", said):  # an earlier version
+        if re.search("(?i)no such (command|option)", said):  # an earlier version
             return None
         faults = list(_faults(ended, said))
         if _seen(self._theirs) != self._before:

@@ -71,7 +71,7 @@ def test_names_and_colours_are_in_the_summary(clip: Path, mask: Path, tmp_path: 
     assert told(summary) == {"1": ("dog", "#ff0000"), "2": ("cat", "#00ff00")}
     assert told(json.loads((tmp_path / "named" / "summary.json").read_text())) == told(summary)
     assert told(run(clip, mask, tmp_path / "plain")) == {"1": (None, "#00ff00"), "2": (None, "#ff0000")}
-    with pytest.raises(MaskError, match="no mask has #0000ff, which is named bird"):
+    with pytest.raises(MaskError, match=r"no mask has the colour #0000ff \(named bird\)"):
         run(clip, mask, tmp_path / "none", names={(0, 0, 255): "bird"})
     assert not (tmp_path / "none").exists()
 
@@ -158,7 +158,7 @@ def test_names_come_with_the_masks_of_an_update(clip: Path, mask: Path, tmp_path
     assert told(summary)["2"] == ("dog", "#ff0000"), "ids stay"
     assert told(summary)["3"] == ("bird", "#0000ff")
     wrong: list[tuple[dict[Painted, str], str]] = [
-        ({9: "cow"}, "no mask has 9, which is named cow: there are 1, 2"),
+        ({9: "cow"}, "no mask has the id or grey 9 .named cow.: there are 3 objects, 1, 2, 3"),
         ({2: "dog", RED: "cat"}, "object 2 has two names, dog and cat"),
     ]
     for names, said in wrong:

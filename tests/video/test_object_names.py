@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -118,10 +119,10 @@ def test_files_of_a_folder_can_be_named(key: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ({BLUE: "bird"}, "no mask has #0000ff, which is named bird: there are #00ff00, #ff0000"),
-        ({9: "bird"}, "no mask has 9, which is named bird: there are"),
-        ({"left.png": "bird"}, "no mask has left.png"),
-        ({RED: "dog", 1: "cat", 2: "bird"}, "no mask has 2, which is named bird"),
+        ({BLUE: "bird"}, "no mask has the colour #0000ff .named bird.: there are 2 objects, #00ff00, #ff0000$"),
+        ({9: "bird"}, "no mask has the id or grey 9 .named bird.: there are"),
+        ({"left.png": "bird"}, "no mask has the colour, id or file left.png"),
+        ({RED: "dog", 1: "cat", 2: "bird"}, "no mask has the id or grey 2 .named bird."),
         ({RED: "do\x1bg"}, r"a text of 1 to 80 letters that can be shown, not '?.*x1bg"),
         ({RED: " "}, "a text of 1 to 80 letters"),
         ({RED: "x" * 81}, "a text of 1 to 80 letters"),
@@ -133,6 +134,18 @@ def test_files_of_a_folder_can_be_named(key: str, tmp_path: Path) -> None:
 def test_what_names_nothing_is_refused(names: Any, words: str) -> None:
     with pytest.raises(MaskError, match=words):
         read_prompts({0: image(RED, GREEN)}, SIZE, names=names)
+
+
+@pytest.mark.parametrize(("value", "there"), [(255, "#ffffff"), (3, "3")])
+def test_a_name_and_an_object_that_are_exchanged_are_told_so(value: int, there: str) -> None:
+    said = f"no mask has the colour, id or file swan (named {value}): there is 1 object, {there}; exchange them if swan"
+    with pytest.raises(MaskError, match=re.escape(said)):
+        read_prompts({0: image(value, 0)}, SIZE, names={"swan": str(value)})
+
+
+def test_the_note_of_colours_says_what_they_are_called() -> None:
+    found = read_prompts({0: image(RED, (0, 0, 200))}, SIZE, names={(255, 0, 1): "dog"})
+    assert "colours became objects: #ff0000 = 1 (dog), #0000c8 = 2" in "\n".join(found.notes)
 
 
 def test_an_object_has_one_name() -> None:

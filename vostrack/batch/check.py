@@ -55,7 +55,7 @@ def _looked_at(task: Task) -> tuple[Header, list[str]]:
         header = header if address(task.clip) else read_header(task.clip, playback)
     except (InputError, OSError, ValueError) as error:
         told.append(str(error))
-    told += _frame_faults(task, header.count)
+    told += [*_frame_faults(task, header.count), *_object_faults(task)]
     for moment, path in task.masks.items():
         try:
             must_show = len(task.masks) == 1 or moment == 0
@@ -149,6 +149,20 @@ def _frame_faults(task: Task, count: int | None) -> Iterator[str]:
             for first, end in spans:
                 if (most := max(first, end or 0)) >= count:
                     yield beyond(is_gone(shown(name), first, end), most, count)
+
+
+def _object_faults(task: Task) -> Iterator[str]:
+    """Names of what no image of a mask can have: its objects are told by colours and numbers, not by words."""
+    names = task.arguments.get("names")
+    named = names.items() if isinstance(names, dict) else ()  # of another shape: the run of the clip refuses it
+    wrong = [pair for pair in named if all(isinstance(each, str) for each in pair) and not pair[0].isdecimal()]
+    if wrong and all(path.suffix.lower() in ENDINGS and not path.is_dir() for path in task.masks.values()):
+        from vostrack.video.object_names import (
+            exchanged,
+            unnamed,
+        )  # with torch, which a plan without faults never needs
+
+        yield from (unnamed(*pair) + exchanged(*pair) for pair in wrong)
 
 
 def _mask_faults(task: Task, header: Header, path: Path, must_show: bool) -> list[str]:

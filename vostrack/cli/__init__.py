@@ -16,7 +16,7 @@ import typer
 
 from vostrack.cli.batch import app as batch
 from vostrack.cli.benchmark import app as benchmark
-from vostrack.cli.console import Stopped, input_error, plain
+from vostrack.cli.console import Stopped, input_error, plain, usage_fault
 from vostrack.cli.demo import demo
 from vostrack.cli.edit import edit
 from vostrack.cli.export import export
@@ -137,14 +137,13 @@ def _drop_output() -> None:
 
 
 def _report(error: Exception, arguments: list[str]) -> int:
-    show, message = getattr(error, "show", None), getattr(error, "format_message", None)
-    if callable(show) and callable(message):  # a usage error of Click
-        context = getattr(error, "ctx", None)
-        if type(error).__name__ == "NoArgsIsHelpError" or context is None:
+    show = getattr(error, "show", None)
+    if callable(show):  # a usage error of Click
+        if type(error).__name__ == "NoArgsIsHelpError":
             show()
         else:
-            said = plain(" ".join(message().split()).rstrip("."))
-            print(f"error: {said} (see `{context.command_path} --help`)", file=sys.stderr)
+            command = getattr(getattr(error, "ctx", None), "command_path", "vostrack")
+            print(f"error: {plain(usage_fault(error))} (see `{command} --help`)", file=sys.stderr)
         return int(getattr(error, "exit_code", 2))
     if isinstance(error, OSError) and is_of_a_path(error):
         error = input_error(error)

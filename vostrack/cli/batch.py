@@ -421,6 +421,8 @@ def _refuse(faults: Sequence[str], end: str = _NOTHING_RUN) -> NoReturn:
     for fault in sorted(faults, key=natural_key):  # as the lines of the plan are
         print(f"error: {plain(with_flags(re.sub('`([a-z_]+)=True`', said, fault)))}", file=sys.stderr)
     print(f"{counted(len(faults), 'fault')}{end}", file=sys.stderr)
+    if end == _NOTHING_RUN:
+        say_next("mend what these lines name, then the same command")
     raise typer.Exit(PlanError.exit_code)
 
 
@@ -443,11 +445,11 @@ def _found(clips: Sequence[Path], masks: Path | None) -> Pairs:
     """Rows for a folder of clips, or for clips, and a folder of masks; their paths are absolute."""
     from vostrack.batch.pairs import clips_in, paired
 
+    if missing := [path for path in clips if not path.exists()]:
+        _refuse([f"cannot find {shown(path)!r}{nearest(path)}" for path in missing], ": there is no plan")
     if masks is None:
         raise typer.BadParameter("say where the masks are, or give a plan (.csv or .jsonl)", param_hint="--masks")
     paths = [path.absolute() for path in clips]
-    if missing := [path for path in clips if not path.exists()]:
-        _refuse([f"cannot find {shown(path)!r}{nearest(path)}" for path in missing], ": there is no plan")
     is_folder = len(paths) == 1 and paths[0].is_dir()
     return paired(clips_in(paths[0]) if is_folder else paths, masks.absolute())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shlex
 import signal
 import sys
@@ -49,6 +50,14 @@ def plain(text: object) -> str:
 def input_error(error: OSError) -> InputError:
     """The one-line error for a path that the operating system does not take."""
     return InputError(f"cannot use {shown(error.filename)}: {error.strerror}; give another path, or change this one")
+
+
+def usage_fault(error: BaseException) -> str:
+    """What is wrong with a command line, on one line as all errors are; empty for an error that is none of Click's."""
+    message = getattr(error, "format_message", None)
+    said = " ".join(message().split()).rstrip(".") if callable(message) else ""
+    said = re.sub(r"[.]? (?=(?:Did you mean|To make one|Choose from)\b)", "; ", said)
+    return re.sub("(?:^|(?<=; ))[A-Z](?=[a-z])", lambda at: at[0].lower(), said)
 
 
 class Stopped(BaseException):
@@ -277,7 +286,11 @@ def mending(run: Path, frame: int) -> str:
 
 
 def printed_summary(
-    summary: dict[str, Any], as_json: bool, quiet: bool = False, then: Callable[[Path], str] = lambda out: ""
+    summary: dict[str, Any],
+    as_json: bool,
+    quiet: bool = False,
+    then: Callable[[Path], str] = lambda out: "",
+    look: bool = True,
 ) -> None:
     """Print a run's summary: all of it as JSON on stdout, or three lines for people on stderr.
 
@@ -286,6 +299,7 @@ def printed_summary(
         as_json: whether it is for programs.
         quiet: whether nothing is said to people.
         then: what may be done after a look at the results in a folder.
+        look: whether there is something new to look at.
     """
     if as_json:
         print(json.dumps(summary, indent=2, sort_keys=True))
@@ -313,5 +327,5 @@ def printed_summary(
         file=sys.stderr,
         sep="\n",
     )
-    look = Path(out, "overlay.mp4" if "overlay" in summary["outputs"] else "masks")
-    say_next("; ".join(filter(None, (f"look at {look}", then(out)))))
+    shows = Path(out, "overlay.mp4" if "overlay" in summary["outputs"] else "masks")
+    say_next("; ".join(filter(None, (f"look at {shows}" if look else "", then(out)))))

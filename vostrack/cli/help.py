@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from vostrack.cli.console import Form
+from vostrack.cli.console import Form, Stopped
 from vostrack.methods import WORKING_SIZE, registered
 from vostrack.video.look import Style
 
@@ -132,15 +133,22 @@ class _Page:
     help: str | None
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Flags name no type, and --help is among what concerns the run if the options are in groups."""
+        """Flags and arguments name no type; --help is among what concerns the run if the options are in groups."""
         params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
         grouped = any(getattr(param, "rich_help_panel", None) for param in params)
         for param in params:
             if getattr(param, "is_flag", False):
                 param.metavar = ""
+            if param.param_type_name == "argument":
+                param.display_type_rich = lambda ctx: None  # of Typer: what the argument is, its help says
             if grouped and param.name == "help":
                 param.rich_help_panel = "Run"
         return params
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Arguments that are required stand there as they are called, without the braces of Typer."""
+        pieces: list[str] = super().collect_usage_pieces(ctx)  # type: ignore[misc]
+        return [re.sub(r"^\{(.+)\}|^\[(\[.+\])\]", r"\1\2", piece) for piece in pieces]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the page."""
@@ -162,6 +170,15 @@ class Command(_Page, TyperCommand):
                 left = self.make_parser(ctx).parse_args(given)[1]
                 error.message += f"Did you mean {flags[0]} {left[0]}?" if left else _HINTS.get(flags[0], "")
             raise
+
+    def invoke(self, ctx: Any) -> Any:
+        """Say how to go on where Ctrl-C comes while the command does not look after it."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            stopped = Stopped(signal.SIGINT)
+            stopped.args = stop.args or ("go on with the same command",)
+            raise stopped from None
 
 
 class Group(_Page, TyperGroup):

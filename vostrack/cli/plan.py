@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from vostrack.batch.task import Task
-from vostrack.cli.console import input_error
+from vostrack.cli.console import input_error, usage_fault
 from vostrack.cli.help import Command
 from vostrack.cli.segment import segment, segment_arguments
 from vostrack.cli.settings import TRUTH
@@ -95,8 +95,11 @@ def _csv_rows(text: str) -> Iterator[tuple[int, Row]]:
     if len({*names}) < len(names):
         raise ValueError("two columns have one name")
     for row in reader:
-        if None in row or None in row.values():
-            raise ValueError(f"line {reader.line_num} has more or fewer cells than the first: quote cells with commas")
+        if beyond := row.get(None):
+            count = len(names) + len(beyond)
+            raise ValueError(
+                f"line {reader.line_num} has {count} cells, the first has {len(names)}: quote cells with commas"
+            )
         yield reader.line_num, row
 
 
@@ -147,7 +150,8 @@ def tasks_of(rows: Iterable[tuple[str, Row]], base: Path, options: Mapping[str, 
         task, wrong = _task({**options, **row}, where, base)
         for fault in wrong:
             if fault not in told:
-                faults.append(f"{'--option' if fault in for_all else where}: {fault}")
+                of_all = f"--option: {fault.replace(_UNKNOWN, 'unknown option', 1)}"
+                faults.append(of_all if fault in for_all else f"{where}: {fault}")
             if fault in for_all or fault.startswith(_UNKNOWN):  # once, not for each row
                 told.add(fault)
         if task is not None:
@@ -182,7 +186,7 @@ def _arguments(words: Sequence[str], base: Path) -> dict[str, Any] | str:
     except Exception as error:
         if not (isinstance(error, VostrackError) or hasattr(error, "format_message")):  # Click's have no public class
             raise
-        return _said(error)
+        return usage_fault(error) or str(error)
 
 
 def _without(words: Sequence[str], fault: str, base: Path) -> list[str]:
@@ -257,8 +261,3 @@ def _words(row: Row, faults: list[str]) -> list[str]:
         else:
             words += [f"{param.opts[0]}={str(value).strip()}" for value in values]
     return [*words, str(row.get("clip") or _ANY)]
-
-
-def _said(error: Exception) -> str:
-    message = getattr(error, "format_message", None)
-    return " ".join((message() if callable(message) else str(error)).split())

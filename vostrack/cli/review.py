@@ -10,7 +10,6 @@ import typer
 
 from vostrack.cli.console import mending, near, say_next
 from vostrack.cli.help import Overwrite, Quiet, in_input, in_output
-from vostrack.errors import counted
 from vostrack.files import shown
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Output folder of a complete run.", show_default=False)]
@@ -73,4 +72,5 @@ def suggest(
     if not found:
         print("no frame: a further mask is not expected to help", file=sys.stderr)
         return
-    say_next(f"{counted(len(found), 'frame')}: {mending(run, found[0].frame)}")
+    first = " first" if len(found) > 1 else ""
+    say_next(f"paint frame {found[0].frame}{first}: {mending(run, found[0].frame)}")

@@ -70,7 +70,7 @@ def update(
     from vostrack.errors import MaskError
     from vostrack.files import shown
 
-    changes = [mask, name, gone, drop_mask, drop_gone, unlock]
+    changes = [name, mask, gone, drop_mask, drop_gone, unlock]
     if undo:
         if any([*changes, lock, lock_range, clip]):
             raise typer.BadParameter("it takes back the last update, and nothing else", param_hint="--undo")
@@ -114,8 +114,10 @@ def update(
             clip=clip,
             callbacks=bar,
         )
-    undoing = f"if that is no better: vostrack update {pasted(run)} --undo"
-    printed_summary(summary, json, quiet or progress is Form.JSONL, lambda out: undoing)
+    named_only = not any(changes[1:])
+    why = "to take the names back" if named_only else "if that is no better"
+    undoing = f"{why}: vostrack update {pasted(run)} --undo"
+    printed_summary(summary, json, quiet or progress is Form.JSONL, lambda out: undoing, look=not named_only)
 
 
 @contextmanager

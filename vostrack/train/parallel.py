@@ -72,7 +72,7 @@ class ProcessGroup:
         if error is not None:
             raise error
         if ended:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("another process ended")
 
     def wait(self) -> None:
         """Wait until all processes are here."""

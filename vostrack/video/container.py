@@ -95,7 +95,7 @@ class VideoStream(ClipStream):
             except BROKEN as error:
                 raise InputError(
                     f"{self._where} cannot be opened: expected a complete video such as .mp4, .mkv or .webm, found: "
-                    f"{reason(error, 'get an undamaged copy or convert it')}"
+                    f"{reason(error)}"
                 ) from error
             self._video = _pick_video(self._container, self._where)
             self._lenient = _lenient_decoder(self._video)
@@ -110,7 +110,7 @@ class VideoStream(ClipStream):
                     ahead += self._second_picture(path)
                 self._pictures = chain(ahead, self._pictures)
             except BROKEN as error:
-                raise InputError(f"{self._where} cannot be decoded: {first_line(error)}; convert it first") from error
+                raise InputError(f"{self._where} cannot be decoded: {reason(error)}") from error
             self._resources = stack.pop_all()
 
     def _second_picture(self, path: Path) -> list[Decoded]:

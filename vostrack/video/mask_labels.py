@@ -158,15 +158,18 @@ def color_ids(colors: Sequence[Color], where: str, tolerance: int = 0, ground: C
     return [numbers.get(color, BACKGROUND) for color in colors]
 
 
-def color_note(colors: Mapping[int, Color]) -> list[Note]:
-    """Say which colour became which id, unless that is plain: the palette's colours, or white alone."""
+def color_note(colors: Mapping[int, Color], called: Mapping[int, str]) -> list[Note]:
+    """Say which colour became which id, and what that is called; unless it is plain: the palette's, or white alone."""
     if all(red == green == blue and number in (1, red) for number, (red, green, blue) in colors.items()):
         return []
     found = palette_ids(np.array(list(colors.values()), np.uint8), _OFF)
     if found is not None and found.tolist() == list(colors):
         text = "white is void, not an object, beside colours of the palette"
         return [Note(Code.MASK_VOID, text)] if VOID in colors else []
-    names = [f"{hex_name(color)} = {number}" for number, color in sorted(colors.items())]
+    names = [
+        f"{hex_name(color)} = {number}{f' ({called[number]})' if number in called else ''}"
+        for number, color in sorted(colors.items())
+    ]
     return [Note(Code.MASK_IDS, f"colours became objects: {listed(names)}")]
 
 

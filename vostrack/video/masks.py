@@ -167,7 +167,7 @@ def read_mask(
             254.
     """
     path, reading = Path(path), Reading(resize, background, invert, no_background)
-    return _finish(_load(path, shown(path.name), _Request(size, reading, stored_size)))
+    return _finish(_load(path, shown(path.name), _Request(size, reading, stored_size)), {})
 
 
 def read_prompts(
@@ -212,7 +212,7 @@ def read_prompts(
     renamed, wanted = names_of_known(wanted, ids, known.names, known.colors)
     share_ids(labelled, {} if known.labels else fixed_ids(wanted), known.colors)
     named = renamed | names_by_id(wanted, labelled.values())
-    files = {frame: _finish(labels) for frame, labels in loaded.items()}
+    files = {frame: _finish(labels, named) for frame, labels in loaded.items()}
     notes = [note.of(said[frame]) for frame, file in files.items() for note in file.notes]
     labels = {frame: old for frame, old in known.labels.items() if frame not in empty}
     labels |= {frame: file.labels for frame, file in files.items()}
@@ -474,10 +474,10 @@ def _check_overlap(folder: Path, paths: Sequence[Path], covered: int, painted: i
         )
 
 
-def _finish(labels: Labels | MaskFile) -> MaskFile:
+def _finish(labels: Labels | MaskFile, called: Mapping[int, str]) -> MaskFile:
     if isinstance(labels, MaskFile):
         return labels
     pixels = torch.from_numpy(np.array(labels.pixels, order="C"))
     found = LabelMap(pixels, tuple(object_ids(labels.pixels)))
-    notes = (*labels.notes, *mask_labels.color_note(labels.colors))
+    notes = (*labels.notes, *mask_labels.color_note(labels.colors, called))
     return MaskFile(found, notes, mask_labels.painted(labels), labels.titles)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 
-from vostrack.errors import MaskError
+from PIL import ImageColor
+
+from vostrack.errors import MaskError, counted
 from vostrack.files import shown
 from vostrack.notes import Code, Note
 from vostrack.types import MAX_OBJECTS, LabelMap
@@ -20,6 +23,7 @@ Names = Mapping[int, str] | Mapping[Color, str] | Mapping[str, str] | Mapping[Pa
 
 _LONGEST = 80
 _NEAR = 12
+_OBJECT = "#?[0-9a-fA-F]{6}|[0-9]{1,3}(,[0-9]{1,3},[0-9]{1,3})?"
 
 
 def checked_names(names: object) -> dict[Painted, str]:
@@ -92,10 +96,28 @@ def names_by_id(names: Mapping[Painted, str], masks: Iterable[Labels | LabelMap]
         ids = {number for mask in masks for number in _found(painted, mask)}
         if not ids:
             there = dict.fromkeys(text for mask in masks for text in _objects(mask))
-            raise MaskError(f"no mask has {_text(painted)}, which is named {name}: there are {listed(list(there))}")
+            raise MaskError(
+                f"{unnamed(painted, name)}: there {'is' if len(there) == 1 else 'are'} "
+                f"{counted(len(there), 'object')}, {listed(list(there))}{exchanged(painted, name)}"
+            )
         for number in sorted(ids):
             _name(found, number, name)
     return found
+
+
+def unnamed(painted: Painted, name: str) -> str:
+    """What is wrong where nothing in a mask is what gets a name."""
+    kind = {int: "id or grey", tuple: "colour"}.get(type(painted), "colour, id or file")
+    what = hex_name(painted) if isinstance(painted, tuple) else shown(painted)
+    return f"no mask has the {kind} {what} (named {name})"
+
+
+def exchanged(painted: Painted, name: str) -> str:
+    """How to mend it where a name and what gets it may be exchanged, for the end of a message."""
+    is_object = name.lower() in ImageColor.colormap or re.fullmatch(_OBJECT, name)
+    if not is_object or not isinstance(painted, str):
+        return ""
+    return f"; exchange them if {shown(painted)} is the name of {name}"
 
 
 def shared_names(names: Mapping[int, str]) -> list[Note]:
@@ -137,17 +159,16 @@ def _found(painted: Painted, mask: Labels | LabelMap) -> Sequence[int]:
 
 
 def _objects(mask: Labels | LabelMap) -> Iterator[str]:
-    """What the objects of a mask are painted in, for a message."""
+    """What the objects of a mask are painted in, for a message, as it can be given."""
     if isinstance(mask, LabelMap):
         yield from map(str, mask.ids)
         return
     for number in object_ids(mask.pixels):
         color = mask.colors.get(number)
-        yield hex_name(color) if color else mask.names.get(number, str(number))
-
-
-def _text(painted: Painted) -> str:
-    return hex_name(painted) if isinstance(painted, tuple) else shown(painted)
+        named = mask.names.get(number, str(number))
+        grey = int(named) if named.isdecimal() and named != str(number) else None
+        color = color or (None if grey is None else (grey, grey, grey))
+        yield hex_name(color) if color else named
 
 
 def _distance(one: Color, other: Color) -> int:

@@ -134,8 +134,7 @@ def read_header(path: str | os.PathLike[str], playback: Playback = NORMAL) -> He
             size = (video.height, video.width)
             return Header((size, size[::-1]) if is_square else (), promised_frames(container, video))
     except BROKEN as error:
-        found = reason(error, "get an undamaged copy or convert it")
-        raise InputError(f"video {os.fspath(path)!r} cannot be opened: {found}") from error
+        raise InputError(f"video {os.fspath(path)!r} cannot be opened: {reason(error)}") from error
 
 
 def number_notes(masks: Mapping[int, object], stream: FrameStream) -> list[Note]:

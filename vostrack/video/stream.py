@@ -217,7 +217,7 @@ def first_line(error: Exception) -> str:
     return " ".join(str(said).split())
 
 
-def reason(error: Exception, fix: str) -> str:
+def reason(error: Exception, fix: str = "get an undamaged copy, or convert it first") -> str:
     """Why a file cannot be read and what to do; that is `fix`, unless the fault does not lie in the file.
 
     Args:
