@@ -28,7 +28,7 @@ from vostrack.errors import InputError
 from vostrack.notes import Code
 from vostrack.types import FrameStream
 from vostrack.video.pixels import PictureConverter
-from vostrack.video.reader import number_notes, open_clip
+from vostrack.video.reader import number_notes, open_clip, read_header
 
 
 @pytest.mark.parametrize(
@@ -148,6 +148,19 @@ def test_a_second_video_is_said(tmp_path: Path) -> None:
             container.mux(stream.encode(None))
     clip, _ = read(path)
     assert "the file has 2 videos: that of 64x48 (stream 0) is used" in clip.notes[0]
+
+
+def test_a_damaged_clip_is_mended_in_one_way(tmp_path: Path) -> None:
+    whole, path = write_video(tmp_path / "whole.mp4", ramp(8)).read_bytes(), tmp_path / "clip.mp4"
+    for share in (0.1, 0.3, 0.6, 0.9):  # its index is at the end
+        path.write_bytes(whole[: int(share * len(whole))])
+        assert "undamaged copy" in (said := refusal(path))
+        with pytest.raises(InputError) as caught:
+            read_header(path)
+        assert str(caught.value).partition(": ")[2].endswith(said.partition("found: ")[2])
+    start, end = whole.find(b"mdat") + 4, whole.find(b"moov") - 4
+    path.write_bytes(whole[:start] + bytes(end - start) + whole[end:])
+    assert refusal(path).endswith("; get an undamaged copy, or convert it first")
 
 
 def test_sound_alone_is_refused(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ class VideoStream(ClipStream):
                     f"{self._where} cannot be opened: expected a complete video such as .mp4, .mkv or .webm, found: "
                     f"{reason(error)}"
                 ) from error
-            self._video = _pick_video(self._container, self._where)
+            self._video = pick_video(self._container, self._where)
             self._lenient = _lenient_decoder(self._video)
             self._pictures: Iterator[Decoded] = self._decode()
             try:
@@ -347,13 +347,16 @@ def stamp_of(item: Packet[av.VideoStream] | av.VideoFrame, container: InputConta
     return item.dts if container.format.name == "avi" else item.pts
 
 
-def _pick_video(container: InputContainer, where: str) -> av.VideoStream:
+def pick_video(container: InputContainer, where: str) -> av.VideoStream:
+    """The video that is shown, ready to be decoded; raises `InputError` where there is none that can be."""
     video = shown_stream(container)
     if video is None:
         covers = any(stream.disposition & _COVER for stream in container.streams.video)
         kinds = {stream.type for stream in container.streams} - ({"video"} if covers else set())
         found = ", ".join([*sorted(kinds), *(["a cover picture"] if covers else [])]) or "nothing"
-        raise InputError(f"{where} has no video stream (found: {found}); give a file with moving pictures")
+        raise InputError(
+            f"{where} has no video stream (found: {found}); give a file with moving pictures, or an undamaged copy"
+        )
     # PyAV's stubs do not say that a stream without a decoder has no context.
     if getattr(video, "codec_context", None) is None:
         raise InputError(f"{where} uses a codec that this build of FFmpeg cannot decode; convert it to H.264 first")

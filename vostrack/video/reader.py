@@ -16,7 +16,7 @@ from vostrack.errors import InputError
 from vostrack.files import nearest, open_regular, shown
 from vostrack.notes import Code, Note
 from vostrack.types import FrameStream
-from vostrack.video.container import BROKEN, VideoStream, open_container, promised_frames, shown_stream
+from vostrack.video.container import BROKEN, VideoStream, open_container, pick_video, promised_frames
 from vostrack.video.images import AnimationStream, FolderStream, image_size, is_animated_webp
 from vostrack.video.playback import NORMAL, Playback
 from vostrack.video.series import ENDINGS, FILM_ENDINGS, by_number, frame_files
@@ -127,9 +127,7 @@ def read_header(path: str | os.PathLike[str], playback: Playback = NORMAL) -> He
         raise InputError(f"clip {os.fspath(path)!r} is a single image; give a video, or a folder of images")
     try:
         with open_container(source) as container:
-            video = shown_stream(container)
-            if video is None or getattr(video, "codec_context", None) is None:
-                raise InputError(f"video {os.fspath(path)!r} has no video stream that can be decoded")
+            video = pick_video(container, f"video {os.fspath(path)!r}")
             is_square = not video.sample_aspect_ratio or video.sample_aspect_ratio == 1
             size = (video.height, video.width)
             return Header((size, size[::-1]) if is_square else (), promised_frames(container, video))
