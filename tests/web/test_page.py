@@ -153,7 +153,8 @@ def test_all_of_it_with_keys_alone(tab: Tab, session: Session) -> None:
     session.follow = lambda wanted: follow(type(wanted)(method="copy"))  # type: ignore[method-assign]
     tab.press("Control+Enter")
     tab.expect(tab.page.locator("#work")).to_have_text("Followed.", timeout=240_000)
-    tab.page.locator("#format").focus()
+    tab.page.locator("#split").focus()
+    tab.page.keyboard.press("Tab")
     tab.page.keyboard.type("matte")
     tab.page.keyboard.press("Tab")
     tab.page.keyboard.press("Tab")
@@ -178,9 +179,14 @@ def test_keys_are_those_of_the_page_again_once_a_field_is_left(tab: Tab, session
     tab.page.keyboard.press("n")
     tab.expect(tab.page.locator("#objects li")).to_have_count(1)
     assert [*session.document.things] == [1]
-    tab.page.mouse.click(5, 5)
     tab.page.locator("#style").select_option("outline")  # by a program: neither pointer nor keys
     tab.expect(tab.page.locator("#view")).to_be_focused()
+    tab.page.locator("#onion").click()
+    tab.expect(tab.page.locator("#view")).to_be_focused()
+    preset = tab.page.locator("#preset")
+    preset.focus()  # chosen from by the pointer, as it was
+    tab.page.keyboard.press("b")
+    tab.expect(preset).to_have_value("accurate")
 
 
 def test_undo_shows_where_it_was(tab: Tab, session: Session) -> None:
@@ -441,6 +447,36 @@ def test_what_is_begun_stays_on_its_frame(tab: Tab, session: Session) -> None:
     tab.press("ArrowRight")
     tab.expect(tab.page.locator("#frame")).to_have_value("1")
     assert session.document.frames == [0]
+
+
+def test_undo_takes_back_corners_before_steps(tab: Tab, session: Session) -> None:
+    tab.add()
+    tab.press("p")
+    tab.click((8, 10), (28, 10), (28, 30), (50, 40))
+    tab.press("Control+z", "Enter")
+    own = waited(session, drawn)
+    assert not own[30:, 30:].any()
+    tab.click((8, 10), (28, 10))
+    tab.press("Control+z", "Control+z")
+    assert session.document.count == 2
+    tab.press("Control+z")
+    waited(session, lambda own: not own.any())
+    assert [*session.document.things] == [1]
+
+
+@pytest.mark.parametrize("key", ["b", "Control+Enter", "Control+y", "k"])
+def test_nothing_else_is_done_while_something_is_begun(key: str, tab: Tab, session: Session) -> None:
+    tab.press("p")
+    tab.click((8, 10), (28, 10), (28, 30))
+    tab.press(key)
+    status = tab.page.locator("#status")
+    tab.expect(status).to_contain_text("Something is begun")
+    tab.press("Escape")
+    tab.expect(status).to_be_empty()
+    tab.click((8, 10), (28, 10), (28, 30))
+    tab.press(key, "Enter")
+    waited(session, drawn)
+    assert session.work.progress.number == 0
 
 
 def test_an_object_is_gone_and_here_again(tab: Tab, session: Session) -> None:

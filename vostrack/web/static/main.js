@@ -29,9 +29,13 @@ const view = new View(at("view"), state.width, state.height);
 const plain = new View(at("plain"), state.width, state.height);
 const timeline = new Timeline(at("time"), seek);
 
-/** @param {string} text @param {boolean} [refused] */
+/** Begins with a capital letter, unless that is a name's. @param {string} text */
+const sentence = (text) =>
+  state.things.some(({ name }) => name && text.startsWith(name)) ? text : text.slice(0, 1).toUpperCase() + text.slice(1);
+
+/** Say something, until something is done or another frame is shown. @param {string} text @param {boolean} [refused] */
 function say(text, refused = false) {
-  at("status").textContent = text;
+  at("status").textContent = sentence(text);
   at("status").classList.toggle("refused", refused);
 }
 
@@ -39,6 +43,12 @@ function say(text, refused = false) {
 function excuse(error) {
   if (!(error instanceof api.Refused)) throw error;
   say(error.message, true);
+}
+
+/** Whether something is begun that must be ended first, which is said then. */
+function isBegun() {
+  if (tool.isBusy) say("Something is begun on this frame: Enter ends it, Escape drops it.", true);
+  return tool.isBusy;
 }
 
 /** Do one thing after the other, in the order in which they were asked for. */
@@ -76,9 +86,17 @@ function send(step) {
   });
 }
 
+/** Take back what was begun last, which is no step yet. */
+function drop() {
+  drawing = false;
+  tool.drop();
+}
+
 /** Take the last step back, or do it again, and show where that was. @param {"undo" | "redo"} path */
-const turn = (path) =>
-  inTurn(async () => {
+function turn(path) {
+  if (path === "undo" && tool.isBusy) return drop();
+  if (isBegun()) return;
+  return inTurn(async () => {
     const next = await api.post(path);
     const changed = next.changed ?? [];
     update(next);
@@ -87,6 +105,7 @@ const turn = (path) =>
     const where = changed.length === 1 ? `on frame ${changed[0]}` : changed.length ? `on ${changed.length} frames` : "of an object";
     say(`${path === "undo" ? "Taken back" : "Done again"}: a step ${where}.`);
   });
+}
 
 /** The region that clicks mean, as a mask. @param {api.Step} step @returns {Promise<string | undefined>} */
 async function propose(step) {
@@ -129,7 +148,9 @@ function working() {
   if (work.total) progress.value = work.done / work.total;
   else progress.removeAttribute("value");
   button("follow").disabled = work.running || !state.pen;
-  button("stop").disabled = !work.running || !state.pen;
+  const stops = work.running && stopping === work.number;
+  button("stop").disabled = !work.running || stops || !state.pen;
+  button("stop").textContent = stops ? "Stopping …" : "Stop";
   button("export").disabled = !state.followed || work.running;
   input("anew").disabled = !state.followed;
   const anew = input("anew").checked || !state.followed;
@@ -152,6 +173,8 @@ function working() {
     Object.assign(document.createElement("li"), { className: severity, textContent: named(text) }));
   at("notes").replaceChildren(...notes);
 }
+/** The number of the work that was asked to stop. */
+let stopping = -1;
 /** The work that ended last, and what was drawn then: once something is drawn, what came of it is past. */
 let ended = { number: 0, running: false, revision: -1 };
 
@@ -193,6 +216,7 @@ function objects() {
 
 /** @param {number} id */
 function choose(id) {
+  say("");
   chosen = id;
   objects();
   view.draw();
@@ -233,6 +257,7 @@ async function fetched() {
         view.onion = before;
         view.show(ids);
         plain.draw();
+        if (at("status").textContent === coming(wanted)) say("");
         seen.revision = revision;
       } catch (error) {
         excuse(error);
@@ -245,15 +270,16 @@ async function fetched() {
   }
 }
 
+const coming = (/** @type {number} */ index) => `Frame ${index} is still coming.`;
+
 /** Show another frame. @param {number} wanted */
 async function seek(wanted) {
   const last = (state.count ?? state.ready) - 1;
   const next = Math.min(Math.max(Math.floor(wanted) || 0, 0), Math.max(last, 0));
-  if (next !== frame && tool.isBusy) {
-    input("frame").value = String(frame);
-    return say("Something is begun on this frame: Enter ends it, Escape drops it.", true);
+  if (next !== frame && !isBegun()) {
+    say("");
+    frame = next;
   }
-  frame = next;
   input("frame").value = String(frame);
   timeline.show(state, findings, frame);
   await look();
@@ -306,8 +332,9 @@ function save() {
 
 /** @param {string} key */
 function take(key) {
-  tool.cancel();
-  tool = /** @type {{name: string, tool: import("./tools.js").Tool}} */ (tools.get(key)).tool;
+  const taken = /** @type {{name: string, tool: import("./tools.js").Tool}} */ (tools.get(key)).tool;
+  if (taken !== tool && isBegun()) return;
+  tool = taken;
   for (const button of at("tools").querySelectorAll("button[data-key]")) {
     button.setAttribute("aria-pressed", String(/** @type {HTMLElement} */ (button).dataset.key === key));
   }
@@ -349,7 +376,7 @@ listen(view, {
   tool: () => tool,
   may: () => {
     if (playing) play();
-    if (state.pen && view.frame !== frame) say(`Frame ${frame} is still coming.`, true);
+    if (state.pen) say(view.frame === frame ? "" : coming(frame), true);
     return state.pen && view.frame === frame;
   },
   at: (point) => {
@@ -378,6 +405,7 @@ input("radius").addEventListener("input", () => {
 // Following -----------------------------------------------------------------------------------------------------
 
 function follow() {
+  if (isBegun()) return;
   const span = input("span").value;
   const others = state.drawn.filter((each) => each !== frame);
   const before = others.filter((each) => each < frame).pop();
@@ -394,7 +422,11 @@ function follow() {
 }
 at("follow").addEventListener("click", follow);
 at("anew").addEventListener("change", working);
-at("stop").addEventListener("click", () => post("stop"));
+at("stop").addEventListener("click", () => {
+  stopping = state.work.number;
+  working();
+  return post("stop");
+});
 /** Say where the chosen object is not there, or is. @param {string} kind @param {number} first @param {number | null} last */
 const place = (kind, first, last) => send({ kind, frame: first, last });
 const goneFrom = () => place("gone", frame, null);
@@ -436,7 +468,7 @@ at("add").addEventListener("click", () => post("do", { kind: "add" }));
 // Time ----------------------------------------------------------------------------------------------------------
 
 function play() {
-  playing = !playing && !tool.isBusy;
+  playing = !playing && !isBegun();
   at("play").textContent = playing ? "❚❚ pause" : "▶ play";
   at("play").setAttribute("aria-label", playing ? "Pause" : "Play");
   if (playing) tick(performance.now(), frame);
@@ -555,7 +587,8 @@ at("help-button").addEventListener("click", () => /** @type {HTMLDialogElement} 
 document.addEventListener("keydown", (event) => {
   const target = /** @type {HTMLElement} */ (event.target);
   if (document.querySelector("dialog[open]")) return;
-  if (/^(INPUT|SELECT|TEXTAREA)$/.test(target.tagName) && input(target.id)?.type !== "checkbox") {
+  const isField = /^(INPUT|SELECT)$/.test(target.tagName) && input(target.id)?.type !== "checkbox";
+  if (isField && !(target.tagName === "SELECT" && byPointer && event.key.length === 1 && event.key !== " ")) {
     // Keys are for the field; who is done with it gets those of the page back.
     if (event.key === "Enter" || event.key === "Escape") view.canvas.focus();
     return;
@@ -570,12 +603,13 @@ document.addEventListener("keydown", (event) => {
   found[2](event);
 });
 addEventListener("pagehide", () => api.release());
-// A list that is chosen from with the pointer is done with; by keys it is walked through.
-let byPointer = false;
+// What is chosen with the pointer is done with; who has come by Tab walks through it by keys.
+let byPointer = true;
 document.addEventListener("pointerdown", () => { byPointer = true; }, true);
-document.addEventListener("keydown", () => { byPointer = false; }, true);
+document.addEventListener("keydown", (event) => { if (event.key === "Tab") byPointer = false; }, true);
 document.addEventListener("change", (event) => {
-  if (byPointer && event.target instanceof HTMLSelectElement) view.canvas.focus();
+  const target = /** @type {HTMLElement} */ (event.target);
+  if (byPointer && target.matches("select, [type=checkbox], [type=range]")) view.canvas.focus();
 });
 
 const { method, quality } = state.wanted;

@@ -40,6 +40,7 @@ class Tool {
   back() {}
   /** What is begun is dropped. */
   cancel() {
+    if (this.isBusy) this.desk.say(""); // what was said of it
     this.points = [];
     this.desk.view.draw();
   }
@@ -169,7 +170,8 @@ class Polygon extends Tool {
 
   back() {
     this.points.pop();
-    this.desk.view.draw();
+    if (this.points.length) this.desk.view.draw();
+    else this.cancel();
   }
 
   /** The outline so far. @returns {number[][]} */
