@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -323,11 +324,33 @@ def test_of_what_was_predicted_only_what_is_touched_is_drawn(tmp_path: Path) -> 
 def test_a_stroke_that_touches_nothing_says_nothing(tmp_path: Path) -> None:
     made, predicted = document(tmp_path), np.zeros(SIZE, np.uint8)
     predicted[2:5, 2:5] = 1
-    made.do(Step("lock", id=1, locked=True))
-    for step in (Step("erase", 4, 1, [[3.0, 3.0]], radius=1), Step("brush", 4, 2, [[3.0, 3.0]], radius=1)):
+    for step in (Step("erase", 4, 1, [[9.0, 9.0]], radius=1), Step("brush", 4, 2, [[3.0, 3.0]], only="background")):
         made.lay(step, predicted)
         made.do(step)
         assert (made.frames, made.ids(4), made.erased(4)) == ([], set(), set())
+
+
+def test_what_a_lock_keeps_from_being_done_is_refused(tmp_path: Path) -> None:
+    made, predicted = document(tmp_path), np.zeros(SIZE, np.uint8)
+    predicted[2:5, 2:5] = 1
+    made.do(Step("polygon", 0, 1, SQUARE))
+    made.do(Step("lock", id=1, locked=True))
+    count = made.count
+    for step in (
+        Step("erase", 4, 1, [[3.0, 3.0]], radius=1),
+        Step("brush", 4, 2, [[3.0, 3.0]], radius=1),
+        Step("brush", 4, 1, [[9.0, 9.0]], radius=1),
+        Step("delete", id=1),
+        Step("merge", id=1, other=2),
+        Step("merge", id=2, other=1),
+    ):
+        with pytest.raises(MaskError, match="dog is locked: unlock it first"):
+            made.lay(step, predicted) if step.points else made.do(step)
+        with pytest.raises(MaskError, match="dog is locked: unlock it first"):
+            made.do(replace(step, frame=0, points=[[9.0, 8.0]] if step.points else []))
+    assert (made.count, made.frames) == (count, [0])
+    made.do(Step("brush", 0, 2, [[9.0, 8.0]], radius=30))
+    assert (made.labels(0) == 1).sum() == 80
 
 
 def test_a_mask_that_was_given_stays_when_a_stroke_is_taken_back(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_all_of_it_with_keys_alone(tab: Tab, session: Session) -> None:
     tab.page.keyboard.press("Tab")
     tab.page.keyboard.press("Tab")
     tab.page.keyboard.press("Enter")
-    tab.expect(tab.page.locator("#exported")).to_contain_text("written", timeout=120_000)
+    tab.expect(tab.page.locator("#exported")).to_contain_text("Written", timeout=120_000)
     assert [*session.out.parent.glob("dog_vostrack_matte*")]
     tab.press("ArrowRight", "ArrowRight")
     tab.expect(tab.page.locator("#frame")).to_have_value("2")
@@ -239,7 +239,7 @@ def test_drawn_followed_and_corrected(tab: Tab, session: Session) -> None:
     assert session.state()["older"] == {}
     tab.page.locator("#format").select_option("matte")
     tab.page.locator("#export").click()
-    tab.expect(tab.page.locator("#exported")).to_contain_text("written", timeout=120_000)
+    tab.expect(tab.page.locator("#exported")).to_contain_text("Written", timeout=120_000)
     assert Path(f"{session.out}_matte").is_dir()
 
 
@@ -286,6 +286,18 @@ def test_buttons_stay_where_they_are(tab: Tab, session: Session) -> None:
     tab.press("k")
     tab.expect(tab.page.locator("#play")).to_contain_text("pause")
     assert places() == start
+
+
+def test_a_small_window_shows_how_to_follow(tab: Tab, session: Session) -> None:
+    tab.page.set_viewport_size({"width": 900, "height": 600})
+    tab.page.evaluate("() => document.querySelector('aside').scrollTo(0, 0)")
+    footer = tab.page.locator("footer").bounding_box()
+    for button in ("#follow", "#stop"):
+        box = tab.page.locator(button).bounding_box()
+        assert box["y"] + box["height"] <= footer["y"]
+    session.do(Step("add", name="dog"))
+    row, rows = tab.page.locator("#objects li").bounding_box(), tab.page.locator("#objects").bounding_box()
+    assert rows["height"] % row["height"] == 0
 
 
 def test_notes_are_in_words_of_the_page(tab: Tab, session: Session) -> None:
@@ -477,6 +489,61 @@ def test_nothing_else_is_done_while_something_is_begun(key: str, tab: Tab, sessi
     tab.press(key, "Enter")
     waited(session, drawn)
     assert session.work.progress.number == 0
+
+
+def test_what_is_hidden_is_shown_when_it_is_drawn_on(tab: Tab, session: Session) -> None:
+    tab.add()
+    tab.page.locator("#objects button[aria-label^=Hide]").click()
+    tab.drag((20, 16), (40, 16))
+    tab.expect(tab.page.locator("#status")).to_have_text("Drawn on, and shown again: object 1.")
+    tab.expect(tab.page.locator("#objects button[aria-label^=Hide]")).to_be_visible()
+
+
+def test_a_locked_object_is_kept(tab: Tab, session: Session) -> None:
+    session.do(Step("add", name="dog"))
+    session.do(Step("lock", id=1, locked=True))
+    status = tab.page.locator("#status")
+    tab.page.locator("#objects button[aria-label^=Delete]").click()
+    tab.expect(status).to_have_text("dog is locked: unlock it first")
+    tab.press("Shift+ArrowLeft")
+    tab.drag((20, 16), (40, 16))
+    tab.expect(status).to_have_text("dog is locked: unlock it first")
+    assert session.document.count == 2
+
+
+def test_it_says_at_once_that_it_stops(tab: Tab, session: Session) -> None:
+    session.work.progress = Progress(1, True, "following", 3, 12)
+    stop = tab.page.locator("#stop")
+    stop.click()
+    tab.expect(stop).to_have_text("Stopping …")
+    tab.expect(stop).to_be_disabled()
+    session.work.progress = Progress(1, stopped=True)
+    tab.expect(stop).to_have_text("Stop")
+
+
+def test_a_page_that_is_loaded_again_shows_what_it_showed(tab: Tab, session: Session) -> None:
+    for name in ("dog", "cat"):
+        session.do(Step("add", name=name))
+    tab.expect(tab.page.locator("#objects li")).to_have_count(2)
+    tab.press("1", "ArrowRight", "ArrowRight")
+    tab.expect(tab.page.locator("#frame")).to_have_value("2")
+    tab.reload()
+    tab.expect(tab.page.locator("#frame")).to_have_value("2")
+    tab.expect(tab.page.locator("#objects li[aria-current] .name")).to_have_text("dog")
+
+
+def test_what_is_said_of_a_frame_goes_with_it(tab: Tab, session: Session) -> None:
+    status = tab.page.locator("#status")
+    tab.drag((20, 16), (40, 16))
+    waited(session, drawn)
+    tab.press("Control+z")
+    tab.expect(status).to_contain_text("Taken back")
+    tab.press("ArrowRight", "r")
+    tab.expect(status).to_be_empty()
+    tab.click((18, 20))
+    tab.expect(status).to_contain_text("Enter paints")
+    tab.press("Escape")
+    tab.expect(status).to_be_empty()
 
 
 def test_an_object_is_gone_and_here_again(tab: Tab, session: Session) -> None:

@@ -28,7 +28,7 @@ from vostrack.video.masks import DrawnMask, MaskFile
 from vostrack.video.palette import PALETTE, palette_image
 from vostrack.web.shapes import Area
 from vostrack.web.strokes import STROKES, Labels, decoded, encoded, only
-from vostrack.web.things import OBJECTS, Step, Thing
+from vostrack.web.things import OBJECTS, Step, Thing, check_unlocked
 
 JOURNAL = "journal.jsonl"
 _MOST_BYTES = 1 << 30
@@ -176,7 +176,7 @@ class Document:
         """
         before, laid = self.picture(step.frame), self._laid(step.frame, predicted)
         if (before != laid).any():
-            self._prepared(step, laid)  # a frame that nothing is drawn on stays as it is
+            self._checked(step, laid)  # a frame that nothing is drawn on stays as it is
             self.do(Step("predicted", step.frame, data=encoded(predicted), opens=True))
 
     def do(self, step: Step) -> list[int]:
@@ -186,7 +186,7 @@ class Document:
             MaskError: it cannot be done.
             OutputError: it cannot be written down.
         """
-        done = self._prepared(step)
+        done = self._checked(step)
         self._write(step)
         self._undone.clear()
         return self._apply(done)
@@ -268,6 +268,17 @@ class Document:
             self._undone.clear()
             self._apply(self._prepared(step))
 
+    def _checked(self, step: Step, before: Labels | None = None) -> Done:
+        """What a new step changes; raises `MaskError` also where that is nothing, or the end of an object, by a lock."""
+        done = self._prepared(step, before)
+        if step.kind in STROKES or step.kind in ("delete", "merge"):
+            check_unlocked(self.things, (step.id, step.other))
+        if step.kind in STROKES and not done.patches:
+            before = self.picture(step.frame) if before is None else before
+            free = self._painted(before, step, locks=False)
+            check_unlocked(self.things, _ids_of(_counts(before[before != free])))
+        return done
+
     def _prepared(self, step: Step, before: Labels | None = None) -> Done:
         """What a step changes, on a frame as it is or with other labels; raises `MaskError` where it cannot be done."""
         if step.frame < 0:
@@ -308,8 +319,8 @@ class Document:
         own, drawn = self._own(frame), self.labels(frame)
         return np.where(drawn > 0, drawn, only(below, {*range(VOID)} - own))
 
-    def _painted(self, before: Labels, step: Step) -> Labels:
-        """The labels of a frame after a step that draws."""
+    def _painted(self, before: Labels, step: Step, locks: bool = True) -> Labels:
+        """The labels of a frame after a step that draws, with or without regard to locks."""
         after, own = before.copy(), before == step.id
         if step.kind in ("begin", "predicted"):
             labels = decoded(step.data, self.size)
@@ -325,7 +336,7 @@ class Document:
         if step.kind in ("smooth", "grow"):  # the object becomes this area, and what it leaves becomes background
             gone = own & ~inside
             after[gone] = 0
-        locked = [thing.id for thing in self.things.values() if thing.locked]
+        locked = [thing.id for thing in self.things.values() if thing.locked and locks]
         may = ~np.isin(before, locked)
         if step.only == "background":
             may &= before == 0

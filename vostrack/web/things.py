@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -143,14 +143,20 @@ def _placed(
         if step.last is not None and step.last < step.frame:
             raise MaskError(f"{step.frame} to {step.last} are no frames")
         thing = _known(things, step.id)
-        if thing.locked:
-            raise MaskError(f"{shown(thing.name) or f'object {thing.id}'} is locked: unlock it first")
+        check_unlocked(things, [thing.id])
         spans = change(thing.gone, step.frame, step.last)
         if len(spans) > _MOST_SPANS:
             raise MaskError(f"an object is gone {_MOST_SPANS} times at most")
         return {**things, step.id: replace(thing, gone=spans)}
 
     return changed
+
+
+def check_unlocked(things: Mapping[int, Thing], ids: Iterable[int]) -> None:
+    """Raise `MaskError` where one of some objects is locked."""
+    for thing in (things[number] for number in ids if number in things):
+        if thing.locked:
+            raise MaskError(f"{shown(thing.name) or f'object {thing.id}'} is locked: unlock it first")
 
 
 def _without(things: Things, step: Step) -> Things:

@@ -16,7 +16,7 @@ from vostrack.files import shaped
 from vostrack.notes import NOTE, WARNING, Code, Note
 from vostrack.run.callbacks import Callbacks
 from vostrack.run.folder import OutputFolder
-from vostrack.run.passes import FIRST_PASS
+from vostrack.run.passes import FIRST_PASS, SECOND_PASS
 from vostrack.run.worker import Pipe, follow_parent
 
 _STOP = "stop"
@@ -31,6 +31,7 @@ _PLAIN = {
     "use a smaller `size`, such as 240": "choose a faster preset",
     ": no-keep does without": "",
     "; give a mask for a frame after it": "; draw on a frame after it",
+    SECOND_PASS: FIRST_PASS,
 }
 """What people without a command line read in the place of words of it."""
 
@@ -134,8 +135,8 @@ class _Told(Callbacks):
         self._pipe.send(("moved", {"phase": self._phase, "done": done, "total": total}))
 
     def phase(self, name: str) -> None:
-        self._phase = name
-        self._pipe.send(("moved", {"phase": name, "done": 0, "total": None}))
+        self._phase = _plain(name)
+        self._pipe.send(("moved", {"phase": self._phase, "done": 0, "total": None}))
 
     def note(self, note: Note) -> None:
         self._notes.append((str(note.code), note.code.severity, _plain(note)))

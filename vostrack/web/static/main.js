@@ -16,8 +16,10 @@ const button = (/** @type {string} */ id) => /** @type {HTMLButtonElement} */ (a
 let state = await api.state();
 /** @type {api.Findings} */
 let findings = { confidence: {}, suggested: [], cuts: [] };
+/** What was looked at before the page was loaded again. */
+const kept = JSON.parse(sessionStorage.getItem(state.out) ?? "{}");
 let frame = 0;
-let chosen = state.things[0]?.id ?? 0;
+let chosen = state.things.find(({ id }) => id === kept.chosen)?.id ?? state.things[0]?.id ?? 0;
 /** What of the state was shown, and the work whose findings were asked for. */
 let seen = { revision: -1, work: -1, done: -1, running: false, found: -1 };
 let playing = false;
@@ -80,6 +82,10 @@ function send(step) {
     body.id ||= chosen;
     if (!body.id) return say("There is no object yet: draw one first.", true);
     update(await api.post("do", body));
+    if (!["gone", "here"].includes(step.kind) && view.hidden.delete(body.id)) {
+      objects();
+      say(`Drawn on, and shown again: ${name(body.id)}.`);
+    }
     await look();
     if (step.kind === "delete") say("Deleted in all masks that are drawn: Undo takes it back.");
     if (step.kind === "merge") say("Made part of the chosen object in all masks that are drawn: Undo takes it back.");
@@ -152,6 +158,7 @@ function working() {
   button("stop").disabled = !work.running || stops || !state.pen;
   button("stop").textContent = stops ? "Stopping …" : "Stop";
   button("export").disabled = !state.followed || work.running;
+  button("export").title = !state.followed ? "Follow first: what was followed is exported" : work.running ? "Wait until it is followed" : "";
   input("anew").disabled = !state.followed;
   const anew = input("anew").checked || !state.followed;
   input("preset").disabled = input("direction").disabled = !anew;
@@ -165,12 +172,12 @@ function working() {
   const stopped = ended.revision === state.revision && work.stopped;
   const far = work.total ? `: ${work.done} of ${work.total}` : " …";
   at("work").textContent = work.running
-    ? `${work.phase}${far}${pace(work)}`
-    : failed || (stopped ? "Stopped. What was done stays." : olderText(state) || (state.followed ? "Followed." : ""));
+    ? sentence(`${work.phase}${far}${pace(work)}`)
+    : sentence(failed ? named(work.error) : "") || (stopped ? "Stopped. What was done stays." : olderText(state) || (state.followed ? "Followed." : ""));
   at("work").classList.toggle("refused", Boolean(failed) && !work.running);
   const told = work.notes.filter(([code]) => code !== "export-older" || exported !== work.number);
   const notes = told.map(([, severity, text]) =>
-    Object.assign(document.createElement("li"), { className: severity, textContent: named(text) }));
+    Object.assign(document.createElement("li"), { className: severity, textContent: sentence(named(text)) }));
   at("notes").replaceChildren(...notes);
 }
 /** The number of the work that was asked to stop. */
@@ -178,12 +185,10 @@ let stopping = -1;
 /** The work that ended last, and what was drawn then: once something is drawn, what came of it is past. */
 let ended = { number: 0, running: false, revision: -1 };
 
+/** What an object is called. @param {number} id @param {string} [words] where it has no name */
+const name = (id, words = `object ${id}`) => state.things.find((each) => each.id === id)?.name || words;
 /** A text that calls objects by their names. @param {string} text */
-const named = (text) =>
-  text.replace(/\bobject (\d+)( \([^()]*\))?/g, (words, id) => {
-    const thing = state.things.find((each) => each.id === Number(id));
-    return thing ? title(thing) : words;
-  });
+const named = (text) => text.replace(/\bobject (\d+)( \([^()]*\))?/g, (words, id) => name(Number(id), words));
 
 /** The number of the work after which masks were handed over. */
 let exported = -1;
@@ -224,8 +229,9 @@ function choose(id) {
 
 /** @param {api.Thing} thing */
 async function rename(thing) {
-  const name = await question("Name of the object", "Name", thing.name);
-  if (name !== null) await post("do", { kind: "rename", id: thing.id, name });
+  const name = await question("Name of the object", "Name", title(thing));
+  if (name === null || name === title(thing)) return;
+  await post("do", { kind: "rename", id: thing.id, name });
   if (name && state.followed) say("Follow again, and the run has this name too.");
 }
 
@@ -235,7 +241,7 @@ let stale = false;
 /** Show the pixels of the frame as they are now; one fetch at a time, so that none is overtaken by an earlier one. */
 function look() {
   stale = true;
-  at("loading").textContent = `frame ${frame} …`;
+  at("loading").textContent = `Frame ${frame} …`;
   at("loading").hidden = view.frame === frame;
   looks ??= fetched();
   return looks;
@@ -452,14 +458,14 @@ for (const { name, meaning } of state.formats) {
 }
 at("export").addEventListener("click", () =>
   inTurn(async () => {
-    at("exported").textContent = "exporting …";
+    at("exported").textContent = "Exporting …";
     try {
       const told = /** @type {any} */ (await api.post("export", { format: input("format").value, hard: input("hard").checked }));
-      at("exported").textContent = `written: ${told.changed}`;
+      at("exported").textContent = `Written: ${told.changed}`;
       exported = state.work.number;
       working();
     } catch (error) {
-      at("exported").textContent = /** @type {Error} */ (error).message;
+      at("exported").textContent = sentence(/** @type {Error} */ (error).message);
     }
   }),
 );
@@ -571,8 +577,12 @@ const KEYS = [
   ])),
   ["?", "These keys", () => /** @type {HTMLDialogElement} */ (at("help")).showModal()],
 ];
+/** A key as it is written on it. @param {string} key */
+const sign = (key) =>
+  key.replace(/Arrow(\w+)/, (_, way) => ARROWS[/** @type {keyof ARROWS} */ (way)]).replace(/(?<=^|\+)[a-z]$/, (letter) => letter.toUpperCase());
+const ARROWS = { Left: "←", Right: "→", Up: "↑", Down: "↓" };
 const shown = KEYS.filter(([key]) => !/[2-9]/.test(key)).map(([key, meaning]) =>
-  key === "1" ? ["1 … 9", "Choose an object of the list"] : [key.length > 1 ? key : key.toUpperCase(), meaning]);
+  key === "1" ? ["1 … 9", "Choose an object of the list"] : [sign(key), meaning]);
 const rows = [...shown, ["Space + drag", "Move the frame"], ["Wheel", "Size of the brush, else zoom"], ["Ctrl + wheel", "Zoom"]];
 for (const [key, meaning] of rows) {
   const row = document.createElement("tr");
@@ -602,7 +612,10 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   found[2](event);
 });
-addEventListener("pagehide", () => api.release());
+addEventListener("pagehide", () => {
+  sessionStorage.setItem(state.out, JSON.stringify({ frame, chosen }));
+  api.release();
+});
 // What is chosen with the pointer is done with; who has come by Tab walks through it by keys.
 let byPointer = true;
 document.addEventListener("pointerdown", () => { byPointer = true; }, true);
@@ -620,6 +633,6 @@ take("b");
 input("radius").dispatchEvent(new Event("input"));
 objects();
 update(state);
-await seek(state.drawn[0] ?? state.span[0]);
+await seek(kept.frame ?? state.drawn[0] ?? state.span[0]);
 if (!state.things.length && state.pen) say("Draw around an object, or over it, and press Follow.");
 watch();

@@ -63,7 +63,7 @@ export class Timeline {
     rows.forEach(({ id, name, color, gone }, row) => {
       const y = TOP + row * tall;
       for (const [frame, sure] of this.findings.confidence[id] ?? []) {
-        context.fillStyle = `hsl(${Math.round(20 + 190 * sure)} 70% 50% / ${1.05 - 0.6 * sure})`;
+        context.fillStyle = `hsl(${Math.round(370 - 160 * sure)} 70% 50% / ${1.05 - 0.6 * sure})`;
         context.fillRect(at(frame), y + 2, wide + 0.5, tall - 4);
       }
       const clear = (/** @type {number} */ first, /** @type {number | null} */ last) => {
