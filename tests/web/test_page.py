@@ -167,6 +167,8 @@ def test_all_of_it_with_keys_alone(tab: Tab, session: Session) -> None:
     tab.expect(tab.page.locator("#frame")).to_have_value("11")
     tab.press("?")
     tab.expect(tab.page.locator("#help")).to_be_visible()
+    tab.expect(tab.page.locator("#keys kbd", has_text="Ctrl+Z")).to_have_text("Ctrl+Z")
+    tab.expect(tab.page.locator("#keys kbd", has_text="Shift+←")).to_have_text("Shift+←")
     tab.page.keyboard.press("Escape")
     tab.expect(tab.page.locator("#help")).to_be_hidden()
 
@@ -219,6 +221,7 @@ def test_drawn_followed_and_corrected(tab: Tab, session: Session) -> None:
     tab.press("Enter")
     waited(session, drawn)
     tab.page.locator("#direction").select_option("forward")
+    tab.expect(tab.page.locator("#export")).to_have_attribute("title", re.compile("Follow first"))
     tab.page.locator("#follow").click()
     tab.expect(tab.page.locator("#work")).to_have_text("Followed.", timeout=240_000)
     assert session.wanted.direction == "forward"
@@ -509,6 +512,9 @@ def test_a_locked_object_is_kept(tab: Tab, session: Session) -> None:
     tab.drag((20, 16), (40, 16))
     tab.expect(status).to_have_text("dog is locked: unlock it first")
     assert session.document.count == 2
+    tab.page.locator("#objects button[aria-label^=Unlock]").click()
+    tab.page.locator("#objects button[aria-label^=Delete]").click()
+    tab.expect(status).to_contain_text("Deleted in all masks")
 
 
 def test_it_says_at_once_that_it_stops(tab: Tab, session: Session) -> None:
@@ -590,6 +596,18 @@ def test_nothing_keeps_anybody_out(scheme: str, tab: Tab, session: Session) -> N
         found = Axe().run(tab.page).response["violations"]
         serious = [each for each in found if each["impact"] in ("serious", "critical")]
         assert not serious, [(each["id"], [node["html"] for node in each["nodes"]]) for each in serious]
+
+
+def test_an_object_is_renamed(tab: Tab, session: Session) -> None:
+    tab.add()
+    tab.page.locator("#objects button[aria-label^=Rename]").click()
+    tab.expect(tab.page.locator("#ask-value")).to_have_value("object 1")
+    tab.page.keyboard.press("Enter")
+    tab.page.locator("#objects .name").dblclick()
+    tab.page.keyboard.type("dog")
+    tab.page.keyboard.press("Enter")
+    tab.expect(tab.page.locator("#objects .name")).to_have_text("dog")
+    assert session.document.count == 2
 
 
 def test_names_cannot_become_markup(tab: Tab, session: Session) -> None:

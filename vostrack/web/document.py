@@ -269,7 +269,7 @@ class Document:
             self._apply(self._prepared(step))
 
     def _checked(self, step: Step, before: Labels | None = None) -> Done:
-        """What a new step changes; raises `MaskError` also where that is nothing, or the end of an object, by a lock."""
+        """What a new step changes; raises `MaskError` also where a lock keeps it from being done."""
         done = self._prepared(step, before)
         if step.kind in STROKES or step.kind in ("delete", "merge"):
             check_unlocked(self.things, (step.id, step.other))

@@ -73,6 +73,9 @@ const post = (path, body) =>
 /** Kinds of steps that paint, and make an object if there is none. */
 const PAINTS = ["brush", "polygon", "fill", "region"];
 
+/** Kinds of steps that draw nothing. */
+const OF_OBJECTS = ["gone", "here", "lock", "recolor", "delete", "merge"];
+
 /** Do a step on the frame that is shown, for the object that is chosen now. @param {api.Step} step */
 function send(step) {
   const body = { frame, id: chosen, only: input("over").checked && step.kind !== "erase" ? "background" : "all", ...step };
@@ -82,7 +85,7 @@ function send(step) {
     body.id ||= chosen;
     if (!body.id) return say("There is no object yet: draw one first.", true);
     update(await api.post("do", body));
-    if (!["gone", "here"].includes(step.kind) && view.hidden.delete(body.id)) {
+    if (!OF_OBJECTS.includes(step.kind) && view.hidden.delete(body.id)) {
       objects();
       say(`Drawn on, and shown again: ${name(body.id)}.`);
     }
@@ -209,7 +212,7 @@ function objects() {
   listed(at("objects"), state.things, chosen, view.hidden, {
     choose,
     rename,
-    send: (step) => post("do", step),
+    send,
     hide: (id) => {
       if (!view.hidden.delete(id)) view.hidden.add(id);
       objects();
