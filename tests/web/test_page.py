@@ -550,6 +550,13 @@ def test_what_is_said_of_a_frame_goes_with_it(tab: Tab, session: Session) -> Non
     tab.expect(status).to_contain_text("Enter paints")
     tab.press("Escape")
     tab.expect(status).to_be_empty()
+    held: list[Any] = []
+    tab.page.route("**/frame/2.jpg?*", lambda route: held.append(route))
+    tab.press("ArrowRight")
+    tab.page.mouse.click(*tab.at(20, 16))
+    tab.expect(status).to_have_text("Frame 2 is still coming.")
+    held[0].continue_()
+    tab.expect(status).to_be_empty()
 
 
 def test_an_object_is_gone_and_here_again(tab: Tab, session: Session) -> None:
