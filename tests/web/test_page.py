@@ -274,6 +274,7 @@ def test_buttons_stay_where_they_are(tab: Tab, session: Session) -> None:
     for name in ("dog", "cat with a name that is quite long", "bird", "fish", "fox"):
         session.do(Step("add", name=name))
     tab.expect(tab.page.locator("#objects li")).to_have_count(5)
+    tab.expect(tab.page.locator("#objects li[aria-current]")).to_be_in_viewport(ratio=0.9)
     assert places() == start
     tab.drag((20, 16), (40, 16))
     waited(session, lambda _: bool(session.labels(0).any()))

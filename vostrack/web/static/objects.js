@@ -42,7 +42,13 @@ export function listed(list, things, chosen, hidden, act) {
     );
     return item;
   });
+  const { current } = list.dataset;
   list.replaceChildren(...items);
+  list.dataset.current = String(chosen);
+  const item = items[things.findIndex(({ id }) => id === chosen)];
+  if (!item || current === String(chosen)) return;
+  const top = item.offsetTop - list.offsetTop; // the list alone is scrolled, so that no button moves
+  list.scrollTop = Math.max(Math.min(list.scrollTop, top), top + item.offsetHeight - list.clientHeight);
 }
 
 /** @param {string} title @param {string} text @param {string} value @returns {Promise<string | null>} */
