@@ -450,17 +450,13 @@ class Session:
             names = {thing.id: thing.name for thing in things if thing.name and thing.id in there}
             gone = {number: spans for number, spans in self._gone.items() if number in there}
             text = self.command(self.clip, masks, names, gone, self.wanted, self.span, self.out)
-            if text and self._is_held():
+            held = None
+            with suppress(VostrackError):  # an update puts its results in their place
+                held = self.is_followed and self._asked_for().request.locks.record()
+            if text and held:
                 text = f'# as with "All anew": what was kept as it was is followed again\n{text}'
             self._command = state, text
         return self._command[1]
-
-    def _is_held(self) -> bool:
-        """Whether the run has masks that stay as they were."""
-        try:
-            return self.is_followed and bool(self._asked_for().request.locks.record())
-        except VostrackError:  # an update puts its results in their place
-            return False
 
     def _begin_with(self, given: Prompts) -> None:
         """Make objects and masks of what was given to a run."""
