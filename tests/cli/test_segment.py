@@ -366,6 +366,7 @@ def test_options_that_are_missing_or_malformed_are_errors_of_usage(vostrack: Run
         (segment("--size", "15"), "from 16 to 8192, or full"),
         (segment("--size", "²"), "from 16 to 8192, or full"),
         (segment("--nothing"), "error: no such option"),
+        (segment("--direction", "fwd"), "error: invalid value for '--direction': 'fwd' is not one of"),
         (["segment", "--size"], "error: option '--size' requires an argument"),
     ):
         code, printed, said = vostrack(*arguments)

@@ -55,9 +55,9 @@ def input_error(error: OSError) -> InputError:
 def usage_fault(error: BaseException) -> str:
     """What is wrong with a command line, on one line as all errors are; empty for an error that is none of Click's."""
     message = getattr(error, "format_message", None)
-    said = " ".join(message().split()).rstrip(".") if callable(message) else ""
-    said = re.sub(r"[.]? (?=(?:Did you mean|To make one|Choose from)\b)", "; ", said)
-    return re.sub("(?:^|(?<=; ))[A-Z](?=[a-z])", lambda at: at[0].lower(), said)
+    said = " ".join(message().replace("Value error, ", "").split()).rstrip(".") if callable(message) else ""
+    said = re.sub(r"[.]? (Did|To|Choose)(?= (?:you mean|make one|from)\b)", lambda at: f"; {at[1].lower()}", said)
+    return re.sub("^[A-Z](?=[a-z])", lambda at: at[0].lower(), said)
 
 
 class Stopped(BaseException):
