@@ -81,7 +81,7 @@ def test_faults_are_a_line_each_and_nothing_is_run(folder: Path, capsys: pytest.
     assert [line.split(":")[1] for line in lines[:2]] == [" plan.csv, line 2", " plan.csv, line 3"]
     assert lines[2:] == [
         "2 faults in the plan: nothing was run",
-        "next: mend what these lines name, then the same command",
+        "next: mend what is said above, then give the same command again",
     ]
     assert not (folder / "runs").exists()
 

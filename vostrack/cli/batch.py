@@ -422,7 +422,7 @@ def _refuse(faults: Sequence[str], end: str = _NOTHING_RUN) -> NoReturn:
         print(f"error: {plain(with_flags(re.sub('`([a-z_]+)=True`', said, fault)))}", file=sys.stderr)
     print(f"{counted(len(faults), 'fault')}{end}", file=sys.stderr)
     if end == _NOTHING_RUN:
-        say_next("mend what these lines name, then the same command")
+        say_next("mend what is said above, then give the same command again")
     raise typer.Exit(PlanError.exit_code)
 
 
