@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("program", choices=PROGRAMS, nargs="?", help="[all, two at a time]")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the program")
     given = parser.parse_args(arguments)
+    os.environ["OMP_NUM_THREADS"] = "1"  # as in the tests: processes are forked after torch was loaded
     if given.program is None:
         return _all()
     program = importlib.import_module(f"tests.reliability.{given.program}")
