@@ -79,13 +79,14 @@ const OF_OBJECTS = ["gone", "here", "lock", "recolor", "delete", "merge"];
 /** Do a step on the frame that is shown, for the object that is chosen now. @param {api.Step} step */
 function send(step) {
   const body = { frame, id: chosen, only: input("over").checked && step.kind !== "erase" ? "background" : "all", ...step };
+  const isHidden = !OF_OBJECTS.includes(step.kind) && view.hidden.has(body.id); // later, it may be hidden on purpose
   return inTurn(async () => {
     say("");
     if (!body.id && !chosen && PAINTS.includes(step.kind)) update(await api.post("do", { kind: "add" }));
     body.id ||= chosen;
     if (!body.id) return say("There is no object yet: draw one first.", true);
     update(await api.post("do", body));
-    if (!OF_OBJECTS.includes(step.kind) && view.hidden.delete(body.id)) {
+    if (isHidden && view.hidden.delete(body.id)) {
       objects();
       say(`Drawn on, and shown again: ${name(body.id)}.`);
     }
