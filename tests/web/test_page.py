@@ -308,6 +308,7 @@ def test_notes_are_in_words_of_the_page(tab: Tab, session: Session) -> None:
     session.do(Step("add", name="dog"))
     session.work.progress = Progress(notes=(("object-vanished", "warning", "object 1 vanished at frame 3"),))
     tab.expect(tab.page.locator("#notes li")).to_have_text("dog vanished at frame 3")
+    assert "object-vanished" not in tab.page.locator("#told").inner_text()
 
 
 def test_doubtful_frames_come_in_the_order_in_which_masks_would_help(tab: Tab, session: Session) -> None:
@@ -324,6 +325,7 @@ def test_doubtful_frames_come_in_the_order_in_which_masks_would_help(tab: Tab, s
         tab.expect(tab.page.locator("#frame")).to_have_value(str(frame))
         tab.expect(tab.page.locator("#status")).to_contain_text(f"Doubtful frame {number} of 3; first comes")
         tab.press("Home")
+    assert session.document.frames == [0], "looking draws nothing"
 
 
 def test_a_stroke_ends_where_the_pointer_was_let_go(tab: Tab, session: Session) -> None:
@@ -501,6 +503,7 @@ def test_what_is_hidden_is_shown_when_it_is_drawn_on(tab: Tab, session: Session)
     tab.drag((20, 16), (40, 16))
     tab.expect(tab.page.locator("#status")).to_have_text("Drawn on, and shown again: object 1.")
     tab.expect(tab.page.locator("#objects button[aria-label^=Hide]")).to_be_visible()
+    assert drawn(session.labels(0) == 1)
 
 
 def test_a_locked_object_is_kept(tab: Tab, session: Session) -> None:
@@ -526,6 +529,7 @@ def test_it_says_at_once_that_it_stops(tab: Tab, session: Session) -> None:
     tab.expect(stop).to_be_disabled()
     session.work.progress = Progress(1, stopped=True)
     tab.expect(stop).to_have_text("Stop")
+    assert tab.page.locator("#follow").is_enabled()
 
 
 def test_a_page_that_is_loaded_again_shows_what_it_showed(tab: Tab, session: Session) -> None:
@@ -537,6 +541,7 @@ def test_a_page_that_is_loaded_again_shows_what_it_showed(tab: Tab, session: Ses
     tab.reload()
     tab.expect(tab.page.locator("#frame")).to_have_value("2")
     tab.expect(tab.page.locator("#objects li[aria-current] .name")).to_have_text("dog")
+    assert session.document.frames == [], "nothing is drawn by that"
 
 
 def test_what_is_said_of_a_frame_goes_with_it(tab: Tab, session: Session) -> None:
@@ -558,6 +563,7 @@ def test_what_is_said_of_a_frame_goes_with_it(tab: Tab, session: Session) -> Non
     tab.expect(status).to_have_text("Frame 2 is still coming.")
     held[0].continue_()
     tab.expect(status).to_be_empty()
+    assert not session.document.frames, "a frame that is not there is not drawn on"
 
 
 def test_an_object_is_gone_and_here_again(tab: Tab, session: Session) -> None:

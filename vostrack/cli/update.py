@@ -74,13 +74,7 @@ def update(
     if undo:
         if any([*changes, lock, lock_range, clip]):
             raise typer.BadParameter("it takes back the last update, and nothing else", param_hint="--undo")
-        from vostrack.run.export import older
-        from vostrack.run.update import undo as take_back
-
-        take_back(run)
-        for note in older(run):
-            print_note(Console(stderr=True), note)
-        say_next(f"look at {near(run)}; it is as it was before the last update")
+        _take_back(run)
         return
     if not any(changes):
         raise typer.BadParameter(
@@ -133,6 +127,17 @@ def _stopping() -> Iterator[None]:
 def _objects(texts: list[str] | None) -> list[int | str]:
     """Ids and names of objects."""
     return [parse_object(text) for text in texts or ()]
+
+
+def _take_back(run: Path) -> None:
+    """Undo the last update of a run."""
+    from vostrack.run.export import older
+    from vostrack.run.update import undo
+
+    undo(run)
+    for note in older(run):
+        print_note(Console(stderr=True), note)
+    say_next(f"look at {near(run)}; it is as it was before the last update")
 
 
 def _frames(text: str) -> tuple[int, int]:
