@@ -1,8 +1,7 @@
-"""Lists of settings and codes in the pages, made from the declarations: `python docs/write_settings.py` writes them.
+"""Lists of settings in the pages, made from the declarations: `python docs/write_settings.py` writes them.
 
 They stand between markers: `<!-- presets: METHOD -->` and `<!-- recipes: METHOD -->` for what these change, `<!--
-settings: NAME -->` for all settings of "adaptation" or "crf", `<!-- notes: SEVERITY -->` for the codes of warnings or
-of notes; `<!-- end -->` ends any of them.
+settings: NAME -->` for all settings of "adaptation" or "crf"; `<!-- end -->` ends any of them.
 
 `vostrack methods NAME` explains settings of methods and of their training. Help and errors have the ranges of numbers.
 """
@@ -16,9 +15,8 @@ from pathlib import Path
 from vostrack.cli.settings import as_text
 from vostrack.config import Config, Setting, settings_of
 from vostrack.methods import method_class
-from vostrack.notes import Code
 
-_MARKED = re.compile(r"(<!-- (presets|settings|recipes|notes): ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_MARKED = re.compile(r"(<!-- (presets|settings|recipes): ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def with_tables(page: str) -> str:
@@ -27,7 +25,7 @@ def with_tables(page: str) -> str:
 
 
 def _made(kind: str, name: str) -> str:
-    paragraphs = {"presets": _presets, "settings": _settings, "recipes": _recipes, "notes": _codes}[kind](name)
+    paragraphs = {"presets": _presets, "settings": _settings, "recipes": _recipes}[kind](name)
     return "".join(f"\n{paragraph}\n" for paragraph in paragraphs)
 
 
@@ -78,10 +76,6 @@ def _values(config: Config, settings: Iterable[Setting], besides: Config | None 
     named = {each.name: getattr(config, each.name) for each in settings}
     chosen = {name: value for name, value in named.items() if besides is None or value != getattr(besides, name)}
     return ", ".join(f"`{name}={as_text(value)}`" for name, value in chosen.items())
-
-
-def _codes(severity: str) -> list[str]:
-    return ["\n".join(f"- `{code}`: {code.meaning}" for code in Code if code.severity == severity)]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shlex
@@ -27,6 +28,7 @@ from vostrack.errors import VostrackError
 from vostrack.files import sha256
 from vostrack.methods import METHODS, build_net, method_class, training_recipe
 from vostrack.methods.base import Batch
+from vostrack.notes import Code
 from vostrack.video.synthetic import write_clip
 from vostrack.weights import read_manifest, save_weights
 
@@ -188,6 +190,8 @@ def test_the_site_can_be_built(tmp_path: Path) -> None:
     reference = (tmp_path / "reference" / "index.html").read_text(encoding="utf-8")
     assert {name for name in vostrack.__all__ if f'id="vostrack.{name}"' not in reference} == {"__version__"}
     assert {card.stem for card in CARDS} <= {page.parent.name for page in (tmp_path / "weights").rglob("index.html")}
+    formats = html.unescape((tmp_path / "formats" / "index.html").read_text(encoding="utf-8"))
+    assert not [code for code in Code if f"<li><code>{code}</code>: {code.meaning}</li>" not in formats]
     leads_out = re.compile(r'href="[^"]*(\.py|\.md)[#"]')
     assert not [page for page in tmp_path.rglob("*.html") if leads_out.search(page.read_text(encoding="utf-8"))]
 

@@ -2,7 +2,7 @@
 
 It adds the changelog, the model cards and a page with the API, made from docstrings. A link to anything else outside
 `docs/`, and to code, goes to `repo_url` of mkdocs.yml, or, without one, becomes its text. `<!-- code: FILE -->` becomes
-the code in that file.
+the code in that file, `<!-- codes -->` a list of the codes of warnings and one of those of notes.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from typing import Any
 
 from mkdocs.structure.files import File
 
+from vostrack.notes import NOTE, WARNING, Code
+
 ROOT = Path(__file__).parents[2]
 OUTSIDE = [ROOT / "CHANGELOG.md", *sorted((ROOT / "weights").glob("*.md"))]
 
 _LINK = re.compile(r"\[([^\[\]]+)\]\(([^)\s:#]+)(#[^)\s]*)?\)")
 _CODE = re.compile(r"<!-- code: (\S+) -->")
+_CODES = "<!-- codes -->"
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -48,7 +51,16 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     def code(match: re.Match[str]) -> str:
         return f"```python\n{(here / match[1]).read_text(encoding='utf-8')}```"
 
-    return _CODE.sub(code, _LINK.sub(link, markdown))
+    return _CODE.sub(code, _LINK.sub(link, markdown)).replace(_CODES, _codes())
+
+
+def _codes() -> str:
+    """The codes of warnings, then those of notes, with what they mean."""
+    lists = []
+    for severity in (WARNING, NOTE):
+        items = [f"- `{code}`: {code.meaning}" for code in Code if code.severity == severity]
+        lists.append("\n".join([f"{severity.capitalize()}s:\n", *items]))
+    return "\n\n".join(lists)
 
 
 def _reference() -> str:
