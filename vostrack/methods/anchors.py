@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from vostrack.config import setting
-from vostrack.device import autocast, working_type
+from vostrack.device import working_type
 from vostrack.matching.memory import FrameBank, with_new_objects
 from vostrack.matching.settings import GridConfig, RecentConfig
 from vostrack.methods.objectives.anchors import AnchorsObjective
@@ -105,8 +105,7 @@ class AnchorsMethod:
     def encode(self, image: Tensor) -> Tensor:
         """Unit vectors of the chosen stages, concatenated, and colours (C, h, w)."""
         config = self.config
-        with autocast(config.precision, image.device):
-            stages = self.net.chosen_stages(normalised_rgb(image)[None], config.stages)
+        stages = self.net.chosen_stages(normalised_rgb(image)[None], config.stages, precision=config.precision)
         return cell_features(image, [stages], config.stride, config.colour)
 
     def begin(self, features: Tensor, labels: Tensor, state: AnchorsState | None = None) -> AnchorsState:

@@ -12,7 +12,7 @@ No paper of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -30,7 +30,7 @@ from vostrack.nets.distilled import DistilledNet
 from vostrack.nets.encoders import BestNet, mean_over_views, trunk_tensors
 from vostrack.ops.color import normalised_lab, normalised_rgb, rgb_to_lab, scaled_lab
 from vostrack.ops.grid import cells
-from vostrack.ops.hypercolumns import hypercolumns, lab_colours
+from vostrack.ops.hypercolumns import Stage, hypercolumns, lab_colours
 from vostrack.weights import Adopt
 
 TWO, ONE = "default", "distilled"
@@ -105,8 +105,8 @@ class BestMethod(SoftMatcher):
         said = self._describe(normalised_rgb(image)[None], scaled_lab(lab)[None])
         if config.colour:
             own = config.colour * lab_colours(lab, config.stride)[None]
-            said = torch.cat((said, own.contiguous(memory_format=torch.channels_last)), 1)
-        return said[0]
+            said.append(own.contiguous(memory_format=torch.channels_last))
+        return torch.cat(said, 1)[0]
 
     def describe(self, images: Tensor) -> Tensor:
         """What the network or the networks say of each cell (B, C, h, w) of images (B, 3, H, W) in [0, 1].
@@ -114,21 +114,25 @@ class BestMethod(SoftMatcher):
         Of the two networks these are hypercolumns of unit length side by side: one of `anchors`, one of `anchors` for
         the frame at twice its size, one of `mast-mem`.
         """
-        return self._describe(normalised_rgb(images), normalised_lab(images))
+        return torch.cat(self._describe(normalised_rgb(images), normalised_lab(images)), 1)
 
-    def _describe(self, rgb: Tensor, lab: Tensor) -> Tensor:
-        """The same of images (B, 3, H, W) whose colours are converted."""
+    def _describe(self, rgb: Tensor, lab: Tensor) -> list[Tensor]:
+        """The same of images (B, 3, H, W) whose colours are converted, in parts."""
         config = self.config
-        with autocast(config.precision, rgb.device):
-            if isinstance(self.net, DistilledNet):
-                step, net, both = config.stride // self.net.stride, self.net, torch.cat((rgb, lab), 1)
+        if isinstance(self.net, DistilledNet):
+            step, net, both = config.stride // self.net.stride, self.net, torch.cat((rgb, lab), 1)
+            with autocast(config.precision, rgb.device):
                 (said,) = mean_over_views(lambda seen: [net(seen)], both, (net.coarsest,), config.views)
-                return said[:, :, ::step, ::step]
-            nets = self.net.anchors.scales(rgb, config.stages, config.fine_stages, config.views)
-            if config.mast_stages:
-                nets.append(self.net.mast.chosen_stages(lab, config.mast_stages, config.views))
+            return [said[:, :, ::step, ::step]]
         size = cells((rgb.shape[2], rgb.shape[3]), config.stride)
-        return torch.cat([hypercolumns(stages, config.stride, size) for stages in nets], 1)
+        return [hypercolumns(stages, config.stride, size) for stages in _stages(self.net, config, rgb, lab)]
+
+
+def _stages(net: BestNet, config: BestConfig, rgb: Tensor, lab: Tensor) -> Iterator[Sequence[Stage]]:
+    """The stages of the two networks, one scale of one network after the other."""
+    yield from net.anchors.scales(rgb, config.stages, config.fine_stages, config.views, config.precision)
+    if config.mast_stages:
+        yield net.mast.chosen_stages(lab, config.mast_stages, config.views, config.precision)
 
 
 def _refuse_stages(config: BestConfig) -> None:

@@ -28,7 +28,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vostrack.config import setting
-from vostrack.device import autocast
 from vostrack.errors import MethodError
 from vostrack.matching.memory import with_new_objects
 from vostrack.matching.settings import FeatureConfig, SearchConfig
@@ -159,8 +158,7 @@ class MastMethod:
         if not config.stages:
             keys: Tensor = net(lab)[0]
             return keys
-        with autocast(config.precision, image.device):
-            stages = net.chosen_stages(lab, config.stages)
+        stages = net.chosen_stages(lab, config.stages, precision=config.precision)
         return cell_features(image, [stages], self.stride, config.colour)
 
     def begin(self, features: Tensor, labels: Tensor, state: MastState | None = None) -> MastState:

@@ -23,7 +23,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vostrack.config import setting
-from vostrack.device import autocast
 from vostrack.errors import MethodError
 from vostrack.matching.matcher import MatchingState, SoftMatcher
 from vostrack.matching.recent import log_prior
@@ -129,8 +128,7 @@ class RpmNetMethod:
         embeddings = self.net.embed(seen)[0]
         if config.pointed_only:
             return embeddings
-        with autocast(config.precision, image.device):
-            scales = self.net.scales(seen, config.stages, config.fine_stages, config.views)
+        scales = self.net.scales(seen, config.stages, config.fine_stages, config.views, config.precision)
         return torch.cat((embeddings, cell_features(image, scales, self.stride, config.colour)))
 
     def begin(self, features: Tensor, labels: Tensor, state: RpmState | None = None) -> RpmState:

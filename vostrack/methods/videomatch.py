@@ -28,7 +28,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from vostrack.device import autocast
 from vostrack.matching.matcher import SoftMatcher
 from vostrack.matching.settings import SoftMatcherConfig
 from vostrack.methods.objectives.videomatch import LAST, VideoMatchObjective
@@ -85,8 +84,7 @@ class VideoMatchMethod(SoftMatcher):
         config, seen = self.config, normalised_rgb(image)[None]
         if config.finetune_part == "block":
             return self.net.before_last(seen)[0]
-        with autocast(config.precision, image.device):
-            scales = self.net.scales(seen, config.stages, config.fine_stages, config.views)
+        scales = self.net.scales(seen, config.stages, config.fine_stages, config.views, config.precision)
         return cell_features(image, scales, config.stride, config.colour)
 
     def block(self) -> tuple[Tensor, ...]:

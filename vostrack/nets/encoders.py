@@ -5,7 +5,7 @@ Parameter names are those of the shipped weights. Letters: B batch, C channels, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from vostrack.device import autocast
 from vostrack.nets.resnet import ResNet
 from vostrack.ops.grid import resize
 
@@ -36,13 +37,16 @@ class StagedNet(nn.Module):
         """Outputs (B, C, h, w) of the first `last` stages of an image (B, 3, H, W), normalised as for the weights."""
         return cast(list[Tensor], self.trunk(image, last))
 
-    def chosen_stages(self, image: Tensor, numbers: Sequence[int], views: int = 1) -> list[tuple[Tensor, int]]:
+    def chosen_stages(
+        self, image: Tensor, numbers: Sequence[int], views: int = 1, precision: str = "32"
+    ) -> list[tuple[Tensor, int]]:
         """Some of the stages, in 32 bits, each with its stride in pixels.
 
         Args:
             image: as for `stages`.
             numbers: of the stages, from 1.
             views: images that they are the mean over, one of `VIEWS`.
+            precision: that the network computes in, as for `device.autocast`.
         """
         strides = tuple(self.stage_strides[number - 1] for number in numbers)
 
@@ -50,28 +54,30 @@ class StagedNet(nn.Module):
             stages = self.stages(seen, max(numbers))
             return [stages[number - 1] for number in numbers]
 
-        return list(zip(mean_over_views(chosen, image, strides, views), strides, strict=True))
+        with autocast(precision, image.device):
+            found = mean_over_views(chosen, image, strides, views)
+        return list(zip(found, strides, strict=True))
 
     def scales(
-        self, image: Tensor, numbers: Sequence[int], fine: Sequence[int], views: int
-    ) -> list[list[tuple[Tensor, int]]]:
+        self, image: Tensor, numbers: Sequence[int], fine: Sequence[int], views: int, precision: str
+    ) -> Iterator[list[tuple[Tensor, int]]]:
         """What `chosen_stages` gives for an image and, if any are wanted, for the image at twice its size.
 
-        Cells of the larger image lie half as far apart, and see half as far.
+        Cells of the larger image lie half as far apart, and see half as far. One after the other, since stages take
+        much memory.
 
         Args:
             image: as for `stages`.
             numbers: stages of the image, from 1.
             fine: stages of the larger image; may be empty.
-            views: as for `chosen_stages`.
+            views, precision: as for `chosen_stages`.
         """
-        found = [self.chosen_stages(image, numbers, views)]
+        yield self.chosen_stages(image, numbers, views, precision)
         if fine:
             height, width = image.shape[-2:]
             # Corner pixels stay where they are, and with them the cells: pixel i becomes pixel 2 * i.
             larger = resize(image, (2 * height - 1, 2 * width - 1), corners=True)
-            found.append([(stage, stride // 2) for stage, stride in self.chosen_stages(larger, fine, views)])
-        return found
+            yield [(stage, stride // 2) for stage, stride in self.chosen_stages(larger, fine, views, precision)]
 
 
 class AnchorsNet(StagedNet):

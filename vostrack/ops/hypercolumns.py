@@ -7,7 +7,7 @@ stages; whitening by the within-class covariance is that of Fisher's linear disc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,9 @@ from vostrack.ops.grid import cells, to_cells, to_pixels
 
 Stage = tuple[Tensor, int]
 """Features (B, C, h, w) and their stride in pixels; the grids start at pixel 0."""
+
+_PART = 4096
+"""Cells that are looked at together."""
 
 _SHARE = 1e-6
 _ROUNDING = 1e-12
@@ -39,7 +42,7 @@ def hypercolumns(stages: Sequence[Stage], stride: int, size: tuple[int, int]) ->
     return F.normalize(torch.cat(columns, 1), dim=1)
 
 
-def cell_features(image: Tensor, nets: Sequence[Sequence[Stage]], stride: int, colour: float) -> Tensor:
+def cell_features(image: Tensor, nets: Iterable[Sequence[Stage]], stride: int, colour: float) -> Tensor:
     """Features of an image: hypercolumns of one or more networks, and the colours of the cells.
 
     Args:
@@ -109,26 +112,40 @@ def principal_axes(features: Tensor, count: int, whitening: float = 0.0, labels:
     """
     if not count:
         return features.new_zeros(0, len(features) + 1)
-    centred = features.flatten(1).cpu().to(torch.float64, copy=True)  # not every device has double
-    mean = centred.mean(1, keepdim=True)
-    covariance = centred.sub_(mean) @ centred.T / centred.shape[1]
+    rows = features.flatten(1).cpu()  # not every device has double
+    mean, covariance, between = _moments(rows, None if labels is None else labels.flatten(1).to(rows))
     spread, directions = torch.linalg.eigh(covariance)
     # What does not vary here says nothing; whitened, it would drown all else in a frame where it does.
     varied = int((spread > _SHARE * spread[-1]).sum())
     basis = directions[:, -min(count, max(1, varied)) :]
-    within = covariance if labels is None else covariance - _between(centred, labels.flatten(1).to(centred))
-    variances, turn = torch.linalg.eigh(basis.T @ within @ basis)
+    variances, turn = torch.linalg.eigh(basis.T @ (covariance - between) @ basis)
     # A blank image has directions without any variance: they must not become the loudest.
     smallest = (_SHARE * variances[-1]).clamp(min=_ROUNDING)
     axes = (basis @ turn / variances.clamp(min=smallest) ** (whitening / 2)).T
     return torch.cat((axes, -axes @ mean), 1).to(features).contiguous()
 
 
-def _between(centred: Tensor, labels: Tensor) -> Tensor:
-    """Between-class covariance (C, C) of features (C, N), whose mean is 0, with labels (K, N)."""
-    fractions = labels.mean(1).clamp(min=_ROUNDING)
-    sums = centred @ labels.T / labels.shape[1]
-    return (sums / fractions) @ sums.T
+def _moments(rows: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (C, 1), covariance (C, C) and between-class covariance (C, C) of features (C, N), all in double.
+
+    A part of the cells at a time: all of them in double would take more memory than anything else.
+
+    Args:
+        rows: (C, N).
+        labels: (K, N), summing to 1 over K; without, nothing lies between classes.
+    """
+    count = rows.shape[1]
+    mean = torch.stack([part.sum(1, dtype=torch.float64) for part in rows.split(_PART, 1)]).sum(0)[:, None] / count
+    products = torch.zeros(len(rows), len(rows), dtype=torch.float64)
+    labels = rows.new_ones(1, count) if labels is None else labels
+    sums = torch.zeros(len(rows), len(labels), dtype=torch.float64)
+    for part, shares in zip(rows.split(_PART, 1), labels.split(_PART, 1), strict=True):
+        centred = part.double() - mean
+        products.addmm_(centred, centred.T)
+        sums.addmm_(centred, shares.double().T)
+    fractions = labels.mean(1, dtype=torch.float64).clamp(min=_ROUNDING)
+    sums /= count
+    return mean, products / count, (sums / fractions) @ sums.T
 
 
 def project(features: Tensor, axes: Tensor) -> Tensor:
