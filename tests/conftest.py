@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -60,15 +59,6 @@ def fake_crf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
     for name in names:
         sys.modules.pop(name, None)  # the real one, if there was one, comes back with the patch's end
-
-
-@pytest.fixture(scope="session")
-def with_tables() -> Callable[[str], str]:
-    """What brings the tables of settings in the text of a page up to date."""
-    written: Callable[[str], str] = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "write_settings.py"))[
-        "with_tables"
-    ]
-    return written
 
 
 @pytest.fixture

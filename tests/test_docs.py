@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -192,6 +192,12 @@ def test_the_site_can_be_built(tmp_path: Path) -> None:
     assert {card.stem for card in CARDS} <= {page.parent.name for page in (tmp_path / "weights").rglob("index.html")}
     formats = html.unescape((tmp_path / "formats" / "index.html").read_text(encoding="utf-8"))
     assert not [code for code in Code if f"<li><code>{code}</code>: {code.meaning}</li>" not in formats]
+    method = (tmp_path / "methods" / "rpm-net" / "index.html").read_text(encoding="utf-8")
+    assert "<p>Preset <code>paper</code>: <code>views=1</code>, <code>edge_radius=0</code>" in method
+    assert "<p>Recipe <code>default</code>: <code>net=default</code>, <code>crop=128</code>" in method
+    assert "<p>Recipe <code>shipped</code>: <code>steps=2400</code></p>" in method
+    beside = (tmp_path / "refinement" / "index.html").read_text(encoding="utf-8")
+    assert "<li><code>iterations=2</code>: iterations of the mean field</li>" in beside
     leads_out = re.compile(r'href="[^"]*(\.py|\.md)[#"]')
     assert not [page for page in tmp_path.rglob("*.html") if leads_out.search(page.read_text(encoding="utf-8"))]
 
@@ -253,19 +259,6 @@ def test_the_readme_and_the_manifest_have_the_same_figures() -> None:
     assert {name for name, *_ in rows} == scores.keys() - {"best-fast"}
     for name, accuracy, seconds in rows:
         assert (float(accuracy), float(seconds)) == (scores[name]["J_480p"], scores[name]["s_per_frame_480p"]), name
-
-
-@pytest.mark.parametrize("page", PAGES, ids=page_name)
-def test_settings_are_up_to_date(page: Path, with_tables: Callable[[str], str]) -> None:
-    text = page.read_text(encoding="utf-8")
-    assert with_tables(text) == text, "run `python docs/write_settings.py`"
-
-
-def test_presets_and_recipes_say_what_they_change(with_tables: Callable[[str], str]) -> None:
-    text = with_tables("<!-- presets: best -->\n<!-- end -->\n<!-- recipes: rpm-net -->\n<!-- end -->")
-    assert "\nPreset `accurate`: as `default`\n" in text
-    assert "\nRecipe `shipped`: `steps=2400`\n" in text
-    assert "\nRecipe `default`: `net=default`, `crop=128`" in text
 
 
 @pytest.mark.parametrize("name", METHODS)

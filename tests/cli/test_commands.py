@@ -242,6 +242,21 @@ def test_settings_of_a_method_are_listed_with_range_presets_and_meaning(capsys: 
     assert "did you mean 'fake'?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("adaptation", ["presets: default, paper (--adapt-preset)", "settings (--adapt-set KEY=VALUE):", "  size=256"]),
+        ("crf", ["settings (--refine-set KEY=VALUE):", "  iterations=2                 1 to 100"]),
+    ],
+)
+def test_settings_of_what_runs_beside_a_method_are_listed(
+    name: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["methods", name]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert not [word for word in words if not any(line.startswith(word) for line in lines)]
+
+
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in ("fake", "copy", "cutie")])
 def test_settings_can_be_read_in_80_columns_group_by_group(
     method: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,12 +86,3 @@ def test_no_text_is_taken_in_silence_or_breaks_it(text: str) -> None:
 def test_values_as_text_are_read_back(config: Sample) -> None:
     pairs = [f"{name}={as_text(value)}" for name, value in vars(config).items()]
     assert changed(Sample(), parsed(*pairs), "sample") == config
-
-
-def test_settings_are_written_between_their_markers_alone(with_tables: Callable[[str], str]) -> None:
-    page = "# Page\n\n<!-- settings: crf -->\nold\n<!-- end -->\n\n| `size` | 1 |\n"
-    written = with_tables(page)
-    assert written.startswith("# Page\n\n<!-- settings: crf -->\n\n- `iterations=2`: iterations of the mean field\n")
-    assert written.endswith("\n<!-- end -->\n\n| `size` | 1 |\n")
-    assert "old" not in written
-    assert with_tables(written) == written

@@ -33,7 +33,11 @@ def figures(entry: WeightsEntry | None) -> list[str]:
 
 def methods(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Show the presets and settings of this one.")
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Show the presets and settings of this one, of the adaptation or of the refinement crf.",
+        ),
     ] = None,
 ) -> None:
     """List the methods, or the presets and settings of one.
@@ -41,6 +45,7 @@ def methods(
     Examples:
         vostrack methods
         vostrack methods anchors
+        vostrack methods adaptation
     """
     if name is not None:
         _print_settings(name)
@@ -71,12 +76,23 @@ def methods(
 
 
 def _print_settings(name: str) -> None:
-    """What a method can be set to, in use and in training."""
+    """What a method, or what runs beside it, can be set to, in use and in training."""
     from rich.console import Console
 
     from vostrack.methods import method_class
 
-    console, factory = Console(highlight=False), method_class(name)
+    console = Console(highlight=False)
+    if name == "adaptation":
+        from vostrack.adapt.config import PRESETS
+
+        _print_all(console, "presets", "--adapt-preset", PRESETS, "--adapt-set")
+        return
+    if name == "crf":
+        from vostrack.refine.crf import CrfConfig
+
+        _print_all(console, "", "", {"default": CrfConfig()}, "--refine-set")
+        return
+    factory = method_class(name)
     console.print(f"{name}\npaper: {factory.paper}", markup=False)
     _print_all(console, "presets", "--preset", factory.presets)
     if factory.objective:
@@ -84,19 +100,17 @@ def _print_settings(name: str) -> None:
         _print_all(console, "recipes", "--recipe", factory.objective.recipes)
 
 
-def _print_all(console: Console, plural: str, flag: str, named: Mapping[str, Config]) -> None:
-    """Each setting of named configurations as it is typed after --set, with unit, range, other values and meaning."""
+def _print_all(console: Console, plural: str, flag: str, named: Mapping[str, Config], change: str = "--set") -> None:
+    """Each setting of named configurations as it is typed after `change`: unit, range, other values and meaning."""
     from itertools import groupby
 
     from vostrack.config import settings_of
 
     wide = min(console.width, 100)
     default = named["default"]
-    console.print(
-        f"{plural}: {', '.join(named)} ({flag})\n"
-        f"settings (--set KEY=VALUE):{'' if settings_of(type(default)) else ' none'}",
-        markup=False,
-    )
+    if flag:
+        console.print(f"{plural}: {', '.join(named)} ({flag})", markup=False)
+    console.print(f"settings ({change} KEY=VALUE):{'' if settings_of(type(default)) else ' none'}", markup=False)
     for group, settings in groupby(settings_of(type(default)), lambda each: each.group):
         if group:
             console.print(f"\n{group}", style="bold")

@@ -134,7 +134,10 @@ def segment(
         str, in_method(metavar="NAME", help="Named settings of the method; `vostrack methods NAME` lists them.")
     ] = "default",
     set_: Annotated[
-        list[str] | None, in_method("--set", metavar="KEY=VALUE", help="Change a setting of the method. Repeatable.")
+        list[str] | None,
+        in_method(
+            "--set", metavar="KEY=VALUE", help="Change a setting of the method (`vostrack methods NAME`). Repeatable."
+        ),
     ] = None,
     adapt: Annotated[
         bool,
@@ -148,7 +151,9 @@ def segment(
     ] = "default",
     adapt_set: Annotated[
         list[str] | None,
-        in_refinement("--adapt-set", metavar="KEY=VALUE", help="Change a setting of the adaptation. Repeatable."),
+        in_refinement(
+            "--adapt-set", metavar="KEY=VALUE", help="Change a setting (`vostrack methods adaptation`). Repeatable."
+        ),
     ] = None,
     refine: Annotated[
         str | None,
@@ -158,7 +163,9 @@ def segment(
     ] = None,
     refine_set: Annotated[
         list[str] | None,
-        in_refinement("--refine-set", metavar="KEY=VALUE", help="Change a setting of the refinement. Repeatable."),
+        in_refinement(
+            "--refine-set", metavar="KEY=VALUE", help="Change a setting (`vostrack methods crf`). Repeatable."
+        ),
     ] = None,
     refine_feedback: Annotated[
         bool, in_refinement("--refine-feedback", help="Let the method continue from refined masks.")

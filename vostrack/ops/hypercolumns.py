@@ -135,11 +135,12 @@ def _moments(rows: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, Tenso
         labels: (K, N), summing to 1 over K; without, nothing lies between classes.
     """
     count = rows.shape[1]
-    mean = torch.stack([part.sum(1, dtype=torch.float64) for part in rows.split(_PART, 1)]).sum(0)[:, None] / count
+    totals = [part.sum(1, dtype=torch.float64) for part in torch.split(rows, _PART, 1)]
+    mean = torch.stack(totals).sum(0)[:, None] / count
     products = torch.zeros(len(rows), len(rows), dtype=torch.float64)
     labels = rows.new_ones(1, count) if labels is None else labels
     sums = torch.zeros(len(rows), len(labels), dtype=torch.float64)
-    for part, shares in zip(rows.split(_PART, 1), labels.split(_PART, 1), strict=True):
+    for part, shares in zip(torch.split(rows, _PART, 1), torch.split(labels, _PART, 1), strict=True):
         centred = part.double() - mean
         products.addmm_(centred, centred.T)
         sums.addmm_(centred, shares.double().T)
