@@ -248,14 +248,14 @@ def mean_over_views(
     Returns:
         (B, C, h, w) for each output.
     """
-    sums = [stage.float() for stage in stages(image)]
+    means = [stage.to(torch.float32, copy=views > 1) for stage in stages(image)]
     for dims in VIEWS[views]:
         seen = stages(_continued(image, dims, max(strides)).flip(dims))
-        sums = [
-            total + stage.float().flip(dims)[..., : total.shape[2], : total.shape[3]]
-            for total, stage in zip(sums, seen, strict=True)
-        ]
-    return [total / views for total in sums] if views > 1 else sums
+        for total, stage in zip(means, seen, strict=True):
+            total += stage.flip(dims)[..., : total.shape[2], : total.shape[3]]
+    for total in means if views > 1 else ():
+        total /= views
+    return means
 
 
 def _continued(image: Tensor, dims: tuple[int, ...], stride: int) -> Tensor:
