@@ -240,6 +240,8 @@ def test_settings_of_a_method_are_listed_with_range_presets_and_meaning(capsys: 
         assert line.split() in lines
     assert run(["methods", "fakes"]) == 2
     assert "did you mean 'fake'?" in capsys.readouterr().err
+    assert run(["methods", "adaption"]) == 2
+    assert "did you mean 'adaptation'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

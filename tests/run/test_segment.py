@@ -439,6 +439,12 @@ def test_another_number_of_threads_is_told_with_what_sets_it() -> None:
     assert changes({"threads": 2}, {"threads": 1}) == "threads from 2 to 1 (set OMP_NUM_THREADS=2)"
 
 
+def test_what_follows_from_another_preset_is_not_listed() -> None:
+    before = {"size": 480, "preset": "default", "config": {"axes": 128}, "weights": {"name": "best"}}
+    now = {"size": 240, "preset": "fast", "config": {"axes": 64}, "weights": {"name": "best-fast"}}
+    assert changes(before, now) == 'preset from "default" to "fast", size from 480 to 240'
+
+
 def test_resuming_with_other_inputs_or_settings_names_what_differs(clip: Path, mask: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     interrupted(clip, mask, out, 5)

@@ -79,7 +79,8 @@ def _print_settings(name: str) -> None:
     """What a method, or what runs beside it, can be set to, in use and in training."""
     from rich.console import Console
 
-    from vostrack.methods import method_class
+    from vostrack.errors import MethodError, unknown_name
+    from vostrack.methods import method_class, registered
 
     console = Console(highlight=False)
     if name == "adaptation":
@@ -92,6 +93,8 @@ def _print_settings(name: str) -> None:
 
         _print_all(console, "", "", {"default": CrfConfig()}, "--refine-set")
         return
+    if name not in registered():
+        raise MethodError(unknown_name("method", name, [*registered(), "adaptation", "crf"]))
     factory = method_class(name)
     console.print(f"{name}\npaper: {factory.paper}", markup=False)
     _print_all(console, "presets", "--preset", factory.presets)

@@ -178,13 +178,17 @@ class Pipelines:
 def changes(before: Mapping[str, Any], now: Mapping[str, Any], most: int = 6) -> str:
     """What differs between two records of JSON, for a message: "size from 480 to 240, config.radius from 8 to 12".
 
-    Empty where nothing does. Long values, such as hashes, are named alone; of many differences the first are named, the
-    method before all others and without what belongs to it.
+    Empty where nothing does. Long values, such as hashes, are named alone; of many differences the first are named, method
+    and preset before all others and without what follows from them.
     """
     earlier, later = dict(_leaves(before)), dict(_leaves(now))
-    own = ("config.", "weights.", "preset") if earlier.get("method") != later.get("method") else ()
+    own: tuple[str, ...] = ()
+    if earlier.get("method") != later.get("method"):
+        own = ("config.", "weights.", "preset")
+    elif earlier.get("preset") != later.get("preset"):
+        own = ("config.", "weights.")
     words = []
-    for name in dict.fromkeys(("method", *earlier, *later)):
+    for name in dict.fromkeys(("method", "preset", *earlier, *later)):
         if earlier.get(name) != later.get(name) and not name.startswith(own):
             texts = [json.dumps(each.get(name)) for each in (earlier, later)]
             values = f" from {texts[0]} to {texts[1]}" if max(map(len, texts)) <= 24 else ""
