@@ -178,8 +178,8 @@ class Pipelines:
 def changes(before: Mapping[str, Any], now: Mapping[str, Any], most: int = 6) -> str:
     """What differs between two records of JSON, for a message: "size from 480 to 240, config.radius from 8 to 12".
 
-    Empty where nothing does. Long values, such as hashes, are named alone; of many differences the first are named, method
-    and preset before all others and without what follows from them.
+    Empty where nothing does. Long values, such as hashes, are named alone; of many differences the first are named,
+    method and preset before all others and without what follows from them.
     """
     earlier, later = dict(_leaves(before)), dict(_leaves(now))
     own: tuple[str, ...] = ()
