@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.fakes import NAME, pictures, register, truth, write_clip, write_mask
@@ -46,11 +48,42 @@ def begun(said: Any, clip: str = "clip.mp4") -> None:
     assert code == 0, words
 
 
+@pytest.fixture
+def _threads() -> Iterable[None]:
+    """Gives back the threads of this process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 def shot(numbers: Iterable[int], form: str = "{:05d}") -> None:
     """The clip as a folder of images with these numbers."""
     Path("shot").mkdir()
     for index, number in enumerate(numbers):
         Image.fromarray(pictures(index + 1)[index]).save(f"shot/{form.format(number)}.png")
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="ONE CORE: there is one number of threads")
+@pytest.mark.usefixtures("_threads")
+def test_a_run_is_corrected_with_as_many_threads_as_it_had(said: Any) -> None:
+    torch.set_num_threads(1)
+    begun(said)
+    torch.set_num_threads(2)
+    code, words = said("update", "out", "-m", "5:fix.png")
+    assert code == 0, words
+    assert torch.get_num_threads() == 1
+    kept = Path("out/.vostrack/run.json")
+    kept.write_text(kept.read_text().replace('"threads": 1', '"threads": 1000000'))
+    code, words = said("update", "out", "--drop-mask", "5")
+    assert (code, torch.get_num_threads()) == (6, 1)
+    assert "threads from 1000000 to 1" in words
+
+
+def test_locks_alone_are_no_update(said: Any) -> None:
+    begun(said)
+    code, words = said("update", "out", "--lock", "200")
+    assert code == 2
+    assert "only say what these must not change" in words
 
 
 def test_a_run_is_corrected_and_taken_back(said: Any) -> None:

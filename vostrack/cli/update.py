@@ -78,7 +78,8 @@ def update(
         return
     if not any(changes):
         raise typer.BadParameter(
-            "give a mask (-m FRAME:PATH), --name, --gone, --drop-mask, --drop-gone, --unlock or --undo",
+            "give a mask (-m FRAME:PATH), --name, --gone, --drop-mask, --drop-gone, --unlock or --undo"
+            + ("; --lock and --lock-range only say what these must not change" if lock or lock_range else ""),
             param_hint="update",
         )
     from vostrack.formats.readers import read_drawings
@@ -94,6 +95,7 @@ def update(
     spans = [_frames(text) for text in lock_range or ()]
     from vostrack.run.update import update as correct
 
+    _share_threads(run)
     with _stopping(), FrameBar(run.name, quiet, form=progress) as bar:
         summary: dict[str, Any] = correct(
             run,
@@ -112,6 +114,16 @@ def update(
     why = "to take the names back" if named_only else "if that is no better"
     undoing = f"{why}: vostrack update {pasted(run)} --undo"
     printed_summary(summary, json, quiet or progress is Form.JSONL, lambda out: undoing, look=not named_only)
+
+
+def _share_threads(run: Path) -> None:
+    """Work with as many threads as the run had, which a batch may have given fewer: others round differently."""
+    import torch
+
+    from vostrack.run.folder import OutputFolder
+
+    if threads := OutputFolder(run).threads():
+        torch.set_num_threads(threads)
 
 
 @contextmanager
@@ -137,7 +149,7 @@ def _take_back(run: Path) -> None:
     undo(run)
     for note in older(run):
         print_note(Console(stderr=True), note)
-    say_next(f"look at {near(run)}; it is as it was before the last update")
+    say_next(f"look at {near(run)}; the last update was taken back")
 
 
 def _frames(text: str) -> tuple[int, int]:

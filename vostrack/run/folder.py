@@ -356,6 +356,14 @@ class OutputFolder:
         except (OSError, ValueError) as error:
             raise _damaged(self.path / name, error) from error
 
+    def threads(self) -> int | None:
+        """How many threads PyTorch had in this run; None where that is not known, or more than this machine has."""
+        try:
+            known = self.told(RECORD).get("threads")
+        except OutputError:
+            return None
+        return known if type(known) is int and 1 <= known <= (os.cpu_count() or 1) else None
+
     def summary(self) -> dict[str, Any]:
         """What is said of a complete run; raises `OutputError` where that is damaged."""
         return self.told(_SUMMARY, _Summary)

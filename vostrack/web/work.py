@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from vostrack.errors import Cancelled, ChangedError, MaskError, VostrackError, one_line
@@ -170,11 +171,15 @@ def _plain(text: str) -> str:
 def _work(pipe: Pipe, kind: str, arguments: dict[str, Any]) -> None:
     """What the process does."""
     follow_parent()
+    import torch
+
     from vostrack.run.segment import segment
     from vostrack.run.update import update
 
     try:
         follow: Callable[..., Any] = segment if kind == "segment" else update
+        if kind == "update" and (threads := OutputFolder(Path(arguments["run"])).threads()):
+            torch.set_num_threads(threads)  # as the run had, which a batch may have given fewer
         try:
             follow(**arguments, **({"resume": True} if kind == "segment" else {}), callbacks=_Told(pipe))
         except ChangedError:  # a run that was stopped, with other masks or settings
