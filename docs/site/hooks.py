@@ -61,12 +61,12 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         return f"```python\n{(here / match[1]).read_text(encoding='utf-8')}```"
 
     markdown = _CODE.sub(code, _LINK.sub(link, markdown))
-    return _LIST.sub(lambda match: "\n\n".join(_declared(match[1], match[2])), markdown)
+    return _LIST.sub(lambda match: "\n\n".join(_declared(match[1], match[2] or "")), markdown)
 
 
-def _declared(kind: str, name: str | None = None) -> list[str]:
+def _declared(kind: str, name: str) -> list[str]:
     """Paragraphs and lists, in Markdown, of what the code declares."""
-    if name is None:
+    if kind == "codes":
         return _codes()
     if kind == "presets":
         return _changes("Preset", method_class(name).presets)

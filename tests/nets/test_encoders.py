@@ -159,3 +159,26 @@ def test_one_view_is_the_image_itself() -> None:
     with torch.no_grad():
         for found, expected in zip(mean_over_views(net.stages, image, STRIDES, 1), net.stages(image), strict=True):
             assert torch.equal(found, expected)
+
+
+def test_both_scales_have_the_precision_asked_for_and_are_given_in_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vostrack.device.has_fast_bfloat16", lambda device: True)
+    seen: list[torch.dtype] = []
+    net = AnchorsNet().eval()
+    net.trunk.register_forward_hook(lambda module, args, stages: seen.append(stages[0].dtype))
+    with torch.no_grad():
+        scales = list(net.scales(torch.rand(1, 3, 32, 48), (1,), (1,), 1, "auto"))
+    assert seen == [torch.bfloat16] * 2
+    assert [stage.dtype for scale in scales for stage, _ in scale] == [torch.float32] * 2
+
+
+def test_a_scale_is_computed_when_it_is_asked_for() -> None:
+    seen: list[tuple[int, ...]] = []
+    net = AnchorsNet().eval()
+    net.trunk.register_forward_hook(lambda module, args, stages: seen.append(tuple(args[0].shape[2:])))
+    with torch.no_grad():
+        scales = net.scales(torch.rand(1, 3, 32, 48), (1,), (1,), 1, "32")
+        next(scales)
+        assert seen == [(32, 48)]
+        next(scales)
+    assert seen == [(32, 48), (63, 95)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, one_hot
 
 from vostrack.ops.color import rgb_to_lab
 from vostrack.ops.grid import to_pixels
@@ -143,3 +143,11 @@ def test_one_label_is_as_none_and_an_absent_one_does_not_count() -> None:
     torch.testing.assert_close(plain.abs(), same.abs(), atol=1e-5, rtol=0)
     with_absent = principal_axes(features, 3, 0.5, labels)
     torch.testing.assert_close(with_absent, principal_axes(features, 3, 0.5, labels[[0, 2]]), atol=1e-5, rtol=0)
+
+
+def test_axes_of_many_cells_are_those_of_the_same_cells_once() -> None:
+    once = torch.randn(5, 30, 50, generator=torch.Generator().manual_seed(0))
+    labels = one_hot((once[0] > 0).long(), 2).permute(2, 0, 1)
+    few = principal_axes(once, 4, 0.7, labels)
+    many = principal_axes(once.repeat(1, 3, 1), 4, 0.7, labels.repeat(1, 3, 1))
+    torch.testing.assert_close(many.abs(), few.abs())

@@ -252,9 +252,10 @@ def mean_over_views(
     for dims in VIEWS[views]:
         seen = stages(_continued(image, dims, max(strides)).flip(dims))
         for total, stage in zip(means, seen, strict=True):
-            total += stage.flip(dims)[..., : total.shape[2], : total.shape[3]]
-    for total in means if views > 1 else ():
-        total /= views
+            total.add_(stage.flip(dims)[..., : total.shape[2], : total.shape[3]])
+    if views > 1:  # else they may be the network's own outputs
+        for total in means:
+            total.div_(views)
     return means
 
 

@@ -137,9 +137,9 @@ def _moments(rows: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, Tenso
     count = rows.shape[1]
     totals = [part.sum(1, dtype=torch.float64) for part in torch.split(rows, _PART, 1)]
     mean = torch.stack(totals).sum(0)[:, None] / count
-    products = torch.zeros(len(rows), len(rows), dtype=torch.float64)
+    products = rows.new_zeros(len(rows), len(rows), dtype=torch.float64)
     labels = rows.new_ones(1, count) if labels is None else labels
-    sums = torch.zeros(len(rows), len(labels), dtype=torch.float64)
+    sums = rows.new_zeros(len(rows), len(labels), dtype=torch.float64)
     for part, shares in zip(torch.split(rows, _PART, 1), torch.split(labels, _PART, 1), strict=True):
         centred = part.double() - mean
         products.addmm_(centred, centred.T)
