@@ -71,6 +71,7 @@ class Code(Enum):
     RUN_ANEW = NOTE, "a resumed run or export starts at the first frame"
     RUN_CHANGED = NOTE, "which masks an update changed"
     RUN_KEEPS = NOTE, "what is kept will take much room"
+    RUN_LOCKED = WARNING, "a lock keeps what an update would change"
     RUN_FORWARD = WARNING, "frames read only once are followed forwards"
     OBJECTS_ALIKE = NOTE, "several objects have one name, which is their class"
     OBJECT_HIDDEN = WARNING, "an object is missing in some frames"
@@ -108,6 +109,7 @@ class Code(Enum):
     PROCESSOR_BUSY = WARNING, "other programs make times too long"
 
     # Training.
+    TRAIN_OVER = WARNING, "a training that is over was resumed"
     FOOTAGE_LEFT_OUT = WARNING, "unreadable footage is left out"
     FOOTAGE_SHORTENED = WARNING, "the cache lacks room for whole clips"
     FOOTAGE_INCOMPLETE = WARNING, "decoding ran out of time or room"

@@ -105,7 +105,7 @@ def test_results_of_other_settings_stay_and_are_no_failure(tasks: list[Task], tm
     assert [note.code for note in told.notes] == [Code.BATCH_KEPT]
     assert ended.message == (
         "its results stay, though this changed: size from 480 to 32; "
-        "remove its folder and exports beside it to have it made again, or use `overwrite=True` for all clips"
+        "remove its folder and exports beside it to have it made again, or overwrite all clips"
     )
     assert results(tmp_path / "dog") == was
     assert str(status_of(tmp_path)[1]) == "0 clips done, 0 failed, 1 with results of other settings"

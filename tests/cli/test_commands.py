@@ -198,7 +198,7 @@ def test_all_that_is_known_of_weights_is_shown_by_name_or_file(
     assert run(["weights", known["path"]]) == 0
     assert json.loads(capsys.readouterr().out)["details"] == {"steps": 3}
     assert run(["weights", "fake-2"]) == 8
-    assert "fake-2" in capsys.readouterr().err
+    assert "unknown weights 'fake-2'; did you mean 'fake-1'?" in capsys.readouterr().err
 
 
 def test_methods_are_listed_with_their_weights(capsys: pytest.CaptureFixture[str]) -> None:

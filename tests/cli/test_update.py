@@ -79,6 +79,21 @@ def test_a_run_is_corrected_with_as_many_threads_as_it_had(said: Any) -> None:
     assert "threads from 1000000 to 1" in words
 
 
+def test_what_a_lock_keeps_from_having_an_effect_is_told(said: Any) -> None:
+    begun(said)
+    code, words = said("update", "out", "-m", "5:fix.png", "--lock", "200", "--lock-range", "0-2")
+    assert (code, "run-locked" in words) == (0, False)
+    code, words = said("update", "out", "-m", "1:first.png", "--gone", "200@6-")
+    assert code == 0
+    told = [line.partition("[run-locked] ")[2] for line in words.splitlines() if "run-locked" in line]
+    assert told == [
+        "object 200 is locked: it stays where it is said to be gone; --unlock releases what is locked",
+        "frame 1 is locked: the mask for it is not shown there; --unlock releases what is locked",
+    ]
+    code, words = said("update", "out", "-m", "4:fix.png", "--lock", "3")
+    assert "all objects of the mask for frame 4 are locked: they stay as they are" in words
+
+
 def test_locks_alone_are_no_update(said: Any) -> None:
     begun(said)
     code, words = said("update", "out", "--lock", "200")

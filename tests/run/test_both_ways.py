@@ -15,7 +15,7 @@ from tests.fakes import IDS, NAME, pictures, truth, write_clip, write_mask
 from tests.runs import Stop, StopAfter, labels, results
 from tests.video.media import write_video
 from vostrack.cli.settings import parse_gone
-from vostrack.errors import InputError, MaskError, OutputError, VostrackError
+from vostrack.errors import InputError, MaskError, MethodError, OutputError, VostrackError
 from vostrack.methods import METHODS
 from vostrack.notes import Note
 from vostrack.run import passes
@@ -295,6 +295,12 @@ def test_what_cannot_be_is_refused(gone: Any, said: str, clip: Path, tmp_path: P
     with pytest.raises(MaskError, match=said):
         run(clip, truth(), tmp_path / "out", gone=gone)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("gone", ["3@2-", {3: (2, 4)}, {3: 2}, [3], {3: [(2,)]}])
+def test_spans_of_another_type_are_refused_with_what_they_should_be(gone: Any, clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(MethodError, match="the first and the last frame of spans by object, such as"):
+        run(clip, truth(), tmp_path / "out", gone=gone)
 
 
 def test_spans_are_read_from_text() -> None:

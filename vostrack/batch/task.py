@@ -207,7 +207,7 @@ def failed(task: Task, error: Exception, start: float) -> Result:
 
 def _kept(task: Task, error: ChangedError, start: float) -> Result:
     """The result of a clip that has complete results of other inputs or settings."""
-    fix = "remove its folder and exports beside it to have it made again, or use `overwrite=True` for all clips"
+    fix = "remove its folder and exports beside it to have it made again, or overwrite all clips"
     message = f"its results stay, though this changed: {error.changes}; {fix}"
     return replace(failed(task, error, start), status=Status.KEPT, message=message)
 

@@ -22,6 +22,7 @@ from vostrack.benchmark.score import finite, totals
 from vostrack.benchmark.sequence_run import MASKS, Outcome
 from vostrack.errors import InputError
 from vostrack.files import OutputRoot, nearest, read_json, shown
+from vostrack.methods import FLOOR
 from vostrack.notes import Code, Note
 from vostrack.run.passes import PARTS
 
@@ -55,35 +56,33 @@ def write_results(
         if dataset.submission and dataset.official:
             _write_submission(root, name, dataset, done)
     report = _report(dataset, settings, outcomes)
-    with contextlib.suppress(InputError, ValueError, KeyError, TypeError, AttributeError):
-        report = _joined(read_results(out), report, out)
+    for name in sorted(set(os.listdir(out)) - report["variants"].keys()):
+        if name.isprintable() and (out / name / RESULTS).is_file():
+            with contextlib.suppress(InputError, ValueError, KeyError, TypeError, AttributeError):
+                report = _joined(read_results(out / name), report, name)
     _write(root, "", report)
     return report
 
 
-def _joined(earlier: Mapping[str, Any], report: dict[str, Any], out: Path) -> dict[str, Any]:
-    """A report with the variants of an earlier one; raises where that is damaged."""
-    notes = list(report["dataset"]["notes"])
-    kept = []
-    for name in sorted(earlier["variants"].keys() - report["variants"]):
-        if Path(name).name == name != ".." and name.isprintable() and (out / name / RESULTS).is_file():
-            if differ := _differences(earlier, report, name):
-                text = f"{name} of an earlier run is not in this table: other {', '.join(differ)}"
-                notes.append(Note(Code.VARIANT_LEFT_OUT, text))
-            else:
-                kept.append(name)
-    variants, timing = ({name: part["variants"][name] for name in kept} for part in (earlier, earlier["timing"]))
+def _joined(earlier: Mapping[str, Any], report: dict[str, Any], name: str) -> dict[str, Any]:
+    """A report with the variant of an earlier one, or with a note why not; raises where that one is damaged."""
+    if differ := _differences(earlier, report, name):
+        text = f"{name} of an earlier run is not in this table: other {', '.join(differ)}"
+        notes = [*report["dataset"]["notes"], Note(Code.VARIANT_LEFT_OUT, text)]
+        return {**report, "dataset": {**report["dataset"], "notes": notes}}
+    timing = {name: earlier["timing"]["variants"][name]}
     return {
         **report,
-        "dataset": {**report["dataset"], "notes": notes},
-        "variants": variants | report["variants"],
+        "variants": {name: earlier["variants"][name]} | report["variants"],
         "timing": {**report["timing"], "variants": timing | report["timing"]["variants"]},
     }
 
 
 def _differences(earlier: Mapping[str, Any], report: Mapping[str, Any], name: str) -> list[str]:
     """Why a variant of an earlier report does not belong into a new one; nothing, if it does."""
-    own, (sample, other) = earlier["variants"][name], next(iter(report["variants"].items()))
+    own, known = earlier["variants"][name], report["variants"]
+    sample = next((each for each in known if each != FLOOR), FLOOR)  # whose size is its own
+    other = known[sample]
     differ = [key for key in _SHARED if own["settings"][key] != other["settings"][key]]
     if earlier["dataset"]["sequences"] != report["dataset"]["sequences"]:
         differ.append("sequences")

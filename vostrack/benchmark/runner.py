@@ -100,8 +100,8 @@ def run_benchmark(
     if not variants:
         raise MethodError("there is no variant to run")
     if floor and not dataset.submission and all(variant.pipeline.method != FLOOR for variant in variants):
-        copying = PipelineConfig(method=FLOOR, size=None, device=variants[0].pipeline.device)
-        variants = (*variants, Variant(copying, FLOOR))
+        variants = (*variants, Variant(PipelineConfig(method=FLOOR, device=variants[0].pipeline.device), FLOOR))
+    variants = [_at_full_size(variant) for variant in variants]
     if _holds(dataset.root, out, variants):
         raise OutputError(f"{shown(out)} lies in the dataset's own folders: choose another `out`")
     check_different(variants)
@@ -126,6 +126,12 @@ def run_benchmark(
         for note in report["dataset"]["notes"]:
             callbacks.note(note)
         return report
+
+
+def _at_full_size(variant: Variant) -> Variant:
+    """The same, but for the floor: it copies a mask, which no smaller size makes quicker, only coarser."""
+    pipeline = variant.pipeline
+    return replace(variant, pipeline=replace(pipeline, size=None)) if pipeline.method == FLOOR else variant
 
 
 def check_different(variants: Items[Variant]) -> None:

@@ -223,7 +223,9 @@ class FrameBar(Callbacks):
     def _emit(self, event: str, note: str | None = None, code: Code | None = None, **more: int) -> None:
         """Print an object for programs, where they are wanted."""
         if self._json:
-            pace = self._pace
+            from vostrack.cli import with_flags  # which imports all commands, and these this
+
+            pace, note = self._pace, note and with_flags(note)
             told = {"event": event, "done": pace.done, "total": pace.total, "seconds": round(pace.seconds, 3)}
             kind = {"code": code and str(code), "severity": code and code.severity}
             line = json.dumps(told | {"phase": self._phase or None, "note": note} | kind | more)

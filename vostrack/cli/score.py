@@ -63,7 +63,8 @@ def score(
         )
     total = scores.total()
     counts = f"{counted(len(scores.objects), 'object')} in {counted(scores.sequences, 'sequence')}"
-    means = f"J&F {total.pop('J&F'):.4f}, mean of {counts}"
+    scored = {(row.sequence, frame) for row in scores.objects for frame in row.curves["frames"]}
+    means = f"J&F {total.pop('J&F'):.4f}, mean of {counts}, over {counted(len(scored), 'frame')}"
     objects = [(row.name, *(number(value, 3) for value in row.values.values())) for row in scores.objects]
     columns = ("object", *(key.replace("_", " ") for key in total))
     print_table(columns, objects, [("all", *(number(value, 3) for value in total.values()))], caption=means)

@@ -55,7 +55,7 @@ def update(
     progress: Progress = Form.AUTO,
     quiet: Quiet = False,
 ) -> None:
-    """Correct a run, computing only what the new masks change.
+    """Correct a run with further masks, or by saying when objects are gone.
 
     Examples:
         vostrack update dog_vostrack -m 40:fix.png

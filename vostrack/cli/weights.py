@@ -77,10 +77,13 @@ def _print_details(which: str) -> None:
     from dataclasses import asdict
 
     from vostrack.cli.benchmark_tables import print_json
+    from vostrack.errors import WeightsError, unknown_name
     from vostrack.weights import available, read_details
 
-    named = next((entry for entry in available() if entry.name == which), None)
-    file = Path(which)
+    entries, file = available(), Path(which)
+    named = next((entry for entry in entries if entry.name == which), None)
+    if named is None and not file.exists():
+        raise WeightsError(unknown_name("weights", which, [entry.name for entry in entries]))
     if named is None or file.is_file():
         print_json(read_details(file))
     else:

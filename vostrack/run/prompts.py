@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -50,6 +50,24 @@ class Locks:
     def hold(self, frame: int) -> bool:
         """Whether the whole mask of a frame stays."""
         return any(first <= frame <= last for first, last in self.frames)
+
+    def held_back(self, given: Prompts, masks: Collection[int], gone: Collection[int]) -> list[Note]:
+        """Notes on what is asked for now and has no effect, since it is locked.
+
+        Args:
+            given: all masks.
+            masks: frames whose masks are new.
+            gone: objects that are said to be gone now.
+        """
+        held = sorted({*gone} & {*self.objects})
+        texts = [f"object {number} is locked: it stays where it is said to be gone" for number in held]
+        for index in sorted({*masks} & {*given.labels}):
+            ids = {*given.labels[index].ids}
+            if self.hold(index):
+                texts.append(f"frame {index} is locked: the mask for it is not shown there")
+            elif ids and ids <= {*self.objects}:
+                texts.append(f"all objects of the mask for frame {index} are locked: they stay as they are")
+        return [Note(Code.RUN_LOCKED, f"{text}; `unlock=True` releases what is locked") for text in texts]
 
     def applied(self, prediction: Prediction, earlier: Prediction) -> Prediction:
         """A prediction with what is locked as an earlier one has it, but for objects that are not followed any more."""
@@ -103,11 +121,20 @@ def gone_by_id(gone: GoneSpans | None, given: Prompts, count: int | None = None,
 
 
 def said_gone(gone: GoneSpans, given: Prompts) -> dict[int, list[tuple[int, int | None]]]:
-    """When a person says that objects are not there, by id; raises `MaskError` where there is no such object."""
+    """When a person says that objects are not there, by id.
+
+    Raises:
+        MaskError: there is no such object.
+        MethodError: what is said is of another type.
+    """
     ids = known_ids(given.labels, 0, Direction.BOTH)
     spans: dict[int, list[tuple[int, int | None]]] = {}
-    for key, wanted in gone.items():
-        spans.setdefault(object_id(key, ids, given.names), []).extend((first, last) for first, last in wanted)
+    try:
+        for key, wanted in gone.items():
+            spans.setdefault(object_id(key, ids, given.names), []).extend((first, last) for first, last in wanted)
+    except (AttributeError, TypeError, ValueError) as error:
+        text = "gone must have the first and the last frame of spans by object, such as {2: [(131, 160), (200, None)]}"
+        raise MethodError(text) from error
     return spans
 
 

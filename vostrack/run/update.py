@@ -187,8 +187,8 @@ class _Correction:
             there = known_ids(given.labels, 0, Direction.BOTH)
             back = {object_id(key, there, given.names) for key in drop_gone}
             held = {number: spans for number, spans in request.gone.items() if number in {*there} - back}
-            locks = self._locks(lock, lock_ranges, given)
-            request = replace(request, gone=_joined(held, said_gone(gone, given)), locks=locks)
+            locks, said = self._locks(lock, lock_ranges, given), said_gone(gone, given)
+            request = replace(request, gone=_joined(held, said), locks=locks)
             absent = beyond_cuts(cuts, given.labels, gone_by_id(request.gone, given, whole.count, whole.files))
             record = self._pipeline.record() | request.record(given.labels, absent)
             self._check_same(record)
@@ -216,7 +216,10 @@ class _Correction:
                 return locks.applied(prediction, self._earlier.read_prediction(prediction.frame))
 
             change = locked if locks.record() else lambda prediction: prediction
-            notes = request.notes(given, whole) + self._swapped(given) + _older(self._path)
+            notes = (
+                request.notes(given, whole) + self._swapped(given) + locks.held_back(given, self._request.masks, said)
+            )
+            notes += _older(self._path)
             return write_run(passes, store, stream, notes, record, change, self._path)
 
     def _renamed(

@@ -200,6 +200,9 @@ class TrainingRun:
                 if time.monotonic() - self._drawn_at > 60 * options.config.picture_minutes:
                     self._draw(last.step, callbacks)
                 group.together(partial(callbacks.report, last))
+            if last is None:
+                text = "nothing was trained: `steps`, `max_minutes` or `patience` is used up; raise it to go on"
+                group.together(partial(callbacks.note, Note(Code.TRAIN_OVER, text)))
             last = last or self._reported()
             if last is not None:
                 self._draw(last.step, callbacks)
