@@ -2,9 +2,11 @@
 
 It adds the changelog, the model cards and a page with the API, made from docstrings. A link to anything else outside
 `docs/`, and to code, goes to `repo_url` of mkdocs.yml, or, without one, becomes its text. `<!-- code: FILE -->` becomes
-the code in that file. Of what is declared in the code, pages have markers in the place of lists: `<!-- codes -->` for
-the codes of warnings and notes, `<!-- presets: METHOD -->` and `<!-- recipes: METHOD -->` for what these change, `<!--
-settings: NAME -->` for all settings of "adaptation" or "crf".
+the code in that file. Of what is declared in the code, pages have markers in the place of lists:
+
+    <!-- codes -->                                        the codes of warnings and notes
+    <!-- presets: METHOD -->, <!-- recipes: METHOD -->    what these change
+    <!-- settings: NAME -->                               all settings of "adaptation" or "crf"
 """
 
 from __future__ import annotations

@@ -247,7 +247,7 @@ def test_settings_of_a_method_are_listed_with_range_presets_and_meaning(capsys: 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("adaptation", ["presets: default, paper (--adapt-preset)", "settings (--adapt-set KEY=VALUE):", "  size=256"]),
+        ("adaptation", ["presets (--adapt-preset): default, paper", "settings (--adapt-set KEY=VALUE):", "  size=256"]),
         ("crf", ["settings (--refine-set KEY=VALUE):", "  iterations=2                 1 to 100"]),
     ],
 )
@@ -268,7 +268,7 @@ def test_settings_can_be_read_in_80_columns_group_by_group(
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert {"features", "matching", "memory", "vostrack train"} <= set(lines)
-    assert any(line.startswith("recipes: default") for line in lines)
+    assert any(line.startswith("recipes (--recipe): default") for line in lines)
 
 
 def test_stdout_of_a_run_is_json_in_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -274,8 +274,10 @@ def test_the_end_says_whether_the_start_was_beaten(footage: Path, capsys: pytest
     found = re.search(said + "no better, so they are what training started from", capsys.readouterr().err)
     assert found
     assert found[1] == found[2]
-    assert train(*asked, "worse", "--lr", 20, "--resume") == 0  # nothing is left to do
-    assert found[0] in capsys.readouterr().err
+    assert train(*asked, "worse", "--lr", 20, "--resume") == 0
+    resumed = capsys.readouterr().err
+    assert found[0] in resumed
+    assert "nothing was trained: --steps, --max-minutes or --patience is used up" in resumed
     assert train("--data", footage, "--recipe", "spoil", "--out", "spoiled") == 0
     spoiled = ("--from", "spoiled/tiny.safetensors", "--set", "target=1", "--lr", 10)
     assert train(*asked, "better", *spoiled) == 0

@@ -36,7 +36,7 @@ def methods(
         str | None,
         typer.Argument(
             metavar="NAME",
-            help="Show the presets and settings of this one, of the adaptation or of the refinement crf.",
+            help="Show presets and settings: of a method, of `adaptation` or of `crf`.",
         ),
     ] = None,
 ) -> None:
@@ -86,24 +86,24 @@ def _print_settings(name: str) -> None:
     if name == "adaptation":
         from vostrack.adapt.config import PRESETS
 
-        _print_all(console, "presets", "--adapt-preset", PRESETS, "--adapt-set")
+        _print_all(console, "presets (--adapt-preset)", PRESETS, "--adapt-set")
         return
     if name == "crf":
         from vostrack.refine.crf import CrfConfig
 
-        _print_all(console, "", "", {"default": CrfConfig()}, "--refine-set")
+        _print_all(console, "presets", {"default": CrfConfig()}, "--refine-set")
         return
     if name not in registered():
-        raise MethodError(unknown_name("method", name, [*registered(), "adaptation", "crf"]))
+        raise MethodError(unknown_name("name", name, [*registered(), "adaptation", "crf"]))
     factory = method_class(name)
     console.print(f"{name}\npaper: {factory.paper}", markup=False)
-    _print_all(console, "presets", "--preset", factory.presets)
+    _print_all(console, "presets (--preset)", factory.presets)
     if factory.objective:
         console.print("\nvostrack train", style="bold")
-        _print_all(console, "recipes", "--recipe", factory.objective.recipes)
+        _print_all(console, "recipes (--recipe)", factory.objective.recipes)
 
 
-def _print_all(console: Console, plural: str, flag: str, named: Mapping[str, Config], change: str = "--set") -> None:
+def _print_all(console: Console, what: str, named: Mapping[str, Config], change: str = "--set") -> None:
     """Each setting of named configurations as it is typed after `change`: unit, range, other values and meaning."""
     from itertools import groupby
 
@@ -111,9 +111,10 @@ def _print_all(console: Console, plural: str, flag: str, named: Mapping[str, Con
 
     wide = min(console.width, 100)
     default = named["default"]
-    if flag:
-        console.print(f"{plural}: {', '.join(named)} ({flag})", markup=False)
-    console.print(f"settings ({change} KEY=VALUE):{'' if settings_of(type(default)) else ' none'}", markup=False)
+    console.print(
+        f"{what}: {', '.join(named)}\nsettings ({change} KEY=VALUE):{'' if settings_of(type(default)) else ' none'}",
+        markup=False,
+    )
     for group, settings in groupby(settings_of(type(default)), lambda each: each.group):
         if group:
             console.print(f"\n{group}", style="bold")

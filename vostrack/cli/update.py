@@ -95,7 +95,7 @@ def update(
     spans = [_frames(text) for text in lock_range or ()]
     from vostrack.run.update import update as correct
 
-    _share_threads(run)
+    _take_threads_of(run)
     with _stopping(), FrameBar(run.name, quiet, form=progress) as bar:
         summary: dict[str, Any] = correct(
             run,
@@ -116,7 +116,7 @@ def update(
     printed_summary(summary, json, quiet or progress is Form.JSONL, lambda out: undoing, look=not named_only)
 
 
-def _share_threads(run: Path) -> None:
+def _take_threads_of(run: Path) -> None:
     """Work with as many threads as the run had, which a batch may have given fewer: others round differently."""
     import torch
 

@@ -216,10 +216,8 @@ class _Correction:
                 return locks.applied(prediction, self._earlier.read_prediction(prediction.frame))
 
             change = locked if locks.record() else lambda prediction: prediction
-            notes = (
-                request.notes(given, whole) + self._swapped(given) + locks.held_back(given, self._request.masks, said)
-            )
-            notes += _older(self._path)
+            locked_out = locks.held_back(given, self._request.masks, said)
+            notes = request.notes(given, whole) + self._swapped(given) + locked_out + _older(self._path)
             return write_run(passes, store, stream, notes, record, change, self._path)
 
     def _renamed(
