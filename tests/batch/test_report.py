@@ -85,6 +85,31 @@ def test_the_picture_of_a_clip_is_shown_if_it_is_one(tmp_path: Path) -> None:
     assert page.count('href="good/overlay.mp4"') == 1
 
 
+def test_what_an_update_has_changed_is_read_again(tmp_path: Path) -> None:
+    batch(tmp_path, ended("a", confidence=0.2, warnings=[{"code": "clip-cut", "text": "a cut"}]))
+    (tmp_path / "a").mkdir()
+    summary = {
+        "frames": 4,
+        "out": "a",
+        "method": "best",
+        "preset": "fast",
+        "outputs": ["masks"],
+        "objects": {"1": {"lowest_confidence": 0.8}, "2": {"lowest_confidence": 0.7}},
+        "seconds_per_frame": dict.fromkeys(("decode", "model", "adapt", "refine", "write", "total"), 1.0),
+        "peak_rss_mb": None,
+        "warnings": [],
+    }
+    (tmp_path / "a/summary.json").write_text(json.dumps(summary))
+    write_report(tmp_path)
+    (clip,) = json.loads((tmp_path / "batch.json").read_text())["clips"]
+    assert (clip["confidence"], clip["warnings"], clip["objects"]) == (0.7, [], 2)
+    summary["objects"] = {"1": {"lowest_confidence": "high"}}
+    (tmp_path / "a/summary.json").write_text(json.dumps(summary))
+    write_report(tmp_path)
+    (clip,) = json.loads((tmp_path / "batch.json").read_text())["clips"]
+    assert clip["confidence"] == 0.2, "a summary that is damaged changes nothing"
+
+
 def test_a_clip_whose_results_were_begun_again_is_not_done(tmp_path: Path) -> None:
     batch(tmp_path, ended("a"), ended("b"), clips=2)
     (tmp_path / "a").mkdir()

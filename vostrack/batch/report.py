@@ -15,9 +15,9 @@ from urllib.parse import quote
 from PIL import Image
 
 from vostrack.batch.manifest import HIDDEN, in_plan, latest, manifests
-from vostrack.batch.task import Result, Status
-from vostrack.errors import OutputError, counted, damage_as
-from vostrack.files import OutputRoot, PartialFile, escaped, lock_folder, open_regular, partial_name, plain
+from vostrack.batch.task import Result, Status, of_summary
+from vostrack.errors import OutputError, VostrackError, counted, damage_as
+from vostrack.files import OutputRoot, PartialFile, escaped, lock_folder, open_regular, partial_name, plain, shaped
 from vostrack.run.pages import jpeg_address, templates
 from vostrack.run.place import WORST
 from vostrack.run.signs import LOW
@@ -98,10 +98,27 @@ def write_report(out: Path) -> Counts:
     root = OutputRoot(out)
     with lock_folder(root.at(_HERE), waits=True):  # shards may come to their end at once
         results, counts = status_of(out)
+        results = [each._replace(result=_as_corrected(root, each.result)) for each in results]
         for name, data in _contents(root, sorted(results, key=_need), counts).items():
             with PartialFile(root.at(name), len(data), root.at(f"{_HERE}/{partial_name()}")) as path:
                 path.write_bytes(data)
     return counts
+
+
+def _as_corrected(root: OutputRoot, result: Result) -> Result:
+    """A result with what an update of its run has changed since."""
+    with contextlib.suppress(OutputError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        run = root.at(result.name)
+        if result.status == Status.DONE and (run / "summary.json").stat().st_mtime > result.ended:
+            from vostrack.run.folder import OutputFolder  # torch with it
+            from vostrack.run.review import draw_worst
+
+            told = of_summary(OutputFolder(run).summary())
+            known: Result = shaped(vars(result) | told, Result)
+            with contextlib.suppress(VostrackError, OSError):  # a picture is not worth a report
+                draw_worst(run)
+            return known
+    return result
 
 
 def _contents(root: OutputRoot, ordered: Sequence[Ended], counts: Counts) -> dict[str, bytes]:

@@ -185,17 +185,19 @@ def run_one(
         return failed(task, error, start)
     with suppress(Exception):  # a picture for the report is not worth a clip
         draw_worst(folder)
+    return _result(task, Status.DONE, start, **of_summary(summary))
+
+
+def of_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result takes over of the summary of its run."""
     objects = summary["objects"]
     low = [each["lowest_confidence"] for each in objects.values() if each.get("lowest_confidence") is not None]
-    return _result(
-        task,
-        Status.DONE,
-        start,
-        frames=summary["frames"],
-        objects=len(objects),
-        warnings=summary["warnings"],
-        confidence=min(low, default=None),
-    )
+    return {
+        "frames": summary["frames"],
+        "objects": len(objects),
+        "warnings": summary["warnings"],
+        "confidence": min(low, default=None),
+    }
 
 
 def failed(task: Task, error: Exception, start: float) -> Result:
